@@ -1,0 +1,1 @@
+//! Task list → graph → schedule → run → results: the engine of Tarragon.
