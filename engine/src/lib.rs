@@ -1,1 +1,63 @@
 //! Task list → graph → schedule → run → results: the engine of Tarragon.
+//!
+//! A user writes a plain list of tasks in the order a sequential program would run them and says what each one reads
+//! and writes; the engine infers the DAG and runs it in parallel.
+//!
+//! ```
+//! use tarragon_engine::{Batch, tasks};
+//!
+//! fn greet(name: String) -> String {
+//!     format!("hello, {name}")
+//! }
+//! fn shout(text: &str) -> String {
+//!     text.to_uppercase()
+//! }
+//!
+//! let batch = Batch::new()?;
+//! let hello = batch.function(greet, ("world",));
+//! let loud = batch.function(shout, (hello.result(),));
+//! batch.compile(tasks![hello, loud])?.run()?;
+//! assert_eq!(loud.result().get()?, "HELLO, WORLD");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod batch;
+mod task;
+
+mod data;
+mod function;
+
+mod gather;
+
+mod compile;
+mod graph;
+mod schedule;
+
+mod compiled;
+mod plan;
+mod run;
+
+mod body;
+
+mod cohort;
+mod error;
+mod shared;
+mod summary;
+mod sync;
+
+pub use batch::{Batch, Builder, Workers};
+pub use body::Context;
+pub use compile::Hazard;
+pub use compiled::Compiled;
+pub use data::{DataId, IntoDatum, Keys};
+pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, TaskError};
+pub use function::Data;
+pub use graph::{Edge, Graph};
+pub use summary::Summary;
+pub use task::{AnyTask, Handle, Status, Stream, Task, TaskList, Val, list_element, value};
+
+pub mod wire {
+    //! A call as bytes, for another process of the same executable.
+    pub use crate::function::identity::{Fingerprint, fingerprint};
+    pub use crate::function::wire::{WireError, decode, run};
+}

@@ -1,0 +1,96 @@
+//! What a body may ask of the engine while it runs.
+
+use crate::shared::Shared;
+use crate::task::output::Output;
+use crate::task::record::Ref;
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+/// A running body's view of its task: where to write output, which rank it is on, what it is called.
+///
+/// A function gets one by taking `&Context` as its first parameter.
+///
+/// ```
+/// use std::io::Write;
+/// use tarragon_engine::{Batch, Context, tasks};
+///
+/// fn greet(ctx: &Context, name: String) {
+///     writeln!(ctx.out(), "hello, {name}").expect("a context's output accepts bytes");
+/// }
+///
+/// let batch = Batch::new()?;
+/// let a = batch.function(greet, ("world",));
+/// batch.compile(tasks![a])?.run()?;
+/// assert_eq!(a.stdout().get()?, "hello, world\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Context {
+    /// `None` when the call came from another process as bytes.
+    task: Option<(Ref, Arc<Shared>)>,
+    output: RefCell<Output>,
+}
+
+impl Context {
+    pub(crate) fn new(task: Ref, shared: &Arc<Shared>) -> Self {
+        Self { task: Some((task, Arc::clone(shared))), output: RefCell::default() }
+    }
+
+    /// For a call that has no task in this process.
+    pub(crate) fn detached() -> Self {
+        Self { task: None, output: RefCell::default() }
+    }
+
+    /// The task's standard output: what `stdout().get()` gives. Bytes; never blocks; beyond 1 MiB kept in an unnamed
+    /// file under the temporary directory, so memory stays bounded.
+    pub fn out(&self) -> impl Write + '_ {
+        Stream { context: self, pick: Output::out }
+    }
+
+    /// The task's standard error: what `stderr().get()` gives; see [`out`](Self::out).
+    pub fn err(&self) -> impl Write + '_ {
+        Stream { context: self, pick: Output::err }
+    }
+
+    /// The rank that runs this body: 0, until there are more.
+    pub fn rank(&self) -> u32 {
+        0
+    }
+
+    /// The task's name: what the user gave, or the path of its function; empty for a call that came as bytes.
+    pub fn name(&self) -> String {
+        self.task.as_ref().map_or_else(String::new, |(task, _)| task.name())
+    }
+
+    /// The batch this task belongs to, as another client of it; `None` for a call that came as bytes.
+    ///
+    /// A body may submit tasks there and wait for them: its worker runs other tasks meanwhile.
+    pub fn batch(&self) -> Option<crate::Batch> {
+        self.task.as_ref().map(|(_, shared)| crate::Batch::inside(shared))
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some((task, _)) = &self.task
+            && let Some(cohort) = task.cohort()
+        {
+            cohort.keep_output(task.index(), self.output.take());
+        }
+    }
+}
+
+struct Stream<'a> {
+    context: &'a Context,
+    pick: fn(&mut Output) -> &mut dyn Write,
+}
+
+impl Write for Stream<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.pick)(&mut self.context.output.borrow_mut()).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (self.pick)(&mut self.context.output.borrow_mut()).flush()
+    }
+}

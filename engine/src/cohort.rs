@@ -1,0 +1,268 @@
+//! Tasks that were compiled together: whether they run, which run wrote their statuses, what failed, what they wrote
+//! to their outputs.
+//!
+//! # States
+//! `Idle` (never run) → `Running` → `Ended` → `Running` …; each run flips the *parity* under which tasks write their
+//! statuses (see `task::record`), so a task counts as ended only in the latest run.
+//!
+//! # Who may write what
+//! - `life` (a mutex) decides who may run; a run begins by taking the gate for writing, so that no user is reading a
+//!   value which the run will replace.
+//! - `gate` for reading: users who copy or look at values; for writing: a run that begins, a user who takes a value.
+//! - A value whose last handle goes while the cohort runs is dropped by the worker that ends the task or its last
+//!   consumer; should both look away at the same moment, the end of the run sweeps it (`orphans`).
+//!
+//! A cohort lives as long as its compiled batch, a run of it, or any of its tasks' handles.
+
+use crate::error::{Error, Failure, TaskError};
+use crate::task::output::Output;
+use crate::task::record::{Ref, state};
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+/// State shared by tasks compiled in one list.
+pub(crate) struct Cohort {
+    pub(crate) id: u32,
+    /// Records that are not released.
+    unreleased: AtomicU32,
+    parity: AtomicU8,
+    gate: RwLock<()>,
+    life: Mutex<Life>,
+    changed: Condvar,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Default)]
+struct Life {
+    running: bool,
+    runs: u64,
+    /// Runs of other cohorts that read our values.
+    readers: u32,
+    /// A value may have been left behind by its last handle.
+    orphans: bool,
+}
+
+#[derive(Default)]
+struct Notes {
+    failures: HashMap<u32, Arc<Failure>>,
+    outputs: HashMap<u32, Output>,
+}
+
+/// How far a task is, as its cohort knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Progress {
+    /// Nobody started the cohort.
+    NotStarted,
+    /// Waiting or running.
+    Pending { running: bool },
+    /// Ended in the latest run, with this status.
+    Ended(u8),
+}
+
+impl Cohort {
+    pub(crate) fn new(id: u32, tasks: u32) -> Self {
+        Self {
+            id,
+            unreleased: AtomicU32::new(tasks),
+            parity: AtomicU8::new(0),
+            gate: RwLock::new(()),
+            life: Mutex::default(),
+            changed: Condvar::new(),
+            notes: Mutex::default(),
+        }
+    }
+
+    /// `records` of its records are released; true if none is left.
+    pub(crate) fn released(&self, records: u32) -> bool {
+        self.unreleased.fetch_sub(records, Ordering::AcqRel) == records
+    }
+
+    pub(crate) fn parity(&self) -> u8 {
+        self.parity.load(Ordering::Relaxed)
+    }
+
+    /// A run begins: flips the parity and forgets what the last run noted.
+    ///
+    /// Blocks while users copy values, and while other batches that read our results run.
+    pub(crate) fn begin(&self) -> Result<(), Error> {
+        loop {
+            if self.life.lock().running {
+                return Err(Error::AlreadyRunning);
+            }
+            let gate = self.gate.write();
+            let mut life = self.life.lock();
+            if life.running {
+                return Err(Error::AlreadyRunning);
+            }
+            if life.readers > 0 {
+                drop(gate);
+                self.changed.wait(&mut life);
+                continue;
+            }
+            if life.runs > 0 {
+                *self.notes.lock() = Notes::default();
+            }
+            life.running = true;
+            life.runs += 1;
+            self.parity.fetch_xor(state::PARITY, Ordering::Release);
+            return Ok(());
+        }
+    }
+
+    /// Takes back a [`begin`](Self::begin) before anything ran.
+    pub(crate) fn never_mind(&self) {
+        let mut life = self.life.lock();
+        self.parity.fetch_xor(state::PARITY, Ordering::Release);
+        life.running = false;
+        life.runs -= 1;
+        self.changed.notify_all();
+    }
+
+    /// The run has ended; `tasks` are looked through only if a value may have been left behind.
+    pub(crate) fn end<I: Iterator<Item = Ref>>(&self, tasks: impl Fn() -> I) {
+        loop {
+            let mut life = self.life.lock();
+            if !life.orphans {
+                life.running = false;
+                self.changed.notify_all();
+                return;
+            }
+            life.orphans = false;
+            drop(life);
+            // Dropping a value runs the user's code, so no lock is held; the run is not over yet, so none begins.
+            tasks().filter(|t| t.handles() == 0).for_each(|t| {
+                t.drop_value_if_done();
+            });
+        }
+    }
+
+    /// Waits until no run is active.
+    pub(crate) fn wait_idle(&self) {
+        let mut life = self.life.lock();
+        while life.running {
+            self.changed.wait(&mut life);
+        }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.life.lock().running
+    }
+
+    pub(crate) fn has_run(&self) -> bool {
+        self.life.lock().runs > 0
+    }
+
+    /// Waits for the end of a run, if one is active, and keeps the next from beginning until
+    /// [`stop_reading`](Self::stop_reading).
+    pub(crate) fn start_reading(&self) {
+        let mut life = self.life.lock();
+        while life.running {
+            self.changed.wait(&mut life);
+        }
+        life.readers += 1;
+    }
+
+    /// As [`start_reading`](Self::start_reading), but false instead of waiting.
+    pub(crate) fn try_start_reading(&self) -> bool {
+        let mut life = self.life.lock();
+        if !life.running {
+            life.readers += 1;
+        }
+        !life.running
+    }
+
+    pub(crate) fn stop_reading(&self) {
+        self.life.lock().readers -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Calls `f` while no other cohort's run reads our values; `f` is short and calls nothing of the user's.
+    pub(crate) fn when_unread<R>(&self, f: impl FnOnce() -> R) -> R {
+        let mut life = self.life.lock();
+        while life.readers > 0 {
+            self.changed.wait(&mut life);
+        }
+        f()
+    }
+
+    /// Keeps values as they are while the guard lives.
+    pub(crate) fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read_recursive()
+    }
+
+    /// Keeps other readers away while the guard lives.
+    pub(crate) fn taking(&self) -> RwLockWriteGuard<'_, ()> {
+        self.gate.write()
+    }
+
+    /// How far a task of this cohort is.
+    #[inline]
+    pub(crate) fn progress(&self, task: Ref) -> Progress {
+        let status = task.head().status.load(Ordering::Acquire);
+        let kind = status & !state::PARITY;
+        if kind > state::RUNNING && (status & state::PARITY) == self.parity.load(Ordering::Acquire) {
+            return Progress::Ended(kind);
+        }
+        self.progress_in(&self.life.lock(), task)
+    }
+
+    fn progress_in(&self, life: &Life, task: Ref) -> Progress {
+        if life.runs == 0 {
+            return Progress::NotStarted;
+        }
+        let status = task.head().status.load(Ordering::Acquire);
+        let kind = status & !state::PARITY;
+        if kind < state::RUNNING || (status & state::PARITY) != self.parity.load(Ordering::Acquire) {
+            return Progress::Pending { running: false };
+        }
+        if kind == state::RUNNING { Progress::Pending { running: true } } else { Progress::Ended(kind) }
+    }
+
+    /// The last handle of a task is gone: drop its value if nobody will look at it again.
+    pub(crate) fn value_unwanted(&self, task: Ref) {
+        let mut life = self.life.lock();
+        let ended = matches!(self.progress_in(&life, task), Progress::Ended(_));
+        if life.running && !(ended && task.head().uses.load(Ordering::Acquire) == 0) {
+            life.orphans = true;
+            return;
+        }
+        // Dropping a value runs the user's code, so no lock is held; as a reader we keep the next run away.
+        life.readers += 1;
+        drop(life);
+        task.drop_value_if_done();
+        self.stop_reading();
+    }
+
+    /// Notes why a task did not succeed.
+    pub(crate) fn note_failure(&self, index: u32, failure: Arc<Failure>) {
+        self.notes.lock().failures.insert(index, failure);
+    }
+
+    /// Why a task did not succeed.
+    pub(crate) fn failure(&self, index: u32) -> Option<TaskError> {
+        let mut notes = self.notes.lock();
+        let failure = Arc::clone(notes.failures.get(&index)?);
+        let stdout = notes.outputs.get_mut(&index).and_then(Output::text);
+        Some(TaskError::of(failure).with_stdout(stdout))
+    }
+
+    /// Every task that did not succeed, by index.
+    pub(crate) fn failures(&self) -> Vec<TaskError> {
+        let mut all: Vec<TaskError> =
+            self.notes.lock().failures.values().map(|f| TaskError::of(Arc::clone(f))).collect();
+        all.sort_by_key(TaskError::index);
+        all
+    }
+
+    pub(crate) fn keep_output(&self, index: u32, output: Output) {
+        if !output.is_empty() {
+            self.notes.lock().outputs.insert(index, output);
+        }
+    }
+
+    pub(crate) fn with_output<R>(&self, index: u32, f: impl FnOnce(&mut Output) -> R) -> Option<R> {
+        self.notes.lock().outputs.get_mut(&index).map(f)
+    }
+}

@@ -1,0 +1,90 @@
+//! Per datum, the last writer and the readers since: all that later tasks can depend on.
+
+/// No vertex.
+pub(crate) const NOBODY: u32 = u32::MAX;
+
+#[derive(Clone, Copy)]
+struct Row {
+    /// The compile that wrote this row; rows of earlier ones count as empty, so nothing is cleared between them.
+    epoch: u32,
+    writer: u32,
+    /// Head of the chain of readers in `links`.
+    readers: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Link {
+    reader: u32,
+    next: u32,
+}
+
+/// The last writer and the readers since of every datum; kept by the batch so that its memory is reused.
+#[derive(Default)]
+pub(crate) struct Frontier {
+    epoch: u32,
+    rows: Vec<Row>,
+    links: Vec<Link>,
+    /// For each vertex one above the place of its edge to the task at hand; see `hazard`.
+    pub(super) marks: Vec<u32>,
+}
+
+impl Frontier {
+    /// Forgets everything: an explicit compile starts from an empty frontier.
+    pub(super) fn reset(&mut self, data_len: usize, vertices: usize) {
+        self.epoch = self.epoch.wrapping_add(1);
+        if self.epoch == 0 {
+            self.rows.clear();
+            self.epoch = 1;
+        }
+        if self.rows.len() < data_len {
+            self.rows.resize(data_len, Row { epoch: 0, writer: NOBODY, readers: NOBODY });
+        }
+        self.links.clear();
+        self.marks.clear();
+        self.marks.resize(vertices, 0);
+    }
+
+    #[inline(always)]
+    fn row(&mut self, datum: u32) -> &mut Row {
+        let epoch = self.epoch;
+        let row = &mut self.rows[datum as usize];
+        if row.epoch != epoch {
+            *row = Row { epoch, writer: NOBODY, readers: NOBODY };
+        }
+        row
+    }
+
+    /// The last writer, or [`NOBODY`].
+    #[inline(always)]
+    pub(super) fn writer(&mut self, datum: u32) -> u32 {
+        self.row(datum).writer
+    }
+
+    /// Calls `each` for every reader since the last write; false if there is none.
+    #[inline(always)]
+    pub(super) fn readers(&mut self, datum: u32, mut each: impl FnMut(&mut Vec<u32>, u32)) -> bool {
+        let mut link = self.row(datum).readers;
+        let any = link != NOBODY;
+        while link != NOBODY {
+            let l = self.links[link as usize];
+            each(&mut self.marks, l.reader);
+            link = l.next;
+        }
+        any
+    }
+
+    #[inline(always)]
+    pub(super) fn read_by(&mut self, datum: u32, vertex: u32) {
+        let link = self.links.len() as u32;
+        let row = self.row(datum);
+        let next = std::mem::replace(&mut row.readers, link);
+        self.links.push(Link { reader: vertex, next });
+    }
+
+    #[inline(always)]
+    pub(super) fn written_by(&mut self, datum: u32, vertex: u32) {
+        let row = self.row(datum);
+        row.writer = vertex;
+        row.readers = NOBODY;
+    }
+}

@@ -1,0 +1,109 @@
+//! From a list of tasks with accesses to a graph: four passes, each linear in accesses plus edges, none of which
+//! knows what a task does.
+//!
+//! ```text
+//! Listing ──hazard──▶ Dependences ──priority──▶ Priorities ──placement──▶ Placement
+//!                          └───────────────┴──────────────┴──▶ graph::Csr::freeze
+//! ```
+//!
+//! `hazard` finds the edges (through `frontier`, or `tree` when declared paths lie below one another), `priority`
+//! the upward ranks, `placement` the rank of each task. All pure: no thread, clock or IO.
+
+mod frontier;
+mod hazard;
+pub(crate) mod placement;
+pub(crate) mod priority;
+mod tree;
+
+pub(crate) use frontier::Frontier;
+pub(crate) use hazard::{Dependences, NEEDS};
+
+use crate::data::Access;
+use crate::graph::Csr;
+
+/// Tasks in one list; 24 bits, so that an index and flags share a word.
+pub(crate) const TASKS_MAX: usize = (1 << 24) - 1;
+/// Edges of one graph.
+pub(crate) const EDGES_MAX: u32 = u32::MAX - 1;
+
+/// A list of tasks, reduced to what decides their order. Buffers are reused from one compile to the next.
+#[derive(Default, Debug)]
+pub(crate) struct Listing {
+    /// For each task the end of its accesses.
+    pub(crate) access_ends: Vec<u32>,
+    pub(crate) accesses: Vec<Access>,
+    /// For each task the end of its inputs; empty when no task has any.
+    pub(crate) input_ends: Vec<u32>,
+    /// Indices of tasks whose results are arguments.
+    pub(crate) inputs: Vec<u32>,
+    /// Per task, when any task has one that is not 0.
+    pub(crate) priorities: Option<Vec<i32>>,
+    /// Per task, when any task has one that is not 1.
+    pub(crate) costs: Option<Vec<f32>>,
+    /// Nearest declared directory of each datum, when any lies below another.
+    pub(crate) parents: Option<Vec<u32>>,
+    /// One above the highest datum.
+    pub(crate) data_len: usize,
+}
+
+impl Listing {
+    pub(crate) fn clear(&mut self) {
+        self.access_ends.clear();
+        self.accesses.clear();
+        self.input_ends.clear();
+        self.inputs.clear();
+        self.priorities = None;
+        self.costs = None;
+        self.parents = None;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.access_ends.len()
+    }
+
+    #[inline(always)]
+    pub(crate) fn accesses_of(&self, task: usize) -> &[Access] {
+        let start = if task == 0 { 0 } else { self.access_ends[task - 1] };
+        &self.accesses[start as usize..self.access_ends[task] as usize]
+    }
+
+    #[inline(always)]
+    pub(crate) fn inputs_of(&self, task: usize) -> &[u32] {
+        if self.input_ends.is_empty() {
+            return &[];
+        }
+        let start = if task == 0 { 0 } else { self.input_ends[task - 1] };
+        &self.inputs[start as usize..self.input_ends[task] as usize]
+    }
+}
+
+/// Why one task comes before another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hazard {
+    /// True dependence: it reads what the other wrote.
+    Raw,
+    /// Anti dependence: it overwrites what the other read.
+    War,
+    /// Output dependence: it overwrites what the other wrote.
+    Waw,
+    /// Its argument is the other's result.
+    Argument,
+}
+
+/// More than [`EDGES_MAX`] edges.
+#[derive(Debug)]
+pub(crate) struct TooManyEdges;
+
+/// The whole way from a list to a graph that can run on one rank.
+pub(crate) fn compile(list: &Listing, frontier: &mut Frontier) -> Result<Csr, TooManyEdges> {
+    let dependences = hazard::find(list, frontier)?;
+    let layout = placement::Layout { ranks: 1 };
+    debug_assert!(placement::place(list, &layout).is_local());
+    Ok(priority::order(list, dependences))
+}
+
+/// Every direct conflict and argument edge with its reason, as `(from, to, why, datum)` by task index; the datum is
+/// 0 for arguments. For drawings and messages: costs more than [`compile`].
+pub(crate) fn explain(list: &Listing) -> Vec<(u32, u32, Hazard, u32)> {
+    hazard::explain(list)
+}

@@ -1,0 +1,150 @@
+//! A compiled batch: a list of tasks with its graph, to be run once or many times.
+
+use crate::error::{Error, TaskError};
+use crate::gather;
+use crate::graph::{Edge, Graph};
+use crate::plan::Owned;
+use crate::summary::Summary;
+
+/// Tasks compiled together. Has the interface of a task: start it, wait for it, put it into another list (where it
+/// stands for its tasks); and it can be run again and again without compiling.
+///
+/// ```
+/// use tarragon_engine::{Batch, tasks};
+///
+/// fn square(x: u64) -> u64 {
+///     x * x
+/// }
+/// fn add(a: u64, b: u64) -> u64 {
+///     a + b
+/// }
+///
+/// let batch = Batch::new()?;
+/// let a = batch.function(square, (3u64,));
+/// let b = batch.function(square, (4u64,));
+/// let c = batch.function(add, (a.result(), b.result()));
+/// let compiled = batch.compile(tasks![a, b, c])?;
+/// compiled.run()?;
+/// assert_eq!(c.result().get()?, 25);
+/// compiled.run()?; // the same graph again
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a compiled batch does nothing until it is started or run"]
+pub struct Compiled {
+    owned: Owned,
+}
+
+impl std::fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compiled").field("tasks", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Compiled {
+    pub(crate) fn new(owned: Owned) -> Self {
+        Self { owned }
+    }
+
+    pub(crate) fn owned(&self) -> &Owned {
+        &self.owned
+    }
+
+    /// Starts a run and returns at once. Results of an earlier run are replaced as the tasks run.
+    ///
+    /// Blocks only while other threads copy results of these tasks.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyRunning`] if it, or a compiled batch it shares tasks with, is running.
+    pub fn start(&self) -> Result<(), Error> {
+        self.owned.start(false)
+    }
+
+    /// Waits until the run has ended.
+    ///
+    /// # Errors
+    /// [`Error::Task`] for the first task in list order that failed (each task's own outcome is in its handles, all of
+    /// them in [`failures`](Self::failures)); [`Error::NotStarted`] at once if it was never started.
+    pub fn wait(&self) -> Result<(), Error> {
+        let plan = self.owned.plan();
+        if plan.cohorts().iter().any(|c| !c.has_run()) {
+            return Err(Error::NotStarted);
+        }
+        let is_over = || plan.cohorts().iter().all(|c| !c.is_running());
+        plan.shared.executor.wait_or(&is_over, || {
+            plan.cohorts().iter().for_each(|c| c.wait_idle());
+        });
+        let failures = self.failures();
+        let root = failures.iter().find(|f| f.chain().len() == 1).or(failures.first());
+        root.map_or(Ok(()), |f| Err(Error::Task(f.clone())))
+    }
+
+    /// Starts a run and waits for it.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start) and [`wait`](Self::wait).
+    pub fn run(&self) -> Result<(), Error> {
+        self.start()?;
+        self.wait()
+    }
+
+    /// Runs it for the only time and waits: arguments taken by value move into the bodies instead of being copied.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`Error::AlreadyStarted`] if another list has its tasks, too.
+    pub fn run_once(self) -> Result<(), Error> {
+        let plan = self.owned.plan();
+        if plan.owners.load(std::sync::atomic::Ordering::Acquire) != 1 || !plan.members.is_empty() {
+            return Err(Error::AlreadyStarted("a compiled batch that other lists share".to_string()));
+        }
+        self.owned.start(true)?;
+        self.wait()
+    }
+
+    /// Every task that failed or was skipped in the latest run, in list order; empty if all succeeded.
+    pub fn failures(&self) -> Vec<TaskError> {
+        self.owned.plan().cohorts().iter().flat_map(|c| c.failures()).collect()
+    }
+
+    /// Number of tasks.
+    pub fn len(&self) -> usize {
+        self.owned.plan().tasks().count()
+    }
+
+    /// Whether the list was empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of edges that running uses: fewer than conflicts, with the same order.
+    pub fn edges(&self) -> usize {
+        self.owned.plan().csr.edges()
+    }
+
+    /// The graph, to look at and to draw. Made anew at each call; waits for the end of a run under way.
+    pub fn graph(&self) -> Graph {
+        let plan = self.owned.plan();
+        while !plan.try_start_reading() {
+            let is_over = || plan.cohorts().iter().all(|c| !c.is_running());
+            plan.shared.executor.wait_or(&is_over, || plan.cohorts().iter().for_each(|c| c.wait_idle()));
+        }
+        let listing = gather::listing_of(plan);
+        plan.stop_reading();
+        let space = &plan.shared.space;
+        let mut names = std::collections::HashMap::new();
+        let edges = crate::compile::explain(&listing).into_iter().map(|(from, to, hazard, datum)| {
+            let datum =
+                (datum != 0).then(|| names.entry(datum).or_insert_with(|| space.name_of(datum)).clone());
+            Edge { from, to, hazard, datum }
+        });
+        let edges = edges.collect();
+        Graph { names: plan.list().into_iter().map(|t| t.name()).collect(), edges }
+    }
+
+    /// T1, critical path, achieved speed of the latest run; `None` unless the batch measures
+    /// ([`Builder::timing`](crate::Builder::timing)) and a run has ended.
+    pub fn summary(&self) -> Option<Summary> {
+        let plan = self.owned.plan();
+        let measured = plan.measured.lock().clone()?;
+        Some(Summary::new(plan, &measured))
+    }
+}

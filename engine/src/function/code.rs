@@ -1,0 +1,95 @@
+//! The row of function pointers that stands for a task's code, one row per monomorphised call.
+
+use super::args::Args;
+use super::outcome::{ClosureOutcome, Failure, Outcome};
+use super::wire::{self, WireError};
+use super::{Data, Function};
+use crate::body::{Call, Verdict, function as body};
+use crate::task::input::Input;
+use crate::task::record::Ref;
+use std::marker::PhantomData;
+
+/// What can be done with a task whose types are forgotten.
+pub(crate) struct Code {
+    /// Runs the body and keeps its value.
+    pub(crate) call: unsafe fn(Ref, &Call<'_>) -> Verdict,
+    /// Drops function and arguments.
+    pub(crate) drop_args: unsafe fn(Ref),
+    /// Drops the value.
+    pub(crate) drop_value: unsafe fn(Ref),
+    /// Shows the tasks whose results are arguments; `None` when there can be none.
+    pub(crate) inputs: Option<unsafe fn(Ref, &mut dyn FnMut(&mut Input))>,
+    /// Lets go of other tasks' results without running.
+    pub(crate) pass: unsafe fn(Ref),
+    /// Path of the function.
+    pub(crate) name: fn() -> &'static str,
+    /// The call as bytes; `None` for closures, which stay in this process.
+    pub(crate) encode: Option<unsafe fn(Ref) -> Result<Vec<u8>, WireError>>,
+    /// Whether the value needs `drop`.
+    pub(crate) value_needs_drop: bool,
+}
+
+/// The types of one `batch.function(..)`.
+pub(crate) struct Spec<F, P, A, How, R, Kind>(PhantomData<(F, P, A, How, R, Kind)>);
+
+impl<F, P, A, How, R, Kind> Spec<F, P, A, How, R, Kind>
+where
+    F: Function<P, Return = R>,
+    A: Args<P, How, F, R>,
+    R: Outcome<Kind>,
+    R::Value: Data,
+    R::Failure: Failure,
+{
+    /// A function item has no size; something that captures has, and could not run on another rank.
+    const CAPTURES_NOTHING: () = assert!(
+        size_of::<F>() == 0,
+        "this closure captures variables: use `batch.closure(..)`, or pass what it captures as arguments"
+    );
+
+    pub(crate) const CODE: &'static Code = {
+        let () = Self::CAPTURES_NOTHING;
+        &Code {
+            call: body::call_function::<F, P, A, How, R, Kind>,
+            drop_args: body::drop_args::<F, P, A, How, R, R::Value>,
+            drop_value: body::drop_value::<R::Value>,
+            inputs: if A::INPUTS { Some(body::inputs::<F, P, A, How, R, R::Value>) } else { None },
+            pass: body::pass::<F, P, A, How, R, R::Value>,
+            name: std::any::type_name::<F>,
+            encode: Some(wire::encode_call::<F, P, A, How, R, Kind>),
+            value_needs_drop: std::mem::needs_drop::<R::Value>(),
+        }
+    };
+}
+
+/// The types of one `batch.closure(..)`.
+pub(crate) struct Thunk<F, R, Kind>(PhantomData<(F, R, Kind)>);
+
+/// The code of a closure.
+pub(crate) const fn thunk_code<F, R, Kind>() -> &'static Code
+where
+    F: FnMut() -> R + Send + Sync + 'static,
+    R: ClosureOutcome<Kind>,
+    R::Value: Send + Sync + 'static,
+    R::Failure: Failure,
+{
+    Thunk::<F, R, Kind>::CODE
+}
+
+impl<F, R, Kind> Thunk<F, R, Kind>
+where
+    F: FnMut() -> R + Send + Sync + 'static,
+    R: ClosureOutcome<Kind>,
+    R::Value: Send + Sync + 'static,
+    R::Failure: Failure,
+{
+    const CODE: &'static Code = &Code {
+        call: body::call_closure::<F, R, Kind>,
+        drop_args: body::drop_closure::<F, R::Value>,
+        drop_value: body::drop_value::<R::Value>,
+        inputs: None,
+        pass: body::pass_nothing,
+        name: std::any::type_name::<F>,
+        encode: None,
+        value_needs_drop: std::mem::needs_drop::<R::Value>(),
+    };
+}

@@ -1,0 +1,154 @@
+//! A call as bytes: which executable, which function in it, the arguments. What crosses processes is here.
+//!
+//! ```text
+//! fingerprint 16 bytes │ offset of the trampoline 8 bytes, little endian │ arguments, postcard, one after the other
+//! ```
+//!
+//! The trampoline is monomorphised for one function with its argument types, so the bytes need no description of
+//! themselves: whoever has the same executable has the same types.
+#![expect(
+    unsafe_code,
+    reason = "reaches the argument slots of a record that `Code` has forgotten the types of"
+)]
+
+use super::args::Args;
+use super::identity::{self, Fingerprint};
+use super::outcome::{Failure, Outcome};
+use super::{Data, Function};
+use crate::body::Context;
+use crate::task::record::Ref;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Why a call cannot be sent, read or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// A closure captures variables of this process.
+    #[error("task `{0}` is a closure and stays in this process: make it a `fn` with arguments")]
+    Closure(String),
+    /// The task's run is not over.
+    #[error("task `{0}` is part of a run: encode it before, or after it has ended")]
+    Running(String),
+    /// An argument's task has no value to send.
+    #[error("an argument is not there: {0}")]
+    Input(String),
+    /// The bytes were made by another executable.
+    #[error(
+        "the call comes from another executable (fingerprint {theirs}, this one is {ours}): \
+         run the same build on both sides"
+    )]
+    OtherExecutable {
+        /// Fingerprint in the bytes.
+        theirs: Fingerprint,
+        /// Fingerprint of this executable.
+        ours: Fingerprint,
+    },
+    /// The executable cannot be read, so calls cannot be named.
+    #[error("cannot read this executable to take its fingerprint")]
+    Executable(#[source] std::io::Error),
+    /// The bytes end early or name no function.
+    #[error("the bytes are not a call: {0}")]
+    Malformed(&'static str),
+    /// Serde refused an argument or result.
+    #[error("an argument or result has no serde form: {0}")]
+    Serde(#[from] postcard::Error),
+    /// The function ran and failed; its error as text.
+    #[error("the function failed: {0}")]
+    Failed(String),
+}
+
+/// Collects the bytes of a call.
+#[doc(hidden)]
+pub struct Encoder(Vec<u8>);
+
+impl Encoder {
+    pub(crate) fn value<T: Serialize>(&mut self, value: &T) -> Result<(), WireError> {
+        self.0 = postcard::to_extend(value, std::mem::take(&mut self.0))?;
+        Ok(())
+    }
+}
+
+/// Reads the bytes of a call.
+#[doc(hidden)]
+pub struct Decoder<'a>(&'a [u8]);
+
+impl Decoder<'_> {
+    pub(crate) fn value<T: DeserializeOwned>(&mut self) -> Result<T, WireError> {
+        let (value, rest) = postcard::take_from_bytes(self.0)?;
+        self.0 = rest;
+        Ok(value)
+    }
+}
+
+/// Runs a call that [`Task::encode`](crate::Task::encode) made in a process of the same executable; the result's
+/// bytes are read by [`decode`]. Blocks until the function returns. A panic goes through to the caller.
+///
+/// # Errors
+/// [`WireError::OtherExecutable`] before anything runs; [`WireError::Failed`] with the text of the function's error.
+pub fn run(call: &[u8]) -> Result<Vec<u8>, WireError> {
+    let (theirs, rest) =
+        call.split_first_chunk().ok_or(WireError::Malformed("shorter than a fingerprint"))?;
+    let (offset, arguments) =
+        rest.split_first_chunk().ok_or(WireError::Malformed("shorter than its head"))?;
+    let (theirs, ours) = (Fingerprint(*theirs), identity::fingerprint()?);
+    if theirs != ours {
+        return Err(WireError::OtherExecutable { theirs, ours });
+    }
+    identity::call(i64::from_le_bytes(*offset), arguments)
+}
+
+/// The value in the bytes that [`run`] returned.
+///
+/// # Errors
+/// [`WireError::Serde`] if the bytes are not a `T`.
+pub fn decode<T: Data>(bytes: &[u8]) -> Result<T, WireError> {
+    Ok(postcard::from_bytes(bytes)?)
+}
+
+/// What stands at the offset in a call: reads the arguments and calls the function.
+pub(crate) type Trampoline = fn(&[u8]) -> Result<Vec<u8>, WireError>;
+
+fn trampoline<F, P, A, How, R, Kind>(bytes: &[u8]) -> Result<Vec<u8>, WireError>
+where
+    F: Function<P, Return = R>,
+    A: Args<P, How, F, R>,
+    R: Outcome<Kind>,
+    R::Value: Data,
+    R::Failure: Failure,
+{
+    let mut from = Decoder(bytes);
+    let mut slots = A::decode(&mut from)?;
+    if !from.0.is_empty() {
+        return Err(WireError::Malformed("bytes are left after the arguments"));
+    }
+    let function = identity::conjure::<F>();
+    let returned = A::call(&mut slots, &function, &Context::detached, false);
+    A::discard(slots, false);
+    let value = match returned.map(Outcome::split) {
+        Ok(Ok(value)) => value,
+        Ok(Err(failure)) => return Err(WireError::Failed(failure.boxed().to_string())),
+        Err(cause) => return Err(WireError::Failed(cause.to_string())),
+    };
+    Ok(postcard::to_stdvec(&value)?)
+}
+
+/// The call of a task as bytes.
+///
+/// # Safety
+/// The record was created with these types, and nobody executes it now.
+pub(crate) unsafe fn encode_call<F, P, A, How, R, Kind>(task: Ref) -> Result<Vec<u8>, WireError>
+where
+    F: Function<P, Return = R>,
+    A: Args<P, How, F, R>,
+    R: Outcome<Kind>,
+    R::Value: Data,
+    R::Failure: Failure,
+{
+    let mut out = Encoder(identity::fingerprint()?.0.to_vec());
+    let offset = identity::offset(trampoline::<F, P, A, How, R, Kind>);
+    out.0.extend_from_slice(&offset.to_le_bytes());
+    // SAFETY: as demanded of the caller.
+    unsafe { identity::with_slots::<R::Value, F, A::Slots, _>(task, |slots| A::encode(slots, &mut out))? };
+    Ok(out.0)
+}

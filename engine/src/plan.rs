@@ -1,0 +1,238 @@
+//! A compiled list: the graph, which record is at which node, and what a run of it must take care of.
+//!
+//! `gather` turns the user's list into a [`Listing`](crate::compile::Listing) and back into a plan; this file keeps
+//! the plan and starts runs of it.
+//!
+//! A plan owns the *cohort* of the tasks that were compiled with it first; tasks of compiled batches in its list stay
+//! in the cohorts of those (`members`). A run of a plan is a run of all these cohorts, so two plans that share tasks
+//! never run at the same time.
+
+use crate::cohort::Cohort;
+use crate::error::{Cause, Error, Failure, Mistake};
+use crate::gather;
+use crate::graph::Csr;
+use crate::run::{Measured, Run};
+use crate::schedule::Ready;
+use crate::shared::Shared;
+use crate::task::chunk::{ChunkTable, Compact};
+use crate::task::list::{Entry, Item};
+use crate::task::record::{Ref, Tally, state};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A compiled list and what a run of it needs.
+pub(crate) struct Plan {
+    pub(crate) shared: Arc<Shared>,
+    /// Of the tasks that are in no compiled batch but this.
+    pub(crate) cohort: Arc<Cohort>,
+    /// Compiled batches in the list, in order.
+    pub(crate) members: Vec<Owned>,
+    /// For each cohort in the list what to add to a task's index to have its place in this list.
+    pub(crate) bases: Vec<(u32, u32)>,
+    pub(crate) csr: Csr,
+    pub(crate) ready: Ready,
+    /// Record of each node; [`Compact::NONE`] for joins.
+    pub(crate) records: Box<[Compact]>,
+    pub(crate) chunks: ChunkTable,
+    /// Producers, and how many arguments in this list take their value.
+    pub(crate) consumed: Box<[(Compact, u32)]>,
+    /// Nodes with an argument from outside of the list, and the producer.
+    pub(crate) externals: Box<[(u32, Ref)]>,
+    /// Shares in this plan; see [`Owned`].
+    pub(crate) owners: AtomicU32,
+    /// Durations in the latest run, if the batch measures.
+    pub(crate) measured: Mutex<Option<Measured>>,
+}
+
+impl Plan {
+    #[inline(always)]
+    pub(crate) fn record(&self, node: u32) -> Option<Ref> {
+        match self.records[node as usize] {
+            Compact::NONE => None,
+            place => Some(self.chunks.resolve(place)),
+        }
+    }
+
+    /// Every task, in execution order.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = Ref> + '_ {
+        (0..self.records.len() as u32).filter_map(|node| self.record(node))
+    }
+
+    /// Every task, in list order.
+    pub(crate) fn list(&self) -> Vec<Ref> {
+        let mut list: Vec<(u32, Ref)> = (0..self.records.len() as u32)
+            .filter_map(|n| Some((self.csr.task(n), self.record(n)?)))
+            .collect();
+        list.sort_by_key(|(index, _)| *index);
+        list.into_iter().map(|(_, task)| task).collect()
+    }
+
+    /// Every cohort that runs when this plan runs, its own first.
+    pub(crate) fn cohorts(&self) -> Vec<&Cohort> {
+        let mut all: Vec<&Cohort> = vec![&self.cohort];
+        self.members.iter().for_each(|m| all.extend(m.plan().cohorts()));
+        all
+    }
+
+    /// Keeps the plan from running until [`stop_reading`](Self::stop_reading); false if it runs now.
+    pub(crate) fn try_start_reading(&self) -> bool {
+        let cohorts = self.cohorts();
+        match cohorts.iter().position(|c| !c.try_start_reading()) {
+            None => true,
+            Some(busy) => {
+                cohorts[..busy].iter().for_each(|c| c.stop_reading());
+                false
+            }
+        }
+    }
+
+    pub(crate) fn stop_reading(&self) {
+        self.cohorts().iter().for_each(|c| c.stop_reading());
+    }
+
+    /// The cohorts of tasks outside of the list whose results it takes.
+    fn producers(&self) -> Vec<&Cohort> {
+        let mut all: Vec<&Cohort> = self.externals.iter().filter_map(|(_, task)| task.cohort()).collect();
+        all.sort_by_key(|c| c.id);
+        all.dedup_by_key(|c| c.id);
+        all
+    }
+
+    /// Waits for results from outside, then hands the run to the workers.
+    fn launch(&self, run: &Arc<Run>) {
+        self.producers().iter().for_each(|c| c.start_reading());
+        for (node, producer) in &self.externals {
+            let status = producer.head().status.load(Ordering::Acquire) & !state::PARITY;
+            if status != state::DONE {
+                run.blame(*node, missing(*producer));
+            }
+        }
+        for (place, uses) in &self.consumed {
+            self.chunks.resolve(*place).head().uses.store(*uses, Ordering::Relaxed);
+        }
+        self.shared.executor.execute(run);
+    }
+
+    /// Called by whoever ended the last node.
+    pub(crate) fn ended(&self) {
+        self.producers().iter().for_each(|c| c.stop_reading());
+        self.cohorts().iter().rev().for_each(|c| c.end(|| self.tasks()));
+    }
+}
+
+/// Why a result from outside of the list is not there.
+fn missing(producer: Ref) -> Arc<Failure> {
+    let (name, index) = (producer.name(), producer.index());
+    if let Some(error) = producer.cohort().and_then(|c| c.failure(index)) {
+        return error.failure();
+    }
+    let cause = match producer.head().status.load(Ordering::Acquire) & !state::PARITY {
+        state::TAKEN => Cause::InputTaken(name.clone()),
+        _ => Cause::InputMissing(name.clone()),
+    };
+    Arc::new(Failure { name, index, cause })
+}
+
+impl Plan {
+    /// Nobody can start the plan any more, so the tasks of its cohort never run again. Execution order is a
+    /// topological order, so that a record's own hold is gone before its consumers let go of it.
+    fn abandon(&self) {
+        let mut tally = Tally::new(Arc::clone(&self.shared), self.cohort.id);
+        let own =
+            |t: &Ref| self.members.is_empty() || t.head().cohort.load(Ordering::Relaxed) == self.cohort.id;
+        self.tasks().filter(own).for_each(|t| t.abandon(&mut tally));
+        tally.settle();
+    }
+}
+
+/// A share in a plan: who has one may start it. When the last goes, the plan's tasks go, too, unless a handle keeps
+/// them. Workers that have just ended a run may keep the plan's arrays a moment longer, but touch no task.
+pub(crate) struct Owned(Option<Arc<Plan>>);
+
+impl Owned {
+    /// The first share of a new plan.
+    pub(crate) fn new(plan: Plan) -> Self {
+        Self(Some(Arc::new(plan)))
+    }
+
+    pub(crate) fn plan(&self) -> &Arc<Plan> {
+        self.0.as_ref().expect("a share is only emptied when it goes")
+    }
+
+    /// Gives the share up; the last one comes back, to be dropped when the caller is done with the tasks.
+    pub(crate) fn let_go(mut self) -> Option<LastShare> {
+        let plan = self.0.take()?;
+        (plan.owners.fetch_sub(1, Ordering::AcqRel) == 1).then(|| LastShare(plan))
+    }
+
+    /// Compiles a list.
+    pub(crate) fn compile(
+        shared: &Arc<Shared>,
+        each: &dyn Fn(&mut dyn FnMut(Entry<'_>)),
+        size_hint: usize,
+    ) -> Result<Self, Error> {
+        gather::compile(shared, each, size_hint).map(Self::new)
+    }
+
+    /// A plan of one task.
+    pub(crate) fn of_one(task: Ref) -> Result<Self, Error> {
+        let each = |see: &mut dyn FnMut(Entry<'_>)| see(Entry(Item::Task(task)));
+        match Self::compile(task.shared(), &each, 1) {
+            Err(Error::Compile(e)) if matches!(e.mistakes[..], [Mistake::Relisted { .. }]) => {
+                Err(Error::AlreadyStarted(task.name()))
+            }
+            other => other,
+        }
+    }
+
+    /// Starts a run; `once` says that no other will follow, so arguments may move.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyRunning`] if this plan, or one it shares tasks with, runs.
+    pub(crate) fn start(&self, once: bool) -> Result<(), Error> {
+        let plan = self.plan();
+        let cohorts = plan.cohorts();
+        for (i, cohort) in cohorts.iter().enumerate() {
+            if let Err(error) = cohort.begin() {
+                cohorts[..i].iter().for_each(|c| c.never_mind());
+                return Err(error);
+            }
+        }
+        plan.shared.run_begins();
+        let run = Arc::new(Run::new(self.clone(), once));
+        if plan.producers().iter().any(|c| c.is_running()) {
+            // The results it takes are not there yet. Waiting for them is a thread's work, and rare.
+            std::thread::spawn(move || run.plan.launch(&run));
+        } else {
+            plan.launch(&run);
+        }
+        Ok(())
+    }
+}
+
+impl Clone for Owned {
+    fn clone(&self) -> Self {
+        self.plan().owners.fetch_add(1, Ordering::Relaxed);
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let Some(plan) = self.0.take()
+            && plan.owners.fetch_sub(1, Ordering::AcqRel) == 1
+        {
+            drop(LastShare(plan));
+        }
+    }
+}
+
+/// The last share of a plan: dropping it drops the tasks.
+pub(crate) struct LastShare(Arc<Plan>);
+
+impl Drop for LastShare {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}

@@ -1,0 +1,77 @@
+//! Runs a graph: serially in execution order, or on a pool of work-stealing workers.
+//!
+//! `seats` decides who is awake, `hoard` what a worker keeps for itself, `worker` is the loop, `pool` the threads,
+//! `serial` the reference that everything else must agree with, and `node` what it means to run one node.
+
+mod hoard;
+mod node;
+mod pool;
+mod seats;
+mod serial;
+mod worker;
+
+pub(crate) use node::{Measured, Run};
+pub(crate) use pool::Pool;
+pub(crate) use seats::WORKERS_MAX;
+
+use crate::shared::Shared;
+use crate::task::record::Ref;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How a batch runs its tasks.
+pub(crate) enum Executor {
+    /// On the thread that starts them, one after the other.
+    Serial,
+    /// On worker threads.
+    Pool(Arc<Pool>),
+}
+
+impl Executor {
+    /// Runs, or hands over to the workers, a run that has begun.
+    pub(crate) fn execute(&self, run: &Arc<Run>) {
+        match self {
+            Executor::Serial => serial::execute(run),
+            Executor::Pool(pool) => pool.execute(run),
+        }
+    }
+
+    /// Waits until `is_over`, which the end of `task` makes true; false if the deadline comes first. A worker that
+    /// waits inside a body runs other tasks meanwhile.
+    pub(crate) fn wait(
+        &self,
+        shared: &Shared,
+        task: Ref,
+        deadline: Option<Instant>,
+        is_over: &dyn Fn() -> bool,
+    ) -> bool {
+        if let Executor::Pool(pool) = self
+            && let Some(over) = worker::help(pool, deadline, is_over)
+        {
+            return over;
+        }
+        shared.awaited.sleep(task, deadline, is_over)
+    }
+
+    /// As [`wait`](Self::wait), for something that is not the end of one task; `sleep` is called outside of bodies.
+    pub(crate) fn wait_or(&self, is_over: &dyn Fn() -> bool, sleep: impl FnOnce()) {
+        if let Executor::Pool(pool) = self
+            && worker::help(pool, None, is_over).is_some()
+        {
+            return;
+        }
+        sleep();
+    }
+
+    /// Whether this thread is one of the workers, inside a body.
+    pub(crate) fn is_worker(&self) -> bool {
+        matches!(self, Executor::Pool(pool) if worker::is_me(pool))
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        match self {
+            Executor::Serial => 1,
+            Executor::Pool(pool) => pool.threads(),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The threads of a batch, and the work they share.
+//!
+//! The threads are those of a rayon pool, and workers are jobs of it which leave when they run dry. So a body that
+//! uses rayon's parallel iterators shares these same threads: there are never more runnable threads than the batch
+//! has, whoever has work. A worker runs only at the bottom of a thread: one that rayon starts on a thread that is
+//! waiting inside a body gives its seat back at once.
+
+use super::hoard::Hoard;
+use super::node::Run;
+use super::seats::Seats;
+use super::worker::{self, Kept};
+use crate::error::Error;
+use crossbeam_deque::{Stealer, Worker as Deque};
+use crossbeam_utils::CachePadded;
+use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// One piece of shared work: a node of a run.
+#[derive(Clone)]
+pub(super) struct Piece {
+    pub(super) run: u32,
+    pub(super) node: u32,
+}
+
+/// What belongs to one seat: a deque others steal from, and a hoard they may raid.
+pub(super) struct Seat {
+    pub(super) deque: Mutex<Deque<Piece>>,
+    pub(super) stealer: Stealer<Piece>,
+    pub(super) hoard: Hoard<Kept>,
+}
+
+/// The workers of one batch.
+pub(crate) struct Pool {
+    rayon: rayon_core::ThreadPool,
+    pub(super) seats: Seats,
+    pub(super) places: Box<[CachePadded<Seat>]>,
+    /// Places without a worker.
+    vacant: Mutex<Vec<usize>>,
+    /// Runs with nodes that have not ended, oldest first; the index in `slots` names a run in a [`Piece`].
+    pub(super) active: RwLock<Active>,
+    /// Changes whenever a run is added; lets searchers see that without a lock.
+    pub(super) added: AtomicU32,
+}
+
+/// Runs that are under way.
+#[derive(Default)]
+pub(super) struct Active {
+    slots: Vec<Option<Arc<Run>>>,
+    pub(super) order: Vec<(u32, Arc<Run>)>,
+}
+
+impl Pool {
+    pub(crate) fn new(threads: usize) -> Result<Arc<Self>, Error> {
+        crate::sync::prepare();
+        let rayon = rayon_core::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("tarragon-{i}"))
+            .build()
+            .map_err(|e| Error::Threads { threads, source: Box::new(e) })?;
+        let places = (0..threads)
+            .map(|_| {
+                let deque = Deque::new_lifo();
+                let stealer = deque.stealer();
+                CachePadded::new(Seat { deque: Mutex::new(deque), stealer, hoard: Hoard::default() })
+            })
+            .collect();
+        Ok(Arc::new(Self {
+            rayon,
+            seats: Seats::new(threads as u32),
+            places,
+            vacant: Mutex::new((0..threads).rev().collect()),
+            active: RwLock::default(),
+            added: AtomicU32::new(0),
+        }))
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Hands a run to the workers and returns.
+    pub(crate) fn execute(self: &Arc<Self>, run: &Arc<Run>) {
+        if run.len() == 0 {
+            return run.finish();
+        }
+        {
+            let mut active = self.active.write();
+            let slot = active.slots.iter().position(Option::is_none).unwrap_or(active.slots.len());
+            if slot == active.slots.len() {
+                active.slots.push(None);
+            }
+            active.slots[slot] = Some(Arc::clone(run));
+            active.order.push((slot as u32, Arc::clone(run)));
+        }
+        self.added.fetch_add(1, Ordering::SeqCst);
+        let wake = self.seats.claim_many(run.plan.csr.roots().len());
+        (0..wake).for_each(|_| self.wake());
+    }
+
+    /// Wakes a worker for whom a seat has been taken.
+    pub(super) fn wake(self: &Arc<Self>) {
+        let pool = Arc::clone(self);
+        self.rayon.spawn(move || worker::work(&pool));
+    }
+
+    /// A place for a worker that has a seat.
+    pub(super) fn sit(&self) -> usize {
+        self.vacant.lock().pop().expect("as many places as seats")
+    }
+
+    pub(super) fn stand(&self, place: usize) {
+        self.vacant.lock().push(place);
+    }
+
+    /// The run that a piece names.
+    pub(super) fn run_of(&self, slot: u32) -> Arc<Run> {
+        let active = self.active.read();
+        Arc::clone(active.slots[slot as usize].as_ref().expect("a run stays while it has pieces"))
+    }
+
+    /// All nodes of the run have ended.
+    pub(super) fn retire(&self, slot: u32) {
+        let mut active = self.active.write();
+        active.slots[slot as usize] = None;
+        active.order.retain(|(s, _)| *s != slot);
+    }
+
+    /// A run with roots that nobody has taken; the oldest first.
+    pub(super) fn run_with_roots(&self) -> Option<(u32, Arc<Run>)> {
+        let active = self.active.read();
+        active.order.iter().find(|(_, run)| run.has_roots()).cloned()
+    }
+
+    /// Whether there is work that any worker could take.
+    pub(super) fn is_work(&self) -> bool {
+        self.places.iter().any(|p| !p.stealer.is_empty())
+            || self.active.read().order.iter().any(|(_, r)| r.has_roots())
+    }
+}
+
+impl Run {
+    /// Whether roots are left that no worker has taken.
+    pub(super) fn has_roots(&self) -> bool {
+        self.cursor.load(Ordering::Relaxed) < self.plan.csr.roots().len()
+    }
+}

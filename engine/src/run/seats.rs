@@ -1,0 +1,167 @@
+//! Who is awake: at most as many workers as the batch has threads, and nobody is woken without need.
+//!
+//! A *seat* is the right to be runnable. A worker takes one when it is woken and gives it up when it finds nothing to
+//! do. `state` counts seats taken (low half) and, among them, workers that are *searching* (high half).
+//!
+//! # Protocol
+//! - Who publishes work calls [`claim`](Seats::claim): if nobody searches and a seat is free, it takes the seat for
+//!   the worker it must then wake. If somebody searches, that worker will find the work.
+//! - A worker that finds work stops searching; if it was the last searcher and there is more, it claims a seat for
+//!   another worker, so a crowd wakes up one by one.
+//! - A worker that leaves gives its seat up *first* and looks once more *afterwards*.
+//!
+//! Nothing is lost: the publisher stores the work, then reads `state`; the leaver changes `state`, then looks for
+//! work. Between each pair stands an asymmetric fence (light for the frequent publisher, heavy for the rare leaver),
+//! so at least one of them sees the other.
+
+use crate::sync::{AtomicU32, Ordering, heavy, light};
+
+const SEAT: u32 = 1;
+const SEARCHER: u32 = 1 << 16;
+
+/// Workers one batch can have.
+pub(crate) const WORKERS_MAX: usize = (1 << 15) - 1;
+
+/// The seats of one pool.
+pub(crate) struct Seats {
+    state: AtomicU32,
+    max: u32,
+}
+
+fn taken(state: u32) -> u32 {
+    state & (SEARCHER - 1)
+}
+
+fn searching(state: u32) -> u32 {
+    state >> 16
+}
+
+impl Seats {
+    pub(crate) fn new(max: u32) -> Self {
+        Self { state: AtomicU32::new(0), max }
+    }
+
+    /// After publishing work: true if the caller must wake a worker, for whom a seat is taken now.
+    #[inline]
+    pub(crate) fn claim(&self) -> bool {
+        light();
+        self.take(1) == 1
+    }
+
+    /// After publishing `work` pieces of work at once: how many workers the caller must wake.
+    pub(crate) fn claim_many(&self, work: u32) -> u32 {
+        light();
+        self.take(work)
+    }
+
+    /// Takes seats for up to `work` new searchers; those who search already count.
+    fn take(&self, work: u32) -> u32 {
+        let mut state = self.state.load(Ordering::Relaxed);
+        loop {
+            let free = self.max - taken(state);
+            let seats = work.saturating_sub(searching(state)).min(free);
+            if seats == 0 {
+                return 0;
+            }
+            let next = state + seats * (SEAT + SEARCHER);
+            match self.state.compare_exchange_weak(state, next, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return seats,
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// A searcher has found work; true if it was the last one.
+    pub(crate) fn found(&self) -> bool {
+        searching(self.state.fetch_sub(SEARCHER, Ordering::SeqCst)) == 1
+    }
+
+    /// A worker with a seat has run dry and searches.
+    pub(crate) fn search(&self) {
+        self.state.fetch_add(SEARCHER, Ordering::SeqCst);
+    }
+
+    /// A searcher gives up its seat; false if it must stay (and search) because work came in between.
+    pub(crate) fn leave(&self, is_work: impl FnOnce() -> bool) -> bool {
+        self.state.fetch_sub(SEAT + SEARCHER, Ordering::SeqCst);
+        heavy();
+        !(is_work() && self.take(1) == 1)
+    }
+
+    /// Seats taken: workers that may be runnable.
+    #[cfg(test)]
+    pub(crate) fn awake(&self) -> u32 {
+        taken(self.state.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(not(loom))]
+    #[test]
+    fn seats_are_bounded_and_searchers_count() {
+        let seats = Seats::new(2);
+        assert!(seats.claim(), "a seat is free");
+        assert!(!seats.claim(), "somebody searches");
+        assert!(seats.found(), "it was the only searcher");
+        assert!(seats.claim(), "the other seat");
+        assert!(seats.found());
+        assert!(!seats.claim(), "no seat is left");
+        assert_eq!(seats.claim_many(5), 0);
+        seats.search();
+        assert!(seats.leave(|| false));
+        assert_eq!(seats.awake(), 1);
+        assert_eq!(seats.claim_many(5), 1);
+    }
+
+    /// One publisher, one worker that leaves: the work is either seen by the leaver, or the publisher wakes someone.
+    #[cfg(loom)]
+    #[test]
+    fn loom_no_wakeup_is_lost() {
+        use crate::sync::AtomicBool;
+        use loom::sync::Arc;
+        loom::model(|| {
+            let seats = Arc::new(Seats::new(1));
+            let work = Arc::new(AtomicBool::new(false));
+            assert_eq!(seats.claim_many(1), 1);
+            let leaver = {
+                let (seats, work) = (Arc::clone(&seats), Arc::clone(&work));
+                loom::thread::spawn(move || !seats.leave(|| work.load(Ordering::Relaxed)))
+            };
+            work.store(true, Ordering::Relaxed);
+            let woke = seats.claim();
+            let stayed = leaver.join().expect("the leaver ends");
+            assert!(woke || stayed, "nobody runs the work");
+            assert_eq!(seats.awake(), 1);
+        });
+    }
+
+    /// Two publishers and one leaver on two seats: never more seats than there are, never all asleep.
+    #[cfg(loom)]
+    #[test]
+    fn loom_seats_never_exceed_the_bound() {
+        use crate::sync::AtomicU32;
+        use loom::sync::Arc;
+        loom::model(|| {
+            let seats = Arc::new(Seats::new(2));
+            let work = Arc::new(AtomicU32::new(0));
+            assert_eq!(seats.claim_many(1), 1);
+            let publish = |seats: &Seats, work: &AtomicU32| {
+                work.fetch_add(1, Ordering::Relaxed);
+                let _ = seats.claim();
+                assert!(seats.awake() <= 2);
+            };
+            let other = {
+                let (seats, work) = (Arc::clone(&seats), Arc::clone(&work));
+                loom::thread::spawn(move || publish(&seats, &work))
+            };
+            publish(&seats, &work);
+            let _ = seats.leave(|| work.load(Ordering::Relaxed) > 0);
+            other.join().expect("the publisher ends");
+            assert!(seats.awake() >= 1, "work is there and everybody sleeps");
+            assert!(seats.awake() <= 2);
+        });
+    }
+}

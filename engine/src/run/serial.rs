@@ -1,0 +1,28 @@
+//! The reference: every node in execution order, on one thread, without counters or atomics of its own.
+//!
+//! Execution order is a topological order, so nothing needs to be counted; failures are remembered only once there
+//! is one.
+
+use super::node::Run;
+use crate::graph::NEEDS;
+use std::sync::Arc;
+
+/// Runs everything, then ends the run.
+pub(super) fn execute(run: &Arc<Run>) {
+    walk(run);
+    run.finish();
+}
+
+/// Runs every node.
+pub(super) fn walk(run: &Run) {
+    for node in 0..run.len() {
+        let failure = match run.blame_of(node) {
+            None => run.execute(node),
+            Some(why) => Some(run.skip(node, why)),
+        };
+        if let Some(failure) = failure {
+            let needing = run.plan.csr.targets(node).iter().filter(|t| *t & NEEDS != 0);
+            needing.for_each(|t| run.blame(t & !NEEDS, Arc::clone(&failure)));
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! The loop of a worker: run a node, lower the counters of its targets, run the first that became ready, keep the
+//! rest; when nothing is left, take roots, steal, raid, and finally leave.
+//!
+//! # Where ready nodes are
+//! 1. *next*: the best target that the node just run made ready. It runs at once, on the same thread.
+//! 2. the *hoard* (see `hoard`): further targets, last in first out, and a chunk of roots taken together.
+//! 3. the *deque*: up to [`STOCK_MAX`] of the oldest nodes of the hoard, put there whenever it is found empty before
+//!    a body, for others to steal without ceremony.
+//! 4. the run's *cursor*: roots nobody has taken, handed out in chunks that shrink towards the end.
+//!
+//! A worker counts the nodes it ends and reports the sum when it leaves the run, so no counter is shared by the
+//! whole graph on the common path. Whoever reports the last one ends the run.
+#![expect(unsafe_code, reason = "owns a hoard between bodies; finds its own state again when a body waits")]
+
+use super::node::Run;
+use super::pool::{Piece, Pool, Seat};
+use crate::error::Failure;
+use crate::graph::{NEEDS, Roots};
+use crate::schedule::Arrival;
+use crossbeam_deque::{Steal, Worker as Deque};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Nodes put into the deque at once.
+const STOCK_MAX: usize = 32;
+/// Roots taken from the cursor at once.
+const CHUNK_MAX: u32 = 256;
+/// Looks around before a searcher leaves; about 20 µs, the cost of a wake-up.
+const LOOKS: u32 = 400;
+/// How long a worker that waits inside a body sleeps before it looks for other work again.
+const HELP_NAP: Duration = Duration::from_micros(200);
+/// Bit of a node that is to be skipped, not run.
+const POISONED: u32 = 1 << 31;
+
+/// What a worker keeps for itself.
+#[derive(Default)]
+pub(super) struct Kept {
+    run: Option<(u32, Arc<Run>)>,
+    nodes: VecDeque<u32>,
+    roots: Range<u32>,
+}
+
+impl Kept {
+    fn len(&self) -> u32 {
+        self.nodes.len() as u32 + self.roots.end.saturating_sub(self.roots.start)
+    }
+
+    /// The older half of what is kept, for a raider that has nothing.
+    fn give_half(&mut self) -> Self {
+        let nodes = self.nodes.drain(..self.nodes.len().div_ceil(2)).collect();
+        let len = self.roots.end.saturating_sub(self.roots.start);
+        let end = self.roots.end;
+        self.roots.end -= len.div_ceil(2);
+        Self { run: self.run.clone(), nodes, roots: self.roots.end..end }
+    }
+}
+
+thread_local! {
+    /// The worker that this thread is, while it is one.
+    static ME: Cell<*const Worker<'static>> = const { Cell::new(std::ptr::null()) };
+}
+
+struct Worker<'a> {
+    pool: &'a Arc<Pool>,
+    seat: &'a Seat,
+    place: usize,
+    deque: &'a Deque<Piece>,
+}
+
+/// A job of the rayon pool: one worker from wake-up until it leaves.
+///
+/// Rayon may start it on a thread that waits inside a body (for the other half of a parallel iterator). There it runs
+/// one node and leaves, so that the body is not kept from going on.
+pub(super) fn work(pool: &Arc<Pool>) {
+    let below = ME.get();
+    let nested = !below.is_null();
+    let place = pool.sit();
+    let seat: &Seat = &pool.places[place];
+    let deque = seat.deque.lock();
+    let me = Worker { pool, seat, place, deque: &deque };
+    ME.set((&raw const me).cast());
+    let stop: Stop<'_> = if nested { Some(&|| true) } else { None };
+    while let Some(found) = me.search() {
+        me.session(found, stop);
+        pool.seats.search();
+        if nested {
+            if !pool.seats.leave(|| pool.is_work()) {
+                // The seat goes to a worker of its own; it searches as we would have.
+                pool.wake();
+            }
+            break;
+        }
+    }
+    ME.set(below);
+    drop(deque);
+    pool.stand(place);
+}
+
+/// Asked after each node: whether to hand everything over and go.
+type Stop<'a> = Option<&'a dyn Fn() -> bool>;
+
+/// What a searcher found.
+enum Found {
+    Piece(Piece),
+    /// Roots of this run are to be had.
+    Roots(u32, Arc<Run>),
+    /// It is in the hoard now.
+    Hoarded,
+}
+
+impl Worker<'_> {
+    /// Finds work, or gives up the seat: `None`.
+    fn search(&self) -> Option<Found> {
+        loop {
+            for look in 0..LOOKS {
+                if let Some(found) = self.find() {
+                    if self.pool.seats.found() && self.pool.is_work() {
+                        self.wake_another();
+                    }
+                    return Some(found);
+                }
+                if look % 16 == 15 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            }
+            if let Some(found) = self.raid() {
+                self.pool.seats.found();
+                return Some(found);
+            }
+            if self.pool.seats.leave(|| self.pool.is_work()) {
+                return None;
+            }
+        }
+    }
+
+    /// Looks once at everything that can be taken without asking.
+    fn find(&self) -> Option<Found> {
+        if let Some(piece) = self.deque.pop() {
+            return Some(Found::Piece(piece));
+        }
+        if let Some((slot, run)) = self.pool.run_with_roots() {
+            return Some(Found::Roots(slot, run));
+        }
+        self.others().find_map(|seat| {
+            loop {
+                match seat.stealer.steal_batch_and_pop(self.deque) {
+                    Steal::Success(piece) => return Some(Found::Piece(piece)),
+                    Steal::Empty => return None,
+                    Steal::Retry => std::hint::spin_loop(),
+                }
+            }
+        })
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Seat> {
+        let n = self.pool.places.len();
+        (1..n).map(move |i| &*self.pool.places[(self.place + i) % n])
+    }
+
+    /// Takes half of what a worker keeps that has been in one body for longer than we looked around.
+    fn raid(&self) -> Option<Found> {
+        for seat in self.others().filter(|s| s.hoard.is_tempting()) {
+            let Some(kept) = seat.hoard.raid(Kept::give_half) else { continue };
+            if kept.len() > 0 {
+                self.own(|mine| *mine = kept);
+                return Some(Found::Hoarded);
+            }
+        }
+        None
+    }
+
+    fn wake_another(&self) {
+        if self.pool.seats.claim() {
+            self.pool.wake();
+        }
+    }
+
+    #[inline(always)]
+    fn own<R>(&self, f: impl FnOnce(&mut Kept) -> R) -> R {
+        // SAFETY: this worker owns the hoard of its place, and calls this only outside of bodies; calls do not nest.
+        unsafe { self.seat.hoard.own(f) }
+    }
+
+    /// Runs what was found, and everything that follows from it in the same run, until nothing of that run is left
+    /// here or `stop` says so.
+    fn session(&self, found: Found, stop: Stop<'_>) {
+        let (slot, run, first) = match found {
+            Found::Piece(piece) => (piece.run, self.pool.run_of(piece.run), Some(piece.node)),
+            Found::Roots(slot, run) => (slot, run, None),
+            Found::Hoarded => {
+                let Some((slot, run)) = self.own(|kept| kept.run.clone()) else { return };
+                (slot, run, None)
+            }
+        };
+        let alone = self.pool.places.len() == 1 && first.is_none() && self.take_all_roots(&run);
+        let ended = if alone {
+            super::serial::walk(&run);
+            run.len()
+        } else {
+            self.own(|kept| kept.run = Some((slot, Arc::clone(&run))));
+            let ended = Session { me: self, slot, run: &run, ended: Cell::new(0) }.run_all(first, stop);
+            self.own(|kept| kept.run = None);
+            ended
+        };
+        if ended > 0 && run.ended.fetch_add(ended, Ordering::AcqRel) + ended == run.len() {
+            self.pool.retire(slot);
+            run.finish();
+        }
+    }
+
+    /// With one worker a run needs no counters: true if nobody has begun it.
+    fn take_all_roots(&self, run: &Run) -> bool {
+        let roots = run.plan.csr.roots().len();
+        run.cursor.compare_exchange(0, roots, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// A worker at work on one run.
+struct Session<'a> {
+    me: &'a Worker<'a>,
+    slot: u32,
+    run: &'a Run,
+    ended: Cell<u32>,
+}
+
+impl Session<'_> {
+    /// Runs nodes until none is left here; returns how many ended.
+    fn run_all(&self, first: Option<u32>, stop: Stop<'_>) -> u32 {
+        let mut next = first;
+        while let Some(node) = next.or_else(|| self.next()) {
+            next = self.step(node);
+            if stop.is_some_and(|stop| stop()) {
+                self.share_all(next);
+                break;
+            }
+        }
+        self.ended.get()
+    }
+
+    /// The next node from the hoard, the deque, or the roots of this run.
+    #[inline]
+    fn next(&self) -> Option<u32> {
+        let kept = self.me.own(|kept| match kept.nodes.pop_back() {
+            Some(node) => Some(node),
+            None => {
+                let root = kept.roots.next()?;
+                Some(self.root(root))
+            }
+        });
+        kept.or_else(|| self.next_shared())
+    }
+
+    #[inline]
+    fn root(&self, root: u32) -> u32 {
+        let node = self.run.plan.csr.roots().get(root);
+        if self.run.blame_of(node).is_some() { node | POISONED } else { node }
+    }
+
+    fn next_shared(&self) -> Option<u32> {
+        if let Some(piece) = self.me.deque.pop() {
+            if piece.run == self.slot {
+                return Some(piece.node);
+            }
+            // It belongs to another run: leave it for the search that follows this session.
+            self.me.deque.push(piece);
+            return None;
+        }
+        let roots = self.run.plan.csr.roots().len();
+        let at = self.run.cursor.load(Ordering::Relaxed);
+        if at >= roots {
+            return None;
+        }
+        let workers = self.me.pool.places.len() as u32;
+        let chunk = ((roots - at) / (2 * workers)).clamp(1, CHUNK_MAX);
+        let start = self.run.cursor.fetch_add(chunk, Ordering::AcqRel);
+        if start >= roots {
+            return None;
+        }
+        let end = roots.min(start + chunk);
+        self.me.own(|kept| kept.roots = start + 1..end);
+        if end < roots {
+            self.me.wake_another();
+        }
+        Some(self.root(start))
+    }
+
+    /// Runs a node; returns the best of those it made ready.
+    #[inline(always)]
+    fn step(&self, node: u32) -> Option<u32> {
+        let hidden = self.stock();
+        let hoard = &self.me.seat.hoard;
+        hoard.enter(hidden);
+        let failure = self.node(node);
+        hoard.leave();
+        self.ended.set(self.ended.get() + 1);
+        self.me.own(|kept| self.arrive(node & !POISONED, failure.as_ref(), kept))
+    }
+
+    #[inline(always)]
+    fn node(&self, node: u32) -> Option<Arc<Failure>> {
+        if node & POISONED == 0 {
+            return self.run.execute(node);
+        }
+        let node = node & !POISONED;
+        let why = self.run.blame_of(node).expect("a poisoned node has somebody to blame");
+        Some(self.run.skip(node, why))
+    }
+
+    /// Lowers the counters of a node's targets; returns the best that became ready and keeps the others.
+    #[inline(always)]
+    fn arrive(&self, node: u32, failure: Option<&Arc<Failure>>, kept: &mut Kept) -> Option<u32> {
+        let plan = &*self.run.plan;
+        let mut next = None;
+        let before = kept.nodes.len();
+        for target in plan.csr.targets(node) {
+            let to = target & !NEEDS;
+            if let Some(failure) = failure
+                && target & NEEDS != 0
+            {
+                self.run.blame(to, Arc::clone(failure));
+                plan.ready.poison(to);
+            }
+            let ready = match plan.ready.arrive(to, || plan.csr.in_degree(to)) {
+                Arrival::Early => continue,
+                Arrival::Ready => to,
+                Arrival::Poisoned => to | POISONED,
+            };
+            match next {
+                None => next = Some(ready),
+                Some(_) => kept.nodes.push_back(ready),
+            }
+        }
+        let after = kept.nodes.len();
+        if after > before + 1 {
+            // Best first, but the last one in is the first one out.
+            let (mut i, mut j) = (before, after - 1);
+            while i < j {
+                kept.nodes.swap(i, j);
+                (i, j) = (i + 1, j - 1);
+            }
+        }
+        next
+    }
+
+    /// Before a body: if others would find the deque empty, give them the oldest of what we keep. Returns how much
+    /// stays hidden.
+    #[inline(always)]
+    fn stock(&self) -> u32 {
+        self.me.own(|kept| {
+            if !kept.nodes.is_empty() && self.me.deque.is_empty() {
+                self.fill(kept);
+            }
+            kept.len()
+        })
+    }
+
+    #[inline(never)]
+    fn fill(&self, kept: &mut Kept) {
+        let share = kept.nodes.len().div_ceil(2).min(STOCK_MAX);
+        for node in kept.nodes.drain(..share) {
+            self.me.deque.push(Piece { run: self.slot, node });
+        }
+        self.me.wake_another();
+    }
+
+    /// Hands everything kept to whoever comes: this worker goes back to a body that waited.
+    fn share_all(&self, next: Option<u32>) {
+        self.me.own(|kept| {
+            kept.nodes.extend(next);
+            for root in std::mem::take(&mut kept.roots) {
+                kept.nodes.push_back(self.root(root));
+            }
+            for node in kept.nodes.drain(..) {
+                self.me.deque.push(Piece { run: self.slot, node });
+            }
+        });
+        self.me.wake_another();
+    }
+}
+
+/// Whether this thread is a worker of `pool`.
+pub(super) fn is_me(pool: &Arc<Pool>) -> bool {
+    me(pool).is_some()
+}
+
+fn me<'a>(pool: &Arc<Pool>) -> Option<&'a Worker<'a>> {
+    let me = ME.get();
+    if me.is_null() {
+        return None;
+    }
+    // SAFETY: `work` set it to a worker in its own frame on this thread, which is below us, and unsets it before that
+    // frame ends. The worker is only borrowed shared, here and there.
+    let me: &Worker<'_> = unsafe { &*me.cast() };
+    Arc::ptr_eq(me.pool, pool).then_some(me)
+}
+
+/// Called by a thread that must wait for something: if it is a worker of `pool` inside a body, runs other tasks until
+/// `is_over` or the deadline, and says which; `None` on any other thread.
+pub(super) fn help(pool: &Arc<Pool>, deadline: Option<Instant>, is_over: &dyn Fn() -> bool) -> Option<bool> {
+    let me = me(pool)?;
+    me.seat.hoard.leave();
+    let outer = me.own(std::mem::take);
+    let run = outer.run.clone();
+    me.give_away(outer);
+    let over = loop {
+        if is_over() {
+            break true;
+        }
+        if deadline.is_some_and(|d| Instant::now() >= d) {
+            break false;
+        }
+        match me.find().or_else(|| me.raid()) {
+            Some(found) => me.session(found, Some(is_over)),
+            None => std::thread::sleep(HELP_NAP),
+        }
+    };
+    me.own(|kept| kept.run = run);
+    me.seat.hoard.enter(0);
+    Some(over)
+}
+
+impl Worker<'_> {
+    /// Puts what the outer session kept where everybody finds it; the outer session goes on without.
+    fn give_away(&self, kept: Kept) {
+        let Some((slot, run)) = &kept.run else { return };
+        let roots = kept.roots.map(|r| match run.plan.csr.roots() {
+            Roots::Below(_) => r,
+            Roots::List(list) => list[r as usize],
+        });
+        let roots = roots.map(|node| if run.blame_of(node).is_some() { node | POISONED } else { node });
+        for node in kept.nodes.into_iter().chain(roots) {
+            self.deque.push(Piece { run: *slot, node });
+        }
+        self.wake_another();
+    }
+}

@@ -1,0 +1,233 @@
+//! What every task, handle and run of one batch shares: memory, names, cohorts, workers, sleepers.
+
+use crate::cohort::Cohort;
+use crate::compile::{Frontier, Listing};
+use crate::data::Space;
+use crate::run::Executor;
+use crate::task::chunk::Arena;
+use crate::task::record::Ref;
+use parking_lot::{Condvar, Mutex};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// The inside of a batch; lives until the last task, handle or compiled batch of it is gone.
+pub(crate) struct Shared {
+    pub(crate) arena: Arena,
+    pub(crate) space: Space,
+    pub(crate) cohorts: Cohorts,
+    pub(crate) executor: Executor,
+    pub(crate) awaited: Awaited,
+    pub(crate) scratch: Mutex<Scratch>,
+    /// Measure every task's duration.
+    pub(crate) timing: bool,
+    /// `Batch` values.
+    pub(crate) clients: AtomicUsize,
+    /// Runs that have begun and not ended.
+    runs: Mutex<usize>,
+    all_ended: Condvar,
+}
+
+/// Buffers of compile, reused from one list to the next.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) listing: Listing,
+    pub(crate) frontier: Frontier,
+}
+
+impl Shared {
+    pub(crate) fn new(executor: Executor, timing: bool) -> Self {
+        Self {
+            arena: Arena::new(),
+            space: Space::new(),
+            cohorts: Cohorts::default(),
+            executor,
+            awaited: Awaited::default(),
+            scratch: Mutex::default(),
+            timing,
+            clients: AtomicUsize::new(0),
+            runs: Mutex::default(),
+            all_ended: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn run_begins(&self) {
+        *self.runs.lock() += 1;
+    }
+
+    pub(crate) fn run_ended(&self) {
+        let mut runs = self.runs.lock();
+        *runs -= 1;
+        if *runs == 0 {
+            self.all_ended.notify_all();
+        }
+    }
+
+    /// Waits until every run that has begun has ended.
+    pub(crate) fn wait_for_all(&self) {
+        let is_over = || *self.runs.lock() == 0;
+        self.executor.wait_or(&is_over, || {
+            let mut runs = self.runs.lock();
+            while *runs > 0 {
+                self.all_ended.wait(&mut runs);
+            }
+        });
+    }
+}
+
+/// Entries of the first segment; each further one is twice as long.
+const SEGMENT_MIN: usize = 32;
+const SEGMENTS: usize = 27;
+
+/// Cohorts by id. An id fits in a record where a pointer would not, and is found without a lock.
+#[derive(Default)]
+pub(crate) struct Cohorts {
+    segments: [OnceLock<Box<[AtomicPtr<Cohort>]>>; SEGMENTS],
+    ids: Mutex<Ids>,
+}
+
+#[derive(Default)]
+struct Ids {
+    free: Vec<u32>,
+    next: u32,
+}
+
+impl Cohorts {
+    fn place(&self, id: u32) -> &AtomicPtr<Cohort> {
+        let i = id as usize - 1 + SEGMENT_MIN;
+        let segment = i.ilog2() - SEGMENT_MIN.ilog2();
+        let len = SEGMENT_MIN << segment;
+        let cells = self.segments[segment as usize]
+            .get_or_init(|| (0..len).map(|_| AtomicPtr::new(std::ptr::null_mut())).collect());
+        &cells[i - len]
+    }
+
+    /// A new cohort of `tasks` records, which keep it in the table until the last of them is released.
+    pub(crate) fn add(&self, tasks: u32) -> Arc<Cohort> {
+        let id = {
+            let mut ids = self.ids.lock();
+            ids.free.pop().unwrap_or_else(|| {
+                ids.next += 1;
+                ids.next
+            })
+        };
+        let cohort = Arc::new(Cohort::new(id, tasks));
+        if tasks == 0 {
+            self.ids.lock().free.push(id);
+        } else {
+            self.place(id).store(Arc::into_raw(Arc::clone(&cohort)).cast_mut(), Ordering::Release);
+        }
+        cohort
+    }
+}
+
+mod cohorts {
+    #![expect(unsafe_code, reason = "cohorts are found by id, and kept alive by their records")]
+    use super::{Arc, Cohort, Cohorts, Ordering};
+
+    impl Cohorts {
+        /// The cohort of a record that the caller keeps from being released.
+        #[inline]
+        pub(crate) fn get(&self, id: u32) -> &Cohort {
+            let cohort = self.place(id).load(Ordering::Acquire);
+            assert!(!cohort.is_null(), "a record names a cohort that is gone");
+            // SAFETY: the table holds a count of the cohort while any of its records is not released, and the
+            // caller has one such record.
+            unsafe { &*cohort }
+        }
+
+        /// `records` of the cohort are released; the last one takes it out of the table.
+        pub(crate) fn released(&self, id: u32, records: u32) {
+            if !self.get(id).released(records) {
+                return;
+            }
+            let cohort = self.place(id).swap(std::ptr::null_mut(), Ordering::AcqRel);
+            self.ids.lock().free.push(id);
+            // SAFETY: `add` put this pointer here from an `Arc`, and the swap made us the only one to have it.
+            drop(unsafe { Arc::from_raw(cohort.cast_const()) });
+        }
+    }
+}
+
+/// Nobody waits for a single task.
+const NOBODY: usize = 0;
+/// Several wait, for several tasks.
+const MANY: usize = 1;
+
+/// Users who sleep until one task has ended.
+///
+/// A worker that ends a task reads `flag` once, behind a light fence; a user registers, passes a heavy fence, and
+/// looks at the task again before sleeping: one of them sees the other.
+#[derive(Default)]
+pub(crate) struct Awaited {
+    /// [`NOBODY`], [`MANY`], or the address of the one task awaited.
+    flag: AtomicUsize,
+    table: Mutex<HashMap<usize, u32>>,
+    changed: Condvar,
+}
+
+impl Awaited {
+    /// Called by the worker that has just published the end of `task`.
+    #[inline(always)]
+    pub(crate) fn ended(&self, task: Ref) {
+        crate::sync::light();
+        let flag = self.flag.load(Ordering::Relaxed);
+        if flag != NOBODY {
+            self.wake(flag, task);
+        }
+    }
+
+    #[cold]
+    fn wake(&self, flag: usize, task: Ref) {
+        let address = task.0.addr().get();
+        if flag != MANY && flag != address {
+            return;
+        }
+        let table = self.table.lock();
+        if table.contains_key(&address) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Sleeps until `is_over`, which becomes true before [`ended`](Self::ended) is called for `task`, or until
+    /// `deadline`; false if the deadline came first.
+    pub(crate) fn sleep(
+        &self,
+        task: Ref,
+        deadline: Option<std::time::Instant>,
+        is_over: impl Fn() -> bool,
+    ) -> bool {
+        let address = task.0.addr().get();
+        let mut table = self.table.lock();
+        *table.entry(address).or_default() += 1;
+        self.flag.store(if table.len() == 1 { address } else { MANY }, Ordering::SeqCst);
+        crate::sync::heavy();
+        let mut over = is_over();
+        while !over {
+            let late = match deadline {
+                Some(deadline) => self.changed.wait_until(&mut table, deadline).timed_out(),
+                None => {
+                    self.changed.wait(&mut table);
+                    false
+                }
+            };
+            over = is_over();
+            if late {
+                break;
+            }
+        }
+        if let Some(n) = table.get_mut(&address) {
+            *n -= 1;
+            if *n == 0 {
+                table.remove(&address);
+            }
+        }
+        let flag = match table.len() {
+            0 => NOBODY,
+            1 => *table.keys().next().expect("one entry"),
+            _ => MANY,
+        };
+        self.flag.store(flag, Ordering::SeqCst);
+        over
+    }
+}

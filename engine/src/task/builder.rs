@@ -1,0 +1,234 @@
+//! A task in the user's hands: declare what it reads and writes, start it, ask how it went.
+
+use super::handle::{Handle, Status, status, wait};
+use super::output::{Stream, Which};
+use super::record::Ref;
+use crate::cohort::Cohort;
+use crate::data::{Access, BadDatum, DataId, IntoDatum, SpaceRef};
+use crate::error::{Error, Mistake, TaskError};
+use crate::plan::Owned;
+use std::marker::PhantomData;
+
+/// A function or closure with its arguments and declared reads and writes; part of a list, or started alone.
+///
+/// Made by [`Batch::function`](crate::Batch::function) and [`Batch::closure`](crate::Batch::closure). Declarations
+/// are made before it is compiled or started; after that they are errors. A task is not `Clone`, its
+/// [`result`](Self::result) handle is. A task that is dropped without being started never runs.
+#[must_use = "a task does nothing until it is compiled and run, or started"]
+#[derive(Debug)]
+pub struct Task<T> {
+    task: Ref,
+    result: PhantomData<fn() -> T>,
+}
+
+/// What is done to a datum.
+type MakeAccess = fn(u32) -> Access;
+
+impl<T> Task<T> {
+    /// Takes over the one handle that a new record starts with.
+    pub(crate) fn adopt(task: Ref) -> Self {
+        Self { task, result: PhantomData }
+    }
+
+    pub(crate) fn task(&self) -> Ref {
+        self.task
+    }
+
+    // ── declarations, as a builder ──────────────────────────────────────────────────────────────────────────
+
+    /// Declares that the body reads `datum`: a path, `(directory, name)`, or a [`DataId`].
+    ///
+    /// A mistake in it (an empty name, say) is reported by compile or start, with all others.
+    #[inline]
+    pub fn reads(mut self, datum: impl IntoDatum) -> Self {
+        self.access(datum, Access::read);
+        self
+    }
+
+    /// Declares that the body writes `datum`. A datum that is read and written is declared with both.
+    #[inline]
+    pub fn writes(mut self, datum: impl IntoDatum) -> Self {
+        self.access(datum, Access::write);
+        self
+    }
+
+    /// Names the task in errors, graphs and reports; without one it has the path of its function.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.set(|extra| extra.name = Some(name.into().into_boxed_str()));
+        self
+    }
+
+    /// Of two ready tasks the one with the higher priority starts first; 0 without. Stronger than
+    /// [`cost`](Self::cost).
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.set(|extra| extra.priority = priority);
+        self
+    }
+
+    /// How long the body takes relative to others, in any unit that the whole list shares; 1 without. Tasks on the
+    /// most costly path to the end start first.
+    pub fn cost(mut self, cost: f32) -> Self {
+        let name = self.task.name();
+        self.set(|extra| {
+            extra.cost = cost;
+            if !(cost.is_finite() && cost > 0.0) {
+                extra.mistakes.push(Mistake::BadCost { name, cost: cost.to_string() });
+            }
+        });
+        self
+    }
+
+    // ── declarations, later ─────────────────────────────────────────────────────────────────────────────────
+
+    /// Declares a read later than the builder does.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] once the task is compiled or started.
+    pub fn read(&mut self, datum: impl IntoDatum) -> Result<&mut Self, Error> {
+        self.open()?;
+        self.access(datum, Access::read);
+        Ok(self)
+    }
+
+    /// Declares a write later than the builder does.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] once the task is compiled or started.
+    pub fn write(&mut self, datum: impl IntoDatum) -> Result<&mut Self, Error> {
+        self.open()?;
+        self.access(datum, Access::write);
+        Ok(self)
+    }
+
+    fn open(&self) -> Result<(), Error> {
+        if self.task.cohort().is_some() { Err(Error::Sealed(self.task.name())) } else { Ok(()) }
+    }
+
+    #[inline]
+    fn access(&mut self, datum: impl IntoDatum, make: MakeAccess) {
+        let space = &self.task.shared().space;
+        match datum.into_datum(&SpaceRef(space)) {
+            Ok(datum) if datum.id != 0 && space.owns(datum) => self.declare(make(datum.id)),
+            other => self.bad_access(other),
+        }
+    }
+
+    #[cold]
+    fn bad_access(&mut self, datum: Result<DataId, BadDatum>) {
+        let name = self.task.name();
+        let mistake = match datum {
+            Ok(DataId { id: 0, .. }) | Err(BadDatum::Empty) => Mistake::EmptyDatum { name },
+            Ok(datum) => Mistake::ForeignDatum { name, datum: format!("datum {}", datum.id) },
+            Err(BadDatum::NoCurrentDirectory(path, why)) => Mistake::NoCurrentDirectory { name, path, why },
+        };
+        self.set(|extra| extra.mistakes.push(mistake));
+    }
+
+    // ── running it alone ────────────────────────────────────────────────────────────────────────────────────
+
+    /// Starts this task alone and returns at once; it has no order with other submissions, except that it waits for
+    /// tasks whose results it takes.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyStarted`] if it was started or compiled before; [`Error::Compile`] if it is not right.
+    pub fn start(&self) -> Result<(), Error> {
+        if self.task.cohort().is_some() {
+            return Err(Error::AlreadyStarted(self.task.name()));
+        }
+        Owned::of_one(self.task)?.start(true)
+    }
+
+    /// Starts this task alone and waits for it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); [`Error::Task`] if the task failed.
+    pub fn run(&self) -> Result<(), Error> {
+        self.start()?;
+        self.wait().map_err(Error::Task)
+    }
+
+    /// Waits until the task has ended, started alone or as part of a compiled batch.
+    ///
+    /// # Errors
+    /// The task's own error if it did not succeed; [`ErrorKind::NotStarted`](crate::ErrorKind) at once if nobody
+    /// started it.
+    pub fn wait(&self) -> Result<(), TaskError> {
+        wait(self.task)
+    }
+
+    /// How far the task is.
+    pub fn status(&self) -> Status {
+        status(self.task)
+    }
+
+    // ── what comes out ──────────────────────────────────────────────────────────────────────────────────────
+
+    /// A handle of the result: to get it, or to pass it to another task.
+    #[inline]
+    pub fn result(&self) -> Handle<T> {
+        Handle::new(self.task)
+    }
+
+    /// What the body writes to its context's `out()`.
+    pub fn stdout(&self) -> Stream {
+        Stream::new(self.task, Which::Out)
+    }
+
+    /// What the body writes to its context's `err()`.
+    pub fn stderr(&self) -> Stream {
+        Stream::new(self.task, Which::Err)
+    }
+
+    /// The call as bytes that another process of the same executable can run with
+    /// [`wire::run`](crate::wire::run). Handles among the arguments are sent as the values they stand for.
+    ///
+    /// # Errors
+    /// [`WireError::Closure`](crate::wire::WireError::Closure) for closures, which stay in this process;
+    /// `WireError::Input` if an argument's task has not succeeded.
+    pub fn encode(&mut self) -> Result<Vec<u8>, crate::wire::WireError> {
+        if self.task.cohort().is_some_and(Cohort::is_running) {
+            return Err(crate::wire::WireError::Running(self.task.name()));
+        }
+        declare::encode(self.task)
+    }
+
+    #[inline]
+    fn declare(&mut self, access: Access) {
+        declare::access(self, access);
+    }
+
+    fn set(&mut self, change: impl FnOnce(&mut super::extra::Extra)) {
+        change(declare::extra(self));
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.task.drop_handle();
+    }
+}
+
+mod declare {
+    #![expect(unsafe_code, reason = "a task that is borrowed mutably and not compiled owns its declarations")]
+    use super::{Access, Ref, Task};
+    use crate::task::extra::Extra;
+    use crate::wire::WireError;
+
+    #[inline]
+    pub(super) fn access<T>(task: &mut Task<T>, access: Access) {
+        // SAFETY: `reads` and `writes` own the task, `read` and `write` borrow it mutably and saw that it is not
+        // compiled; a builder's task cannot be compiled, since compile borrows it.
+        unsafe { task.task.declare(access) }
+    }
+
+    pub(super) fn extra<T>(task: &mut Task<T>) -> &mut Extra {
+        // SAFETY: as above; the borrow of the task keeps the extra from changing meanwhile.
+        unsafe { task.task.extra_mut() }
+    }
+
+    pub(super) fn encode(task: Ref) -> Result<Vec<u8>, WireError> {
+        let encode = task.head().code.encode.ok_or_else(|| WireError::Closure(task.name()))?;
+        // SAFETY: the record is of the code's types.
+        unsafe { encode(task) }
+    }
+}

@@ -1,0 +1,290 @@
+//! Memory of task records: chunks of 64 KiB in which records lie one behind the other.
+//!
+//! A batch makes tasks by the million, so a record costs a bump of an offset, not a call of the allocator, and a
+//! chunk that has no live record goes back to its batch for the next tasks. What a record holds is `record`'s
+//! question; this file only finds room and counts.
+//!
+//! # Who may write what
+//! - The *builder* of a batch (one thread at a time, behind a flag) owns the free end of the open chunk.
+//! - `live` counts records that are not released, plus [`BIAS`] while the chunk is open: the builder hands out
+//!   records from the bias without touching the counter and gives the rest back when it closes the chunk.
+//! - Whoever lowers `live` to zero owns the chunk alone and recycles it.
+//!
+//! A chunk is aligned to its size, so a record finds its chunk by masking its own address.
+#![expect(
+    unsafe_code,
+    reason = "bump allocation of records of different types, and masking a pointer to its chunk"
+)]
+
+use super::record::{Record, Ref};
+use crate::shared::Shared;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::mem::size_of;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Size and alignment of a chunk in bytes; a record larger than this gets a chunk of its own.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Records start at multiples of this many bytes, so a chunk slot and 12 bits name one.
+const UNIT_BYTES: usize = 16;
+/// Bytes of empty chunks a batch keeps for its next tasks; beyond that they go back to the system.
+const SPARE_BYTES_MAX: usize = 192 * 1024 * 1024;
+/// What an open chunk holds in `live` beside its records.
+const BIAS: usize = 1 << 32;
+
+/// Head of a chunk; records follow it.
+#[repr(C, align(64))]
+pub(crate) struct Chunk {
+    live: AtomicUsize,
+    bytes: usize,
+    shared: Arc<Shared>,
+}
+
+/// A record's place within the chunks of one compiled batch: chunk slot × 4096 + offset ÷ 16.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Compact(pub(crate) u32);
+
+impl Compact {
+    /// Stands for a node without a task.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+    const OFFSET_BITS: u32 = (CHUNK_BYTES / UNIT_BYTES).trailing_zeros();
+
+    pub(crate) fn new(slot: u32, record: NonNull<Record>) -> Self {
+        let offset = record.addr().get() & (CHUNK_BYTES - 1);
+        Self((slot << Self::OFFSET_BITS) | (offset / UNIT_BYTES) as u32)
+    }
+}
+
+/// The chunks that a compiled batch's records lie in; each record is held by its cohort, so the chunks stay.
+#[derive(Default)]
+pub(crate) struct ChunkTable(Vec<NonNull<Chunk>>);
+
+// SAFETY: the pointers are only turned into records, which are shared under the rules of `record`.
+unsafe impl Send for ChunkTable {}
+// SAFETY: as above.
+unsafe impl Sync for ChunkTable {}
+
+impl ChunkTable {
+    /// The record with this place.
+    #[inline(always)]
+    pub(crate) fn resolve(&self, place: Compact) -> Ref {
+        let chunk = self.0[(place.0 >> Compact::OFFSET_BITS) as usize];
+        let offset = (place.0 as usize & ((1 << Compact::OFFSET_BITS) - 1)) * UNIT_BYTES;
+        // SAFETY: `Compact::new` took this offset from a record inside the chunk of that slot.
+        Ref(unsafe { chunk.byte_add(offset).cast() })
+    }
+}
+
+/// Gives each chunk a slot while a list is compiled.
+#[derive(Default)]
+pub(crate) struct ChunkSlots {
+    table: ChunkTable,
+    slots: HashMap<NonNull<Chunk>, u32, RandomState>,
+    last: Option<(NonNull<Chunk>, u32)>,
+}
+
+impl ChunkSlots {
+    /// The record's place among the chunks seen so far; `None` when they are too many.
+    #[inline]
+    pub(crate) fn place(&mut self, task: Ref) -> Option<Compact> {
+        let chunk = task.chunk();
+        let slot = match self.last {
+            Some((last, slot)) if last == chunk => slot,
+            _ => self.slot(chunk)?,
+        };
+        Some(Compact::new(slot, task.0))
+    }
+
+    fn slot(&mut self, chunk: NonNull<Chunk>) -> Option<u32> {
+        let next = self.table.0.len() as u32;
+        let slot = *self.slots.entry(chunk).or_insert(next);
+        if slot == next {
+            if next >= CHUNK_SLOTS_MAX - 1 {
+                return None;
+            }
+            self.table.0.push(chunk);
+        }
+        self.last = Some((chunk, slot));
+        Some(slot)
+    }
+
+    pub(crate) fn finish(mut self) -> ChunkTable {
+        self.table.0.shrink_to_fit();
+        self.table
+    }
+}
+
+/// Slots a [`Compact`] can tell apart.
+const CHUNK_SLOTS_MAX: u32 = 1 << (32 - Compact::OFFSET_BITS);
+
+/// The chunk a record lies in.
+#[inline(always)]
+pub(crate) fn chunk_of(record: NonNull<Record>) -> NonNull<Chunk> {
+    record
+        .map_addr(|a| {
+            std::num::NonZero::new(a.get() & !(CHUNK_BYTES - 1)).expect("a chunk never lies at address zero")
+        })
+        .cast()
+}
+
+/// The batch a record belongs to; the caller holds the record, so its chunk lives.
+#[inline(always)]
+pub(crate) fn shared_of<'a>(record: NonNull<Record>) -> &'a Arc<Shared> {
+    // SAFETY: a record that is not released keeps `live` above zero, so the head is initialised; callers hold one.
+    unsafe { &(*chunk_of(record).as_ptr()).shared }
+}
+
+/// Tells the chunk that `records` of its records are released.
+///
+/// # Safety
+/// The caller released these records and touches none of them again.
+pub(crate) unsafe fn released(chunk: NonNull<Chunk>, records: usize) {
+    // SAFETY: the records counted until now, so the head is still there.
+    let before = unsafe { (*chunk.as_ptr()).live.fetch_sub(records, Ordering::AcqRel) };
+    if before == records {
+        // SAFETY: nothing in the chunk lives and no builder holds it, so it is ours alone.
+        unsafe { recycle(chunk) };
+    }
+}
+
+/// # Safety
+/// `live` is zero: no record lives in the chunk and no builder owns its free end.
+unsafe fn recycle(chunk: NonNull<Chunk>) {
+    // SAFETY: as the function demands; `shared` is moved out once and the head is dead afterwards.
+    let (shared, bytes) =
+        unsafe { (std::ptr::read(&raw const (*chunk.as_ptr()).shared), (*chunk.as_ptr()).bytes) };
+    shared.arena.give_back(Raw { at: chunk.cast(), bytes });
+}
+
+/// Memory of a chunk without a head.
+struct Raw {
+    at: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: plain memory that nobody else refers to.
+unsafe impl Send for Raw {}
+
+impl Raw {
+    fn layout(bytes: usize) -> Layout {
+        Layout::from_size_align(bytes, CHUNK_BYTES).expect("chunk sizes are far below isize::MAX")
+    }
+
+    fn new(bytes: usize) -> Self {
+        let layout = Self::layout(bytes);
+        // SAFETY: the layout has a size above zero.
+        let at = unsafe { alloc(layout) };
+        let Some(at) = NonNull::new(at) else { handle_alloc_error(layout) };
+        Self { at, bytes }
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `new` with this layout, and owned.
+        unsafe { dealloc(self.at.as_ptr(), Self::layout(self.bytes)) };
+    }
+}
+
+/// Where a batch takes room for records, and keeps empty chunks.
+pub(crate) struct Arena {
+    building: AtomicBool,
+    builder: std::cell::UnsafeCell<Builder>,
+    spare: Mutex<Vec<Raw>>,
+}
+
+struct Builder {
+    /// The open chunk, if any: only the builder adds records to it.
+    open: Option<NonNull<Chunk>>,
+    next: usize,
+    given: usize,
+}
+
+// SAFETY: `builder` is touched only by the thread that set `building`; the rest is Sync by itself.
+unsafe impl Sync for Arena {}
+// SAFETY: the open chunk belongs to the arena alone as far as its free end goes.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    pub(crate) fn new() -> Self {
+        Self {
+            building: AtomicBool::new(false),
+            builder: std::cell::UnsafeCell::new(Builder { open: None, next: 0, given: 0 }),
+            spare: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Room for one record and its payload; the caller writes the record before anyone else can see it.
+    ///
+    /// Threads that make tasks of one batch at the same time take turns (a short spin, then yielding).
+    pub(crate) fn room(&self, shared: &Arc<Shared>, layout: Layout) -> NonNull<Record> {
+        let mut tries = 0u32;
+        while self.building.swap(true, Ordering::Acquire) {
+            tries += 1;
+            if tries % 64 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+        // SAFETY: the flag is ours until the store below.
+        let at = unsafe { (*self.builder.get()).room(self, shared, layout) };
+        self.building.store(false, Ordering::Release);
+        at
+    }
+
+    /// Gives up the open chunk, which otherwise would keep the batch's memory alive for ever.
+    pub(crate) fn close(&self) {
+        while self.building.swap(true, Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        // SAFETY: the flag is ours until the store below.
+        unsafe { (*self.builder.get()).close() };
+        self.building.store(false, Ordering::Release);
+    }
+
+    fn give_back(&self, raw: Raw) {
+        let mut spare = self.spare.lock();
+        if raw.bytes == CHUNK_BYTES && spare.len() * CHUNK_BYTES < SPARE_BYTES_MAX {
+            spare.push(raw);
+        }
+    }
+}
+
+impl Builder {
+    fn room(&mut self, arena: &Arena, shared: &Arc<Shared>, layout: Layout) -> NonNull<Record> {
+        let align = layout.align().max(UNIT_BYTES);
+        assert!(align <= 4096, "a task's arguments and results may ask for alignments of at most 4096 bytes");
+        let start = self.next.next_multiple_of(align);
+        if let Some(chunk) = self.open
+            && start + layout.size() <= CHUNK_BYTES
+        {
+            self.next = start + layout.size();
+            self.given += 1;
+            // SAFETY: `start` lies inside the chunk.
+            return unsafe { chunk.byte_add(start).cast() };
+        }
+        let first = size_of::<Chunk>().next_multiple_of(align);
+        let bytes = (first + layout.size()).next_multiple_of(UNIT_BYTES).max(CHUNK_BYTES);
+        let spare = if bytes == CHUNK_BYTES { arena.spare.lock().pop() } else { None };
+        let raw = spare.unwrap_or_else(|| Raw::new(bytes));
+        let chunk: NonNull<Chunk> = raw.at.cast();
+        let live = if bytes == CHUNK_BYTES { BIAS } else { 1 };
+        std::mem::forget(raw);
+        // SAFETY: fresh memory of at least the head's size and alignment.
+        unsafe { chunk.write(Chunk { live: AtomicUsize::new(live), bytes, shared: Arc::clone(shared) }) };
+        if bytes == CHUNK_BYTES {
+            self.close();
+            *self = Self { open: Some(chunk), next: first + layout.size(), given: 1 };
+        }
+        // SAFETY: `first` lies inside the chunk.
+        unsafe { chunk.byte_add(first).cast() }
+    }
+
+    fn close(&mut self) {
+        if let Some(chunk) = self.open.take() {
+            // SAFETY: the bias not given to records is ours; we forget the chunk here.
+            unsafe { released(chunk, BIAS - self.given) };
+        }
+    }
+}

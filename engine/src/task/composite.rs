@@ -1,0 +1,281 @@
+//! Handles inside `Vec`, `Option`, arrays and tuples, references to tasks, and output streams, as arguments.
+
+use super::builder::Task;
+use super::handle::Handle;
+use super::input::{Handles, Input, Lends};
+use super::output::Stream;
+use crate::error::Cause;
+use crate::function::Data;
+use crate::function::arg::Visit;
+use crate::function::wire::{Decoder, Encoder, WireError};
+
+/// Lending from parts: the value is put together for the call, kept beside the parts, and dropped after it.
+macro_rules! scratch_lends {
+    () => {
+        type LendSlot = (Self::Slot, Option<Self::Value>);
+
+        fn keep_to_lend(self) -> Self::LendSlot {
+            (Handles::keep(self), None)
+        }
+
+        fn lend_inputs(slot: &mut Self::LendSlot, visit: Visit<'_>) {
+            <Self as Handles>::inputs(&mut slot.0, visit);
+        }
+
+        fn borrow(slot: &mut Self::LendSlot) -> Result<&Self::Value, Cause> {
+            let value = <Self as Handles>::value(&mut slot.0, false)?;
+            Ok(slot.1.insert(value))
+        }
+
+        fn lend_done(slot: &mut Self::LendSlot) {
+            slot.1 = None;
+            <Self as Handles>::done(&mut slot.0);
+        }
+
+        fn encode(slot: &mut Self::LendSlot, out: &mut Encoder) -> Result<(), WireError> {
+            let value = <Self as Handles>::value(&mut slot.0, false);
+            out.value(&value.map_err(|cause| WireError::Input(cause.to_string()))?)
+        }
+
+        fn decode(from: &mut Decoder<'_>) -> Result<Self::LendSlot, WireError> {
+            Ok((<Self as Handles>::ready(from.value()?), None))
+        }
+    };
+}
+
+impl<X: Handles> Handles for Vec<X> {
+    type Value = Vec<X::Value>;
+    type Slot = Vec<X::Slot>;
+
+    fn keep(self) -> Self::Slot {
+        self.into_iter().map(X::keep).collect()
+    }
+
+    fn ready(value: Self::Value) -> Self::Slot {
+        value.into_iter().map(X::ready).collect()
+    }
+
+    fn inputs(slot: &mut Self::Slot, visit: Visit<'_>) {
+        slot.iter_mut().for_each(|s| X::inputs(s, visit));
+    }
+
+    fn value(slot: &mut Self::Slot, once: bool) -> Result<Self::Value, Cause> {
+        slot.iter_mut().map(|s| X::value(s, once)).collect()
+    }
+
+    fn done(slot: &mut Self::Slot) {
+        slot.iter_mut().for_each(X::done);
+    }
+}
+
+impl<X: Handles> Lends for Vec<X>
+where
+    X::Value: Data,
+{
+    scratch_lends!();
+}
+
+impl<X: Handles> Handles for Option<X> {
+    type Value = Option<X::Value>;
+    type Slot = Option<X::Slot>;
+
+    fn keep(self) -> Self::Slot {
+        self.map(X::keep)
+    }
+
+    fn ready(value: Self::Value) -> Self::Slot {
+        value.map(X::ready)
+    }
+
+    fn inputs(slot: &mut Self::Slot, visit: Visit<'_>) {
+        slot.iter_mut().for_each(|s| X::inputs(s, visit));
+    }
+
+    fn value(slot: &mut Self::Slot, once: bool) -> Result<Self::Value, Cause> {
+        slot.as_mut().map(|s| X::value(s, once)).transpose()
+    }
+
+    fn done(slot: &mut Self::Slot) {
+        slot.iter_mut().for_each(X::done);
+    }
+}
+
+impl<X: Handles> Lends for Option<X>
+where
+    X::Value: Data,
+{
+    scratch_lends!();
+}
+
+impl<X: Handles, const N: usize> Handles for [X; N] {
+    type Value = [X::Value; N];
+    type Slot = [X::Slot; N];
+
+    fn keep(self) -> Self::Slot {
+        self.map(X::keep)
+    }
+
+    fn ready(value: Self::Value) -> Self::Slot {
+        value.map(X::ready)
+    }
+
+    fn inputs(slot: &mut Self::Slot, visit: Visit<'_>) {
+        slot.iter_mut().for_each(|s| X::inputs(s, visit));
+    }
+
+    fn value(slot: &mut Self::Slot, once: bool) -> Result<Self::Value, Cause> {
+        let values = slot.iter_mut().map(|s| X::value(s, once)).collect::<Result<Vec<_>, _>>()?;
+        Ok(values.try_into().ok().expect("one value per element"))
+    }
+
+    fn done(slot: &mut Self::Slot) {
+        slot.iter_mut().for_each(X::done);
+    }
+}
+
+impl<X: Handles, const N: usize> Lends for [X; N]
+where
+    [X::Value; N]: Data,
+{
+    scratch_lends!();
+}
+
+macro_rules! tuple {
+    ($($X:ident $i:tt)*) => {
+        impl<$($X: Handles),*> Handles for ($($X,)*) {
+            type Value = ($($X::Value,)*);
+            type Slot = ($($X::Slot,)*);
+
+            fn keep(self) -> Self::Slot {
+                ($(self.$i.keep(),)*)
+            }
+
+            fn ready(value: Self::Value) -> Self::Slot {
+                ($($X::ready(value.$i),)*)
+            }
+
+            fn inputs(slot: &mut Self::Slot, visit: Visit<'_>) {
+                $($X::inputs(&mut slot.$i, visit);)*
+            }
+
+            fn value(slot: &mut Self::Slot, once: bool) -> Result<Self::Value, Cause> {
+                Ok(($($X::value(&mut slot.$i, once)?,)*))
+            }
+
+            fn done(slot: &mut Self::Slot) {
+                $($X::done(&mut slot.$i);)*
+            }
+        }
+
+        impl<$($X: Handles),*> Lends for ($($X,)*)
+        where
+            ($($X::Value,)*): Data,
+        {
+            scratch_lends!();
+        }
+    };
+}
+tuple!(X1 0);
+tuple!(X1 0 X2 1);
+tuple!(X1 0 X2 1 X3 2);
+tuple!(X1 0 X2 1 X3 2 X4 3);
+tuple!(X1 0 X2 1 X3 2 X4 3 X5 4);
+tuple!(X1 0 X2 1 X3 2 X4 3 X5 4 X6 5);
+
+impl<T: Data> Handles for &Task<T> {
+    type Value = T;
+    type Slot = <Handle<T> as Handles>::Slot;
+
+    fn keep(self) -> Self::Slot {
+        Handles::keep(self.result())
+    }
+
+    fn ready(value: T) -> Self::Slot {
+        <Handle<T> as Handles>::ready(value)
+    }
+
+    fn inputs(slot: &mut Self::Slot, visit: Visit<'_>) {
+        <Handle<T> as Handles>::inputs(slot, visit);
+    }
+
+    fn value(slot: &mut Self::Slot, once: bool) -> Result<T, Cause> {
+        <Handle<T> as Handles>::value(slot, once)
+    }
+
+    fn done(slot: &mut Self::Slot) {
+        <Handle<T> as Handles>::done(slot);
+    }
+}
+
+impl<T: Data> Lends for &Task<T> {
+    type LendSlot = <Handle<T> as Lends>::LendSlot;
+
+    fn keep_to_lend(self) -> Self::LendSlot {
+        Lends::keep_to_lend(self.result())
+    }
+
+    fn lend_inputs(slot: &mut Self::LendSlot, visit: Visit<'_>) {
+        <Handle<T> as Lends>::lend_inputs(slot, visit);
+    }
+
+    fn borrow(slot: &mut Self::LendSlot) -> Result<&T, Cause> {
+        <Handle<T> as Lends>::borrow(slot)
+    }
+
+    fn lend_done(slot: &mut Self::LendSlot) {
+        <Handle<T> as Lends>::lend_done(slot);
+    }
+
+    fn encode(slot: &mut Self::LendSlot, out: &mut Encoder) -> Result<(), WireError> {
+        <Handle<T> as Lends>::encode(slot, out)
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self::LendSlot, WireError> {
+        <Handle<T> as Lends>::decode(from)
+    }
+}
+
+/// A task's output as an argument: to be read when its task has ended, or text that came as bytes.
+#[doc(hidden)]
+pub enum Text {
+    /// To be found in its task's cohort.
+    Task(Input, Stream),
+    /// Here.
+    Ready(String),
+}
+
+impl Handles for Stream {
+    type Value = String;
+    type Slot = Text;
+
+    fn keep(self) -> Text {
+        Text::Task(Input::new(self.task()), self)
+    }
+
+    fn ready(value: String) -> Text {
+        Text::Ready(value)
+    }
+
+    fn inputs(slot: &mut Text, visit: Visit<'_>) {
+        if let Text::Task(input, _) = slot {
+            visit(input);
+        }
+    }
+
+    fn value(slot: &mut Text, _: bool) -> Result<String, Cause> {
+        match slot {
+            Text::Task(_, stream) => stream.read().map_err(|e| Cause::Output(stream.name(), e)),
+            Text::Ready(text) => Ok(text.clone()),
+        }
+    }
+
+    fn done(slot: &mut Text) {
+        if let Text::Task(input, _) = slot {
+            input.done();
+        }
+    }
+}
+
+impl Lends for Stream {
+    scratch_lends!();
+}

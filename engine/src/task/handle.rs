@@ -1,0 +1,229 @@
+//! Handles of results: wait for a task, copy, borrow or take its value.
+
+use super::record::{Ref, state};
+use crate::cohort::Progress;
+use crate::error::{ErrorKind, TaskError};
+use crate::function::{Data, copy_of};
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+/// How far a task is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Status {
+    /// Made, but not compiled or started.
+    New,
+    /// Compiled, but not started.
+    Compiled,
+    /// Started; waits for other tasks or for a worker.
+    Waiting,
+    /// A worker is running its body.
+    Running,
+    /// It succeeded.
+    Done,
+    /// It failed.
+    Failed,
+    /// A task whose data it reads did not succeed.
+    Skipped,
+}
+
+/// How far a task is.
+pub(crate) fn status(task: Ref) -> Status {
+    let Some(cohort) = task.cohort() else { return Status::New };
+    match cohort.progress(task) {
+        Progress::NotStarted => Status::Compiled,
+        Progress::Pending { running: false } => Status::Waiting,
+        Progress::Pending { running: true } => Status::Running,
+        Progress::Ended(state::FAILED) => Status::Failed,
+        Progress::Ended(state::SKIPPED) => Status::Skipped,
+        Progress::Ended(_) => Status::Done,
+    }
+}
+
+/// Waits until a task has ended in the latest run of its cohort; an error if it did not succeed.
+pub(crate) fn wait(task: Ref) -> Result<(), TaskError> {
+    wait_until(task, None)
+}
+
+#[inline]
+fn wait_until(task: Ref, deadline: Option<Instant>) -> Result<(), TaskError> {
+    let Some(cohort) = task.cohort() else {
+        return Err(TaskError::about(task, ErrorKind::NotStarted, NOT_STARTED));
+    };
+    loop {
+        match cohort.progress(task) {
+            Progress::Ended(state::FAILED | state::SKIPPED) => {
+                // A run that begins now clears the notes: then the task is pending again.
+                if let Some(error) = cohort.failure(task.index()) {
+                    return Err(error);
+                }
+            }
+            Progress::Ended(_) => return Ok(()),
+            Progress::NotStarted => return Err(TaskError::about(task, ErrorKind::NotStarted, NOT_STARTED)),
+            Progress::Pending { .. } => {
+                let is_over = || matches!(cohort.progress(task), Progress::Ended(_));
+                if !task.shared().executor.wait(task.shared(), task, deadline, &is_over) {
+                    return Err(TaskError::about(
+                        task,
+                        ErrorKind::TimedOut,
+                        "it has not ended in the time given",
+                    ));
+                }
+            }
+        }
+    }
+}
+
+const NOT_STARTED: &str = "nobody compiled and started it, so its result would never come";
+
+/// The result of a task: wait for it, look at it, take it, or give it to another task as an argument.
+///
+/// Cheap to clone. While a handle or the [`Task`](crate::Task) itself lives, the value stays in memory (unless
+/// taken); afterwards it goes as soon as no other task needs it.
+#[derive(Debug)]
+pub struct Handle<T> {
+    task: Ref,
+    result: PhantomData<fn() -> T>,
+}
+
+impl<T> Handle<T> {
+    pub(crate) fn new(task: Ref) -> Self {
+        task.add_handle();
+        Self { task, result: PhantomData }
+    }
+
+    pub(crate) fn task(&self) -> Ref {
+        self.task
+    }
+
+    /// Waits until the task has ended.
+    ///
+    /// # Errors
+    /// The task's own error if it did not succeed; [`ErrorKind::NotStarted`] at once if nobody started it.
+    pub fn wait(&self) -> Result<(), TaskError> {
+        wait(self.task)
+    }
+
+    /// How far the task is.
+    pub fn status(&self) -> Status {
+        status(self.task)
+    }
+}
+
+impl<T: Data> Handle<T> {
+    /// A copy of the value; waits until the task has ended. Numbers, strings and flat vectors are cloned, other
+    /// types go through their serde form: use [`with`](Self::with) to look without a copy, [`take`](Self::take) to
+    /// have the value itself.
+    ///
+    /// # Errors
+    /// The task's own error if it did not succeed; [`ErrorKind::NotStarted`] at once if nobody started it;
+    /// [`ErrorKind::Taken`] if the value was taken; [`ErrorKind::Unreadable`] if serde refuses the copy.
+    #[inline]
+    pub fn get(&self) -> Result<T, TaskError> {
+        self.get_until(None)
+    }
+
+    /// As [`get`](Self::get), waiting at most `timeout`.
+    ///
+    /// # Errors
+    /// As `get`, and [`ErrorKind::TimedOut`].
+    pub fn get_timeout(&self, timeout: Duration) -> Result<T, TaskError> {
+        self.get_until(Some(Instant::now() + timeout))
+    }
+
+    #[inline]
+    fn get_until(&self, deadline: Option<Instant>) -> Result<T, TaskError> {
+        let copy = look(self.task, deadline, |value: &T| copy_of(value))?;
+        copy.map_err(|e| TaskError::about(self.task, ErrorKind::Unreadable, &e.to_string()))
+    }
+}
+
+impl<T: Send + Sync + 'static> Handle<T> {
+    /// Looks at the value in place, without a copy; waits until the task has ended. While `look` runs, the compiled
+    /// batch cannot be run again, so do not start it inside.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn with<R>(&self, look_at: impl FnOnce(&T) -> R) -> Result<R, TaskError> {
+        look(self.task, None, look_at)
+    }
+
+    /// The value itself; waits until the task has ended, and, if other tasks read the value, until their run has.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); of two who take one result, one gets [`ErrorKind::Taken`].
+    pub fn take(self) -> Result<T, TaskError> {
+        in_place::take(self.task)
+    }
+}
+
+impl<T> Clone for Handle<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.task)
+    }
+}
+
+impl<T> Drop for Handle<T> {
+    fn drop(&mut self) {
+        self.task.drop_handle();
+    }
+}
+
+/// Waits for the task and calls `f` with its value, which stays as it is meanwhile.
+#[inline]
+fn look<T, R>(task: Ref, deadline: Option<Instant>, f: impl FnOnce(&T) -> R) -> Result<R, TaskError> {
+    loop {
+        wait_until(task, deadline)?;
+        let cohort = task.cohort().expect("a task that has ended has a cohort");
+        let _gate = cohort.reading();
+        match cohort.progress(task) {
+            Progress::Ended(state::DONE) => return Ok(f(in_place::borrow(task))),
+            Progress::Ended(state::TAKEN | state::EMPTY) => return Err(gone(task)),
+            // It failed in a run that began just now, or waits in it.
+            _ => {}
+        }
+    }
+}
+
+fn gone(task: Ref) -> TaskError {
+    TaskError::about(task, ErrorKind::Taken, "its result was taken before: a result can be taken once")
+}
+
+mod in_place {
+    #![expect(unsafe_code, reason = "reads and moves typed values of records that a typed handle names")]
+    use super::{Progress, Ref, TaskError, gone, state, wait};
+    use std::sync::atomic::Ordering;
+
+    /// The value; the caller holds the gate and has seen the task done.
+    #[inline(always)]
+    pub(super) fn borrow<'a, T>(task: Ref) -> &'a T {
+        // SAFETY: handles are made with the type of the record's value; the gate keeps it in place.
+        unsafe { &*task.value::<T>() }
+    }
+
+    pub(super) fn take<T>(task: Ref) -> Result<T, TaskError> {
+        loop {
+            wait(task)?;
+            let cohort = task.cohort().expect("a task that has ended has a cohort");
+            if task.head().uses.load(Ordering::Acquire) > 0 {
+                cohort.wait_idle();
+            }
+            let _gate = cohort.taking();
+            if task.head().uses.load(Ordering::Acquire) > 0 {
+                continue;
+            }
+            match cohort.progress(task) {
+                Progress::Ended(state::DONE) => {
+                    // SAFETY: the type is the handle's; no task of its own run has a use pending, no other run reads
+                    // it, and the gate keeps users away.
+                    let value = cohort.when_unread(|| unsafe { task.move_value::<T>(state::TAKEN) });
+                    if let Some(value) = value {
+                        return Ok(value);
+                    }
+                }
+                Progress::Ended(state::TAKEN | state::EMPTY) => return Err(gone(task)),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What a body wrote to its context: kept in memory up to a bound, then in an unnamed file; read through a [`Stream`].
+
+use super::record::Ref;
+use crate::error::TaskError;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use tempfile::SpooledTempFile;
+
+/// Bytes of one stream kept in memory; what comes after makes it a file without a name, which no crash can leave
+/// behind.
+const IN_MEMORY_BYTES_MAX: usize = 1 << 20;
+
+/// A task's two streams; `None` when nothing was written.
+#[derive(Default)]
+pub(crate) struct Output {
+    out: Option<SpooledTempFile>,
+    err: Option<SpooledTempFile>,
+}
+
+impl Output {
+    pub(crate) fn out(&mut self) -> &mut dyn Write {
+        self.out.get_or_insert_with(|| SpooledTempFile::new(IN_MEMORY_BYTES_MAX))
+    }
+
+    pub(crate) fn err(&mut self) -> &mut dyn Write {
+        self.err.get_or_insert_with(|| SpooledTempFile::new(IN_MEMORY_BYTES_MAX))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.out.is_none() && self.err.is_none()
+    }
+
+    /// What was written to the standard output, if anything and if it is text.
+    pub(crate) fn text(&mut self) -> Option<String> {
+        self.out.is_some().then(|| self.read(Which::Out).ok()).flatten()
+    }
+
+    fn read(&mut self, which: Which) -> io::Result<String> {
+        let file = match which {
+            Which::Out => &mut self.out,
+            Which::Err => &mut self.err,
+        };
+        let Some(file) = file else { return Ok(String::new()) };
+        let mut text = String::new();
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_string(&mut text)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(text)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    Out,
+    Err,
+}
+
+/// What a task writes to its [`Context`](crate::Context): readable when the task has ended, and an argument that
+/// other tasks can take as `String` or `&str`.
+#[derive(Debug)]
+pub struct Stream {
+    task: Ref,
+    which: Which,
+}
+
+impl Stream {
+    pub(crate) fn new(task: Ref, which: Which) -> Self {
+        task.add_handle();
+        Self { task, which }
+    }
+
+    pub(crate) fn task(&self) -> Ref {
+        self.task
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.task.name()
+    }
+
+    /// The text written by the latest run of the task; waits until the task has ended.
+    ///
+    /// # Errors
+    /// The task's own error if it failed or was skipped (what it wrote until then is in
+    /// [`TaskError::stdout`]); [`ErrorKind::NotStarted`](crate::ErrorKind) if nobody started it.
+    pub fn get(&self) -> Result<String, TaskError> {
+        super::handle::wait(self.task)?;
+        self.read().map_err(|e| TaskError::output(self.task, e))
+    }
+
+    /// The text that is there, whether or not the task has ended.
+    pub(crate) fn read(&self) -> io::Result<String> {
+        match self.task.cohort() {
+            Some(cohort) => {
+                cohort.with_output(self.task.index(), |o| o.read(self.which)).unwrap_or(Ok(String::new()))
+            }
+            None => Ok(String::new()),
+        }
+    }
+}
+
+impl Clone for Stream {
+    fn clone(&self) -> Self {
+        Self::new(self.task, self.which)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.task.drop_handle();
+    }
+}
