@@ -12,7 +12,7 @@ use crate::plan::{Owned, Plan};
 use crate::schedule::Ready;
 use crate::shared::{Scratch, Shared};
 use crate::task::chunk::{ChunkSlots, Compact};
-use crate::task::list::{Entry, Item};
+use crate::task::list::{Each, Entry, Item};
 use crate::task::record::{CLAIMED, Ref, state};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -35,11 +35,7 @@ struct Gather<'a> {
 }
 
 /// Compiles what `each` shows.
-pub(crate) fn compile(
-    shared: &Arc<Shared>,
-    each: &dyn Fn(&mut dyn FnMut(Entry<'_>)),
-    size_hint: usize,
-) -> Result<Plan, Error> {
+pub(crate) fn compile(shared: &Arc<Shared>, each: Each<'_>, size_hint: usize) -> Result<Plan, Error> {
     // One list at a time: it guards the marks that claims leave in records, and the buffers.
     let mut scratch = shared.scratch.lock();
     let mut gather = Gather {

@@ -15,7 +15,7 @@ use crate::run::{Measured, Run};
 use crate::schedule::Ready;
 use crate::shared::Shared;
 use crate::task::chunk::{ChunkTable, Compact};
-use crate::task::list::{Entry, Item};
+use crate::task::list::{Each, Entry, Item};
 use crate::task::record::{Ref, Tally, state};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -167,11 +167,7 @@ impl Owned {
     }
 
     /// Compiles a list.
-    pub(crate) fn compile(
-        shared: &Arc<Shared>,
-        each: &dyn Fn(&mut dyn FnMut(Entry<'_>)),
-        size_hint: usize,
-    ) -> Result<Self, Error> {
+    pub(crate) fn compile(shared: &Arc<Shared>, each: Each<'_>, size_hint: usize) -> Result<Self, Error> {
         gather::compile(shared, each, size_hint).map(Self::new)
     }
 

@@ -9,12 +9,17 @@ const UNSAFE_FILES: &[&str] = &[
     "benches/measure/alloc.rs",
     "engine/src/body/function.rs",
     "engine/src/function/identity.rs",
-    "engine/src/run/walk.rs",
+    "engine/src/function/kept.rs",
+    "engine/src/function/wire.rs",
+    "engine/src/gather.rs",
+    "engine/src/run/hoard.rs",
     "engine/src/run/worker.rs",
+    "engine/src/shared.rs",
+    "engine/src/task/builder.rs",
     "engine/src/task/chunk.rs",
     "engine/src/task/handle.rs",
+    "engine/src/task/input.rs",
     "engine/src/task/record.rs",
-    "engine/src/task/value.rs",
 ];
 
 /// How far above an `unsafe` its `// SAFETY:` may be, in lines.
@@ -26,7 +31,8 @@ pub(crate) fn unsafe_files(tree: &Tree) -> Vec<Breach> {
     for (path, source) in &tree.sources {
         let mut breach =
             |line: usize, what: &str| breaches.push(Breach::new(path, line, "unsafe_files", what));
-        let uses: Vec<usize> = source.places(&["unsafe"]).map(|index| source.line(index)).collect();
+        let uses = source.places(&["unsafe"]).filter(|&index| !is_pointer_type(source, index));
+        let uses: Vec<usize> = uses.map(|index| source.line(index)).collect();
         match (UNSAFE_FILES.contains(&path.as_str()), uses.first()) {
             (true, None) => breach(1, "listed as unsafe, but holds no `unsafe`"),
             (true, Some(_)) if !opts_in(tree, path, source) => {
@@ -37,6 +43,11 @@ pub(crate) fn unsafe_files(tree: &Tree) -> Vec<Breach> {
         }
     }
     breaches
+}
+
+/// `unsafe fn(…)` is the type of a pointer; who calls it needs a block.
+fn is_pointer_type(source: &Source, index: usize) -> bool {
+    source.reads(index, &["unsafe", "fn", "("])
 }
 
 fn opts_in(tree: &Tree, path: &str, source: &Source) -> bool {
@@ -150,18 +161,18 @@ mod tests {
             unsafe_files,
             &[
                 ("engine/src/graph.rs", OPTED_IN),
-                ("engine/src/run/walk.rs", "//! Doc.\n// No unsafe here, \"unsafe\" neither.\n"),
+                ("engine/src/run/hoard.rs", "//! Doc.\n// No unsafe here, \"unsafe\" neither.\n"),
                 ("engine/src/task/chunk.rs", "//! Doc.\nfn a() {\n    unsafe { b() }\n}\n"),
                 (
-                    "engine/src/task/value.rs",
+                    "engine/src/task/handle.rs",
                     "//! Doc.\n#![expect(unsafe_code)]\nfn a() { unsafe { b() } }\n",
                 ),
             ],
             &expect![[r#"
                 engine/src/graph.rs:3: unsafe_files: not on the list of unsafe files
-                engine/src/run/walk.rs:1: unsafe_files: listed as unsafe, but holds no `unsafe`
+                engine/src/run/hoard.rs:1: unsafe_files: listed as unsafe, but holds no `unsafe`
                 engine/src/task/chunk.rs:1: unsafe_files: no `expect(unsafe_code, reason = …)` at the top or at `mod`
-                engine/src/task/value.rs:1: unsafe_files: no `expect(unsafe_code, reason = …)` at the top or at `mod`
+                engine/src/task/handle.rs:1: unsafe_files: no `expect(unsafe_code, reason = …)` at the top or at `mod`
             "#]],
         );
     }

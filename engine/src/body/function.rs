@@ -41,7 +41,7 @@ where
             unsafe { keep_value(task, value) };
             Verdict::Done
         }
-        other => failed(task, other),
+        other => failed(other),
     }
 }
 
@@ -67,7 +67,7 @@ where
             unsafe { keep_value(task, value) };
             Verdict::Done
         }
-        other => failed(task, other),
+        other => failed(other),
     }
 }
 
@@ -77,7 +77,8 @@ where
 /// `V` is the type of the record's value and the caller executes the task.
 #[inline(always)]
 unsafe fn keep_value<V>(task: Ref, value: V) {
-    // SAFETY: the run dropped what an earlier one left before it called the body, and nobody reads it before the worker publishes the status.
+    // SAFETY: the run dropped what an earlier one left before it called the body, and nobody reads it before the
+    // worker publishes the status.
     unsafe { task.value::<V>().write(value) };
 }
 
@@ -85,11 +86,7 @@ type Returned<V, E> = std::thread::Result<Result<Result<V, E>, Cause>>;
 
 #[cold]
 #[inline(never)]
-fn failed<V, E: Failure>(task: Ref, returned: Returned<V, E>) -> Verdict {
-    debug_assert_ne!(
-        task.head().status.load(std::sync::atomic::Ordering::Relaxed) & !state::PARITY,
-        state::DONE
-    );
+fn failed<V, E: Failure>(returned: Returned<V, E>) -> Verdict {
     let cause = match returned {
         Ok(Ok(Err(error))) => Cause::Error(error.boxed()),
         Ok(Err(cause)) => cause,

@@ -86,9 +86,9 @@ fn numbering(dependences: &Dependences, priorities: &[Priority]) -> Vec<u32> {
     let n = dependences.vertices();
     let mut targets: Vec<Vec<u32>> = vec![Vec::new(); n];
     let mut left = vec![0u32; n];
-    for v in 0..n {
+    for (v, left) in left.iter_mut().enumerate() {
         let sources = dependences.sources_of(v);
-        left[v] = sources.len() as u32;
+        *left = sources.len() as u32;
         sources.iter().for_each(|s| targets[(s & !NEEDS) as usize].push(v as u32));
     }
     let ready = |v: u32| Ready(priorities[v as usize], v);

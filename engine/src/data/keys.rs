@@ -122,11 +122,9 @@ impl KeySpace {
 }
 
 fn new_directory() -> Box<Directory> {
-    let pages: Box<[OnceLock<Box<Page>>]> = (0..DIRECTORY_PAGES).map(|_| OnceLock::new()).collect();
-    pages.try_into().ok().expect("as many pages as a directory has")
+    Box::new([const { OnceLock::new() }; DIRECTORY_PAGES])
 }
 
 fn new_page() -> Box<Page> {
-    let cells: Box<[AtomicU32]> = (0..PAGE_KEYS).map(|_| AtomicU32::new(0)).collect();
-    cells.try_into().ok().expect("as many cells as a page has")
+    Box::new([const { AtomicU32::new(0) }; PAGE_KEYS])
 }

@@ -45,7 +45,8 @@ pub(crate) type Visit<'v> = &'v mut dyn FnMut(&mut Input);
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be given to a parameter of type `{P}`",
     label = "this argument",
-    note = "an argument is a value of the parameter's type, the `result()` of a task that returns it, or a reference to copy"
+    note = "an argument is a value of the parameter's type, the `result()` of a task that returns it, or a reference \
+            to copy"
 )]
 pub trait Arg<P, How: Mode<P>>: Sized {
     /// What the task's record keeps.
@@ -183,7 +184,7 @@ macro_rules! lent_slot {
     };
 }
 
-impl<'r, T: Data + Lend<U>, U: ?Sized + 'static> Arg<&'r U, LentValue> for T {
+impl<T: Data + Lend<U>, U: ?Sized + 'static> Arg<&U, LentValue> for T {
     lent_slot!(T);
 
     fn keep(self) -> Self::Slot {
@@ -191,7 +192,7 @@ impl<'r, T: Data + Lend<U>, U: ?Sized + 'static> Arg<&'r U, LentValue> for T {
     }
 }
 
-impl<'r, B, T, U> Arg<&'r U, LentCopy> for &B
+impl<B, T, U> Arg<&U, LentCopy> for &B
 where
     B: ?Sized + ToOwned<Owned = T>,
     T: Data + Lend<U>,
@@ -243,7 +244,7 @@ where
     }
 }
 
-impl<'r, H, U> Arg<&'r U, LentResult> for H
+impl<H, U> Arg<&U, LentResult> for H
 where
     H: Lends,
     H::Value: Lend<U>,

@@ -1,4 +1,5 @@
 //! A tuple of arguments for a whole function, with or without a [`Context`] before its parameters.
+#![expect(clippy::unused_unit, reason = "the macros make the empty tuple, too")]
 
 use super::arg::{Arg, Mode, Visit};
 use super::wire::{Decoder, Encoder, WireError};

@@ -9,6 +9,11 @@ use crate::task::input::Input;
 use crate::task::record::Ref;
 use std::marker::PhantomData;
 
+/// Shows the inputs of a record.
+type Inputs = unsafe fn(Ref, &mut dyn FnMut(&mut Input));
+/// Writes the call of a record.
+type Encode = unsafe fn(Ref) -> Result<Vec<u8>, WireError>;
+
 /// What can be done with a task whose types are forgotten.
 pub(crate) struct Code {
     /// Runs the body and keeps its value.
@@ -18,13 +23,13 @@ pub(crate) struct Code {
     /// Drops the value.
     pub(crate) drop_value: unsafe fn(Ref),
     /// Shows the tasks whose results are arguments; `None` when there can be none.
-    pub(crate) inputs: Option<unsafe fn(Ref, &mut dyn FnMut(&mut Input))>,
+    pub(crate) inputs: Option<Inputs>,
     /// Lets go of other tasks' results without running.
     pub(crate) pass: unsafe fn(Ref),
     /// Path of the function.
     pub(crate) name: fn() -> &'static str,
     /// The call as bytes; `None` for closures, which stay in this process.
-    pub(crate) encode: Option<unsafe fn(Ref) -> Result<Vec<u8>, WireError>>,
+    pub(crate) encode: Option<Encode>,
     /// Whether the value needs `drop`.
     pub(crate) value_needs_drop: bool,
 }

@@ -96,7 +96,7 @@ pub(crate) fn conjure<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "only a function without captures can be named") };
     // SAFETY: `F` has no bytes, is `Copy`, and a value of it existed when the call was encoded (the trampoline is
     // only made for functions that a task was created with).
-    unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() }
+    unsafe { std::ptr::NonNull::<F>::dangling().read() }
 }
 
 /// Gives `f` the argument slots of a record.

@@ -78,7 +78,7 @@ impl Graph {
         let (reduction, _) = dag_transitive_reduction_closure(&list);
         graph.retain_edges(|g, e| {
             let (a, b) = g.edge_endpoints(e).expect("an edge of this graph");
-            reduction.contains_edge((a.index() as u32).into(), (b.index() as u32).into())
+            reduction.contains_edge(a.index() as u32, b.index() as u32)
         });
         graph
     }

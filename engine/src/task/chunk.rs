@@ -225,7 +225,7 @@ impl Arena {
         let mut tries = 0u32;
         while self.building.swap(true, Ordering::Acquire) {
             tries += 1;
-            if tries % 64 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if tries.is_multiple_of(64) { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
         // SAFETY: the flag is ours until the store below.
         let at = unsafe { (*self.builder.get()).room(self, shared, layout) };

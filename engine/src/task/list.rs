@@ -9,6 +9,9 @@ use crate::plan::Owned;
 #[doc(hidden)]
 pub struct Entry<'a>(pub(crate) Item<'a>);
 
+/// Shows the elements of a list, one after the other.
+pub(crate) type Each<'a> = &'a dyn Fn(&mut dyn FnMut(Entry<'_>));
+
 pub(crate) enum Item<'a> {
     Task(Ref),
     Compiled(&'a Owned),
