@@ -1,3 +1,3 @@
 //! Tarragon, an HPC batch and dataflow engine: a plain list of tasks with declared reads and writes, run in parallel.
 
-pub use tarragon_engine as engine;
+pub use tarragon_engine::*;

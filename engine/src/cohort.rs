@@ -208,6 +208,12 @@ impl Cohort {
         self.progress_in(&self.life.lock(), task)
     }
 
+    /// Whether a task of this cohort has this status in the latest run.
+    #[inline(always)]
+    pub(crate) fn progress_is(&self, task: Ref, kind: u8) -> bool {
+        task.head().status.load(Ordering::Acquire) == kind | self.parity.load(Ordering::Relaxed)
+    }
+
     fn progress_in(&self, life: &Life, task: Ref) -> Progress {
         if life.runs == 0 {
             return Progress::NotStarted;

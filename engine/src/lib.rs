@@ -54,7 +54,9 @@ pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, TaskErr
 pub use function::Data;
 pub use graph::{Edge, Graph};
 pub use summary::Summary;
-pub use task::{AnyTask, Handle, Status, Stream, Task, TaskList, Val, list_element, value};
+pub use task::{
+    AnyTask, Handle, HasResult, Status, Stream, Task, TaskList, Val, list_element, results, value,
+};
 
 pub mod wire {
     //! A call as bytes, for another process of the same executable.

@@ -1,10 +1,12 @@
 //! Handles of results: wait for a task, copy, borrow or take its value.
 
 use super::record::{Ref, state};
-use crate::cohort::Progress;
+use crate::cohort::{Cohort, Progress};
 use crate::error::{ErrorKind, TaskError};
 use crate::function::{Data, copy_of};
+use parking_lot::RwLockReadGuard;
 use std::marker::PhantomData;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How far a task is.
@@ -134,7 +136,7 @@ impl<T: Data> Handle<T> {
     #[inline]
     fn get_until(&self, deadline: Option<Instant>) -> Result<T, TaskError> {
         let copy = look(self.task, deadline, |value: &T| copy_of(value))?;
-        copy.map_err(|e| TaskError::about(self.task, ErrorKind::Unreadable, &e.to_string()))
+        copy.map_err(|e| unreadable(self.task, &e))
     }
 }
 
@@ -183,6 +185,81 @@ fn look<T, R>(task: Ref, deadline: Option<Instant>, f: impl FnOnce(&T) -> R) -> 
             _ => {}
         }
     }
+}
+
+/// The results of many tasks, in order: copies, as [`Handle::get`] makes them, for a few nanoseconds each. Waits until
+/// all have ended.
+///
+/// ```
+/// # use tarragon_engine::{Batch, results};
+/// let batch = Batch::new()?;
+/// let squares: Vec<_> = (0..4u64).map(|i| batch.function(|x: u64| x * x, (i,))).collect();
+/// batch.compile(&squares)?.run()?;
+/// assert_eq!(results(&squares)?, [0, 1, 4, 9]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`Handle::get`], for the first task in order that has no result.
+pub fn results<'a, T, X>(tasks: impl IntoIterator<Item = &'a X>) -> Result<Vec<T>, TaskError>
+where
+    T: Data,
+    X: HasResult<Value = T> + 'a,
+{
+    let tasks = tasks.into_iter();
+    let mut values = Vec::with_capacity(tasks.size_hint().0);
+    let mut open: Option<(&Cohort, RwLockReadGuard<'_, ()>)> = None;
+    for task in tasks.map(HasResult::record) {
+        // A value can be read at once while the gate of its cohort is open and its task is done.
+        let ready = |cohort: &Cohort| {
+            task.head().cohort.load(Ordering::Acquire) == cohort.id && cohort.progress_is(task, state::DONE)
+        };
+        if !open.as_ref().is_some_and(|(cohort, _)| ready(cohort)) {
+            open = None;
+            wait(task)?;
+            let cohort = task.cohort().expect("a task that has ended has a cohort");
+            open = Some((cohort, cohort.reading()));
+            if !ready(cohort) {
+                // It was taken, or runs again: the slow way says which.
+                open = None;
+                let value = look(task, None, |value: &T| copy_of(value))?;
+                values.push(value.map_err(|e| unreadable(task, &e))?);
+                continue;
+            }
+        }
+        let value = copy_of(in_place::borrow::<T>(task));
+        values.push(value.map_err(|e| unreadable(task, &e))?);
+    }
+    Ok(values)
+}
+
+/// What [`results`] reads: tasks and handles.
+pub trait HasResult {
+    /// Type of the result.
+    type Value;
+    /// The task.
+    #[doc(hidden)]
+    fn record(&self) -> Ref;
+}
+
+impl<T> HasResult for Handle<T> {
+    type Value = T;
+
+    fn record(&self) -> Ref {
+        self.task
+    }
+}
+
+impl<T> HasResult for super::Task<T> {
+    type Value = T;
+
+    fn record(&self) -> Ref {
+        self.task()
+    }
+}
+
+fn unreadable(task: Ref, error: &postcard::Error) -> TaskError {
+    TaskError::about(task, ErrorKind::Unreadable, &format!("its result could not be copied: {error}"))
 }
 
 fn gone(task: Ref) -> TaskError {

@@ -11,7 +11,7 @@ pub(crate) mod output;
 pub(crate) mod record;
 
 pub use builder::Task;
-pub use handle::{Handle, Status};
+pub use handle::{Handle, HasResult, Status, results};
 pub use input::{Val, value};
 pub use list::{AnyTask, TaskList, list_element};
 pub use output::Stream;
