@@ -197,7 +197,7 @@ impl Batch {
     /// [`Error::Compile`] for an empty path, or a relative one without a current directory.
     pub fn file(&self, path: impl AsRef<Path>) -> Result<DataId, Error> {
         let path = path.as_ref();
-        path.into_datum(&SpaceRef(&self.shared.space)).map_err(|_| {
+        path.into_datum(&SpaceRef(&self.shared)).map_err(|_| {
             let name = "batch.file".to_string();
             Error::Compile(CompileError { mistakes: vec![Mistake::EmptyDatum { name }] })
         })

@@ -12,21 +12,22 @@
 //! - A value whose last handle goes while the cohort runs is dropped by the worker that ends the task or its last
 //!   consumer; should both look away at the same moment, the end of the run sweeps it (`orphans`).
 //!
-//! A cohort lives as long as its compiled batch, a run of it, or any of its tasks' handles.
+//! A cohort lives as long as its compiled batch, a run of it, or any chunk of memory with a task of it.
 
 use crate::error::{Error, Failure, TaskError};
+use crate::shared::Cohorts;
 use crate::task::output::Output;
 use crate::task::record::{Ref, state};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// State shared by tasks compiled in one list.
 pub(crate) struct Cohort {
     pub(crate) id: u32,
-    /// Records that are not released.
-    unreleased: AtomicU32,
+    /// Where it is found by id.
+    table: Arc<Cohorts>,
     parity: AtomicU8,
     gate: RwLock<()>,
     life: Mutex<Life>,
@@ -62,21 +63,16 @@ pub(crate) enum Progress {
 }
 
 impl Cohort {
-    pub(crate) fn new(id: u32, tasks: u32) -> Self {
+    pub(crate) fn new(id: u32, table: Arc<Cohorts>) -> Self {
         Self {
             id,
-            unreleased: AtomicU32::new(tasks),
+            table,
             parity: AtomicU8::new(0),
             gate: RwLock::new(()),
             life: Mutex::default(),
             changed: Condvar::new(),
             notes: Mutex::default(),
         }
-    }
-
-    /// `records` of its records are released; true if none is left.
-    pub(crate) fn released(&self, records: u32) -> bool {
-        self.unreleased.fetch_sub(records, Ordering::AcqRel) == records
     }
 
     pub(crate) fn parity(&self) -> u8 {
@@ -270,5 +266,11 @@ impl Cohort {
 
     pub(crate) fn with_output<R>(&self, index: u32, f: impl FnOnce(&mut Output) -> R) -> Option<R> {
         self.notes.lock().outputs.get_mut(&index).map(f)
+    }
+}
+
+impl Drop for Cohort {
+    fn drop(&mut self) {
+        self.table.remove(self.id);
     }
 }

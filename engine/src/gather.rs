@@ -1,8 +1,8 @@
 //! From what the user listed to what compile needs, and from the graph to a plan.
 //!
-//! Three steps: *claim* every task for a new cohort (so that no other list can), *check* arguments and declarations
-//! and fill the [`Listing`], and, when there is no mistake, *commit*. A list with mistakes gives its claims back and
-//! changes nothing.
+//! One pass over the list *claims* every task for a new cohort (so that no other list can have it) and fills the
+//! [`Listing`]; a second, only if some task takes results, finds the producers. A list with mistakes gives its claims
+//! back and changes nothing else.
 
 use crate::cohort::Cohort;
 use crate::compile::{self, EDGES_MAX, Frontier, Listing, TASKS_MAX};
@@ -13,52 +13,61 @@ use crate::schedule::Ready;
 use crate::shared::{Scratch, Shared};
 use crate::task::chunk::{ChunkSlots, Compact};
 use crate::task::list::{Each, Entry, Item};
-use crate::task::record::{CLAIMED, Ref, state};
+use crate::task::record::Ref;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 struct Gather<'a> {
     shared: &'a Arc<Shared>,
-    tasks: Vec<Ref>,
-    /// Which of `tasks` were claimed by this list.
-    own: usize,
+    cohort: Arc<Cohort>,
+    listing: &'a mut Listing,
+    /// Places of the tasks, in list order.
+    places: Vec<Compact>,
+    slots: ChunkSlots,
     members: Vec<Owned>,
     bases: Vec<(u32, u32)>,
     mistakes: Vec<Mistake>,
     /// Some task may take results.
     has_inputs: bool,
-    /// Compiled batches kept from running while we look at their tasks.
-    reading: Vec<Owned>,
+    /// Some record is counted by itself.
+    has_counted: bool,
     /// A compiled batch in the list is running.
     running: bool,
+    /// The tasks lie in more chunks than a plan can name.
+    too_many_chunks: bool,
 }
 
 /// Compiles what `each` shows.
 pub(crate) fn compile(shared: &Arc<Shared>, each: Each<'_>, size_hint: usize) -> Result<Plan, Error> {
-    // One list at a time: it guards the marks that claims leave in records, and the buffers.
+    // One list at a time: it guards the claims in records, and the buffers.
     let mut scratch = shared.scratch.lock();
+    let Scratch { listing, frontier } = &mut *scratch;
+    listing.clear();
+    listing.access_ends.reserve(size_hint);
     let mut gather = Gather {
         shared,
-        tasks: Vec::with_capacity(size_hint),
-        own: 0,
+        cohort: shared.cohorts.add(),
+        listing,
+        places: Vec::with_capacity(size_hint),
+        slots: ChunkSlots::default(),
         members: Vec::new(),
         bases: Vec::new(),
         mistakes: Vec::new(),
         has_inputs: false,
-        reading: Vec::new(),
+        has_counted: false,
         running: false,
+        too_many_chunks: false,
     };
     each(&mut |entry| gather.entry(&entry));
-    let plan = gather.plan(&mut scratch);
-    if plan.is_err() {
-        gather.give_back();
-    }
-    gather.reading.iter().for_each(|owned| owned.plan().stop_reading());
+    let members = gather.members.clone();
+    let plan = gather.plan(frontier);
+    members.iter().for_each(|owned| owned.plan().stop_reading());
     plan
 }
 
 impl Gather<'_> {
+    #[inline]
     fn entry(&mut self, entry: &Entry<'_>) {
         match &entry.0 {
             Item::Task(task) => self.task(*task),
@@ -68,24 +77,39 @@ impl Gather<'_> {
 
     #[inline]
     fn task(&mut self, task: Ref) {
-        let index = self.tasks.len() as u32;
-        if !Arc::ptr_eq(task.shared(), self.shared) {
+        let index = self.places.len() as u32;
+        if !self.slots.is_last(task) && !Arc::ptr_eq(task.shared(), self.shared) {
             self.mistakes.push(Mistake::ForeignTask { task: index, name: task.name() });
             return;
         }
         let head = task.head();
-        match head.cohort.compare_exchange(0, CLAIMED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => {
-                head.index.store(index, Ordering::Relaxed);
-                self.has_inputs |= head.code.inputs.is_some();
-                self.tasks.push(task);
-                self.own += 1;
-            }
-            Err(CLAIMED) => self.twice(index, task.index(), task),
-            Err(_) => match self.position(task) {
-                Some(first) => self.twice(index, first, task),
-                None => self.mistakes.push(Mistake::Relisted { task: index, name: task.name() }),
-            },
+        if head.cohort.load(Ordering::Relaxed) != 0 {
+            return self.not_new(index, task);
+        }
+        head.index.store(index, Ordering::Relaxed);
+        head.cohort.store(self.cohort.id, Ordering::Release);
+        self.has_inputs |= head.code.inputs.is_some();
+        self.has_counted |= !task.is_plain();
+        self.listing.accesses.extend_from_slice(task.accesses());
+        self.add(task);
+        if task.extra().is_some() {
+            self.extra(index as usize, task);
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, task: Ref) {
+        self.listing.access_ends.push(self.listing.accesses.len() as u32);
+        let place = self.slots.place(task);
+        self.too_many_chunks |= place.is_none();
+        self.places.push(place.unwrap_or(Compact::NONE));
+    }
+
+    #[cold]
+    fn not_new(&mut self, index: u32, task: Ref) {
+        match self.position(task) {
+            Some(first) => self.twice(index, first, task),
+            None => self.mistakes.push(Mistake::Relisted { task: index, name: task.name() }),
         }
     }
 
@@ -95,178 +119,186 @@ impl Gather<'_> {
 
     fn compiled(&mut self, owned: &Owned) {
         let plan = owned.plan();
-        let base = self.tasks.len() as u32;
+        let base = self.places.len() as u32;
         if !Arc::ptr_eq(&plan.shared, self.shared) {
             let name = "a compiled batch".to_string();
             self.mistakes.push(Mistake::ForeignTask { task: base, name });
             return;
         }
-        if !plan.try_start_reading() {
-            self.running = true;
-            return;
-        }
-        self.reading.push(owned.clone());
         let list = plan.list();
         if let Some((task, first)) = list.iter().find_map(|t| Some((*t, self.position(*t)?))) {
             return self.twice(base, first, task);
         }
-        self.bases.extend(plan.bases.iter().map(|(cohort, b)| (*cohort, b + base)));
-        self.has_inputs |= list.iter().any(|t| t.head().code.inputs.is_some());
-        self.tasks.extend(list);
+        if !plan.try_start_reading() {
+            self.running = true;
+            return;
+        }
         self.members.push(owned.clone());
+        self.bases.extend(plan.bases.iter().map(|(cohort, b)| (*cohort, b + base)));
+        for (i, task) in list.into_iter().enumerate() {
+            self.has_inputs |= task.head().code.inputs.is_some();
+            self.listing.accesses.extend_from_slice(task.accesses());
+            self.add(task);
+            if task.extra().is_some() {
+                self.extra(base as usize + i, task);
+            }
+        }
     }
 
     /// Where a task is in this list, if it is.
     #[inline]
     fn position(&self, task: Ref) -> Option<u32> {
         match task.head().cohort.load(Ordering::Acquire) {
-            0 => None,
-            CLAIMED => Some(task.index()),
+            id if id == self.cohort.id => Some(task.index()),
             id => self.bases.iter().find(|(cohort, _)| *cohort == id).map(|(_, base)| base + task.index()),
         }
     }
 
-    fn plan(&mut self, scratch: &mut Scratch) -> Result<Plan, Error> {
+    #[cold]
+    fn extra(&mut self, index: usize, task: Ref) {
+        let Some(extra) = task.extra() else { return };
+        self.mistakes.extend(extra.mistakes.iter().cloned());
+        let n = index + 1;
+        if extra.priority != 0 {
+            let all = self.listing.priorities.get_or_insert_default();
+            all.resize(n.max(all.len()), 0);
+            all[index] = extra.priority;
+        }
+        if extra.cost.to_bits() != 1.0f32.to_bits() {
+            let all = self.listing.costs.get_or_insert_default();
+            all.resize(n.max(all.len()), 1.0);
+            all[index] = extra.cost;
+        }
+    }
+
+    fn plan(mut self, frontier: &mut Frontier) -> Result<Plan, Error> {
+        match self.graph(frontier) {
+            Ok((csr, externals)) => Ok(self.commit(csr, &externals)),
+            Err(error) => {
+                self.give_back();
+                Err(error)
+            }
+        }
+    }
+
+    fn graph(&mut self, frontier: &mut Frontier) -> Result<(Csr, Vec<(u32, Ref)>), Error> {
         if self.running {
             return Err(Error::AlreadyRunning);
         }
-        if self.tasks.len() > TASKS_MAX {
-            let tasks = self.tasks.len();
+        let tasks = self.places.len();
+        if tasks > TASKS_MAX || self.too_many_chunks {
             self.mistakes.push(Mistake::TooManyTasks { tasks, max: TASKS_MAX });
             return Err(self.mistakes());
         }
-        let Scratch { listing, frontier } = scratch;
-        let externals = self.fill(listing);
+        let externals = if self.has_inputs { self.find_inputs() } else { Vec::new() };
         if !self.mistakes.is_empty() {
             return Err(self.mistakes());
         }
-        let csr = graph(listing, frontier)?;
-        self.commit(csr, listing, &externals)
+        if let Some(priorities) = &mut self.listing.priorities {
+            priorities.resize(tasks, 0);
+        }
+        if let Some(costs) = &mut self.listing.costs {
+            costs.resize(tasks, 1.0);
+        }
+        self.listing.parents = self.shared.space.parents();
+        self.listing.data_len = self.shared.space.len();
+        let csr = graph(self.listing, frontier)?;
+        Ok((csr, externals))
     }
 
     fn mistakes(&mut self) -> Error {
         Error::Compile(CompileError { mistakes: std::mem::take(&mut self.mistakes) })
     }
 
-    /// Writes the listing; returns tasks that take a result from outside, as `(index, producer)`.
-    fn fill(&mut self, listing: &mut Listing) -> Vec<(u32, Ref)> {
-        listing.clear();
-        listing.access_ends.reserve(self.tasks.len());
+    /// Writes who takes whose result; returns tasks that take one from outside, as `(index, producer)`.
+    fn find_inputs(&mut self) -> Vec<(u32, Ref)> {
         let mut externals = Vec::new();
-        for i in 0..self.tasks.len() {
-            let task = self.tasks[i];
-            listing.accesses.extend_from_slice(task.accesses());
-            listing.access_ends.push(listing.accesses.len() as u32);
-            if task.extra().is_some() {
-                self.extra(i, task, listing);
-            }
-            if self.has_inputs {
-                self.inputs(i as u32, task, listing, &mut externals);
-                listing.input_ends.push(listing.inputs.len() as u32);
-            }
+        for i in 0..self.places.len() {
+            let task = self.slots.resolve(self.places[i]);
+            self.inputs(i as u32, task, &mut externals);
+            self.listing.input_ends.push(self.listing.inputs.len() as u32);
         }
-        listing.parents = self.shared.space.parents();
-        listing.data_len = self.shared.space.len();
         externals
     }
 
-    #[cold]
-    fn extra(&mut self, index: usize, task: Ref, listing: &mut Listing) {
-        let Some(extra) = task.extra() else { return };
-        self.mistakes.extend(extra.mistakes.iter().cloned());
-        let n = self.tasks.len();
-        if extra.priority != 0 {
-            listing.priorities.get_or_insert_with(|| vec![0; n])[index] = extra.priority;
-        }
-        if extra.cost.to_bits() != 1.0f32.to_bits() {
-            listing.costs.get_or_insert_with(|| vec![1.0; n])[index] = extra.cost;
-        }
-    }
-
-    fn inputs(&mut self, index: u32, task: Ref, listing: &mut Listing, externals: &mut Vec<(u32, Ref)>) {
-        let mut mistakes = Vec::new();
+    fn inputs(&mut self, index: u32, task: Ref, externals: &mut Vec<(u32, Ref)>) {
+        let (mut mistakes, mut inputs) = (Vec::new(), std::mem::take(&mut self.listing.inputs));
         each_input(task, &mut |input| {
             let producer = input.task;
+            let (name, producer_name) = (|| task.name(), || producer.name());
             match self.position(producer) {
-                Some(at) if at < index => listing.inputs.push(at),
+                Some(at) if at < index => inputs.push(at),
                 Some(at) => mistakes.push(Mistake::LaterInput {
                     task: index,
-                    name: task.name(),
+                    name: name(),
                     producer: at,
-                    producer_name: producer.name(),
+                    producer_name: producer_name(),
                 }),
                 None if !Arc::ptr_eq(producer.shared(), self.shared) => {
                     mistakes.push(Mistake::ForeignInput {
                         task: index,
-                        name: task.name(),
-                        producer_name: producer.name(),
+                        name: name(),
+                        producer_name: producer_name(),
                     })
                 }
                 None if producer.cohort().is_some_and(Cohort::has_run) => externals.push((index, producer)),
                 None => mistakes.push(Mistake::UnlistedInput {
                     task: index,
-                    name: task.name(),
-                    producer_name: producer.name(),
+                    name: name(),
+                    producer_name: producer_name(),
                 }),
             }
         });
+        self.listing.inputs = inputs;
         self.mistakes.append(&mut mistakes);
     }
 
-    /// Nothing can go wrong any more, except that the list is too large for its index types.
-    fn commit(&mut self, csr: Csr, listing: &Listing, externals: &[(u32, Ref)]) -> Result<Plan, Error> {
-        let mut slots = ChunkSlots::default();
-        let mut too_many = false;
-        let mut place = |task: Ref| {
-            slots.place(task).unwrap_or_else(|| {
-                too_many = true;
-                Compact::NONE
-            })
-        };
-        let records: Box<[Compact]> = (0..csr.len() as u32)
-            .map(|node| match csr.task(node) {
-                JOIN => Compact::NONE,
-                task => place(self.tasks[task as usize]),
-            })
-            .collect();
-        if too_many {
-            let tasks = self.tasks.len();
-            self.mistakes.push(Mistake::TooManyTasks { tasks, max: TASKS_MAX });
-            return Err(self.mistakes());
+    /// Nothing can go wrong any more.
+    fn commit(mut self, csr: Csr, externals: &[(u32, Ref)]) -> Plan {
+        let own = self.cohort.id;
+        self.bases.push((own, 0));
+        if self.has_counted {
+            let tasks = self.places.iter().map(|p| self.slots.resolve(*p));
+            tasks
+                .filter(|t| !t.is_plain() && t.head().cohort.load(Ordering::Relaxed) == own)
+                .for_each(Ref::add_hold);
         }
-        let cohort = self.shared.cohorts.add(self.own as u32);
-        self.bases.push((cohort.id, 0));
-        for task in &self.tasks {
-            let head = task.head();
-            if head.cohort.load(Ordering::Relaxed) == CLAIMED {
-                head.status.store(state::LISTED, Ordering::Relaxed);
-                task.add_hold();
-                head.cohort.store(cohort.id, Ordering::Release);
-            }
-        }
-        let consumed = if listing.inputs.is_empty() { Box::default() } else { self.consume(&mut slots) };
+        let consumed = if self.listing.inputs.is_empty() { Box::default() } else { self.consume() };
         let externals = if externals.is_empty() { Box::default() } else { by_node(&csr, externals) };
-        Ok(Plan {
+        let records = if csr.is_list_order() {
+            self.places.into_boxed_slice()
+        } else {
+            (0..csr.len() as u32)
+                .map(|node| match csr.task(node) {
+                    JOIN => Compact::NONE,
+                    task => self.places[task as usize],
+                })
+                .collect()
+        };
+        let chunks = self.slots.finish();
+        chunks.keep_cohort(&self.cohort);
+        Plan {
             shared: Arc::clone(self.shared),
-            cohort,
-            members: std::mem::take(&mut self.members),
-            bases: std::mem::take(&mut self.bases),
+            cohort: self.cohort,
+            members: self.members,
+            bases: self.bases,
             ready: Ready::new((0..csr.len() as u32).map(|node| csr.in_degree(node))),
             csr,
             records,
-            chunks: slots.finish(),
+            chunks,
+            has_counted: self.has_counted,
             consumed,
             externals,
             owners: AtomicU32::new(1),
             measured: Mutex::new(None),
-        })
+        }
     }
 
     /// Turns arguments from this list into uses, and counts them per producer.
-    fn consume(&self, slots: &mut ChunkSlots) -> Box<[(Compact, u32)]> {
-        let mut uses = vec![0u32; self.tasks.len()];
-        for task in &self.tasks {
-            each_input(*task, &mut |input| {
+    fn consume(&self) -> Box<[(Compact, u32)]> {
+        let mut uses = vec![0u32; self.places.len()];
+        for place in &self.places {
+            each_input(self.slots.resolve(*place), &mut |input| {
                 if let Some(at) = self.position(input.task) {
                     input.make_internal();
                     uses[at as usize] += 1;
@@ -274,13 +306,17 @@ impl Gather<'_> {
             });
         }
         let used = uses.iter().enumerate().filter(|(_, n)| **n > 0);
-        used.filter_map(|(at, n)| Some((slots.place(self.tasks[at])?, *n))).collect()
+        used.map(|(at, n)| (self.places[at], *n)).collect()
     }
 
-    fn give_back(&mut self) {
-        for task in &self.tasks {
-            let _ = task.head().cohort.compare_exchange(CLAIMED, 0, Ordering::AcqRel, Ordering::Relaxed);
+    /// Lets go of the tasks. Handles in other threads may have seen the cohort meanwhile, so it stays with the chunks.
+    fn give_back(self) {
+        let id = self.cohort.id;
+        for place in self.places.iter().filter(|p| **p != Compact::NONE) {
+            let cohort = &self.slots.resolve(*place).head().cohort;
+            let _ = cohort.compare_exchange(id, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
+        self.slots.finish().keep_cohort(&self.cohort);
     }
 }
 
@@ -328,8 +364,8 @@ mod inputs {
     /// Shows each argument of a task that is another task's result.
     pub(super) fn each_input(task: Ref, see: &mut dyn FnMut(&mut Input)) {
         if let Some(inputs) = task.head().code.inputs {
-            // SAFETY: the code is the record's own. Slots change while their list is compiled, which holds a lock,
-            // and are read by the worker that executes the task; a drawing only reads which tasks they name.
+            // SAFETY: the code is the record's own. The caller keeps the task's plan from running, or the task is not
+            // in one yet, and one list is compiled at a time; so nobody else is at the slots.
             unsafe { inputs(task, see) };
         }
     }

@@ -16,7 +16,7 @@ use crate::schedule::Ready;
 use crate::shared::Shared;
 use crate::task::chunk::{ChunkTable, Compact};
 use crate::task::list::{Each, Entry, Item};
-use crate::task::record::{Ref, Tally, state};
+use crate::task::record::{Ref, state};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     /// Record of each node; [`Compact::NONE`] for joins.
     pub(crate) records: Box<[Compact]>,
     pub(crate) chunks: ChunkTable,
+    /// Some record is counted by itself, and must be let go.
+    pub(crate) has_counted: bool,
     /// Producers, and how many arguments in this list take their value.
     pub(crate) consumed: Box<[(Compact, u32)]>,
     /// Nodes with an argument from outside of the list, and the producer.
@@ -138,11 +140,12 @@ impl Plan {
     /// Nobody can start the plan any more, so the tasks of its cohort never run again. Execution order is a
     /// topological order, so that a record's own hold is gone before its consumers let go of it.
     fn abandon(&self) {
-        let mut tally = Tally::new(Arc::clone(&self.shared), self.cohort.id);
+        if !self.has_counted {
+            return;
+        }
         let own =
             |t: &Ref| self.members.is_empty() || t.head().cohort.load(Ordering::Relaxed) == self.cohort.id;
-        self.tasks().filter(own).for_each(|t| t.abandon(&mut tally));
-        tally.settle();
+        self.tasks().filter(|t| !t.is_plain() && own(t)).for_each(Ref::abandon);
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct Shared {
     pub(crate) arena: Arena,
     pub(crate) space: Space,
-    pub(crate) cohorts: Cohorts,
+    pub(crate) cohorts: Arc<Cohorts>,
     pub(crate) executor: Executor,
     pub(crate) awaited: Awaited,
     pub(crate) scratch: Mutex<Scratch>,
@@ -40,7 +40,7 @@ impl Shared {
         Self {
             arena: Arena::new(),
             space: Space::new(),
-            cohorts: Cohorts::default(),
+            cohorts: Arc::default(),
             executor,
             awaited: Awaited::default(),
             scratch: Mutex::default(),
@@ -102,8 +102,8 @@ impl Cohorts {
         &cells[i - len]
     }
 
-    /// A new cohort of `tasks` records, which keep it in the table until the last of them is released.
-    pub(crate) fn add(&self, tasks: u32) -> Arc<Cohort> {
+    /// A new cohort.
+    pub(crate) fn add(self: &Arc<Self>) -> Arc<Cohort> {
         let id = {
             let mut ids = self.ids.lock();
             ids.free.pop().unwrap_or_else(|| {
@@ -111,40 +111,30 @@ impl Cohorts {
                 ids.next
             })
         };
-        let cohort = Arc::new(Cohort::new(id, tasks));
-        if tasks == 0 {
-            self.ids.lock().free.push(id);
-        } else {
-            self.place(id).store(Arc::into_raw(Arc::clone(&cohort)).cast_mut(), Ordering::Release);
-        }
+        let cohort = Arc::new(Cohort::new(id, Arc::clone(self)));
+        self.place(id).store(Arc::as_ptr(&cohort).cast_mut(), Ordering::Release);
         cohort
+    }
+
+    /// Called by a cohort that goes.
+    pub(crate) fn remove(&self, id: u32) {
+        self.place(id).store(std::ptr::null_mut(), Ordering::Release);
+        self.ids.lock().free.push(id);
     }
 }
 
 mod cohorts {
-    #![expect(unsafe_code, reason = "cohorts are found by id, and kept alive by their records")]
-    use super::{Arc, Cohort, Cohorts, Ordering};
+    #![expect(unsafe_code, reason = "cohorts are found by id, and kept alive by the chunks of their records")]
+    use super::{Cohort, Cohorts, Ordering};
 
     impl Cohorts {
-        /// The cohort of a record that the caller keeps from being released.
+        /// The cohort of a record whose chunk the caller keeps.
         #[inline]
         pub(crate) fn get(&self, id: u32) -> &Cohort {
             let cohort = self.place(id).load(Ordering::Acquire);
             assert!(!cohort.is_null(), "a record names a cohort that is gone");
-            // SAFETY: the table holds a count of the cohort while any of its records is not released, and the
-            // caller has one such record.
+            // SAFETY: every chunk with a record of the cohort keeps it, and the caller keeps such a chunk.
             unsafe { &*cohort }
-        }
-
-        /// `records` of the cohort are released; the last one takes it out of the table.
-        pub(crate) fn released(&self, id: u32, records: u32) {
-            if !self.get(id).released(records) {
-                return;
-            }
-            let cohort = self.place(id).swap(std::ptr::null_mut(), Ordering::AcqRel);
-            self.ids.lock().free.push(id);
-            // SAFETY: `add` put this pointer here from an `Arc`, and the swap made us the only one to have it.
-            drop(unsafe { Arc::from_raw(cohort.cast_const()) });
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Per datum, the last writer and the readers since: all that later tasks can depend on.
 
+use super::hazard::{Dependences, Mark};
+
 /// No vertex.
 pub(crate) const NOBODY: u32 = u32::MAX;
 
@@ -24,8 +26,10 @@ pub(crate) struct Frontier {
     epoch: u32,
     rows: Vec<Row>,
     links: Vec<Link>,
-    /// For each vertex one above the place of its edge to the task at hand; see `hazard`.
-    pub(super) marks: Vec<u32>,
+    /// Per vertex, for `hazard`.
+    pub(super) marks: Vec<Mark>,
+    /// The buffers of the latest result, for the next.
+    pub(super) found: Dependences,
 }
 
 impl Frontier {
@@ -41,7 +45,12 @@ impl Frontier {
         }
         self.links.clear();
         self.marks.clear();
-        self.marks.resize(vertices, 0);
+        self.marks.resize(vertices, Mark::default());
+    }
+
+    /// Takes buffers back.
+    pub(super) fn keep(&mut self, found: Dependences) {
+        self.found = found;
     }
 
     #[inline(always)]
@@ -62,7 +71,7 @@ impl Frontier {
 
     /// Calls `each` for every reader since the last write; false if there is none.
     #[inline(always)]
-    pub(super) fn readers(&mut self, datum: u32, mut each: impl FnMut(&mut Vec<u32>, u32)) -> bool {
+    pub(super) fn readers(&mut self, datum: u32, mut each: impl FnMut(&mut [Mark], u32)) -> bool {
         let mut link = self.row(datum).readers;
         let any = link != NOBODY;
         while link != NOBODY {

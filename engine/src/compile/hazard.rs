@@ -22,6 +22,8 @@ pub(crate) struct Dependences {
     pub(crate) ends: Vec<u32>,
     /// Sources, with [`NEEDS`] or without.
     pub(crate) sources: Vec<u32>,
+    /// For each vertex how many edges go out of it.
+    pub(crate) out: Vec<u32>,
     /// For each vertex its task, or [`JOIN`]; `None` when vertices are tasks.
     pub(crate) tasks: Option<Vec<u32>>,
 }
@@ -34,6 +36,13 @@ impl Dependences {
         self.ends.len()
     }
 
+    fn clear(&mut self) {
+        self.ends.clear();
+        self.sources.clear();
+        self.out.clear();
+        self.tasks = None;
+    }
+
     #[inline(always)]
     pub(crate) fn sources_of(&self, vertex: usize) -> &[u32] {
         let start = if vertex == 0 { 0 } else { self.ends[vertex - 1] };
@@ -43,14 +52,24 @@ impl Dependences {
 
 /// Adds an edge to the task whose sources start at `start`, once per source; [`NEEDS`] wins.
 #[inline(always)]
-pub(super) fn add(sources: &mut Vec<u32>, marks: &mut [u32], start: usize, from: u32, needs: u32) {
+pub(super) fn add(sources: &mut Vec<u32>, marks: &mut [Mark], start: usize, from: u32, needs: u32) {
     let mark = &mut marks[from as usize];
-    if *mark as usize > start {
-        sources[*mark as usize - 1] |= needs;
+    if mark.place as usize > start {
+        sources[mark.place as usize - 1] |= needs;
     } else {
         sources.push(from | needs);
-        *mark = sources.len() as u32;
+        mark.place = sources.len() as u32;
+        mark.out += 1;
     }
+}
+
+/// What is remembered of a vertex while edges are found.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Mark {
+    /// One above the place of its latest edge among the sources.
+    place: u32,
+    /// Edges out of it.
+    pub(super) out: u32,
 }
 
 /// The edges of a list, starting from an empty frontier.
@@ -58,21 +77,19 @@ pub(super) fn find(list: &Listing, frontier: &mut Frontier) -> Result<Dependence
     if list.parents.is_some() {
         return tree::find(list);
     }
-    let mut found = Dependences { ends: Vec::with_capacity(list.len()), ..Dependences::default() };
+    let mut found = std::mem::take(&mut frontier.found);
+    found.clear();
+    found.ends.reserve(list.len());
     found.sources.reserve(list.accesses.len() + list.inputs.len());
     frontier.reset(list.data_len, list.len());
-    let mut most = 0;
     for task in 0..list.len() {
         sources_of(list, frontier, task, &mut found.sources);
-        most = found.sources.len();
-        if most >= EDGES_MAX as usize {
+        if found.sources.len() >= EDGES_MAX as usize {
             return Err(TooManyEdges);
         }
-        found.ends.push(most as u32);
+        found.ends.push(found.sources.len() as u32);
     }
-    if found.sources.capacity() > most + most / 8 {
-        found.sources.shrink_to_fit();
-    }
+    found.out.extend(frontier.marks.iter().map(|m| m.out));
     Ok(found)
 }
 

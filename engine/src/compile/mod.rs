@@ -99,7 +99,9 @@ pub(crate) fn compile(list: &Listing, frontier: &mut Frontier) -> Result<Csr, To
     let dependences = hazard::find(list, frontier)?;
     let layout = placement::Layout { ranks: 1 };
     debug_assert!(placement::place(list, &layout).is_local());
-    Ok(priority::order(list, dependences))
+    let csr = priority::order(list, &dependences);
+    frontier.keep(dependences);
+    Ok(csr)
 }
 
 /// Every direct conflict and argument edge with its reason, as `(from, to, why, datum)` by task index; the datum is

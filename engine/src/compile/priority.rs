@@ -11,49 +11,51 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 /// What decides between two ready vertices: higher first.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Priority {
     pub(crate) user: i32,
-    pub(crate) rank: f32,
-}
-
-impl Priority {
-    pub(crate) fn cmp(&self, other: &Self) -> Ordering {
-        self.user.cmp(&other.user).then(self.rank.total_cmp(&other.rank))
-    }
+    pub(crate) rank: u32,
 }
 
 /// The graph, its roots and successors in order of priority. When the user gave priorities or costs, nodes are also
 /// numbered in the order in which one worker would run them; else list order is that order.
-pub(crate) fn order(list: &Listing, dependences: Dependences) -> Csr {
-    let ranks = upward_ranks(list, &dependences);
-    let numbering = (list.priorities.is_some() || list.costs.is_some())
-        .then(|| numbering(&dependences, &priorities(list, &dependences, &ranks)));
-    Csr::freeze(dependences, numbering.as_deref(), |v| ranks[v as usize])
+pub(crate) fn order(list: &Listing, dependences: &Dependences) -> Csr {
+    let ranks = match &list.costs {
+        None => upward_ranks(dependences, |task| u32::from(task != JOIN), |rank, cost| rank + cost),
+        Some(costs) => {
+            let cost = |task| if task == JOIN { 0.0 } else { costs[task as usize] };
+            // Positive floats are ordered as their bits are.
+            upward_ranks(dependences, cost, |rank, cost| (f32::from_bits(rank) + cost).to_bits())
+        }
+    };
+    if list.priorities.is_none() && list.costs.is_none() {
+        return Csr::freeze(dependences, None, &ranks);
+    }
+    let priorities = priorities(list, dependences, &ranks);
+    Csr::freeze(dependences, Some(&numbering(dependences, &priorities)), &ranks)
 }
 
-/// For each vertex the longest cost of a way from it to the end, itself included.
-fn upward_ranks(list: &Listing, dependences: &Dependences) -> Vec<f32> {
+/// For each vertex the longest cost of a way from it to the end, itself included, as numbers that can be compared.
+fn upward_ranks<C>(
+    dependences: &Dependences,
+    cost: impl Fn(u32) -> C,
+    add: impl Fn(u32, C) -> u32,
+) -> Vec<u32> {
     let n = dependences.vertices();
-    let mut ranks = vec![0.0f32; n];
+    let mut ranks = vec![0u32; n];
     for v in (0..n).rev() {
         let task = dependences.tasks.as_ref().map_or(v as u32, |t| t[v]);
-        let cost = match (&list.costs, task) {
-            (_, JOIN) => 0.0,
-            (Some(costs), task) => costs[task as usize],
-            (None, _) => 1.0,
-        };
-        let rank = ranks[v] + cost;
+        let rank = add(ranks[v], cost(task));
         ranks[v] = rank;
         for from in dependences.sources_of(v) {
             let from = &mut ranks[(from & !NEEDS) as usize];
-            *from = from.max(rank);
+            *from = rank.max(*from);
         }
     }
     ranks
 }
 
-fn priorities(list: &Listing, dependences: &Dependences, ranks: &[f32]) -> Vec<Priority> {
+fn priorities(list: &Listing, dependences: &Dependences, ranks: &[u32]) -> Vec<Priority> {
     let user = |v: usize| match (&list.priorities, dependences.tasks.as_ref().map_or(v as u32, |t| t[v])) {
         (_, JOIN) => i32::MAX,
         (Some(given), task) => given[task as usize],

@@ -10,9 +10,10 @@ use std::sync::{Arc, OnceLock};
 /// Keys in one page.
 const PAGE_KEYS: usize = 1 << 12;
 /// Pages in one directory.
-const DIRECTORY_PAGES: usize = 1 << 11;
-/// Directories; integer keys below `DENSE_MAX` take no hashing.
-const DIRECTORIES: usize = 1 << 4;
+const DIRECTORY_PAGES: usize = 1 << 10;
+/// Directories; the first is there from the start.
+const DIRECTORIES: usize = 1 << 5;
+/// Integer keys below this are looked up without hashing.
 const DENSE_MAX: u64 = (PAGE_KEYS * DIRECTORY_PAGES * DIRECTORIES) as u64;
 
 type Page = [AtomicU32; PAGE_KEYS];
@@ -52,15 +53,25 @@ pub(crate) struct KeySpace {
     tag: u32,
     name: Box<str>,
     next: Arc<AtomicU32>,
-    dense: [OnceLock<Box<Directory>>; DIRECTORIES],
+    /// Keys of the first directory, which most namespaces never leave.
+    low: Box<Directory>,
+    high: [OnceLock<Box<Directory>>; DIRECTORIES],
     sparse: Mutex<HashMap<u64, u32, RandomState>>,
     bytes: Mutex<HashMap<Box<[u8]>, u32, RandomState>>,
 }
 
 impl KeySpace {
     pub(super) fn new(tag: u32, name: &str, next: Arc<AtomicU32>) -> Self {
-        let dense = [const { OnceLock::new() }; DIRECTORIES];
-        Self { tag, name: name.into(), next, dense, sparse: Mutex::default(), bytes: Mutex::default() }
+        let high = [const { OnceLock::new() }; DIRECTORIES];
+        Self {
+            tag,
+            name: name.into(),
+            next,
+            low: new_directory(),
+            high,
+            sparse: Mutex::default(),
+            bytes: Mutex::default(),
+        }
     }
 
     fn datum(&self, id: u32) -> DataId {
@@ -70,16 +81,23 @@ impl KeySpace {
     #[inline]
     fn at(&self, key: u64) -> DataId {
         if key >= DENSE_MAX {
-            let id = *self.sparse.lock().entry(key).or_insert_with(|| fresh(&self.next));
-            return self.datum(id);
+            return self.sparse(key);
         }
         let page = key as usize / PAGE_KEYS;
-        let directory = self.dense[page / DIRECTORY_PAGES].get_or_init(new_directory);
-        let cell = &directory[page % DIRECTORY_PAGES].get_or_init(new_page)[key as usize % PAGE_KEYS];
+        let page = match self.low.get(page) {
+            Some(page) => page,
+            None => &self.high[page / DIRECTORY_PAGES].get_or_init(new_directory)[page % DIRECTORY_PAGES],
+        };
+        let cell = &page.get_or_init(new_page)[key as usize % PAGE_KEYS];
         match cell.load(Ordering::Acquire) {
             0 => self.first_use(cell),
             id => self.datum(id),
         }
+    }
+
+    fn sparse(&self, key: u64) -> DataId {
+        let id = *self.sparse.lock().entry(key).or_insert_with(|| fresh(&self.next));
+        self.datum(id)
     }
 
     fn first_use(&self, cell: &AtomicU32) -> DataId {
@@ -104,8 +122,9 @@ impl KeySpace {
     }
 
     pub(super) fn name_of(&self, id: u32) -> Option<String> {
-        for (d, directory) in self.dense.iter().enumerate() {
-            for (p, page) in directory.get().into_iter().flat_map(|d| d.iter().enumerate()) {
+        let directories = std::iter::once(Some(&self.low)).chain(self.high[1..].iter().map(OnceLock::get));
+        for (d, directory) in directories.enumerate() {
+            for (p, page) in directory.into_iter().flat_map(|d| d.iter().enumerate()) {
                 let Some(page) = page.get() else { continue };
                 if let Some(k) = page.iter().position(|c| c.load(Ordering::Relaxed) == id) {
                     return Some(format!("{}[{}]", self.name, (d * DIRECTORY_PAGES + p) * PAGE_KEYS + k));

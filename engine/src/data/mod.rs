@@ -10,6 +10,7 @@ mod paths;
 
 pub use keys::Keys;
 
+use crate::shared::Shared;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use keys::KeySpace;
@@ -97,8 +98,9 @@ impl Space {
         }
     }
 
-    pub(crate) fn owns(&self, datum: DataId) -> bool {
-        datum.space == self.tag
+    /// Tells this batch's data from others'.
+    pub(crate) fn tag(&self) -> u32 {
+        self.tag
     }
 
     fn datum(&self, id: u32) -> DataId {
@@ -186,7 +188,7 @@ pub trait IntoDatum {
 
 /// The data of one batch, as seen by [`IntoDatum`].
 #[doc(hidden)]
-pub struct SpaceRef<'a>(pub(crate) &'a Space);
+pub struct SpaceRef<'a>(pub(crate) &'a Shared);
 
 impl IntoDatum for DataId {
     #[inline(always)]
@@ -209,7 +211,7 @@ macro_rules! paths {
                 if path.as_os_str().is_empty() {
                     return Err(BadDatum::Empty);
                 }
-                space.0.file(path)
+                space.0.space.file(path)
             }
         })*
     };
@@ -221,6 +223,6 @@ impl<D: AsRef<Path>, N: AsRef<Path>> IntoDatum for (D, N) {
         if self.1.as_ref().as_os_str().is_empty() {
             return Err(BadDatum::Empty);
         }
-        space.0.file(&self.0.as_ref().join(self.1))
+        space.0.space.file(&self.0.as_ref().join(self.1))
     }
 }

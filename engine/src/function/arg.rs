@@ -55,6 +55,9 @@ pub trait Arg<P, How: Mode<P>>: Sized {
     /// Whether a slot may name other tasks.
     #[doc(hidden)]
     const INPUTS: bool;
+    /// Whether a slot must be discarded.
+    #[doc(hidden)]
+    const NEEDS_DROP: bool;
     /// Keeps the argument.
     #[doc(hidden)]
     fn keep(self) -> Self::Slot;
@@ -113,6 +116,7 @@ macro_rules! kept_slot {
     ($t:ty) => {
         type Slot = Kept<$t>;
         const INPUTS: bool = false;
+        const NEEDS_DROP: bool = std::mem::needs_drop::<$t>();
 
         fn inputs(_: &mut Self::Slot, _: Visit<'_>) {}
 
@@ -159,6 +163,7 @@ macro_rules! lent_slot {
     ($t:ty) => {
         type Slot = $t;
         const INPUTS: bool = false;
+        const NEEDS_DROP: bool = std::mem::needs_drop::<$t>();
 
         fn inputs(_: &mut Self::Slot, _: Visit<'_>) {}
 
@@ -211,6 +216,7 @@ where
 {
     type Slot = H::Slot;
     const INPUTS: bool = true;
+    const NEEDS_DROP: bool = true;
 
     fn keep(self) -> Self::Slot {
         Handles::keep(self)
@@ -252,6 +258,7 @@ where
 {
     type Slot = H::LendSlot;
     const INPUTS: bool = true;
+    const NEEDS_DROP: bool = true;
 
     fn keep(self) -> Self::Slot {
         Lends::keep_to_lend(self)

@@ -16,6 +16,9 @@ pub trait Args<P, How, F, R>: Sized {
     /// Whether the slots may name other tasks.
     #[doc(hidden)]
     const INPUTS: bool;
+    /// Whether the slots must be discarded.
+    #[doc(hidden)]
+    const NEEDS_DROP: bool;
     /// Keeps the arguments.
     #[doc(hidden)]
     fn keep(self) -> Self::Slots;
@@ -49,6 +52,7 @@ macro_rules! slots {
     ($(($A:ident $P:ident $M:ident $i:tt))*) => {
         type Slots = ($($A::Slot,)*);
         const INPUTS: bool = false $(|| $A::INPUTS)*;
+        const NEEDS_DROP: bool = false $(|| $A::NEEDS_DROP)*;
 
         #[inline(always)]
         fn keep(self) -> Self::Slots {

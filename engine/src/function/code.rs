@@ -32,6 +32,8 @@ pub(crate) struct Code {
     pub(crate) encode: Option<Encode>,
     /// Whether the value needs `drop`.
     pub(crate) value_needs_drop: bool,
+    /// Whether function or arguments need `drop`.
+    pub(crate) args_need_drop: bool,
 }
 
 /// The types of one `batch.function(..)`.
@@ -62,6 +64,7 @@ where
             name: std::any::type_name::<F>,
             encode: Some(wire::encode_call::<F, P, A, How, R, Kind>),
             value_needs_drop: std::mem::needs_drop::<R::Value>(),
+            args_need_drop: A::NEEDS_DROP,
         }
     };
 }
@@ -96,5 +99,6 @@ where
         name: std::any::type_name::<F>,
         encode: None,
         value_needs_drop: std::mem::needs_drop::<R::Value>(),
+        args_need_drop: std::mem::needs_drop::<F>(),
     };
 }

@@ -53,58 +53,79 @@ pub(crate) struct Csr {
 }
 
 impl Csr {
-    /// Freezes dependences; `order` lists the vertices in execution order (`None`: as they are), `rank` says which
-    /// of two targets goes first.
-    pub(crate) fn freeze(from: Dependences, order: Option<&[u32]>, rank: impl Fn(u32) -> f32) -> Self {
+    /// Freezes dependences; `order` lists the vertices in execution order (`None`: as they are); of two targets the one
+    /// with the higher rank goes first.
+    pub(crate) fn freeze(from: &Dependences, order: Option<&[u32]>, ranks: &[u32]) -> Self {
+        match order {
+            None => Self::numbered(from, |vertex| vertex, |node| node, ranks, None),
+            Some(order) => {
+                let mut node_of = vec![0u32; order.len()];
+                order.iter().enumerate().for_each(|(node, v)| node_of[*v as usize] = node as u32);
+                Self::numbered(from, |v| node_of[v as usize], |node| order[node as usize], ranks, Some(order))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn numbered(
+        from: &Dependences,
+        node: impl Fn(u32) -> u32,
+        vertex: impl Fn(u32) -> u32,
+        ranks: &[u32],
+        order: Option<&[u32]>,
+    ) -> Self {
         let n = from.vertices();
-        let node_of = order.map(|order| {
-            let mut node_of = vec![0u32; n];
-            order.iter().enumerate().for_each(|(node, v)| node_of[*v as usize] = node as u32);
-            node_of
-        });
-        let node = |vertex: u32| node_of.as_ref().map_or(vertex, |map| map[vertex as usize]);
-        let vertex = |node: usize| order.map_or(node as u32, |order| order[node]);
-        let mut first = vec![0u32; n + 1].into_boxed_slice();
-        from.sources.iter().for_each(|s| first[node(s & !NEEDS) as usize + 1] += 1);
-        (0..n).for_each(|i| first[i + 1] += first[i]);
-        let mut targets = vec![0u32; from.sources.len()].into_boxed_slice();
-        let mut in_degree = vec![0u16; n].into_boxed_slice();
+        let mut first = Vec::with_capacity(n + 1);
+        let mut edges = 0;
+        for i in 0..n as u32 {
+            first.push(edges);
+            edges += from.out[vertex(i) as usize];
+        }
+        first.push(edges);
+        let mut targets = vec![0u32; from.sources.len()];
+        let mut in_degree = Vec::with_capacity(n);
         let mut many = HashMap::new();
         let mut roots = Vec::new();
-        let mut roots_below = true;
         // `first[i]` walks to the end of node i's targets, that is the start of node i+1's: shifted back below.
-        for i in 0..n {
+        for i in 0..n as u32 {
             let sources = from.sources_of(vertex(i) as usize);
             if sources.is_empty() {
-                roots_below &= roots.len() == i;
-                roots.push(i as u32);
+                roots.push(i);
             }
-            in_degree[i] = u16::try_from(sources.len()).unwrap_or(MANY);
-            if in_degree[i] == MANY {
-                many.insert(i as u32, sources.len() as u32);
+            in_degree.push(u16::try_from(sources.len()).unwrap_or(MANY));
+            if sources.len() >= usize::from(MANY) {
+                many.insert(i, sources.len() as u32);
             }
             for s in sources {
                 let at = &mut first[node(s & !NEEDS) as usize];
-                targets[*at as usize] = i as u32 | (s & NEEDS);
+                targets[*at as usize] = i | (s & NEEDS);
                 *at += 1;
             }
         }
         first.copy_within(0..n, 1);
         first[0] = 0;
-        let rank_of = |target: u32| rank(vertex((target & !NEEDS) as usize));
+        let rank = |target: u32| ranks[vertex(target & !NEEDS) as usize];
         for i in 0..n {
-            best_first(&mut targets[first[i] as usize..first[i + 1] as usize], rank_of);
+            best_first(&mut targets[first[i] as usize..first[i + 1] as usize], rank);
         }
-        let sorted = best_first(&mut roots, rank_of);
+        let moved = best_first(&mut roots, rank);
+        let all_first = roots.last().is_none_or(|last| *last as usize == roots.len() - 1);
         let roots =
-            if roots_below && !sorted { Roots::Below(roots.len() as u32) } else { Roots::List(roots.into()) };
-        let tasks = match (from.tasks, order) {
+            if all_first && !moved { Roots::Below(roots.len() as u32) } else { Roots::List(roots.into()) };
+        let tasks = match (&from.tasks, order) {
             (None, None) => None,
             (tasks, _) => {
-                Some((0..n).map(|i| tasks.as_ref().map_or(vertex(i), |t| t[vertex(i) as usize])).collect())
+                let task = |v: u32| tasks.as_ref().map_or(v, |t| t[v as usize]);
+                Some((0..n as u32).map(|i| task(vertex(i))).collect())
             }
         };
+        let (first, targets, in_degree) = (first.into(), targets.into(), in_degree.into());
         Self { first, targets, in_degree, many, roots, tasks }
+    }
+
+    /// Whether nodes are tasks in list order.
+    pub(crate) fn is_list_order(&self) -> bool {
+        self.tasks.is_none()
     }
 
     /// Number of nodes.
@@ -165,10 +186,11 @@ impl Csr {
 }
 
 /// Sorts by rank, highest first, keeping the order of equals; true if that moved anything.
-fn best_first(nodes: &mut [u32], rank: impl Fn(u32) -> f32) -> bool {
+#[inline(always)]
+fn best_first(nodes: &mut [u32], rank: impl Fn(u32) -> u32) -> bool {
     if nodes.len() < 2 || nodes.windows(2).all(|w| rank(w[0]) >= rank(w[1])) {
         return false;
     }
-    nodes.sort_by(|a, b| rank(*b).total_cmp(&rank(*a)));
+    nodes.sort_by_key(|n| std::cmp::Reverse(rank(*n)));
     true
 }

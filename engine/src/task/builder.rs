@@ -1,5 +1,6 @@
 //! A task in the user's hands: declare what it reads and writes, start it, ask how it went.
 
+use super::chunk::space_of;
 use super::handle::{Handle, Status, status, wait};
 use super::output::{Stream, Which};
 use super::record::Ref;
@@ -106,9 +107,10 @@ impl<T> Task<T> {
 
     #[inline]
     fn access(&mut self, datum: impl IntoDatum, make: MakeAccess) {
-        let space = &self.task.shared().space;
-        match datum.into_datum(&SpaceRef(space)) {
-            Ok(datum) if datum.id != 0 && space.owns(datum) => self.declare(make(datum.id)),
+        match datum.into_datum(&SpaceRef(self.task.shared())) {
+            Ok(datum) if datum.id != 0 && datum.space == space_of(self.task.0) => {
+                self.declare(make(datum.id))
+            }
             other => self.bad_access(other),
         }
     }

@@ -6,7 +6,8 @@
 //!
 //! # Who may write what
 //! - The *builder* of a batch (one thread at a time, behind a flag) owns the free end of the open chunk.
-//! - `live` counts records that are not released, plus [`BIAS`] while the chunk is open: the builder hands out
+//! - `live` counts what needs the chunk: each counted record (see `record`) until it is released, each handle of a
+//!   plain record, each compiled batch with records here; plus [`BIAS`] while the chunk is open: the builder hands out
 //!   records from the bias without touching the counter and gives the rest back when it closes the chunk.
 //! - Whoever lowers `live` to zero owns the chunk alone and recycles it.
 //!
@@ -16,7 +17,9 @@
     reason = "bump allocation of records of different types, and masking a pointer to its chunk"
 )]
 
+use super::extra::Extra;
 use super::record::{Record, Ref};
+use crate::cohort::Cohort;
 use crate::shared::Shared;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -42,6 +45,16 @@ pub(crate) struct Chunk {
     live: AtomicUsize,
     bytes: usize,
     shared: Arc<Shared>,
+    /// Tag of the batch's data, so that a declaration can be checked with one load.
+    space: u32,
+    kept: Mutex<Kept>,
+}
+
+/// What goes when the chunk goes: cohorts that its tasks are in, and what few tasks declare.
+#[derive(Default)]
+struct Kept {
+    cohorts: Vec<Arc<Cohort>>,
+    extras: Vec<Box<Extra>>,
 }
 
 /// A record's place within the chunks of one compiled batch: chunk slot × 4096 + offset ÷ 16.
@@ -59,7 +72,7 @@ impl Compact {
     }
 }
 
-/// The chunks that a compiled batch's records lie in; each record is held by its cohort, so the chunks stay.
+/// The chunks that a compiled batch's records lie in, each kept by one count.
 #[derive(Default)]
 pub(crate) struct ChunkTable(Vec<NonNull<Chunk>>);
 
@@ -77,6 +90,23 @@ impl ChunkTable {
         // SAFETY: `Compact::new` took this offset from a record inside the chunk of that slot.
         Ref(unsafe { chunk.byte_add(offset).cast() })
     }
+
+    /// Keeps `cohort` as long as any of these chunks.
+    pub(crate) fn keep_cohort(&self, cohort: &Arc<Cohort>) {
+        for chunk in &self.0 {
+            // SAFETY: our count keeps the chunk.
+            unsafe { (*chunk.as_ptr()).kept.lock().cohorts.push(Arc::clone(cohort)) };
+        }
+    }
+}
+
+impl Drop for ChunkTable {
+    fn drop(&mut self) {
+        for chunk in &self.0 {
+            // SAFETY: the count was taken when the chunk got its slot, and nobody resolves places any more.
+            unsafe { released(*chunk, 1) };
+        }
+    }
 }
 
 /// Gives each chunk a slot while a list is compiled.
@@ -84,21 +114,35 @@ impl ChunkTable {
 pub(crate) struct ChunkSlots {
     table: ChunkTable,
     slots: HashMap<NonNull<Chunk>, u32, RandomState>,
-    last: Option<(NonNull<Chunk>, u32)>,
+    last: Option<NonNull<Chunk>>,
+    last_slot: u32,
 }
 
 impl ChunkSlots {
-    /// The record's place among the chunks seen so far; `None` when they are too many.
-    #[inline]
+    /// The record's place among the chunks seen so far; `None` when they are too many. The caller has a handle of the
+    /// record, or keeps its plan.
+    #[inline(always)]
     pub(crate) fn place(&mut self, task: Ref) -> Option<Compact> {
         let chunk = task.chunk();
-        let slot = match self.last {
-            Some((last, slot)) if last == chunk => slot,
-            _ => self.slot(chunk)?,
-        };
-        Some(Compact::new(slot, task.0))
+        if self.last != Some(chunk) {
+            self.last_slot = self.slot(chunk)?;
+            self.last = Some(chunk);
+        }
+        Some(Compact::new(self.last_slot, task.0))
     }
 
+    /// Whether the record lies in the same chunk as the one before, so that it is of the same batch.
+    #[inline(always)]
+    pub(crate) fn is_last(&self, task: Ref) -> bool {
+        self.last == Some(task.chunk())
+    }
+
+    /// The record with this place.
+    pub(crate) fn resolve(&self, place: Compact) -> Ref {
+        self.table.resolve(place)
+    }
+
+    #[cold]
     fn slot(&mut self, chunk: NonNull<Chunk>) -> Option<u32> {
         let next = self.table.0.len() as u32;
         let slot = *self.slots.entry(chunk).or_insert(next);
@@ -106,9 +150,10 @@ impl ChunkSlots {
             if next >= CHUNK_SLOTS_MAX - 1 {
                 return None;
             }
+            // SAFETY: the caller keeps a record of the chunk.
+            unsafe { (*chunk.as_ptr()).live.fetch_add(1, Ordering::Relaxed) };
             self.table.0.push(chunk);
         }
-        self.last = Some((chunk, slot));
         Some(slot)
     }
 
@@ -138,14 +183,37 @@ pub(crate) fn shared_of<'a>(record: NonNull<Record>) -> &'a Arc<Shared> {
     unsafe { &(*chunk_of(record).as_ptr()).shared }
 }
 
-/// Tells the chunk that `records` of its records are released.
+/// Tag of the data of the batch a record belongs to.
+#[inline(always)]
+pub(crate) fn space_of(record: NonNull<Record>) -> u32 {
+    // SAFETY: as for `shared_of`.
+    unsafe { (*chunk_of(record).as_ptr()).space }
+}
+
+/// One more handle of a plain record.
+#[inline(always)]
+pub(crate) fn retain(record: NonNull<Record>) {
+    // SAFETY: the caller has a handle, so the chunk lives.
+    unsafe { (*chunk_of(record).as_ptr()).live.fetch_add(1, Ordering::Relaxed) };
+}
+
+/// Keeps an extra as long as the chunk of its record; returns where it is.
+pub(crate) fn keep_extra(record: NonNull<Record>, extra: Box<Extra>) -> *mut Extra {
+    let at = Box::into_raw(extra);
+    // SAFETY: the box comes right from `into_raw`; the caller has the record, so the chunk lives.
+    unsafe { (*chunk_of(record).as_ptr()).kept.lock().extras.push(Box::from_raw(at)) };
+    at
+}
+
+/// Gives up one count of the record's chunk: a handle of a plain record, or a counted record that is released.
 ///
 /// # Safety
-/// The caller released these records and touches none of them again.
-pub(crate) unsafe fn released(chunk: NonNull<Chunk>, records: usize) {
-    // SAFETY: the records counted until now, so the head is still there.
-    let before = unsafe { (*chunk.as_ptr()).live.fetch_sub(records, Ordering::AcqRel) };
-    if before == records {
+/// The count was the caller's, and it touches neither record nor chunk again.
+#[inline(always)]
+pub(crate) unsafe fn released(chunk: NonNull<Chunk>, counts: usize) {
+    // SAFETY: the count was held until now, so the head is still there.
+    let before = unsafe { (*chunk.as_ptr()).live.fetch_sub(counts, Ordering::AcqRel) };
+    if before == counts {
         // SAFETY: nothing in the chunk lives and no builder holds it, so it is ours alone.
         unsafe { recycle(chunk) };
     }
@@ -154,10 +222,10 @@ pub(crate) unsafe fn released(chunk: NonNull<Chunk>, records: usize) {
 /// # Safety
 /// `live` is zero: no record lives in the chunk and no builder owns its free end.
 unsafe fn recycle(chunk: NonNull<Chunk>) {
-    // SAFETY: as the function demands; `shared` is moved out once and the head is dead afterwards.
-    let (shared, bytes) =
-        unsafe { (std::ptr::read(&raw const (*chunk.as_ptr()).shared), (*chunk.as_ptr()).bytes) };
+    // SAFETY: as the function demands; the head is moved out once and dead afterwards.
+    let Chunk { bytes, shared, kept, .. } = unsafe { chunk.read() };
     shared.arena.give_back(Raw { at: chunk.cast(), bytes });
+    drop(kept);
 }
 
 /// Memory of a chunk without a head.
@@ -272,7 +340,15 @@ impl Builder {
         let live = if bytes == CHUNK_BYTES { BIAS } else { 1 };
         std::mem::forget(raw);
         // SAFETY: fresh memory of at least the head's size and alignment.
-        unsafe { chunk.write(Chunk { live: AtomicUsize::new(live), bytes, shared: Arc::clone(shared) }) };
+        unsafe {
+            chunk.write(Chunk {
+                live: AtomicUsize::new(live),
+                bytes,
+                shared: Arc::clone(shared),
+                space: shared.space.tag(),
+                kept: Mutex::default(),
+            });
+        }
         if bytes == CHUNK_BYTES {
             self.close();
             *self = Self { open: Some(chunk), next: first + layout.size(), given: 1 };

@@ -215,7 +215,7 @@ where
             task.head().cohort.load(Ordering::Acquire) == cohort.id && cohort.progress_is(task, state::DONE)
         };
         if !open.as_ref().is_some_and(|(cohort, _)| ready(cohort)) {
-            open = None;
+            drop(open.take());
             wait(task)?;
             let cohort = task.cohort().expect("a task that has ended has a cohort");
             open = Some((cohort, cohort.reading()));

@@ -30,7 +30,9 @@ impl Input {
     pub(crate) fn make_internal(&mut self) {
         if !self.internal {
             self.internal = true;
-            self.task.handle_to_hold();
+            if !self.task.is_plain() {
+                self.task.handle_to_hold();
+            }
         }
     }
 
@@ -64,7 +66,7 @@ impl Input {
 
 impl Drop for Input {
     fn drop(&mut self) {
-        if self.internal { self.task.drop_hold() } else { self.task.drop_handle() }
+        if self.internal && !self.task.is_plain() { self.task.drop_hold() } else { self.task.drop_handle() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A task as it lies in memory: a head of 48 bytes, the place of its value, its function and its arguments.
 //!
 //! # States
-//! `status` goes `New → Listed` (compiled) `→ Waiting → Running → Done | Failed | Skipped`, and from `Waiting` again
+//! `status` goes `New → Running → Done | Failed | Skipped`, and to `Running` again
 //! when a compiled batch is run again. The upper bit of the byte is the parity of the run that wrote it, so a new
 //! run needs no pass over the records: a status of the other parity means "waiting". `Done` becomes `Empty` when the
 //! value has been dropped or moved out, `Taken` when the user took it.
@@ -9,6 +9,8 @@
 //! # Who may write what
 //! - Before compile: the owner of the `Task` alone (it is not `Clone`), through `&mut`.
 //! - While its run is active: the worker that executes the task (a node is executed once per run).
+//! - A record is *plain* if nothing in it needs `drop`: then its handles are counted in its chunk, and nobody asks who
+//!   was the last. Every other record is *counted*, by itself:
 //! - `counts`: low half, objects in the user's hands that can reach the value (*handles*); high half, other parts of
 //!   the engine that need the record (*holds*: its compiled batch, argument slots of tasks in the same list).
 //!   Whoever lowers both to zero releases the record.
@@ -36,7 +38,6 @@ const HOLD: u64 = 1 << 32;
 /// How far a task has come; see the module's page.
 pub(crate) mod state {
     pub(crate) const NEW: u8 = 0;
-    pub(crate) const LISTED: u8 = 1;
     pub(crate) const RUNNING: u8 = 2;
     pub(crate) const DONE: u8 = 3;
     pub(crate) const EMPTY: u8 = 4;
@@ -47,14 +48,13 @@ pub(crate) mod state {
     pub(crate) const PARITY: u8 = 0x80;
 }
 
-/// Stands in `cohort` while the task's list is being compiled; never the id of a cohort.
-pub(crate) const CLAIMED: u32 = u32::MAX;
-
 const EXTRA: u8 = 1;
 /// The arguments given by value were moved into the body.
 const GIVEN: u8 = 2;
 /// Function and arguments are dropped.
 const DROPPED: u8 = 4;
+/// Nothing in the record needs to be dropped; see the module's page.
+const PLAIN: u8 = 8;
 
 #[repr(C, align(16))]
 pub(crate) struct Record {
@@ -88,8 +88,9 @@ pub(crate) struct Full<V, F, S> {
 }
 
 /// A record by address, without saying who keeps it alive: each holder's doc says that.
+#[doc(hidden)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Ref(pub(crate) NonNull<Record>);
+pub struct Ref(pub(crate) NonNull<Record>);
 
 // SAFETY: a record is shared between threads under the rules of the module's page; what it holds is Send + Sync
 // (`Code` is only made for such types).
@@ -106,6 +107,7 @@ impl Ref {
         slots: S,
     ) -> Self {
         let at = shared.arena.room(shared, std::alloc::Layout::new::<Full<V, F, S>>());
+        let plain = code.inputs.is_none() && !code.value_needs_drop && !code.args_need_drop;
         let head = Record {
             code,
             counts: AtomicU64::new(HANDLE),
@@ -113,7 +115,7 @@ impl Ref {
             uses: AtomicU32::new(0),
             index: AtomicU32::new(u32::MAX),
             status: AtomicU8::new(state::NEW),
-            flags: AtomicU8::new(0),
+            flags: AtomicU8::new(if plain { PLAIN } else { 0 }),
             inline_len: AtomicU8::new(0),
             declared: UnsafeCell::new(Declared { inline: [Access::NONE; INLINE_MAX] }),
         };
@@ -162,13 +164,33 @@ impl Ref {
 
     // ── who refers to it ────────────────────────────────────────────────────────────────────────────────────
 
+    /// Whether its handles are counted in its chunk, and nothing in it needs to be dropped.
+    #[inline(always)]
+    pub(crate) fn is_plain(self) -> bool {
+        self.head().flags.load(Ordering::Relaxed) & PLAIN != 0
+    }
+
+    #[inline]
     pub(crate) fn add_handle(self) {
+        if self.is_plain() {
+            return chunk::retain(self.0);
+        }
         let before = self.head().counts.fetch_add(HANDLE, Ordering::Relaxed);
         assert!(before as u32 != u32::MAX, "more than 2^32 handles of one task");
     }
 
     /// Drops one handle; the last one may drop the value, or the record.
+    #[inline]
     pub(crate) fn drop_handle(self) {
+        if self.is_plain() {
+            // SAFETY: the handle was ours, and it goes.
+            return unsafe { chunk::released(self.chunk(), 1) };
+        }
+        self.drop_counted();
+    }
+
+    #[inline(never)]
+    fn drop_counted(self) {
         let counts = &self.head().counts;
         let mut now = counts.load(Ordering::Acquire);
         loop {
@@ -204,13 +226,14 @@ impl Ref {
     /// The cohort the task was compiled in, if it was; the caller holds the record.
     pub(crate) fn cohort<'a>(self) -> Option<&'a crate::cohort::Cohort> {
         match self.head().cohort.load(Ordering::Acquire) {
-            0 | CLAIMED => None,
+            0 => None,
             id => Some(self.shared().cohorts.get(id)),
         }
     }
 
     /// Turns the handle inside an argument slot into a hold: the producer is in the same list.
     pub(crate) fn handle_to_hold(self) {
+        debug_assert!(!self.is_plain());
         self.head().counts.fetch_add(HOLD - HANDLE, Ordering::AcqRel);
     }
 
@@ -273,25 +296,13 @@ impl Ref {
     }
 
     fn release_one(self) {
-        let (chunk, cohort) = (self.chunk(), self.head().cohort.load(Ordering::Relaxed));
-        self.drop_contents();
-        if cohort != 0 {
-            self.shared().cohorts.released(cohort, 1);
-        }
-        // SAFETY: nothing touches the record after this.
-        unsafe { chunk::released(chunk, 1) };
-    }
-
-    fn drop_contents(self) {
-        let head = self.head();
-        if head.code.value_needs_drop {
+        let chunk = self.chunk();
+        if self.head().code.value_needs_drop {
             self.drop_value_if_done();
         }
         self.drop_arguments();
-        if head.flags.load(Ordering::Relaxed) & EXTRA != 0 {
-            // SAFETY: we are the last to know the record; `EXTRA` says that the union holds a box.
-            drop(unsafe { Box::from_raw((*head.declared.get()).extra) });
-        }
+        // SAFETY: nothing touches the record after this.
+        unsafe { chunk::released(chunk, 1) };
     }
 
     /// Drops function and arguments, once.
@@ -305,15 +316,8 @@ impl Ref {
     }
 
     /// Its compiled batch is gone, so the task never runs again: drops the arguments, and the record unless a handle
-    /// is left. Released records are counted in `tally`, to be settled by the caller.
-    pub(crate) fn abandon(self, tally: &mut Tally) {
-        let counts = &self.head().counts;
-        if counts.load(Ordering::Acquire) == HOLD {
-            counts.store(0, Ordering::Relaxed);
-            let chunk = self.chunk();
-            self.drop_contents();
-            return tally.add(chunk);
-        }
+    /// is left. For counted records.
+    pub(crate) fn abandon(self) {
         self.drop_arguments();
         self.drop_hold();
     }
@@ -361,7 +365,7 @@ impl Ref {
         } else if uses.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        if self.handles() == 0 {
+        if !self.is_plain() && self.handles() == 0 {
             self.drop_value_if_done();
         }
     }
@@ -420,7 +424,7 @@ impl Ref {
             if head.flags.load(Ordering::Relaxed) & EXTRA == 0 {
                 let len = usize::from(head.inline_len.load(Ordering::Relaxed));
                 let accesses = (&(*head.declared.get()).inline)[..len].to_vec();
-                (*head.declared.get()).extra = Box::into_raw(Box::new(Extra::with(accesses)));
+                (*head.declared.get()).extra = chunk::keep_extra(self.0, Box::new(Extra::with(accesses)));
                 head.flags.fetch_or(EXTRA, Ordering::Relaxed);
             }
             &mut *(*head.declared.get()).extra
@@ -450,38 +454,6 @@ impl Ref {
         match self.extra().and_then(|e| e.name.as_deref()) {
             Some(name) => name.to_string(),
             None => (self.head().code.name)().to_string(),
-        }
-    }
-}
-
-/// Records of one cohort released one after the other, most of them in the same chunk.
-pub(crate) struct Tally {
-    shared: std::sync::Arc<crate::shared::Shared>,
-    cohort: u32,
-    chunk: Option<NonNull<Chunk>>,
-    records: usize,
-}
-
-impl Tally {
-    pub(crate) fn new(shared: std::sync::Arc<crate::shared::Shared>, cohort: u32) -> Self {
-        Self { shared, cohort, chunk: None, records: 0 }
-    }
-
-    fn add(&mut self, chunk: NonNull<Chunk>) {
-        if self.chunk != Some(chunk) {
-            self.settle();
-            self.chunk = Some(chunk);
-        }
-        self.records += 1;
-    }
-
-    /// Counts the released records out of cohort and chunk.
-    pub(crate) fn settle(&mut self) {
-        if let Some(chunk) = self.chunk.take() {
-            self.shared.cohorts.released(self.cohort, self.records as u32);
-            // SAFETY: these records were released, and nothing touches them again.
-            unsafe { chunk::released(chunk, self.records) };
-            self.records = 0;
         }
     }
 }
