@@ -290,6 +290,7 @@ impl Gather<'_> {
             consumed,
             externals,
             owners: AtomicU32::new(1),
+            open_runs: AtomicU32::new(0),
             measured: Mutex::new(None),
         }
     }

@@ -21,6 +21,11 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// Runs that start open before one is tried alone again.
+const OPEN_RUNS_MAX: u32 = 64;
+/// In `open_runs`: how many are left; above it, how many it was.
+const COUNT: u32 = 0xFFFF;
+
 /// A compiled list and what a run of it needs.
 pub(crate) struct Plan {
     pub(crate) shared: Arc<Shared>,
@@ -43,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) externals: Box<[(u32, Ref)]>,
     /// Shares in this plan; see [`Owned`].
     pub(crate) owners: AtomicU32,
+    /// Runs to come that are open to all workers from the start, because the last one had to be opened.
+    pub(crate) open_runs: AtomicU32,
     /// Durations in the latest run, if the batch measures.
     pub(crate) measured: Mutex<Option<Measured>>,
 }
@@ -119,6 +126,9 @@ impl Plan {
     /// Called by whoever ended the last node.
     pub(crate) fn ended(&self) {
         self.producers().iter().for_each(|c| c.stop_reading());
+        if !self.starts_alone() {
+            self.open_runs.fetch_sub(1, Ordering::Relaxed);
+        }
         self.cohorts().iter().rev().for_each(|c| c.end(|| self.tasks()));
     }
 }
@@ -137,6 +147,24 @@ fn missing(producer: Ref) -> Arc<Failure> {
 }
 
 impl Plan {
+    /// Whether a run begins on one worker alone: until one had to be opened, and again every few runs.
+    pub(crate) fn starts_alone(&self) -> bool {
+        self.open_runs.load(Ordering::Relaxed) & COUNT == 0
+    }
+
+    /// A run had to be opened to other workers: the next ones start open, twice as many as the last time.
+    pub(crate) fn was_opened(&self) {
+        let runs = self.open_runs.load(Ordering::Relaxed) >> 16;
+        let runs = (runs * 2).clamp(1, OPEN_RUNS_MAX);
+        // This run counts, too: `ended` takes one off.
+        self.open_runs.store((runs << 16) | (runs + 1), Ordering::Relaxed);
+    }
+
+    /// A run stayed on one worker to its end.
+    pub(crate) fn was_alone(&self) {
+        self.open_runs.store(0, Ordering::Relaxed);
+    }
+
     /// Nobody can start the plan any more, so the tasks of its cohort never run again. Execution order is a
     /// topological order, so that a record's own hold is gone before its consumers let go of it.
     fn abandon(&self) {

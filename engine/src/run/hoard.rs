@@ -21,7 +21,7 @@ use crate::sync::{AtomicBool, AtomicU32, Ordering, WatchedCell, heavy, light};
 pub(crate) struct Hoard<T> {
     inside: AtomicBool,
     raider: AtomicBool,
-    /// About how much a raid would find; a hint.
+    /// What the owner said of its data when it last entered a body; a hint.
     hidden: AtomicU32,
     data: WatchedCell<T>,
 }
@@ -50,7 +50,7 @@ impl<T> Hoard<T> {
         self.data.with_mut(|data| f(unsafe { &mut *data }))
     }
 
-    /// The owner goes into a body; `hidden` says how much it leaves behind.
+    /// The owner goes into a body; `hidden` says how much it leaves behind, in its own terms (0: nothing).
     #[inline(always)]
     pub(crate) fn enter(&self, hidden: u32) {
         self.hidden.store(hidden, Ordering::Relaxed);
@@ -77,9 +77,10 @@ impl<T> Hoard<T> {
         }
     }
 
-    /// Whether a raid may find something.
-    pub(crate) fn is_tempting(&self) -> bool {
-        self.inside.load(Ordering::Relaxed) && self.hidden.load(Ordering::Relaxed) > 0
+    /// What the owner left behind when it entered the body it is in; 0 if it is in none.
+    #[inline]
+    pub(crate) fn hint(&self) -> u32 {
+        if self.inside.load(Ordering::Relaxed) { self.hidden.load(Ordering::Relaxed) } else { 0 }
     }
 
     /// Another worker's access while the owner is inside a body; `None` if it is not, or somebody else is raiding.

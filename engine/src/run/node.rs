@@ -74,6 +74,20 @@ impl Run {
         self.blames.lock().get(&node).cloned()
     }
 
+    /// Nodes that must be skipped.
+    pub(super) fn blamed_nodes(&self) -> Vec<u32> {
+        if !self.blamed.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.blames.lock().keys().copied().collect()
+    }
+
+    /// A root as a worker takes it: marked if it is to be skipped.
+    #[inline]
+    pub(super) fn root(&self, node: u32) -> u32 {
+        if self.blame_of(node).is_some() { node | super::worker::POISONED } else { node }
+    }
+
     /// Runs a node's body; what its dependents are to be blamed for, if it did not succeed.
     #[inline(always)]
     pub(super) fn execute(&self, node: u32) -> Option<Arc<Failure>> {

@@ -12,9 +12,13 @@ use super::worker::{self, Kept};
 use crate::error::Error;
 use crossbeam_deque::{Stealer, Worker as Deque};
 use crossbeam_utils::CachePadded;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long a watcher sleeps between two looks at a worker that walks alone.
+const NAP: Duration = Duration::from_micros(500);
 
 /// One piece of shared work: a node of a run.
 #[derive(Clone)]
@@ -39,8 +43,16 @@ pub(crate) struct Pool {
     vacant: Mutex<Vec<usize>>,
     /// Runs with nodes that have not ended, oldest first; the index in `slots` names a run in a [`Piece`].
     pub(super) active: RwLock<Active>,
-    /// Changes whenever a run is added; lets searchers see that without a lock.
-    pub(super) added: AtomicU32,
+    naps: Mutex<Naps>,
+    nap_over: Condvar,
+}
+
+/// Workers that sleep for a short while to look at a walker again.
+#[derive(Default)]
+struct Naps {
+    napping: u32,
+    /// Seats taken for them.
+    granted: u32,
 }
 
 /// Runs that are under way.
@@ -71,7 +83,8 @@ impl Pool {
             places,
             vacant: Mutex::new((0..threads).rev().collect()),
             active: RwLock::default(),
-            added: AtomicU32::new(0),
+            naps: Mutex::default(),
+            nap_over: Condvar::new(),
         }))
     }
 
@@ -84,6 +97,10 @@ impl Pool {
         if run.len() == 0 {
             return run.finish();
         }
+        let alone = run.plan.starts_alone();
+        if !alone {
+            run.poison_blamed(0);
+        }
         {
             let mut active = self.active.write();
             let slot = active.slots.iter().position(Option::is_none).unwrap_or(active.slots.len());
@@ -93,15 +110,41 @@ impl Pool {
             active.slots[slot] = Some(Arc::clone(run));
             active.order.push((slot as u32, Arc::clone(run)));
         }
-        self.added.fetch_add(1, Ordering::SeqCst);
-        let wake = self.seats.claim_many(run.plan.csr.roots().len());
-        (0..wake).for_each(|_| self.wake());
+        // One to walk alone and one to watch; or as many as there are roots.
+        let wanted = if alone { 2 } else { run.plan.csr.roots().len() };
+        (0..self.seats.claim_many(wanted.min(run.len()))).for_each(|_| self.wake());
     }
 
-    /// Wakes a worker for whom a seat has been taken.
+    /// Wakes a worker for whom a seat has been taken; one that naps before any other.
     pub(super) fn wake(self: &Arc<Self>) {
+        {
+            let mut naps = self.naps.lock();
+            if naps.napping > 0 {
+                naps.napping -= 1;
+                naps.granted += 1;
+                self.nap_over.notify_one();
+                return;
+            }
+        }
         let pool = Arc::clone(self);
         self.rayon.spawn(move || worker::work(&pool));
+    }
+
+    /// A worker without a seat sleeps for a short while; true if it has a seat again, and searches.
+    pub(super) fn nap(&self) -> bool {
+        let mut naps = self.naps.lock();
+        naps.napping += 1;
+        let until = Instant::now() + NAP;
+        while naps.granted == 0 {
+            if self.nap_over.wait_until(&mut naps, until).timed_out() && naps.granted == 0 {
+                naps.napping -= 1;
+                drop(naps);
+                // Whoever searches already, or sits on the last seat, can watch instead.
+                return self.seats.claim();
+            }
+        }
+        naps.granted -= 1;
+        true
     }
 
     /// A place for a worker that has a seat.

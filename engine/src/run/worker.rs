@@ -14,8 +14,9 @@
 
 use super::node::Run;
 use super::pool::{Piece, Pool, Seat};
+use super::solo::ALONE;
 use crate::error::Failure;
-use crate::graph::{NEEDS, Roots};
+use crate::graph::NEEDS;
 use crate::schedule::Arrival;
 use crossbeam_deque::{Steal, Worker as Deque};
 use std::cell::Cell;
@@ -34,14 +35,16 @@ const LOOKS: u32 = 400;
 /// How long a worker that waits inside a body sleeps before it looks for other work again.
 const HELP_NAP: Duration = Duration::from_micros(200);
 /// Bit of a node that is to be skipped, not run.
-const POISONED: u32 = 1 << 31;
+pub(super) const POISONED: u32 = 1 << 31;
 
 /// What a worker keeps for itself.
 #[derive(Default)]
 pub(super) struct Kept {
-    run: Option<(u32, Arc<Run>)>,
-    nodes: VecDeque<u32>,
-    roots: Range<u32>,
+    pub(super) run: Option<(u32, Arc<Run>)>,
+    pub(super) nodes: VecDeque<u32>,
+    pub(super) roots: Range<u32>,
+    /// The node at hand, while the worker walks alone; see `solo`.
+    pub(super) solo: Option<u32>,
 }
 
 impl Kept {
@@ -49,13 +52,18 @@ impl Kept {
         self.nodes.len() as u32 + self.roots.end.saturating_sub(self.roots.start)
     }
 
-    /// The older half of what is kept, for a raider that has nothing.
+    /// The older half of what is kept, for a raider that has nothing; of a worker that walks alone, what is ready.
     fn give_half(&mut self) -> Self {
+        if let (Some(node), Some((_, run))) = (self.solo.take(), &self.run) {
+            let mut theirs = Self { run: self.run.clone(), ..Self::default() };
+            run.open(node, true, &mut theirs);
+            return theirs;
+        }
         let nodes = self.nodes.drain(..self.nodes.len().div_ceil(2)).collect();
         let len = self.roots.end.saturating_sub(self.roots.start);
         let end = self.roots.end;
         self.roots.end -= len.div_ceil(2);
-        Self { run: self.run.clone(), nodes, roots: self.roots.end..end }
+        Self { run: self.run.clone(), nodes, roots: self.roots.end..end, solo: None }
     }
 }
 
@@ -64,9 +72,9 @@ thread_local! {
     static ME: Cell<*const Worker<'static>> = const { Cell::new(std::ptr::null()) };
 }
 
-struct Worker<'a> {
+pub(super) struct Worker<'a> {
     pool: &'a Arc<Pool>,
-    seat: &'a Seat,
+    pub(super) seat: &'a Seat,
     place: usize,
     deque: &'a Deque<Piece>,
 }
@@ -77,6 +85,11 @@ struct Worker<'a> {
 /// one node and leaves, so that the body is not kept from going on.
 pub(super) fn work(pool: &Arc<Pool>) {
     let below = ME.get();
+    while seated(pool, below) && pool.nap() {}
+}
+
+/// From taking a place until leaving it; true if there is a worker to watch, without a seat meanwhile.
+fn seated(pool: &Arc<Pool>, below: *const Worker<'static>) -> bool {
     let nested = !below.is_null();
     let place = pool.sit();
     let seat: &Seat = &pool.places[place];
@@ -84,7 +97,12 @@ pub(super) fn work(pool: &Arc<Pool>) {
     let me = Worker { pool, seat, place, deque: &deque };
     ME.set((&raw const me).cast());
     let stop: Stop<'_> = if nested { Some(&|| true) } else { None };
-    while let Some(found) = me.search() {
+    let watch = loop {
+        let found = match me.search() {
+            Search::Found(found) => found,
+            Search::Left => break false,
+            Search::Watch => break !nested,
+        };
         me.session(found, stop);
         pool.seats.search();
         if nested {
@@ -92,16 +110,17 @@ pub(super) fn work(pool: &Arc<Pool>) {
                 // The seat goes to a worker of its own; it searches as we would have.
                 pool.wake();
             }
-            break;
+            break false;
         }
-    }
+    };
     ME.set(below);
     drop(deque);
     pool.stand(place);
+    watch
 }
 
 /// Asked after each node: whether to hand everything over and go.
-type Stop<'a> = Option<&'a dyn Fn() -> bool>;
+pub(super) type Stop<'a> = Option<&'a dyn Fn() -> bool>;
 
 /// What a searcher found.
 enum Found {
@@ -112,27 +131,45 @@ enum Found {
     Hoarded,
 }
 
+/// How a search ended.
+enum Search {
+    Found(Found),
+    /// The seat is given up.
+    Left,
+    /// The seat is given up, but somebody walks alone and should be looked at again soon.
+    Watch,
+}
+
 impl Worker<'_> {
-    /// Finds work, or gives up the seat: `None`.
-    fn search(&self) -> Option<Found> {
+    /// Finds work, or gives up the seat.
+    fn search(&self) -> Search {
         loop {
+            let walker = self.walker();
             for look in 0..LOOKS {
                 if let Some(found) = self.find() {
                     if self.pool.seats.found() && self.pool.is_work() {
                         self.wake_another();
                     }
-                    return Some(found);
+                    return Search::Found(found);
                 }
                 if look % 16 == 15 { std::thread::yield_now() } else { std::hint::spin_loop() }
             }
-            if let Some(found) = self.raid() {
+            if let Some(found) = self.raid(walker) {
                 self.pool.seats.found();
-                return Some(found);
+                self.wake_another();
+                return Search::Found(found);
             }
+            let watch = self.walker().is_some();
             if self.pool.seats.leave(|| self.pool.is_work()) {
-                return None;
+                return if watch { Search::Watch } else { Search::Left };
             }
         }
+    }
+
+    /// A worker that walks alone: its place, and how many nodes it has left.
+    fn walker(&self) -> Option<(usize, u32)> {
+        let hints = self.pool.places.iter().map(|seat| seat.hoard.hint());
+        hints.enumerate().find(|(_, hint)| hint & ALONE != 0)
     }
 
     /// Looks once at everything that can be taken without asking.
@@ -159,16 +196,26 @@ impl Worker<'_> {
         (1..n).map(move |i| &*self.pool.places[(self.place + i) % n])
     }
 
-    /// Takes half of what a worker keeps that has been in one body for longer than we looked around.
-    fn raid(&self) -> Option<Found> {
-        for seat in self.others().filter(|s| s.hoard.is_tempting()) {
+    /// Takes half of what a worker keeps that has been in one body for longer than we looked around; opens the run of
+    /// a `walker` that has not moved since.
+    fn raid(&self, walker: Option<(usize, u32)>) -> Option<Found> {
+        for (place, seat) in self.pool.places.iter().enumerate() {
+            let hint = seat.hoard.hint();
+            let stands = hint & ALONE == 0 || walker == Some((place, hint));
+            if place == self.place || hint & !ALONE == 0 || !stands {
+                continue;
+            }
             let Some(kept) = seat.hoard.raid(Kept::give_half) else { continue };
-            if kept.len() > 0 {
+            if kept.len() > 0 || hint & ALONE != 0 {
                 self.own(|mine| *mine = kept);
                 return Some(Found::Hoarded);
             }
         }
         None
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.pool.places.len()
     }
 
     fn wake_another(&self) {
@@ -177,8 +224,14 @@ impl Worker<'_> {
         }
     }
 
+    /// Wakes as many as can be awake: a run has just been opened.
+    pub(super) fn wake_others(&self) {
+        let wake = self.pool.seats.claim_many(self.pool.places.len() as u32);
+        (0..wake).for_each(|_| self.pool.wake());
+    }
+
     #[inline(always)]
-    fn own<R>(&self, f: impl FnOnce(&mut Kept) -> R) -> R {
+    pub(super) fn own<R>(&self, f: impl FnOnce(&mut Kept) -> R) -> R {
         // SAFETY: this worker owns the hoard of its place, and calls this only outside of bodies; calls do not nest.
         unsafe { self.seat.hoard.own(f) }
     }
@@ -194,13 +247,15 @@ impl Worker<'_> {
                 (slot, run, None)
             }
         };
-        let alone = self.pool.places.len() == 1 && first.is_none() && self.take_all_roots(&run);
-        let ended = if alone {
+        let alone = first.is_none() && run.plan.starts_alone() && self.take_all_roots(&run);
+        let ended = if alone && self.pool.places.len() == 1 {
             super::serial::walk(&run);
             run.len()
         } else {
             self.own(|kept| kept.run = Some((slot, Arc::clone(&run))));
-            let ended = Session { me: self, slot, run: &run, ended: Cell::new(0) }.run_all(first, stop);
+            let session = Session { me: self, slot, run: &run, ended: Cell::new(0) };
+            let first = if alone { session.walk_alone(stop) } else { first };
+            let ended = session.run_all(first, stop);
             self.own(|kept| kept.run = None);
             ended
         };
@@ -210,7 +265,7 @@ impl Worker<'_> {
         }
     }
 
-    /// With one worker a run needs no counters: true if nobody has begun it.
+    /// True if nobody has begun the run, so that this worker may walk it alone.
     fn take_all_roots(&self, run: &Run) -> bool {
         let roots = run.plan.csr.roots().len();
         run.cursor.compare_exchange(0, roots, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -218,11 +273,11 @@ impl Worker<'_> {
 }
 
 /// A worker at work on one run.
-struct Session<'a> {
-    me: &'a Worker<'a>,
+pub(super) struct Session<'a> {
+    pub(super) me: &'a Worker<'a>,
     slot: u32,
-    run: &'a Run,
-    ended: Cell<u32>,
+    pub(super) run: &'a Run,
+    pub(super) ended: Cell<u32>,
 }
 
 impl Session<'_> {
@@ -246,16 +301,10 @@ impl Session<'_> {
             Some(node) => Some(node),
             None => {
                 let root = kept.roots.next()?;
-                Some(self.root(root))
+                Some(self.run.root(self.run.plan.csr.roots().get(root)))
             }
         });
         kept.or_else(|| self.next_shared())
-    }
-
-    #[inline]
-    fn root(&self, root: u32) -> u32 {
-        let node = self.run.plan.csr.roots().get(root);
-        if self.run.blame_of(node).is_some() { node | POISONED } else { node }
     }
 
     fn next_shared(&self) -> Option<u32> {
@@ -273,7 +322,7 @@ impl Session<'_> {
             return None;
         }
         let workers = self.me.pool.places.len() as u32;
-        let chunk = ((roots - at) / (2 * workers)).clamp(1, CHUNK_MAX);
+        let chunk = (roots / workers).clamp(1, CHUNK_MAX);
         let start = self.run.cursor.fetch_add(chunk, Ordering::AcqRel);
         if start >= roots {
             return None;
@@ -283,7 +332,7 @@ impl Session<'_> {
         if end < roots {
             self.me.wake_another();
         }
-        Some(self.root(start))
+        Some(self.run.root(self.run.plan.csr.roots().get(start)))
     }
 
     /// Runs a node; returns the best of those it made ready.
@@ -310,7 +359,7 @@ impl Session<'_> {
 
     /// Lowers the counters of a node's targets; returns the best that became ready and keeps the others.
     #[inline(always)]
-    fn arrive(&self, node: u32, failure: Option<&Arc<Failure>>, kept: &mut Kept) -> Option<u32> {
+    pub(super) fn arrive(&self, node: u32, failure: Option<&Arc<Failure>>, kept: &mut Kept) -> Option<u32> {
         let plan = &*self.run.plan;
         let mut next = None;
         let before = kept.nodes.len();
@@ -370,7 +419,7 @@ impl Session<'_> {
         self.me.own(|kept| {
             kept.nodes.extend(next);
             for root in std::mem::take(&mut kept.roots) {
-                kept.nodes.push_back(self.root(root));
+                kept.nodes.push_back(self.run.root(self.run.plan.csr.roots().get(root)));
             }
             for node in kept.nodes.drain(..) {
                 self.me.deque.push(Piece { run: self.slot, node });
@@ -401,8 +450,11 @@ fn me<'a>(pool: &Arc<Pool>) -> Option<&'a Worker<'a>> {
 pub(super) fn help(pool: &Arc<Pool>, deadline: Option<Instant>, is_over: &dyn Fn() -> bool) -> Option<bool> {
     let me = me(pool)?;
     me.seat.hoard.leave();
-    let outer = me.own(std::mem::take);
+    let mut outer = me.own(std::mem::take);
     let run = outer.run.clone();
+    if let (Some(node), Some((_, run))) = (outer.solo.take(), &run) {
+        run.open(node, true, &mut outer);
+    }
     me.give_away(outer);
     let over = loop {
         if is_over() {
@@ -411,7 +463,7 @@ pub(super) fn help(pool: &Arc<Pool>, deadline: Option<Instant>, is_over: &dyn Fn
         if deadline.is_some_and(|d| Instant::now() >= d) {
             break false;
         }
-        match me.find().or_else(|| me.raid()) {
+        match me.find().or_else(|| me.raid(None)) {
             Some(found) => me.session(found, Some(is_over)),
             None => std::thread::sleep(HELP_NAP),
         }
@@ -425,11 +477,7 @@ impl Worker<'_> {
     /// Puts what the outer session kept where everybody finds it; the outer session goes on without.
     fn give_away(&self, kept: Kept) {
         let Some((slot, run)) = &kept.run else { return };
-        let roots = kept.roots.map(|r| match run.plan.csr.roots() {
-            Roots::Below(_) => r,
-            Roots::List(list) => list[r as usize],
-        });
-        let roots = roots.map(|node| if run.blame_of(node).is_some() { node | POISONED } else { node });
+        let roots = kept.roots.map(|r| run.root(run.plan.csr.roots().get(r)));
         for node in kept.nodes.into_iter().chain(roots) {
             self.deque.push(Piece { run: *slot, node });
         }

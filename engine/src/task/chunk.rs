@@ -54,7 +54,8 @@ pub(crate) struct Chunk {
 #[derive(Default)]
 struct Kept {
     cohorts: Vec<Arc<Cohort>>,
-    extras: Vec<Box<Extra>>,
+    /// Addresses stay while the vector grows.
+    extras: Vec<std::pin::Pin<Box<Extra>>>,
 }
 
 /// A record's place within the chunks of one compiled batch: chunk slot × 4096 + offset ÷ 16.
@@ -201,7 +202,7 @@ pub(crate) fn retain(record: NonNull<Record>) {
 pub(crate) fn keep_extra(record: NonNull<Record>, extra: Box<Extra>) -> *mut Extra {
     let at = Box::into_raw(extra);
     // SAFETY: the box comes right from `into_raw`; the caller has the record, so the chunk lives.
-    unsafe { (*chunk_of(record).as_ptr()).kept.lock().extras.push(Box::from_raw(at)) };
+    unsafe { (*chunk_of(record).as_ptr()).kept.lock().extras.push(Box::into_pin(Box::from_raw(at))) };
     at
 }
 

@@ -1,0 +1,157 @@
+//! Alone at first: a run begins on one worker, which walks the nodes in order without counting anything, and opens
+//! the run to the others as soon as that pays.
+//!
+//! Ordering empty bodies across two cores costs more than running them on one: every counter that both lower is a
+//! cache line that travels. So the first worker of a run stays alone while a node takes less than [`alone_ns_max`] on
+//! average, and one other worker watches it.
+//!
+//! # How a run is opened
+//! Nodes below some `done` have ended, and nothing has been counted. Whoever opens the run lowers the counters of the
+//! others for every edge from an ended node, collects those that are ready, and puts the cursor behind the roots that
+//! have been run. After that everything is as in a run that never was alone. It is done
+//! - by the walker, between two nodes, when the clock says that bodies have become slow;
+//! - by the watcher, through a raid (see `hoard`), when the walker has been inside one body for as long as it looked
+//!   around (20 µs, later half a millisecond): a long body never keeps the others from working.
+//!
+//! While alone, the walker keeps its node in the hoard's data (`solo`) and the nodes that are left in the hoard's
+//! hint, so that a watcher sees from outside whether it moves.
+
+use super::node::Run;
+use super::worker::{Kept, POISONED, Session, Stop};
+use crate::error::Failure;
+use crate::graph::{NEEDS, Roots};
+use crate::schedule::Arrival;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Time per node, body included, up to which other workers would only be in the way: the more there are, the sooner
+/// they help. Measured with two (empty tasks: 5-15 ns alone, 12-45 ns shared), an estimate for more.
+fn alone_ns_max(workers: usize) -> u64 {
+    (80 / workers as u64).clamp(10, 40)
+}
+
+/// Nodes between two looks at the clock.
+const WINDOW: u32 = 64;
+/// Bit of the hoard's hint that says its worker walks alone.
+pub(super) const ALONE: u32 = 1 << 31;
+
+/// Looks at the clock now and then: the first node, the first eight, then every window.
+struct Clock {
+    since: Instant,
+    from: u32,
+    next: u32,
+    slow: u32,
+    alone_ns_max: u64,
+}
+
+impl Clock {
+    fn new(workers: usize) -> Self {
+        Self { since: Instant::now(), from: 0, next: 1, slow: 0, alone_ns_max: alone_ns_max(workers) }
+    }
+
+    /// Whether bodies have become slow; `done` nodes have ended.
+    #[inline(always)]
+    fn is_slow(&mut self, done: u32) -> bool {
+        done >= self.next && self.look(done)
+    }
+
+    #[inline(never)]
+    fn look(&mut self, done: u32) -> bool {
+        let now = Instant::now();
+        let took = now.duration_since(self.since).as_nanos() as u64;
+        let nodes = u64::from(done - self.from);
+        // The first nodes of a run find cold caches, and a window can be interrupted.
+        let slow = match done {
+            1 => took > 2_000,
+            2..=8 => took > 4_000,
+            _ => took > nodes * self.alone_ns_max,
+        };
+        self.slow = if slow { self.slow + 1 } else { 0 };
+        self.next = if done == 1 { 8 } else { done + WINDOW };
+        (self.since, self.from) = (now, done);
+        slow && (done <= 8 || self.slow >= 2)
+    }
+}
+
+impl Run {
+    /// Opens a run of which all nodes below `done` have ended; `busy` says that node `done` is being run. Nodes that
+    /// are ready go to `kept`.
+    pub(super) fn open(&self, done: u32, busy: bool, kept: &mut Kept) {
+        let plan = &*self.plan;
+        let first = done + u32::from(busy);
+        self.poison_blamed(first);
+        for node in 0..done {
+            for target in plan.csr.targets(node) {
+                let to = target & !NEEDS;
+                if to < first {
+                    continue;
+                }
+                match plan.ready.arrive(to, || plan.csr.in_degree(to)) {
+                    Arrival::Early => {}
+                    Arrival::Ready => kept.nodes.push_front(to),
+                    Arrival::Poisoned => kept.nodes.push_front(to | POISONED),
+                }
+            }
+        }
+        match plan.csr.roots() {
+            Roots::Below(end) => self.cursor.store(first.min(*end), Ordering::Release),
+            Roots::List(list) => {
+                let left = list.iter().filter(|root| **root >= first);
+                left.for_each(|root| kept.nodes.push_front(self.root(*root)));
+            }
+        }
+        plan.was_opened();
+    }
+
+    /// Nodes that must be skipped and wait for others learn it from their counters.
+    pub(super) fn poison_blamed(&self, first: u32) {
+        for node in self.blamed_nodes() {
+            if node >= first && self.plan.csr.in_degree(node) > 0 {
+                self.plan.ready.poison(node);
+            }
+        }
+    }
+}
+
+impl Session<'_> {
+    /// Walks the nodes in order. Returns when all have ended, or with the next node once the run is open to others.
+    pub(super) fn walk_alone(&self, stop: Stop<'_>) -> Option<u32> {
+        let (run, hoard) = (self.run, &self.me.seat.hoard);
+        let mut clock = Clock::new(self.me.workers());
+        for node in 0..run.len() {
+            self.me.own(|kept| kept.solo = Some(node));
+            hoard.enter(ALONE | (run.len() - node - 1));
+            let failure = match run.blame_of(node) {
+                None => run.execute(node),
+                Some(why) => Some(run.skip(node, why)),
+            };
+            hoard.leave();
+            self.ended.set(node + 1);
+            if self.me.own(|kept| kept.solo.is_none()) {
+                // A watcher opened the run while this node was running; it ends as any node of an open run.
+                return self.me.own(|kept| self.arrive(node, failure.as_ref(), kept));
+            }
+            if let Some(failure) = failure {
+                self.blame_targets(node, &failure);
+            }
+            if clock.is_slow(node + 1) || stop.is_some_and(|stop| stop()) {
+                self.me.own(|kept| {
+                    kept.solo = None;
+                    run.open(node + 1, false, kept);
+                });
+                self.me.wake_others();
+                return None;
+            }
+        }
+        self.me.own(|kept| kept.solo = None);
+        run.plan.was_alone();
+        None
+    }
+
+    #[cold]
+    fn blame_targets(&self, node: u32, failure: &Arc<Failure>) {
+        let needing = self.run.plan.csr.targets(node).iter().filter(|t| *t & NEEDS != 0);
+        needing.for_each(|t| self.run.blame(t & !NEEDS, Arc::clone(failure)));
+    }
+}
