@@ -63,37 +63,32 @@ impl Frontier {
         row
     }
 
-    /// The last writer, or [`NOBODY`].
+    /// `vertex` reads the datum; returns the last writer, or [`NOBODY`].
     #[inline(always)]
-    pub(super) fn writer(&mut self, datum: u32) -> u32 {
-        self.row(datum).writer
-    }
-
-    /// Calls `each` for every reader since the last write; false if there is none.
-    #[inline(always)]
-    pub(super) fn readers(&mut self, datum: u32, mut each: impl FnMut(&mut [Mark], u32)) -> bool {
-        let mut link = self.row(datum).readers;
-        let any = link != NOBODY;
-        while link != NOBODY {
-            let l = self.links[link as usize];
-            each(&mut self.marks, l.reader);
-            link = l.next;
-        }
-        any
-    }
-
-    #[inline(always)]
-    pub(super) fn read_by(&mut self, datum: u32, vertex: u32) {
+    pub(super) fn read_by(&mut self, datum: u32, vertex: u32) -> u32 {
         let link = self.links.len() as u32;
         let row = self.row(datum);
-        let next = std::mem::replace(&mut row.readers, link);
+        let (writer, next) = (row.writer, std::mem::replace(&mut row.readers, link));
         self.links.push(Link { reader: vertex, next });
+        writer
     }
 
+    /// `vertex` writes the datum: calls `each` for every other reader since the last write. Returns the last writer
+    /// if there is no such reader, else [`NOBODY`]: between the two, the readers keep the order.
     #[inline(always)]
-    pub(super) fn written_by(&mut self, datum: u32, vertex: u32) {
+    pub(super) fn written_by(&mut self, datum: u32, vertex: u32, mut each: impl FnMut(&mut [Mark], u32)) -> u32 {
         let row = self.row(datum);
+        let (mut writer, mut link) = (row.writer, row.readers);
         row.writer = vertex;
         row.readers = NOBODY;
+        while link != NOBODY {
+            let l = self.links[link as usize];
+            if l.reader != vertex {
+                each(&mut self.marks, l.reader);
+                writer = NOBODY;
+            }
+            link = l.next;
+        }
+        writer
     }
 }

@@ -99,27 +99,19 @@ fn sources_of(list: &Listing, frontier: &mut Frontier, task: usize, sources: &mu
     for from in list.inputs_of(task) {
         add(sources, &mut frontier.marks, start, *from, NEEDS);
     }
-    let accesses = list.accesses_of(task);
-    for access in accesses {
-        let datum = access.datum();
-        let mut read_since = false;
-        if access.writes() {
-            read_since = frontier.readers(datum, |marks, reader| add(sources, marks, start, reader, 0));
-        }
-        if access.reads() || !read_since {
-            let writer = frontier.writer(datum);
-            if writer != NOBODY {
-                let needs = if access.reads() { NEEDS } else { 0 };
-                add(sources, &mut frontier.marks, start, writer, needs);
-            }
-        }
-    }
+    // Reads stand before writes, so a read sees the writer before this task.
     let vertex = task as u32;
-    for access in accesses.iter().filter(|a| a.reads()) {
-        frontier.read_by(access.datum(), vertex);
-    }
-    for access in accesses.iter().filter(|a| a.writes()) {
-        frontier.written_by(access.datum(), vertex);
+    for access in list.accesses_of(task) {
+        let datum = access.datum();
+        let (writer, needs) = if access.writes() {
+            let each = |marks: &mut [Mark], reader| add(sources, marks, start, reader, 0);
+            (frontier.written_by(datum, vertex, each), 0)
+        } else {
+            (frontier.read_by(datum, vertex), NEEDS)
+        };
+        if writer != NOBODY && writer != vertex {
+            add(sources, &mut frontier.marks, start, writer, needs);
+        }
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) const EDGES_MAX: u32 = u32::MAX - 1;
 pub(crate) struct Listing {
     /// For each task the end of its accesses.
     pub(crate) access_ends: Vec<u32>,
+    /// Of each task the reads, then the writes.
     pub(crate) accesses: Vec<Access>,
     /// For each task the end of its inputs; empty when no task has any.
     pub(crate) input_ends: Vec<u32>,

@@ -35,7 +35,7 @@ pub struct DataId {
     pub(crate) space: u32,
 }
 
-/// A declared read or write of a datum: its number, and a bit for each.
+/// A declared read or write of a datum: its number, and a bit for one or the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Access(u32);
 

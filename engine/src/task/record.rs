@@ -405,12 +405,15 @@ impl Ref {
         let len = usize::from(head.inline_len.load(Ordering::Relaxed));
         if head.flags.load(Ordering::Relaxed) & EXTRA == 0 && len < INLINE_MAX {
             // SAFETY: without `EXTRA` the union holds `inline`, and nobody else looks at it now.
-            unsafe { (*head.declared.get()).inline[len] = access };
+            let inline = unsafe { &mut (*head.declared.get()).inline };
+            inline[len] = access;
             head.inline_len.store(len as u8 + 1, Ordering::Relaxed);
-            return;
+            return reads_first(&mut inline[..=len]);
         }
         // SAFETY: as demanded of the caller.
-        unsafe { self.extra_mut() }.accesses.push(access);
+        let accesses = unsafe { &mut self.extra_mut().accesses };
+        accesses.push(access);
+        reads_first(accesses);
     }
 
     /// The task's extras, made when missing.
@@ -455,5 +458,16 @@ impl Ref {
             Some(name) => name.to_string(),
             None => (self.head().code.name)().to_string(),
         }
+    }
+}
+
+/// Moves a read that has just been added before the writes, where compile expects it.
+#[inline(always)]
+fn reads_first(accesses: &mut [Access]) {
+    let Some((last, before)) = accesses.split_last() else { return };
+    if last.reads() && before.last().is_some_and(|a| a.writes()) {
+        let writes = before.iter().rev().take_while(|a| a.writes()).count();
+        let from = before.len() - writes;
+        accesses[from..].rotate_right(1);
     }
 }
