@@ -90,7 +90,7 @@ impl Gather<'_> {
         head.cohort.store(self.cohort.id, Ordering::Release);
         self.has_inputs |= head.code.inputs.is_some();
         self.has_counted |= !task.is_plain();
-        self.listing.accesses.extend_from_slice(task.accesses());
+        task.add_accesses(&mut self.listing.accesses);
         self.add(task);
         if task.extra().is_some() {
             self.extra(index as usize, task);

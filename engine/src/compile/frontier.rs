@@ -76,7 +76,12 @@ impl Frontier {
     /// `vertex` writes the datum: calls `each` for every other reader since the last write. Returns the last writer
     /// if there is no such reader, else [`NOBODY`]: between the two, the readers keep the order.
     #[inline(always)]
-    pub(super) fn written_by(&mut self, datum: u32, vertex: u32, mut each: impl FnMut(&mut [Mark], u32)) -> u32 {
+    pub(super) fn written_by(
+        &mut self,
+        datum: u32,
+        vertex: u32,
+        mut each: impl FnMut(&mut [Mark], u32),
+    ) -> u32 {
         let row = self.row(datum);
         let (mut writer, mut link) = (row.writer, row.readers);
         row.writer = vertex;

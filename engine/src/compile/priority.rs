@@ -20,36 +20,37 @@ pub(crate) struct Priority {
 /// The graph, its roots and successors in order of priority. When the user gave priorities or costs, nodes are also
 /// numbered in the order in which one worker would run them; else list order is that order.
 pub(crate) fn order(list: &Listing, dependences: &Dependences) -> Csr {
-    let ranks = match &list.costs {
-        None => upward_ranks(dependences, |task| u32::from(task != JOIN), |rank, cost| rank + cost),
-        Some(costs) => {
-            let cost = |task| if task == JOIN { 0.0 } else { costs[task as usize] };
+    match &list.costs {
+        None => with_rank(list, dependences, |best, task| best + u32::from(task != JOIN)),
+        Some(costs) => with_rank(list, dependences, |best, task| {
+            let cost = if task == JOIN { 0.0 } else { costs[task as usize] };
             // Positive floats are ordered as their bits are.
-            upward_ranks(dependences, cost, |rank, cost| (f32::from_bits(rank) + cost).to_bits())
-        }
-    };
-    if list.priorities.is_none() && list.costs.is_none() {
-        return Csr::freeze(dependences, None, &ranks);
+            (f32::from_bits(best) + cost).to_bits()
+        }),
     }
+}
+
+/// `rank` gives the upward rank of a task from the best among its targets.
+#[inline(always)]
+fn with_rank(list: &Listing, dependences: &Dependences, rank: impl Fn(u32, u32) -> u32) -> Csr {
+    if list.priorities.is_none() && list.costs.is_none() {
+        return Csr::freeze(dependences, None, rank);
+    }
+    let ranks = upward_ranks(dependences, &rank);
     let priorities = priorities(list, dependences, &ranks);
-    Csr::freeze(dependences, Some(&numbering(dependences, &priorities)), &ranks)
+    Csr::freeze(dependences, Some(&numbering(dependences, &priorities)), rank)
 }
 
 /// For each vertex the longest cost of a way from it to the end, itself included, as numbers that can be compared.
-fn upward_ranks<C>(
-    dependences: &Dependences,
-    cost: impl Fn(u32) -> C,
-    add: impl Fn(u32, C) -> u32,
-) -> Vec<u32> {
+fn upward_ranks(dependences: &Dependences, rank: impl Fn(u32, u32) -> u32) -> Vec<u32> {
     let n = dependences.vertices();
     let mut ranks = vec![0u32; n];
     for v in (0..n).rev() {
-        let task = dependences.tasks.as_ref().map_or(v as u32, |t| t[v]);
-        let rank = add(ranks[v], cost(task));
-        ranks[v] = rank;
+        let own = rank(ranks[v], dependences.tasks.as_ref().map_or(v as u32, |t| t[v]));
+        ranks[v] = own;
         for from in dependences.sources_of(v) {
             let from = &mut ranks[(from & !NEEDS) as usize];
-            *from = rank.max(*from);
+            *from = own.max(*from);
         }
     }
     ranks

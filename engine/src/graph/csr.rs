@@ -53,15 +53,15 @@ pub(crate) struct Csr {
 }
 
 impl Csr {
-    /// Freezes dependences; `order` lists the vertices in execution order (`None`: as they are); of two targets the one
-    /// with the higher rank goes first.
-    pub(crate) fn freeze(from: &Dependences, order: Option<&[u32]>, ranks: &[u32]) -> Self {
+    /// Freezes dependences; `order` lists the vertices in execution order (`None`: as they are). `rank` gives the upward
+    /// rank of a task (or join) from the highest among its targets; of two targets the one with the higher goes first.
+    pub(crate) fn freeze(from: &Dependences, order: Option<&[u32]>, rank: impl Fn(u32, u32) -> u32) -> Self {
         match order {
-            None => Self::numbered(from, |vertex| vertex, |node| node, ranks, None),
+            None => Self::numbered(from, |vertex| vertex, |node| node, rank, None),
             Some(order) => {
                 let mut node_of = vec![0u32; order.len()];
                 order.iter().enumerate().for_each(|(node, v)| node_of[*v as usize] = node as u32);
-                Self::numbered(from, |v| node_of[v as usize], |node| order[node as usize], ranks, Some(order))
+                Self::numbered(from, |v| node_of[v as usize], |node| order[node as usize], rank, Some(order))
             }
         }
     }
@@ -71,7 +71,7 @@ impl Csr {
         from: &Dependences,
         node: impl Fn(u32) -> u32,
         vertex: impl Fn(u32) -> u32,
-        ranks: &[u32],
+        rank: impl Fn(u32, u32) -> u32,
         order: Option<&[u32]>,
     ) -> Self {
         let n = from.vertices();
@@ -104,21 +104,20 @@ impl Csr {
         }
         first.copy_within(0..n, 1);
         first[0] = 0;
-        let rank = |target: u32| ranks[vertex(target & !NEEDS) as usize];
-        for i in 0..n {
-            best_first(&mut targets[first[i] as usize..first[i + 1] as usize], rank);
+        let task = |v: u32| from.tasks.as_ref().map_or(v, |t| t[v as usize]);
+        let mut ranks = vec![0u32; n];
+        for i in (0..n).rev() {
+            let targets = &mut targets[first[i] as usize..first[i + 1] as usize];
+            best_first(targets, |target| ranks[(target & !NEEDS) as usize]);
+            let best = targets.first().map_or(0, |best| ranks[(best & !NEEDS) as usize]);
+            ranks[i] = rank(best, task(vertex(i as u32)));
         }
-        let moved = best_first(&mut roots, rank);
+        let moved = best_first(&mut roots, |root| ranks[root as usize]);
         let all_first = roots.last().is_none_or(|last| *last as usize == roots.len() - 1);
         let roots =
             if all_first && !moved { Roots::Below(roots.len() as u32) } else { Roots::List(roots.into()) };
-        let tasks = match (&from.tasks, order) {
-            (None, None) => None,
-            (tasks, _) => {
-                let task = |v: u32| tasks.as_ref().map_or(v, |t| t[v as usize]);
-                Some((0..n as u32).map(|i| task(vertex(i))).collect())
-            }
-        };
+        let renumbered = order.is_some() || from.tasks.is_some();
+        let tasks = renumbered.then(|| (0..n as u32).map(|i| task(vertex(i))).collect());
         let (first, targets, in_degree) = (first.into(), targets.into(), in_degree.into());
         Self { first, targets, in_degree, many, roots, tasks }
     }

@@ -452,6 +452,20 @@ impl Ref {
         unsafe { &(&(*head.declared.get()).inline)[..usize::from(head.inline_len.load(Ordering::Relaxed))] }
     }
 
+    /// Adds the declared accesses to `all`.
+    #[inline(always)]
+    pub(crate) fn add_accesses(self, all: &mut Vec<Access>) {
+        let head = self.head();
+        if head.flags.load(Ordering::Relaxed) & EXTRA != 0 {
+            return all.extend_from_slice(self.accesses());
+        }
+        // A copy of known length, cut afterwards, is cheaper than one of unknown length.
+        let len = all.len() + usize::from(head.inline_len.load(Ordering::Relaxed));
+        // SAFETY: without `EXTRA` the union holds `inline`; it changes only through `&mut Task` before compile.
+        all.extend_from_slice(unsafe { &(*head.declared.get()).inline });
+        all.truncate(len);
+    }
+
     /// The user's name for the task, or the path of its function.
     pub(crate) fn name(self) -> String {
         match self.extra().and_then(|e| e.name.as_deref()) {
