@@ -117,7 +117,7 @@ impl Compiled {
 
     /// Number of edges that running uses: fewer than conflicts, with the same order.
     pub fn edges(&self) -> usize {
-        self.owned.plan().csr.edges()
+        self.owned.plan().graph.frozen().csr.edges()
     }
 
     /// The graph, to look at and to draw. Made anew at each call; waits for the end of a run under way.

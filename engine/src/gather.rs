@@ -7,9 +7,8 @@
 use crate::cohort::Cohort;
 use crate::compile::{self, EDGES_MAX, Frontier, Listing, TASKS_MAX};
 use crate::error::{CompileError, Error, Mistake};
-use crate::graph::{Csr, JOIN};
+use crate::graph::{JOIN, Outline};
 use crate::plan::{Owned, Plan};
-use crate::schedule::Ready;
 use crate::shared::{Scratch, Shared};
 use crate::task::chunk::{ChunkSlots, Compact};
 use crate::task::list::{Each, Entry, Item};
@@ -173,7 +172,7 @@ impl Gather<'_> {
 
     fn plan(mut self, frontier: &mut Frontier) -> Result<Plan, Error> {
         match self.graph(frontier) {
-            Ok((csr, externals)) => Ok(self.commit(csr, &externals)),
+            Ok((graph, externals)) => Ok(self.commit(graph, &externals)),
             Err(error) => {
                 self.give_back();
                 Err(error)
@@ -181,7 +180,7 @@ impl Gather<'_> {
         }
     }
 
-    fn graph(&mut self, frontier: &mut Frontier) -> Result<(Csr, Vec<(u32, Ref)>), Error> {
+    fn graph(&mut self, frontier: &mut Frontier) -> Result<(Outline, Vec<(u32, Ref)>), Error> {
         if self.running {
             return Err(Error::AlreadyRunning);
         }
@@ -202,8 +201,8 @@ impl Gather<'_> {
         }
         self.listing.parents = self.shared.space.parents();
         self.listing.data_len = self.shared.space.len();
-        let csr = graph(self.listing, frontier)?;
-        Ok((csr, externals))
+        let graph = graph(self.listing, frontier)?;
+        Ok((graph, externals))
     }
 
     fn mistakes(&mut self) -> Error {
@@ -254,7 +253,7 @@ impl Gather<'_> {
     }
 
     /// Nothing can go wrong any more.
-    fn commit(mut self, csr: Csr, externals: &[(u32, Ref)]) -> Plan {
+    fn commit(mut self, graph: Outline, externals: &[(u32, Ref)]) -> Plan {
         let own = self.cohort.id;
         self.bases.push((own, 0));
         if self.has_counted {
@@ -264,12 +263,12 @@ impl Gather<'_> {
                 .for_each(Ref::add_hold);
         }
         let consumed = if self.listing.inputs.is_empty() { Box::default() } else { self.consume() };
-        let externals = if externals.is_empty() { Box::default() } else { by_node(&csr, externals) };
-        let records = if csr.is_list_order() {
+        let externals = if externals.is_empty() { Box::default() } else { by_node(&graph, externals) };
+        let records = if graph.is_list_order() {
             self.places.into_boxed_slice()
         } else {
-            (0..csr.len() as u32)
-                .map(|node| match csr.task(node) {
+            (0..graph.len())
+                .map(|node| match graph.task(node) {
                     JOIN => Compact::NONE,
                     task => self.places[task as usize],
                 })
@@ -282,8 +281,7 @@ impl Gather<'_> {
             cohort: self.cohort,
             members: self.members,
             bases: self.bases,
-            ready: Ready::new((0..csr.len() as u32).map(|node| csr.in_degree(node))),
-            csr,
+            graph,
             records,
             chunks,
             has_counted: self.has_counted,
@@ -321,16 +319,16 @@ impl Gather<'_> {
     }
 }
 
-fn graph(listing: &Listing, frontier: &mut Frontier) -> Result<Csr, Error> {
+fn graph(listing: &Listing, frontier: &mut Frontier) -> Result<Outline, Error> {
     compile::compile(listing, frontier).map_err(|_| {
         Error::Compile(CompileError { mistakes: vec![Mistake::TooManyEdges { max: EDGES_MAX }] })
     })
 }
 
-fn by_node(csr: &Csr, externals: &[(u32, Ref)]) -> Box<[(u32, Ref)]> {
+fn by_node(graph: &Outline, externals: &[(u32, Ref)]) -> Box<[(u32, Ref)]> {
     let mut node_of = std::collections::HashMap::new();
-    (0..csr.len() as u32).for_each(|node| {
-        node_of.insert(csr.task(node), node);
+    (0..graph.len()).for_each(|node| {
+        node_of.insert(graph.task(node), node);
     });
     externals.iter().map(|(index, producer)| (node_of[index], *producer)).collect()
 }

@@ -10,9 +10,8 @@
 use crate::cohort::Cohort;
 use crate::error::{Cause, Error, Failure, Mistake};
 use crate::gather;
-use crate::graph::Csr;
+use crate::graph::Outline;
 use crate::run::{Measured, Run};
-use crate::schedule::Ready;
 use crate::shared::Shared;
 use crate::task::chunk::{ChunkTable, Compact};
 use crate::task::list::{Each, Entry, Item};
@@ -35,8 +34,7 @@ pub(crate) struct Plan {
     pub(crate) members: Vec<Owned>,
     /// For each cohort in the list what to add to a task's index to have its place in this list.
     pub(crate) bases: Vec<(u32, u32)>,
-    pub(crate) csr: Csr,
-    pub(crate) ready: Ready,
+    pub(crate) graph: Outline,
     /// Record of each node; [`Compact::NONE`] for joins.
     pub(crate) records: Box<[Compact]>,
     pub(crate) chunks: ChunkTable,
@@ -71,7 +69,7 @@ impl Plan {
     /// Every task, in list order.
     pub(crate) fn list(&self) -> Vec<Ref> {
         let mut list: Vec<(u32, Ref)> = (0..self.records.len() as u32)
-            .filter_map(|n| Some((self.csr.task(n), self.record(n)?)))
+            .filter_map(|n| Some((self.graph.task(n), self.record(n)?)))
             .collect();
         list.sort_by_key(|(index, _)| *index);
         list.into_iter().map(|(_, task)| task).collect()

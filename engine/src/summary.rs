@@ -25,14 +25,15 @@ pub struct Summary {
 impl Summary {
     pub(crate) fn new(plan: &Plan, measured: &Measured) -> Self {
         let nanoseconds = |n: u64| Duration::from_nanos(n);
-        let (longest, path) = plan.csr.critical_path(|node| measured.nodes[node as usize] as f64);
+        let (longest, path) =
+            plan.graph.frozen().csr.critical_path(|node| measured.nodes[node as usize] as f64);
         let list = plan.list();
         Self {
             tasks: list.len(),
             workers: plan.shared.executor.workers(),
             work: nanoseconds(measured.nodes.iter().sum()),
             critical_path: nanoseconds(longest as u64),
-            critical_tasks: path.iter().map(|i| list[*i as usize].name()).collect(),
+            critical_tasks: path.iter().filter_map(|node| Some(plan.record(*node)?.name())).collect(),
             wall: measured.wall,
         }
     }

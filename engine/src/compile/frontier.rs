@@ -1,6 +1,6 @@
 //! Per datum, the last writer and the readers since: all that later tasks can depend on.
 
-use super::hazard::{Dependences, Mark};
+use super::hazard::{Dependences, Marks};
 
 /// No vertex.
 pub(crate) const NOBODY: u32 = u32::MAX;
@@ -26,15 +26,15 @@ pub(crate) struct Frontier {
     epoch: u32,
     rows: Vec<Row>,
     links: Vec<Link>,
-    /// Per vertex, for `hazard`.
-    pub(super) marks: Vec<Mark>,
+    /// For `hazard`.
+    pub(super) marks: Marks,
     /// The buffers of the latest result, for the next.
     pub(super) found: Dependences,
 }
 
 impl Frontier {
     /// Forgets everything: an explicit compile starts from an empty frontier.
-    pub(super) fn reset(&mut self, data_len: usize, vertices: usize) {
+    pub(super) fn reset(&mut self, data_len: usize) {
         self.epoch = self.epoch.wrapping_add(1);
         if self.epoch == 0 {
             self.rows.clear();
@@ -45,7 +45,6 @@ impl Frontier {
         }
         self.links.clear();
         self.marks.clear();
-        self.marks.resize(vertices, Mark::default());
     }
 
     /// Takes buffers back.
@@ -80,7 +79,7 @@ impl Frontier {
         &mut self,
         datum: u32,
         vertex: u32,
-        mut each: impl FnMut(&mut [Mark], u32),
+        mut each: impl FnMut(&mut Marks, u32),
     ) -> u32 {
         let row = self.row(datum);
         let (mut writer, mut link) = (row.writer, row.readers);

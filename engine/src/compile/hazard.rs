@@ -22,8 +22,6 @@ pub(crate) struct Dependences {
     pub(crate) ends: Vec<u32>,
     /// Sources, with [`NEEDS`] or without.
     pub(crate) sources: Vec<u32>,
-    /// For each vertex how many edges go out of it.
-    pub(crate) out: Vec<u32>,
     /// For each vertex its task, or [`JOIN`]; `None` when vertices are tasks.
     pub(crate) tasks: Option<Vec<u32>>,
 }
@@ -36,10 +34,14 @@ impl Dependences {
         self.ends.len()
     }
 
+    /// The same without room to spare.
+    pub(crate) fn copy(&self) -> Self {
+        Self { ends: self.ends.clone(), sources: self.sources.clone(), tasks: None }
+    }
+
     fn clear(&mut self) {
         self.ends.clear();
         self.sources.clear();
-        self.out.clear();
         self.tasks = None;
     }
 
@@ -50,26 +52,60 @@ impl Dependences {
     }
 }
 
+/// Sources of one vertex up to which a duplicate is found by looking at all of them.
+const FEW: usize = 8;
+
 /// Adds an edge to the task whose sources start at `start`, once per source; [`NEEDS`] wins.
 #[inline(always)]
-pub(super) fn add(sources: &mut Vec<u32>, marks: &mut [Mark], start: usize, from: u32, needs: u32) {
-    let mark = &mut marks[from as usize];
-    if mark.place as usize > start {
-        sources[mark.place as usize - 1] |= needs;
-    } else {
-        sources.push(from | needs);
-        mark.place = sources.len() as u32;
-        mark.out += 1;
+pub(super) fn add(sources: &mut Vec<u32>, marks: &mut Marks, start: usize, from: u32, needs: u32) {
+    let now = &mut sources[start..];
+    if now.len() >= FEW {
+        return marks.add(sources, start, from, needs);
+    }
+    match now.iter_mut().find(|s| **s & !NEEDS == from) {
+        Some(source) => *source |= needs,
+        None => sources.push(from | needs),
     }
 }
 
-/// What is remembered of a vertex while edges are found.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Mark {
-    /// One above the place of its latest edge among the sources.
-    place: u32,
-    /// Edges out of it.
-    pub(super) out: u32,
+/// Finds duplicates among many sources: for each vertex one above the place of its latest edge.
+#[derive(Default)]
+pub(super) struct Marks {
+    places: Vec<u32>,
+    /// The task whose first sources are marked, by the start of its sources.
+    start: Option<usize>,
+}
+
+impl Marks {
+    pub(super) fn clear(&mut self) {
+        self.places.clear();
+        self.start = None;
+    }
+
+    #[inline(never)]
+    fn add(&mut self, sources: &mut Vec<u32>, start: usize, from: u32, needs: u32) {
+        if self.start != Some(start) {
+            self.start = Some(start);
+            for place in start..sources.len() {
+                self.set(sources[place] & !NEEDS, place);
+            }
+        }
+        match self.places.get(from as usize) {
+            Some(place) if *place as usize > start => sources[*place as usize - 1] |= needs,
+            _ => {
+                self.set(from, sources.len());
+                sources.push(from | needs);
+            }
+        }
+    }
+
+    fn set(&mut self, vertex: u32, place: usize) {
+        let vertex = vertex as usize;
+        if vertex >= self.places.len() {
+            self.places.resize((vertex + 1).next_power_of_two(), 0);
+        }
+        self.places[vertex] = place as u32 + 1;
+    }
 }
 
 /// The edges of a list, starting from an empty frontier.
@@ -81,7 +117,7 @@ pub(super) fn find(list: &Listing, frontier: &mut Frontier) -> Result<Dependence
     found.clear();
     found.ends.reserve(list.len());
     found.sources.reserve(list.accesses.len() + list.inputs.len());
-    frontier.reset(list.data_len, list.len());
+    frontier.reset(list.data_len);
     for task in 0..list.len() {
         sources_of(list, frontier, task, &mut found.sources);
         if found.sources.len() >= EDGES_MAX as usize {
@@ -89,7 +125,6 @@ pub(super) fn find(list: &Listing, frontier: &mut Frontier) -> Result<Dependence
         }
         found.ends.push(found.sources.len() as u32);
     }
-    found.out.extend(frontier.marks.iter().map(|m| m.out));
     Ok(found)
 }
 
@@ -104,7 +139,7 @@ fn sources_of(list: &Listing, frontier: &mut Frontier, task: usize, sources: &mu
     for access in list.accesses_of(task) {
         let datum = access.datum();
         let (writer, needs) = if access.writes() {
-            let each = |marks: &mut [Mark], reader| add(sources, marks, start, reader, 0);
+            let each = |marks: &mut Marks, reader| add(sources, marks, start, reader, 0);
             (frontier.written_by(datum, vertex, each), 0)
         } else {
             (frontier.read_by(datum, vertex), NEEDS)

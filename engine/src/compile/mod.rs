@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Listing ──hazard──▶ Dependences ──priority──▶ Priorities ──placement──▶ Placement
-//!                          └───────────────┴──────────────┴──▶ graph::Csr::freeze
+//!                          └───────────────┴──────────────┴──▶ graph::Outline
 //! ```
 //!
 //! `hazard` finds the edges (through `frontier`, or `tree` when declared paths lie below one another), `priority`
@@ -19,7 +19,7 @@ pub(crate) use frontier::Frontier;
 pub(crate) use hazard::{Dependences, NEEDS};
 
 use crate::data::Access;
-use crate::graph::Csr;
+use crate::graph::Outline;
 
 /// Tasks in one list; 24 bits, so that an index and flags share a word.
 pub(crate) const TASKS_MAX: usize = (1 << 24) - 1;
@@ -96,13 +96,13 @@ pub enum Hazard {
 pub(crate) struct TooManyEdges;
 
 /// The whole way from a list to a graph that can run on one rank.
-pub(crate) fn compile(list: &Listing, frontier: &mut Frontier) -> Result<Csr, TooManyEdges> {
+pub(crate) fn compile(list: &Listing, frontier: &mut Frontier) -> Result<Outline, TooManyEdges> {
     let dependences = hazard::find(list, frontier)?;
     let layout = placement::Layout { ranks: 1 };
     debug_assert!(placement::place(list, &layout).is_local());
-    let csr = priority::order(list, &dependences);
+    let outline = priority::order(list, &dependences);
     frontier.keep(dependences);
-    Ok(csr)
+    Ok(outline)
 }
 
 /// Every direct conflict and argument edge with its reason, as `(from, to, why, datum)` by task index; the datum is

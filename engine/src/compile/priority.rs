@@ -6,7 +6,7 @@
 
 use super::Listing;
 use super::hazard::{Dependences, JOIN, NEEDS};
-use crate::graph::Csr;
+use crate::graph::{Csr, Outline};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
@@ -19,10 +19,11 @@ pub(crate) struct Priority {
 
 /// The graph, its roots and successors in order of priority. When the user gave priorities or costs, nodes are also
 /// numbered in the order in which one worker would run them; else list order is that order.
-pub(crate) fn order(list: &Listing, dependences: &Dependences) -> Csr {
+pub(crate) fn order(list: &Listing, dependences: &Dependences) -> Outline {
     match &list.costs {
-        None => with_rank(list, dependences, |best, task| best + u32::from(task != JOIN)),
-        Some(costs) => with_rank(list, dependences, |best, task| {
+        None if list.priorities.is_none() => Outline::later(dependences),
+        None => numbered(list, dependences, |best, task| best + u32::from(task != JOIN)),
+        Some(costs) => numbered(list, dependences, |best, task| {
             let cost = if task == JOIN { 0.0 } else { costs[task as usize] };
             // Positive floats are ordered as their bits are.
             (f32::from_bits(best) + cost).to_bits()
@@ -31,14 +32,10 @@ pub(crate) fn order(list: &Listing, dependences: &Dependences) -> Csr {
 }
 
 /// `rank` gives the upward rank of a task from the best among its targets.
-#[inline(always)]
-fn with_rank(list: &Listing, dependences: &Dependences, rank: impl Fn(u32, u32) -> u32) -> Csr {
-    if list.priorities.is_none() && list.costs.is_none() {
-        return Csr::freeze(dependences, None, rank);
-    }
+fn numbered(list: &Listing, dependences: &Dependences, rank: impl Fn(u32, u32) -> u32) -> Outline {
     let ranks = upward_ranks(dependences, &rank);
-    let priorities = priorities(list, dependences, &ranks);
-    Csr::freeze(dependences, Some(&numbering(dependences, &priorities)), rank)
+    let order = numbering(dependences, &priorities(list, dependences, &ranks));
+    Outline::now(dependences, &order, Csr::freeze(dependences, Some(&order), rank))
 }
 
 /// For each vertex the longest cost of a way from it to the end, itself included, as numbers that can be compared.

@@ -5,7 +5,7 @@
 //! a directory, when it is read) becomes one *join* vertex as soon as it is longer than [`JOIN_MIN`], so that the
 //! number of edges stays linear in the accesses.
 
-use super::hazard::{Dependences, JOIN, Mark, NEEDS, add};
+use super::hazard::{Dependences, JOIN, Marks, NEEDS, add};
 use super::{EDGES_MAX, Hazard, Listing, TooManyEdges};
 use crate::data::Access;
 
@@ -99,7 +99,7 @@ fn tree(list: &Listing) -> Tree<'_> {
 struct Collect {
     found: Dependences,
     tasks: Vec<u32>,
-    marks: Vec<Mark>,
+    marks: Marks,
     /// Sources of the task at hand, before joins made for it take their places in `found`.
     now: Vec<(u32, u32)>,
 }
@@ -128,15 +128,18 @@ impl Collect {
         }
         self.found.ends.push(self.found.sources.len() as u32);
         self.tasks.push(task);
-        self.marks.push(Mark::default());
     }
 }
 
 /// The edges of a list in which declared paths lie below one another.
 pub(super) fn find(list: &Listing) -> Result<Dependences, TooManyEdges> {
     let mut tree = tree(list);
-    let mut sink =
-        Collect { found: Dependences::default(), tasks: Vec::new(), marks: Vec::new(), now: Vec::new() };
+    let mut sink = Collect {
+        found: Dependences::default(),
+        tasks: Vec::new(),
+        marks: Marks::default(),
+        now: Vec::new(),
+    };
     // Inputs name tasks, edges name vertices, and joins shift the one against the other.
     let mut vertex_of = Vec::with_capacity(list.len());
     for task in 0..list.len() {
@@ -157,7 +160,6 @@ pub(super) fn find(list: &Listing) -> Result<Dependences, TooManyEdges> {
     }
     let joins = sink.tasks.len() != list.len();
     sink.found.tasks = joins.then_some(sink.tasks);
-    sink.found.out.extend(sink.marks.iter().map(|m| m.out));
     Ok(sink.found)
 }
 

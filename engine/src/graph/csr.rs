@@ -48,8 +48,6 @@ pub(crate) struct Csr {
     in_degree: Box<[u16]>,
     many: HashMap<u32, u32>,
     roots: Roots,
-    /// For each node its task, or [`JOIN`]; `None` when nodes are tasks.
-    tasks: Option<Box<[u32]>>,
 }
 
 impl Csr {
@@ -57,11 +55,11 @@ impl Csr {
     /// rank of a task (or join) from the highest among its targets; of two targets the one with the higher goes first.
     pub(crate) fn freeze(from: &Dependences, order: Option<&[u32]>, rank: impl Fn(u32, u32) -> u32) -> Self {
         match order {
-            None => Self::numbered(from, |vertex| vertex, |node| node, rank, None),
+            None => Self::numbered(from, |vertex| vertex, |node| node, rank),
             Some(order) => {
                 let mut node_of = vec![0u32; order.len()];
                 order.iter().enumerate().for_each(|(node, v)| node_of[*v as usize] = node as u32);
-                Self::numbered(from, |v| node_of[v as usize], |node| order[node as usize], rank, Some(order))
+                Self::numbered(from, |v| node_of[v as usize], |node| order[node as usize], rank)
             }
         }
     }
@@ -72,16 +70,12 @@ impl Csr {
         node: impl Fn(u32) -> u32,
         vertex: impl Fn(u32) -> u32,
         rank: impl Fn(u32, u32) -> u32,
-        order: Option<&[u32]>,
     ) -> Self {
         let n = from.vertices();
-        let mut first = Vec::with_capacity(n + 1);
+        let mut first = vec![0u32; n + 1];
+        from.sources.iter().for_each(|s| first[node(s & !NEEDS) as usize] += 1);
         let mut edges = 0;
-        for i in 0..n as u32 {
-            first.push(edges);
-            edges += from.out[vertex(i) as usize];
-        }
-        first.push(edges);
+        first.iter_mut().for_each(|f| edges += std::mem::replace(f, edges));
         let mut targets = vec![0u32; from.sources.len()];
         let mut in_degree = Vec::with_capacity(n);
         let mut many = HashMap::new();
@@ -116,15 +110,8 @@ impl Csr {
         let all_first = roots.last().is_none_or(|last| *last as usize == roots.len() - 1);
         let roots =
             if all_first && !moved { Roots::Below(roots.len() as u32) } else { Roots::List(roots.into()) };
-        let renumbered = order.is_some() || from.tasks.is_some();
-        let tasks = renumbered.then(|| (0..n as u32).map(|i| task(vertex(i))).collect());
         let (first, targets, in_degree) = (first.into(), targets.into(), in_degree.into());
-        Self { first, targets, in_degree, many, roots, tasks }
-    }
-
-    /// Whether nodes are tasks in list order.
-    pub(crate) fn is_list_order(&self) -> bool {
-        self.tasks.is_none()
+        Self { first, targets, in_degree, many, roots }
     }
 
     /// Number of nodes.
@@ -155,13 +142,7 @@ impl Csr {
         }
     }
 
-    /// The index in the list of a node's task; [`JOIN`] if it has none.
-    #[inline(always)]
-    pub(crate) fn task(&self, node: u32) -> u32 {
-        self.tasks.as_ref().map_or(node, |t| t[node as usize])
-    }
-
-    /// Longest sum of `cost` over any path, and the tasks on it in order.
+    /// Longest sum of `cost` over any path, and the nodes on it in order.
     pub(crate) fn critical_path(&self, cost: impl Fn(u32) -> f64) -> (f64, Vec<u32>) {
         let n = self.len();
         let mut best = vec![0.0f64; n];
@@ -180,7 +161,7 @@ impl Csr {
             return (0.0, Vec::new());
         };
         let path = std::iter::successors(Some(start), |n| Some(next[*n as usize]).filter(|n| *n != JOIN));
-        (best[start as usize], path.map(|n| self.task(n)).filter(|t| *t != JOIN).collect())
+        (best[start as usize], path.collect())
     }
 }
 

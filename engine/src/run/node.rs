@@ -39,7 +39,7 @@ pub(crate) struct Measured {
 impl Run {
     pub(crate) fn new(owned: Owned, once: bool) -> Self {
         let plan = Arc::clone(owned.plan());
-        let n = plan.csr.len();
+        let n = plan.graph.len();
         let durations = plan.shared.timing.then(|| (0..n).map(|_| AtomicU64::new(0)).collect());
         Self {
             once,
@@ -56,7 +56,7 @@ impl Run {
 
     /// Number of nodes.
     pub(super) fn len(&self) -> u32 {
-        self.plan.csr.len() as u32
+        self.plan.graph.len()
     }
 
     /// The node must be skipped because of `failure`.

@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// How long a watcher sleeps between two looks at a worker that walks alone.
 const NAP: Duration = Duration::from_micros(500);
 
+/// In a run's cursor: one worker has taken everything. Nobody needs the number of roots to see that.
+pub(super) const ALL_TAKEN: u32 = u32::MAX;
+
 /// One piece of shared work: a node of a run.
 #[derive(Clone)]
 pub(super) struct Piece {
@@ -111,7 +114,7 @@ impl Pool {
             active.order.push((slot as u32, Arc::clone(run)));
         }
         // One to walk alone and one to watch; or as many as there are roots.
-        let wanted = if alone { 2 } else { run.plan.csr.roots().len() };
+        let wanted = if alone { 2 } else { run.roots() };
         (0..self.seats.claim_many(wanted.min(run.len()))).for_each(|_| self.wake());
     }
 
@@ -185,6 +188,12 @@ impl Pool {
 impl Run {
     /// Whether roots are left that no worker has taken.
     pub(super) fn has_roots(&self) -> bool {
-        self.cursor.load(Ordering::Relaxed) < self.plan.csr.roots().len()
+        let cursor = self.cursor.load(Ordering::Relaxed);
+        cursor == 0 || cursor != ALL_TAKEN && cursor < self.roots()
+    }
+
+    /// Number of roots.
+    fn roots(&self) -> u32 {
+        self.plan.graph.frozen().csr.roots().len()
     }
 }

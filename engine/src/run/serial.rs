@@ -21,7 +21,7 @@ pub(super) fn walk(run: &Run) {
             Some(why) => Some(run.skip(node, why)),
         };
         if let Some(failure) = failure {
-            let needing = run.plan.csr.targets(node).iter().filter(|t| *t & NEEDS != 0);
+            let needing = run.plan.graph.frozen().csr.targets(node).iter().filter(|t| *t & NEEDS != 0);
             needing.for_each(|t| run.blame(t & !NEEDS, Arc::clone(&failure)));
         }
     }

@@ -79,22 +79,23 @@ impl Run {
     /// are ready go to `kept`.
     pub(super) fn open(&self, done: u32, busy: bool, kept: &mut Kept) {
         let plan = &*self.plan;
+        let graph = plan.graph.frozen();
         let first = done + u32::from(busy);
         self.poison_blamed(first);
         for node in 0..done {
-            for target in plan.csr.targets(node) {
+            for target in graph.csr.targets(node) {
                 let to = target & !NEEDS;
                 if to < first {
                     continue;
                 }
-                match plan.ready.arrive(to, || plan.csr.in_degree(to)) {
+                match graph.ready.arrive(to, || graph.csr.in_degree(to)) {
                     Arrival::Early => {}
                     Arrival::Ready => kept.nodes.push_front(to),
                     Arrival::Poisoned => kept.nodes.push_front(to | POISONED),
                 }
             }
         }
-        match plan.csr.roots() {
+        match graph.csr.roots() {
             Roots::Below(end) => self.cursor.store(first.min(*end), Ordering::Release),
             Roots::List(list) => {
                 let left = list.iter().filter(|root| **root >= first);
@@ -107,8 +108,9 @@ impl Run {
     /// Nodes that must be skipped and wait for others learn it from their counters.
     pub(super) fn poison_blamed(&self, first: u32) {
         for node in self.blamed_nodes() {
-            if node >= first && self.plan.csr.in_degree(node) > 0 {
-                self.plan.ready.poison(node);
+            let graph = self.plan.graph.frozen();
+            if node >= first && graph.csr.in_degree(node) > 0 {
+                graph.ready.poison(node);
             }
         }
     }
@@ -151,7 +153,7 @@ impl Session<'_> {
 
     #[cold]
     fn blame_targets(&self, node: u32, failure: &Arc<Failure>) {
-        let needing = self.run.plan.csr.targets(node).iter().filter(|t| *t & NEEDS != 0);
+        let needing = self.run.plan.graph.frozen().csr.targets(node).iter().filter(|t| *t & NEEDS != 0);
         needing.for_each(|t| self.run.blame(t & !NEEDS, Arc::clone(failure)));
     }
 }

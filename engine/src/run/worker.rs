@@ -13,10 +13,10 @@
 #![expect(unsafe_code, reason = "owns a hoard between bodies; finds its own state again when a body waits")]
 
 use super::node::Run;
-use super::pool::{Piece, Pool, Seat};
+use super::pool::{ALL_TAKEN, Piece, Pool, Seat};
 use super::solo::ALONE;
 use crate::error::Failure;
-use crate::graph::NEEDS;
+use crate::graph::{Frozen, NEEDS};
 use crate::schedule::Arrival;
 use crossbeam_deque::{Steal, Worker as Deque};
 use std::cell::Cell;
@@ -247,7 +247,7 @@ impl Worker<'_> {
                 (slot, run, None)
             }
         };
-        let alone = first.is_none() && run.plan.starts_alone() && self.take_all_roots(&run);
+        let alone = first.is_none() && run.plan.starts_alone() && Self::take_all(&run);
         let ended = if alone && self.pool.places.len() == 1 {
             super::serial::walk(&run);
             run.len()
@@ -255,7 +255,10 @@ impl Worker<'_> {
             self.own(|kept| kept.run = Some((slot, Arc::clone(&run))));
             let session = Session { me: self, slot, run: &run, ended: Cell::new(0) };
             let first = if alone { session.walk_alone(stop) } else { first };
-            let ended = session.run_all(first, stop);
+            let ended = match session.ended.get() {
+                all if all == run.len() => all,
+                _ => session.run_all(first, stop),
+            };
             self.own(|kept| kept.run = None);
             ended
         };
@@ -266,9 +269,8 @@ impl Worker<'_> {
     }
 
     /// True if nobody has begun the run, so that this worker may walk it alone.
-    fn take_all_roots(&self, run: &Run) -> bool {
-        let roots = run.plan.csr.roots().len();
-        run.cursor.compare_exchange(0, roots, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    fn take_all(run: &Run) -> bool {
+        run.cursor.compare_exchange(0, ALL_TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -294,6 +296,12 @@ impl Session<'_> {
         self.ended.get()
     }
 
+    /// The arrays of the graph; there, once a run is open.
+    #[inline(always)]
+    fn graph(&self) -> &Frozen {
+        self.run.plan.graph.frozen()
+    }
+
     /// The next node from the hoard, the deque, or the roots of this run.
     #[inline]
     fn next(&self) -> Option<u32> {
@@ -301,7 +309,7 @@ impl Session<'_> {
             Some(node) => Some(node),
             None => {
                 let root = kept.roots.next()?;
-                Some(self.run.root(self.run.plan.csr.roots().get(root)))
+                Some(self.run.root(self.graph().csr.roots().get(root)))
             }
         });
         kept.or_else(|| self.next_shared())
@@ -316,9 +324,8 @@ impl Session<'_> {
             self.me.deque.push(piece);
             return None;
         }
-        let roots = self.run.plan.csr.roots().len();
-        let at = self.run.cursor.load(Ordering::Relaxed);
-        if at >= roots {
+        let roots = self.graph().csr.roots().len();
+        if self.run.cursor.load(Ordering::Relaxed) >= roots {
             return None;
         }
         let workers = self.me.pool.places.len() as u32;
@@ -332,7 +339,7 @@ impl Session<'_> {
         if end < roots {
             self.me.wake_another();
         }
-        Some(self.run.root(self.run.plan.csr.roots().get(start)))
+        Some(self.run.root(self.graph().csr.roots().get(start)))
     }
 
     /// Runs a node; returns the best of those it made ready.
@@ -360,18 +367,18 @@ impl Session<'_> {
     /// Lowers the counters of a node's targets; returns the best that became ready and keeps the others.
     #[inline(always)]
     pub(super) fn arrive(&self, node: u32, failure: Option<&Arc<Failure>>, kept: &mut Kept) -> Option<u32> {
-        let plan = &*self.run.plan;
+        let graph = self.graph();
         let mut next = None;
         let before = kept.nodes.len();
-        for target in plan.csr.targets(node) {
+        for target in graph.csr.targets(node) {
             let to = target & !NEEDS;
             if let Some(failure) = failure
                 && target & NEEDS != 0
             {
                 self.run.blame(to, Arc::clone(failure));
-                plan.ready.poison(to);
+                graph.ready.poison(to);
             }
-            let ready = match plan.ready.arrive(to, || plan.csr.in_degree(to)) {
+            let ready = match graph.ready.arrive(to, || graph.csr.in_degree(to)) {
                 Arrival::Early => continue,
                 Arrival::Ready => to,
                 Arrival::Poisoned => to | POISONED,
@@ -419,7 +426,7 @@ impl Session<'_> {
         self.me.own(|kept| {
             kept.nodes.extend(next);
             for root in std::mem::take(&mut kept.roots) {
-                kept.nodes.push_back(self.run.root(self.run.plan.csr.roots().get(root)));
+                kept.nodes.push_back(self.run.root(self.graph().csr.roots().get(root)));
             }
             for node in kept.nodes.drain(..) {
                 self.me.deque.push(Piece { run: self.slot, node });
@@ -477,7 +484,7 @@ impl Worker<'_> {
     /// Puts what the outer session kept where everybody finds it; the outer session goes on without.
     fn give_away(&self, kept: Kept) {
         let Some((slot, run)) = &kept.run else { return };
-        let roots = kept.roots.map(|r| run.root(run.plan.csr.roots().get(r)));
+        let roots = kept.roots.map(|r| run.root(run.plan.graph.frozen().csr.roots().get(r)));
         for node in kept.nodes.into_iter().chain(roots) {
             self.deque.push(Piece { run: *slot, node });
         }
