@@ -68,8 +68,7 @@ fn error(integral: f64) -> f64 {
 fn integral(batch: &Batch, slices: DataId) -> Result<(Compiled, Handle<f64>), tarragon::Error> {
     let part = |p| batch.function(integrate, (p,)).reads(slices).name(format!("part {p}"));
     let parts: Vec<_> = (0..PARTS).map(part).collect();
-    let handles: Vec<_> = parts.iter().map(|p| p.result()).collect();
-    let sum = batch.function(total, (handles,)).name("total");
+    let sum = batch.function(total, (parts.iter().collect::<Vec<_>>(),)).name("total");
     Ok((batch.compile(tasks![parts, sum])?, sum.result()))
 }
 

@@ -20,8 +20,7 @@
 //! let batch = Batch::new()?;
 //! let series: Vec<_> = (0..8u64).map(|seed| batch.function(measure, (seed,))).collect();
 //! let means: Vec<_> = series.iter().map(|s| batch.function(mean, (s.result(),))).collect();
-//! let handles: Vec<_> = means.iter().map(|m| m.result()).collect();
-//! let best = batch.function(highest, (handles,));
+//! let best = batch.function(highest, (means.iter().collect::<Vec<_>>(),));
 //! batch.compile(tasks![series, means, best])?.run()?;
 //! assert!(best.result().get()? < 0.01);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -37,3 +36,7 @@ pub use tarragon_engine::{
     Failure, Graph, Handle, HasResult, Hazard, IntoDatum, Keys, Mistake, Status, Stream, Summary, Task,
     TaskError, TaskList, Val, Workers, results, tasks, value, wire,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
