@@ -8,6 +8,7 @@ mod command;
 
 use command::Outcome;
 use std::collections::{BTreeMap, HashMap};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -79,7 +80,7 @@ fn count(pieces: &[Vec<u8>], i: usize) -> Counts {
     counts
 }
 
-/// Takes both by value: the engine moves a result into the last task that wants it, so no map is ever copied.
+/// Takes both by value: the engine moves a result into the last task that can want it, so no map is ever copied.
 fn merge(a: Counts, b: Counts) -> Counts {
     let (mut large, small) = if a.len() > b.len() { (a, b) } else { (b, a) };
     small.into_iter().for_each(|(word, n)| *large.entry(word).or_default() += n);
@@ -128,8 +129,8 @@ fn run(options: Options) -> Outcome {
     let (compiled, total) = compile(&batch, &files)?;
     let (tasks, edges) = (compiled.len(), compiled.edges());
     let before = Instant::now();
-    // The only run, and no task is left in our hands: results may move from task to task.
-    compiled.run_once()?;
+    // Nobody else holds a handle of a count, so counts move from task to task.
+    compiled.run()?;
     let parallel = before.elapsed();
     let total: BTreeMap<String, u64> = total.take()?.into_iter().collect();
 
@@ -140,8 +141,9 @@ fn run(options: Options) -> Outcome {
         return Err("the counts differ from those of the plain loop".into());
     }
     if options.all {
-        total.iter().for_each(|(word, n)| println!("{n:>7} {word}"));
-        return Ok(());
+        let mut out = BufWriter::new(io::stdout().lock());
+        total.iter().try_for_each(|(word, n)| writeln!(out, "{n:>7} {word}"))?;
+        return Ok(out.flush()?);
     }
     let bytes: usize = files.iter().map(|(_, bytes)| bytes).sum();
     println!("{} files, {bytes} bytes below {}", files.len(), options.dir.display());
