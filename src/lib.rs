@@ -1,3 +1,42 @@
-//! Tarragon, an HPC batch and dataflow engine: a plain list of tasks with declared reads and writes, run in parallel.
+//! Tarragon, an HPC batch and dataflow engine.
+//!
+//! Write a plain list of tasks in the order in which a sequential program would run them, and say what each one reads
+//! and writes: files, keys, named data, or the results of other tasks. Tarragon infers which of them must wait for
+//! which, and runs the rest in parallel. The outcome is that of the sequential program.
+//!
+//! ```
+//! use tarragon::{Batch, tasks};
+//!
+//! fn measure(seed: u64) -> Vec<f64> {
+//!     (0..1000).map(|i| ((seed * 1000 + i) as f64).sin()).collect()
+//! }
+//! fn mean(values: &[f64]) -> f64 {
+//!     values.iter().sum::<f64>() / values.len() as f64
+//! }
+//! fn highest(means: Vec<f64>) -> f64 {
+//!     means.into_iter().fold(f64::MIN, f64::max)
+//! }
+//!
+//! let batch = Batch::new()?;
+//! let series: Vec<_> = (0..8u64).map(|seed| batch.function(measure, (seed,))).collect();
+//! let means: Vec<_> = series.iter().map(|s| batch.function(mean, (s.result(),))).collect();
+//! let best = batch.function(highest, (means.iter().collect::<Vec<_>>(),));
+//! batch.compile(tasks![series, means, best])?.run()?;
+//! assert!(best.result().get()? < 0.01);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Start at [`Batch`], which makes tasks and compiles lists of them; [`Task`] says what can be declared,
+//! [`Compiled`] how to run a list once or many times and how to look at its graph, [`Handle`] how to get results.
 
-pub use tarragon_engine::*;
+pub mod prelude;
+
+pub use tarragon_engine::{
+    AnyTask, Batch, Builder, Cause, CompileError, Compiled, Context, Data, DataId, Edge, Error, ErrorKind,
+    Failure, Graph, Handle, HasResult, Hazard, IntoDatum, Keys, Mistake, Status, Stream, Summary, Task,
+    TaskError, TaskList, Val, Workers, results, tasks, value, wire,
+};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
