@@ -40,14 +40,14 @@ impl<T> Task<T> {
     /// Declares that the body reads `datum`: a path, `(directory, name)`, or a [`DataId`].
     ///
     /// A mistake in it (an empty name, say) is reported by compile or start, with all others.
-    #[inline]
+    #[inline(always)]
     pub fn reads(mut self, datum: impl IntoDatum) -> Self {
         self.access(datum, Access::read);
         self
     }
 
     /// Declares that the body writes `datum`. A datum that is read and written is declared with both.
-    #[inline]
+    #[inline(always)]
     pub fn writes(mut self, datum: impl IntoDatum) -> Self {
         self.access(datum, Access::write);
         self
@@ -105,7 +105,7 @@ impl<T> Task<T> {
         if self.task.cohort().is_some() { Err(Error::Sealed(self.task.name())) } else { Ok(()) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn access(&mut self, datum: impl IntoDatum, make: MakeAccess) {
         match datum.into_datum(&SpaceRef(self.task.shared())) {
             Ok(datum) if datum.id != 0 && datum.space == space_of(self.task.0) => {
@@ -194,7 +194,7 @@ impl<T> Task<T> {
         declare::encode(self.task)
     }
 
-    #[inline]
+    #[inline(always)]
     fn declare(&mut self, access: Access) {
         declare::access(self, access);
     }
@@ -216,7 +216,7 @@ mod declare {
     use crate::task::extra::Extra;
     use crate::wire::WireError;
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn access<T>(task: &mut Task<T>, access: Access) {
         // SAFETY: `reads` and `writes` own the task, `read` and `write` borrow it mutably and saw that it is not
         // compiled; a builder's task cannot be compiled, since compile borrows it.

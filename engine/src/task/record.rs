@@ -136,10 +136,12 @@ impl Ref {
         unsafe { self.0.as_ref() }
     }
 
+    #[inline(always)]
     pub(crate) fn chunk(self) -> NonNull<Chunk> {
         chunk::chunk_of(self.0)
     }
 
+    #[inline(always)]
     pub(crate) fn shared<'a>(self) -> &'a std::sync::Arc<crate::shared::Shared> {
         chunk::shared_of(self.0)
     }
@@ -400,6 +402,7 @@ impl Ref {
     ///
     /// # Safety
     /// The caller owns the task mutably and it is not compiled.
+    #[inline(always)]
     pub(crate) unsafe fn declare(self, access: Access) {
         let head = self.head();
         let len = usize::from(head.inline_len.load(Ordering::Relaxed));
@@ -410,6 +413,14 @@ impl Ref {
             head.inline_len.store(len as u8 + 1, Ordering::Relaxed);
             return reads_first(&mut inline[..=len]);
         }
+        // SAFETY: as demanded of the caller.
+        unsafe { self.declare_more(access) };
+    }
+
+    /// # Safety
+    /// As [`declare`](Self::declare).
+    #[cold]
+    unsafe fn declare_more(self, access: Access) {
         // SAFETY: as demanded of the caller.
         let accesses = unsafe { &mut self.extra_mut().accesses };
         accesses.push(access);
@@ -434,6 +445,7 @@ impl Ref {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn extra<'a>(self) -> Option<&'a Extra> {
         let head = self.head();
         if head.flags.load(Ordering::Relaxed) & EXTRA == 0 {
