@@ -240,7 +240,7 @@ impl Drop for Batch {
             if !self.shared.executor.is_worker() {
                 self.shared.wait_for_all();
             }
-            self.shared.arena.close();
+            self.shared.close_if_unused();
         }
     }
 }

@@ -60,6 +60,15 @@ impl Shared {
         *runs -= 1;
         if *runs == 0 {
             self.all_ended.notify_all();
+            self.close(&runs);
+        }
+    }
+
+    /// Closes the arena when no client is left and no run is under way.
+    pub(crate) fn close_if_unused(&self) {
+        let runs = self.runs.lock();
+        if *runs == 0 {
+            self.close(&runs);
         }
     }
 
@@ -135,6 +144,22 @@ mod cohorts {
             assert!(!cohort.is_null(), "a record names a cohort that is gone");
             // SAFETY: every chunk with a record of the cohort keeps it, and the caller keeps such a chunk.
             unsafe { &*cohort }
+        }
+    }
+}
+
+mod closing {
+    #![expect(unsafe_code, reason = "closes what threads fill, when there is no such thread")]
+    use super::{Ordering, Shared};
+
+    impl Shared {
+        /// The caller holds the lock on the number of runs, which is 0.
+        pub(super) fn close(&self, _no_runs: &usize) {
+            if self.clients.load(Ordering::Acquire) == 0 {
+                // SAFETY: tasks are made by clients. There is none; another can only come from a client, or from a
+                // body, and no run can begin while the caller holds the lock.
+                unsafe { self.arena.close() };
+            }
         }
     }
 }

@@ -5,7 +5,8 @@
 //! question; this file only finds room and counts.
 //!
 //! # Who may write what
-//! - The *builder* of a batch (one thread at a time, behind a flag) owns the free end of the open chunk.
+//! - Each thread that makes tasks of a batch has a *builder* for it, which owns the free end of an open chunk; no other
+//!   thread touches it, but for [`Arena::close`], which is called only when nobody can make tasks.
 //! - `live` counts what needs the chunk: each counted record (see `record`) until it is released, each handle of a
 //!   plain record, each compiled batch with records here; plus [`BIAS`] while the chunk is open: the builder hands out
 //!   records from the bias without touching the counter and gives the rest back when it closes the chunk.
@@ -25,10 +26,11 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::mem::size_of;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Size and alignment of a chunk in bytes; a record larger than this gets a chunk of its own.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -261,55 +263,96 @@ impl Drop for Raw {
 
 /// Where a batch takes room for records, and keeps empty chunks.
 pub(crate) struct Arena {
-    building: AtomicBool,
-    builder: std::cell::UnsafeCell<Builder>,
+    /// Tells arenas apart, also from those that are gone.
+    id: u64,
+    builders: Mutex<Vec<Arc<Slot>>>,
     spare: Mutex<Vec<Raw>>,
 }
 
+/// A builder and whether a thread has it.
+#[derive(Default)]
+struct Slot {
+    taken: AtomicBool,
+    builder: UnsafeCell<Builder>,
+}
+
+// SAFETY: `builder` is touched by the thread that has the slot, or by `close` when no thread can make tasks.
+unsafe impl Sync for Slot {}
+// SAFETY: a builder's open chunk belongs to nobody else as far as its free end goes.
+unsafe impl Send for Slot {}
+
+#[derive(Default)]
 struct Builder {
-    /// The open chunk, if any: only the builder adds records to it.
+    /// The open chunk, if any: only this builder adds records to it.
     open: Option<NonNull<Chunk>>,
     next: usize,
     given: usize,
 }
 
-// SAFETY: `builder` is touched only by the thread that set `building`; the rest is Sync by itself.
-unsafe impl Sync for Arena {}
-// SAFETY: the open chunk belongs to the arena alone as far as its free end goes.
-unsafe impl Send for Arena {}
+/// Slots that a thread has, given back when it ends.
+struct Owned(Vec<Arc<Slot>>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        LATEST.set((0, std::ptr::null()));
+        self.0.iter().for_each(|slot| slot.taken.store(false, Ordering::Release));
+    }
+}
+
+thread_local! {
+    /// The arena this thread used last, and its slot there, which `OWNED` keeps.
+    static LATEST: Cell<(u64, *const Slot)> = const { Cell::new((0, std::ptr::null())) };
+    static OWNED: RefCell<Owned> = const { RefCell::new(Owned(Vec::new())) };
+}
 
 impl Arena {
     pub(crate) fn new() -> Self {
-        Self {
-            building: AtomicBool::new(false),
-            builder: std::cell::UnsafeCell::new(Builder { open: None, next: 0, given: 0 }),
-            spare: Mutex::new(Vec::new()),
-        }
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        Self { id, builders: Mutex::default(), spare: Mutex::default() }
     }
 
     /// Room for one record and its payload; the caller writes the record before anyone else can see it.
-    ///
-    /// Threads that make tasks of one batch at the same time take turns (a short spin, then yielding).
+    #[inline]
     pub(crate) fn room(&self, shared: &Arc<Shared>, layout: Layout) -> NonNull<Record> {
-        let mut tries = 0u32;
-        while self.building.swap(true, Ordering::Acquire) {
-            tries += 1;
-            if tries.is_multiple_of(64) { std::thread::yield_now() } else { std::hint::spin_loop() }
-        }
-        // SAFETY: the flag is ours until the store below.
-        let at = unsafe { (*self.builder.get()).room(self, shared, layout) };
-        self.building.store(false, Ordering::Release);
-        at
+        let (id, slot) = LATEST.get();
+        let slot = if id == self.id { slot } else { self.slot() };
+        // SAFETY: the slot is this thread's: `LATEST` and `OWNED` are only set by it, and `OWNED` keeps the slot.
+        unsafe { (*(*slot).builder.get()).room(self, shared, layout) }
     }
 
-    /// Gives up the open chunk, which otherwise would keep the batch's memory alive for ever.
-    pub(crate) fn close(&self) {
-        while self.building.swap(true, Ordering::Acquire) {
-            std::thread::yield_now();
+    /// This thread's slot, taken when it has none.
+    #[cold]
+    fn slot(&self) -> *const Slot {
+        let mut builders = self.builders.lock();
+        let mine = |owned: &mut Owned| {
+            owned.0.retain(|slot| Arc::strong_count(slot) > 1);
+            if let Some(slot) = owned.0.iter().find(|slot| builders.iter().any(|b| Arc::ptr_eq(b, slot))) {
+                return Arc::as_ptr(slot);
+            }
+            let free = builders.iter().find(|slot| !slot.taken.swap(true, Ordering::Acquire)).cloned();
+            let slot = free.unwrap_or_else(|| {
+                let slot = Arc::new(Slot { taken: AtomicBool::new(true), ..Slot::default() });
+                builders.push(Arc::clone(&slot));
+                slot
+            });
+            owned.0.push(slot);
+            Arc::as_ptr(&owned.0[owned.0.len() - 1])
+        };
+        let slot = OWNED.with_borrow_mut(mine);
+        LATEST.set((self.id, slot));
+        slot
+    }
+
+    /// Gives up all open chunks, which otherwise would keep the batch's memory alive for ever.
+    ///
+    /// # Safety
+    /// No thread makes tasks of this batch now: it has no client, and none of its bodies runs.
+    pub(crate) unsafe fn close(&self) {
+        for slot in self.builders.lock().iter() {
+            // SAFETY: as demanded.
+            unsafe { (*slot.builder.get()).close() };
         }
-        // SAFETY: the flag is ours until the store below.
-        unsafe { (*self.builder.get()).close() };
-        self.building.store(false, Ordering::Release);
     }
 
     fn give_back(&self, raw: Raw) {
@@ -321,6 +364,7 @@ impl Arena {
 }
 
 impl Builder {
+    #[inline(always)]
     fn room(&mut self, arena: &Arena, shared: &Arc<Shared>, layout: Layout) -> NonNull<Record> {
         let align = layout.align().max(UNIT_BYTES);
         assert!(align <= 4096, "a task's arguments and results may ask for alignments of at most 4096 bytes");
@@ -333,6 +377,17 @@ impl Builder {
             // SAFETY: `start` lies inside the chunk.
             return unsafe { chunk.byte_add(start).cast() };
         }
+        self.new_chunk(arena, shared, layout, align)
+    }
+
+    #[cold]
+    fn new_chunk(
+        &mut self,
+        arena: &Arena,
+        shared: &Arc<Shared>,
+        layout: Layout,
+        align: usize,
+    ) -> NonNull<Record> {
         let first = size_of::<Chunk>().next_multiple_of(align);
         let bytes = (first + layout.size()).next_multiple_of(UNIT_BYTES).max(CHUNK_BYTES);
         let spare = if bytes == CHUNK_BYTES { arena.spare.lock().pop() } else { None };
