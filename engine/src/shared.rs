@@ -4,6 +4,7 @@ use crate::cohort::Cohort;
 use crate::compile::{Frontier, Listing};
 use crate::data::Space;
 use crate::run::Executor;
+use crate::sync::Notice;
 use crate::task::chunk::Arena;
 use crate::task::record::Ref;
 use parking_lot::{Condvar, Mutex};
@@ -171,12 +172,13 @@ const MANY: usize = 1;
 
 /// Users who sleep until one task has ended.
 ///
-/// A worker that ends a task reads `flag` once, behind a light fence; a user registers, passes a heavy fence, and
-/// looks at the task again before sleeping: one of them sees the other.
+/// A worker that ends a task reads the notice; a user registers in the table, puts up the notice and looks at the task
+/// again before sleeping, with the table locked until it sleeps; so the worker that sees the notice, and locks the
+/// table, wakes it.
 #[derive(Default)]
 pub(crate) struct Awaited {
     /// [`NOBODY`], [`MANY`], or the address of the one task awaited.
-    flag: AtomicUsize,
+    notice: Notice,
     table: Mutex<HashMap<usize, u32>>,
     changed: Condvar,
 }
@@ -185,17 +187,16 @@ impl Awaited {
     /// Called by the worker that has just published the end of `task`.
     #[inline(always)]
     pub(crate) fn ended(&self, task: Ref) {
-        crate::sync::light();
-        let flag = self.flag.load(Ordering::Relaxed);
-        if flag != NOBODY {
-            self.wake(flag, task);
+        let notice = self.notice.read();
+        if notice != NOBODY {
+            self.wake(notice, task);
         }
     }
 
     #[cold]
-    fn wake(&self, flag: usize, task: Ref) {
+    fn wake(&self, notice: usize, task: Ref) {
         let address = task.0.addr().get();
-        if flag != MANY && flag != address {
+        if notice != MANY && notice != address {
             return;
         }
         let table = self.table.lock();
@@ -215,8 +216,7 @@ impl Awaited {
         let address = task.0.addr().get();
         let mut table = self.table.lock();
         *table.entry(address).or_default() += 1;
-        self.flag.store(if table.len() == 1 { address } else { MANY }, Ordering::SeqCst);
-        crate::sync::heavy();
+        self.notice.announce(if table.len() == 1 { address } else { MANY });
         let mut over = is_over();
         while !over {
             let late = match deadline {
@@ -237,12 +237,12 @@ impl Awaited {
                 table.remove(&address);
             }
         }
-        let flag = match table.len() {
+        let left = match table.len() {
             0 => NOBODY,
             1 => *table.keys().next().expect("one entry"),
             _ => MANY,
         };
-        self.flag.store(flag, Ordering::SeqCst);
+        self.notice.withdraw(left);
         over
     }
 }

@@ -60,3 +60,65 @@ impl Ready {
         self.counters[node as usize].fetch_or(POISON, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, loom))]
+mod tests {
+    use super::*;
+    use crate::sync::AtomicBool;
+    use loom::sync::Arc;
+
+    /// Three sources end on three threads: one of them finds the node ready, sees what all of them wrote, and leaves
+    /// the counter as it was at rest.
+    #[test]
+    fn loom_the_last_arrival_sees_all_sources() {
+        loom::model(|| {
+            let ready = Arc::new(Ready::new([3].into_iter()));
+            let data = Arc::new([AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0)]);
+            let end = |i: usize, ready: &Ready, data: &[AtomicU32; 3]| {
+                data[i].store(1, Ordering::Relaxed);
+                if ready.arrive(0, || 3) != Arrival::Ready {
+                    return false;
+                }
+                assert!(data.iter().all(|d| d.load(Ordering::Relaxed) == 1), "a source's write is missing");
+                true
+            };
+            let threads: Vec<_> = (1..3)
+                .map(|i| {
+                    let (ready, data) = (Arc::clone(&ready), Arc::clone(&data));
+                    loom::thread::spawn(move || end(i, &ready, &data))
+                })
+                .collect();
+            let mut found = u32::from(end(0, &ready, &data));
+            for thread in threads {
+                found += u32::from(thread.join().expect("a source ends"));
+            }
+            assert_eq!(found, 1, "exactly one arrival is the last");
+            assert_eq!(ready.counters[0].load(Ordering::Relaxed), 3, "the counter is at rest again");
+        });
+    }
+
+    /// One of two sources fails: whoever is last sees it, and the poison does not outlive the run.
+    #[test]
+    fn loom_poison_reaches_the_last_arrival() {
+        loom::model(|| {
+            let ready = Arc::new(Ready::new([2].into_iter()));
+            let skipped = Arc::new(AtomicBool::new(false));
+            let see = |arrival: Arrival, skipped: &AtomicBool| match arrival {
+                Arrival::Early => {}
+                Arrival::Ready => panic!("the failure of a source was lost"),
+                Arrival::Poisoned => skipped.store(true, Ordering::Relaxed),
+            };
+            let other = {
+                let (ready, skipped) = (Arc::clone(&ready), Arc::clone(&skipped));
+                loom::thread::spawn(move || {
+                    ready.poison(0);
+                    see(ready.arrive(0, || 2), &skipped);
+                })
+            };
+            see(ready.arrive(0, || 2), &skipped);
+            other.join().expect("a source ends");
+            assert!(skipped.load(Ordering::Relaxed));
+            assert_eq!(ready.counters[0].load(Ordering::Relaxed), 2, "the counter is at rest again");
+        });
+    }
+}
