@@ -2,6 +2,9 @@
 //!
 //! `--quick` is the smallest honest run, `--json` prints JSON lines and nothing else; `--case NAME` picks one case.
 #![expect(dead_code, reason = "each bench uses its part")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its figures")]
+
+pub(crate) mod alloc;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -143,7 +146,8 @@ pub(crate) fn report(options: &Options, figure: Figure<'_>, system: &str, thread
     if options.json {
         println!(
             "{{\"bench\":\"{bench}\",\"case\":\"{case}\",\"mode\":\"{mode}\",\"system\":\"{system}\",\
-             \"threads\":{threads},\"n\":{n},\"median\":{value:.3},\"min\":{value:.3},\"unit\":\"{unit}\",\"rounds\":1}}"
+             \"threads\":{threads},\"n\":{n},\"median\":{value:.3},\"min\":{value:.3},\"unit\":\"{unit}\",\
+             \"rounds\":1}}"
         );
     } else {
         println!("{case:>12} {mode:>8} n={n:<8} {system:<14} {value:9.2} {unit}");
