@@ -27,9 +27,12 @@ impl Priority {
 /// numbered in the order in which one worker would run them; else list order is that order.
 pub(crate) fn order(list: &Listing, dependences: Dependences) -> Csr {
     let ranks = upward_ranks(list, &dependences);
-    let numbering = (list.priorities.is_some() || list.costs.is_some())
-        .then(|| numbering(&dependences, &priorities(list, &dependences, &ranks)));
-    Csr::freeze(dependences, numbering.as_deref(), |v| ranks[v as usize])
+    if list.priorities.is_none() && list.costs.is_none() {
+        return Csr::freeze(dependences, None, |a, b| ranks[a as usize].total_cmp(&ranks[b as usize]));
+    }
+    let priorities = priorities(list, &dependences, &ranks);
+    let numbering = numbering(&dependences, &priorities);
+    Csr::freeze(dependences, Some(&numbering), |a, b| priorities[a as usize].cmp(&priorities[b as usize]))
 }
 
 /// For each vertex the longest cost of a way from it to the end, itself included.

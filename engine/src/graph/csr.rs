@@ -5,6 +5,7 @@
 
 use crate::compile::Dependences;
 pub(crate) use crate::compile::NEEDS;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 /// In place of a task index: a node without a body.
@@ -53,9 +54,13 @@ pub(crate) struct Csr {
 }
 
 impl Csr {
-    /// Freezes dependences; `order` lists the vertices in execution order (`None`: as they are), `rank` says which
-    /// of two targets goes first.
-    pub(crate) fn freeze(from: Dependences, order: Option<&[u32]>, rank: impl Fn(u32) -> f32) -> Self {
+    /// Freezes dependences; `order` lists the vertices in execution order (`None`: as they are), `priority` says
+    /// which of two vertices goes first: the greater.
+    pub(crate) fn freeze(
+        from: Dependences,
+        order: Option<&[u32]>,
+        priority: impl Fn(u32, u32) -> Ordering,
+    ) -> Self {
         let n = from.vertices();
         let node_of = order.map(|order| {
             let mut node_of = vec![0u32; n];
@@ -91,11 +96,12 @@ impl Csr {
         }
         first.copy_within(0..n, 1);
         first[0] = 0;
-        let rank_of = |target: u32| rank(vertex((target & !NEEDS) as usize));
+        let vertex_of = |target: u32| vertex((target & !NEEDS) as usize);
+        let compare = |a: u32, b: u32| priority(vertex_of(a), vertex_of(b));
         for i in 0..n {
-            best_first(&mut targets[first[i] as usize..first[i + 1] as usize], rank_of);
+            best_first(&mut targets[first[i] as usize..first[i + 1] as usize], compare);
         }
-        let sorted = best_first(&mut roots, rank_of);
+        let sorted = best_first(&mut roots, compare);
         let roots =
             if roots_below && !sorted { Roots::Below(roots.len() as u32) } else { Roots::List(roots.into()) };
         let tasks = match (from.tasks, order) {
@@ -164,11 +170,11 @@ impl Csr {
     }
 }
 
-/// Sorts by rank, highest first, keeping the order of equals; true if that moved anything.
-fn best_first(nodes: &mut [u32], rank: impl Fn(u32) -> f32) -> bool {
-    if nodes.len() < 2 || nodes.windows(2).all(|w| rank(w[0]) >= rank(w[1])) {
+/// Sorts, greatest first, keeping the order of equals; true if that moved anything.
+fn best_first(nodes: &mut [u32], compare: impl Fn(u32, u32) -> Ordering) -> bool {
+    if nodes.len() < 2 || nodes.windows(2).all(|w| compare(w[0], w[1]).is_ge()) {
         return false;
     }
-    nodes.sort_by(|a, b| rank(*b).total_cmp(&rank(*a)));
+    nodes.sort_by(|a, b| compare(*b, *a));
     true
 }
