@@ -105,7 +105,7 @@ impl Plan {
         for (node, producer) in &self.externals {
             let status = producer.head().status.load(Ordering::Acquire) & !state::PARITY;
             if status != state::DONE {
-                run.blame(*node, missing(*producer));
+                run.blame(*node, None, missing(*producer));
             }
         }
         for (place, uses) in &self.consumed {

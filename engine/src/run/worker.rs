@@ -319,7 +319,7 @@ impl Session<'_> {
             if let Some(failure) = failure
                 && target & NEEDS != 0
             {
-                self.run.blame(to, Arc::clone(failure));
+                self.run.blame(to, Some(node), Arc::clone(failure));
                 plan.ready.poison(to);
             }
             let ready = match plan.ready.arrive(to, || plan.csr.in_degree(to)) {
