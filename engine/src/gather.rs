@@ -119,6 +119,10 @@ impl Gather<'_> {
     /// Where a task is in this list, if it is.
     #[inline]
     fn position(&self, task: Ref) -> Option<u32> {
+        // Another batch numbers its cohorts as this one does.
+        if !Arc::ptr_eq(task.shared(), self.shared) {
+            return None;
+        }
         match task.head().cohort.load(Ordering::Acquire) {
             0 => None,
             CLAIMED => Some(task.index()),
