@@ -192,9 +192,11 @@ impl Owned {
         for (i, cohort) in cohorts.iter().enumerate() {
             if let Err(error) = cohort.begin() {
                 cohorts[..i].iter().for_each(|c| c.never_mind());
+                plan.shared.awaited.look_again();
                 return Err(error);
             }
         }
+        cohorts.iter().for_each(|c| c.forget());
         plan.shared.run_begins();
         let run = Arc::new(Run::new(self.clone(), once));
         if plan.producers().iter().any(|c| c.is_running()) {
