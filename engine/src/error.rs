@@ -252,11 +252,14 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, index) = (&self.name, self.index);
+        match self.index {
+            u32::MAX => write!(f, "task `{}` ", self.name)?,
+            index => write!(f, "task #{index} `{}` ", self.name)?,
+        }
         match &self.cause {
-            Cause::Upstream(_) => write!(f, "task #{index} `{name}` was skipped"),
-            cause @ Cause::Panic { .. } => write!(f, "task #{index} `{name}` {cause}"),
-            cause => write!(f, "task #{index} `{name}` failed: {cause}"),
+            Cause::Upstream(_) => write!(f, "was skipped"),
+            cause @ Cause::Panic { .. } => write!(f, "{cause}"),
+            cause => write!(f, "failed: {cause}"),
         }
     }
 }
@@ -334,7 +337,7 @@ impl TaskError {
         &self.failure.name
     }
 
-    /// Index of the task in the list it was compiled in.
+    /// Index of the task in the list it was compiled in; `u32::MAX` if it was in none.
     pub fn index(&self) -> u32 {
         self.failure.index
     }
