@@ -107,6 +107,10 @@ impl Gather<'_> {
         }
         self.reading.push(owned.clone());
         let list = plan.list();
+        if list.is_empty() {
+            // Nothing of it runs, so it may be listed again.
+            return;
+        }
         if let Some((task, first)) = list.iter().find_map(|t| Some((*t, self.position(*t)?))) {
             return self.twice(base, first, task);
         }
