@@ -342,3 +342,33 @@ mod inputs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    /// One task stands for all: a real list of so many would take gigabytes.
+    #[test]
+    fn a_list_that_is_too_long_says_its_bound() {
+        let batch = crate::Builder::default().workers(crate::Workers::Serial).build().expect("a batch");
+        let task = batch.function(|| 1u8, ());
+        let shared = task.task().shared();
+        let mut gather = Gather {
+            shared,
+            tasks: vec![task.task(); TASKS_MAX + 1],
+            own: 0,
+            members: Vec::new(),
+            bases: Vec::new(),
+            mistakes: Vec::new(),
+            has_inputs: false,
+            reading: Vec::new(),
+            running: false,
+        };
+        let error = gather.plan(&mut Scratch::default()).err().expect("one too many");
+        expect![[r#"
+            the task list has 1 mistake
+              the list has 16777216 tasks, at most 16777215 fit in one: compile it in parts"#]]
+        .assert_eq(&error.to_string());
+    }
+}
