@@ -34,7 +34,7 @@ static WORLDS: LazyLock<Mutex<Vec<Arc<World>>>> = LazyLock::new(Mutex::default);
 
 impl World {
     fn new() -> (usize, Arc<World>) {
-        let mut worlds = WORLDS.lock().unwrap();
+        let mut worlds = WORLDS.lock().expect("not poisoned");
         worlds.push(Arc::default());
         (worlds.len() - 1, Arc::clone(&worlds[worlds.len() - 1]))
     }
@@ -42,7 +42,7 @@ impl World {
     /// As before the first run; returns what the last one has seen.
     fn reset(&self) -> Vec<Seen> {
         self.cells.iter().for_each(|c| c.store(0, Ordering::Relaxed));
-        let mut seen = std::mem::take(&mut *self.seen.lock().unwrap());
+        let mut seen = std::mem::take(&mut *self.seen.lock().expect("not poisoned"));
         seen.sort_by_key(|s| s.id);
         seen
     }
@@ -100,12 +100,12 @@ fn perform(world: &World, step: &Step, inputs: Vec<u64>) -> Seen {
         let version = world.cells[cell].load(Ordering::Relaxed) & 0xffff_ffff;
         world.cells[cell].store(((step.id as u64 + 1) << 32) | (version + 1), Ordering::Relaxed);
     }
-    world.seen.lock().unwrap().push(seen.clone());
+    world.seen.lock().expect("not poisoned").push(seen.clone());
     seen
 }
 
 fn body(world: usize, step: &Step, inputs: &[Seen]) -> Result<Seen, String> {
-    let world = Arc::clone(&WORLDS.lock().unwrap()[world]);
+    let world = Arc::clone(&WORLDS.lock().expect("not poisoned")[world]);
     for cell in cells(&step.writes, &[]) {
         assert_eq!(world.inside[cell].swap(-1, Ordering::SeqCst), 0, "task {} writes alone", step.id);
     }
@@ -189,8 +189,8 @@ fn make(batch: &Batch, world: usize, steps: &[Step]) -> Vec<Task<Seen>> {
             for datum in data {
                 let name = DATA[*datum].0;
                 let id = match name.strip_prefix("rows[") {
-                    Some(key) => batch.keys("rows").at(key.trim_end_matches(']').parse().unwrap()),
-                    None if name.starts_with('/') => batch.file(name).unwrap(),
+                    Some(key) => batch.keys("rows").at(key.trim_end_matches(']').parse().expect("a number")),
+                    None if name.starts_with('/') => batch.file(name).expect("an absolute path"),
                     None => batch.datum(name),
                 };
                 task = if writes { task.writes(id) } else { task.reads(id) };
