@@ -264,6 +264,25 @@ impl fmt::Display for Failure {
     }
 }
 
+impl Drop for Failure {
+    /// A chain of skipped tasks can be long, so it is taken apart in a loop and needs no deep stack.
+    fn drop(&mut self) {
+        let mut next = self.take_upstream();
+        while let Some(failure) = next {
+            next = Arc::into_inner(failure).and_then(|mut f| f.take_upstream());
+        }
+    }
+}
+
+impl Failure {
+    fn take_upstream(&mut self) -> Option<Arc<Self>> {
+        match std::mem::replace(&mut self.cause, Cause::InputMissing(String::new())) {
+            Cause::Upstream(next) => Some(next),
+            _ => None,
+        }
+    }
+}
+
 /// What kind of failure a [`TaskError`] tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
