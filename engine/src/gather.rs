@@ -252,7 +252,8 @@ impl Gather<'_> {
                 head.cohort.store(cohort.id, Ordering::Release);
             }
         }
-        let consumed = if listing.inputs.is_empty() { Box::default() } else { self.consume(&mut slots) };
+        let consumed =
+            if listing.inputs.is_empty() { Box::default() } else { self.consume(cohort.id, &mut slots) };
         let externals = if externals.is_empty() { Box::default() } else { by_node(&csr, externals) };
         Ok(Plan {
             shared: Arc::clone(self.shared),
@@ -270,12 +271,16 @@ impl Gather<'_> {
         })
     }
 
-    /// Turns arguments from this list into uses, and counts them per producer.
-    fn consume(&self, slots: &mut ChunkSlots) -> Box<[(Compact, u32)]> {
+    /// Turns arguments from this list into uses, and counts them per producer; `own` is the new cohort.
+    fn consume(&self, own: u32, slots: &mut ChunkSlots) -> Box<[(Compact, u32)]> {
         let mut uses = vec![0u32; self.tasks.len()];
         for task in &self.tasks {
+            // A compiled batch in the list also runs without it, so its arguments from outside stay so.
+            let is_own = task.head().cohort.load(Ordering::Relaxed) == own;
             each_input(*task, &mut |input| {
-                if let Some(at) = self.position(input.task) {
+                if let Some(at) = self.position(input.task)
+                    && (is_own || input.is_internal())
+                {
                     input.make_internal();
                     uses[at as usize] += 1;
                 }
