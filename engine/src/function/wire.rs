@@ -33,6 +33,9 @@ pub enum WireError {
     /// The task's run is not over.
     #[error("task `{0}` is part of a run: encode it before, or after it has ended")]
     Running(String),
+    /// The arguments moved into the body on the task's only run, or went with its compiled batch.
+    #[error("task `{0}` will not run again and its arguments are gone: encode it before it is started")]
+    Spent(String),
     /// An argument's task has no value to send.
     #[error("an argument is not there: {0}")]
     Input(String),
