@@ -1,8 +1,8 @@
 //! What does inference cost: declare tasks with reads and writes and compile them, without running?
 //!
 //! Numbers to beat: 3 reads and 1 write per task; time per task from 10^4 to 10^6 tasks grows less than 1.5x for dense
-//! integer keys and less than 8x for random ones; file paths cost at most 8x dense keys; 10^4 readers between two writes
-//! cost no more per access than anything else (edges are counted).
+//! integer keys and less than 8x for random ones; file paths cost at most 8x dense keys; 10^4 readers between two
+//! writes cost no more per access than anything else (edges are counted).
 //!
 //! `vs` of a case holds its ratio to `dense` in the same round. A graph that one worker runs alone never needs its
 //! arrays; they are made here by asking for the number of edges, so that the whole of inference is in the clock.
@@ -149,7 +149,7 @@ fn readers(options: &Options) {
     let edges = declare();
     let figure =
         Figure { bench: "compile", case: "readers", mode: "declare", n, unit: "ns/task", operations: n };
-    let systems = vec![System::new("tarragon", 1, || time(&declare))];
+    let systems = vec![System::new("tarragon", 1, || time(declare))];
     compare(options, figure, if options.quick { 5 } else { 15 }, systems);
     let figure = Figure { mode: "edges", unit: "per access", ..figure };
     report(options, figure, "tarragon", 1, edges as f64 / n as f64);

@@ -79,7 +79,7 @@ impl Cohort {
         self.parity.load(Ordering::Relaxed)
     }
 
-    /// A run begins: flips the parity and forgets what the last run noted.
+    /// A run begins: flips the parity. Followed by [`forget`](Self::forget) or [`never_mind`](Self::never_mind).
     ///
     /// Blocks while users copy values, and while other batches that read our results run.
     pub(crate) fn begin(&self) -> Result<(), Error> {
@@ -97,13 +97,17 @@ impl Cohort {
                 self.changed.wait(&mut life);
                 continue;
             }
-            if life.runs > 0 {
-                *self.notes.lock() = Notes::default();
-            }
             life.running = true;
             life.runs += 1;
             self.parity.fetch_xor(state::PARITY, Ordering::Release);
             return Ok(());
+        }
+    }
+
+    /// Forgets what the last run noted; nothing of this run has run yet.
+    pub(crate) fn forget(&self) {
+        if self.life.lock().runs > 1 {
+            *self.notes.lock() = Notes::default();
         }
     }
 

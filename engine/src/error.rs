@@ -58,7 +58,7 @@ pub enum Error {
 /// Every mistake found in a list of tasks.
 #[derive(Debug, Clone)]
 pub struct CompileError {
-    /// In list order; never empty.
+    /// What tasks declare first, then what they take from each other; never empty.
     pub mistakes: Vec<Mistake>,
 }
 
@@ -252,11 +252,33 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, index) = (&self.name, self.index);
+        match self.index {
+            u32::MAX => write!(f, "task `{}` ", self.name)?,
+            index => write!(f, "task #{index} `{}` ", self.name)?,
+        }
         match &self.cause {
-            Cause::Upstream(_) => write!(f, "task #{index} `{name}` was skipped"),
-            cause @ Cause::Panic { .. } => write!(f, "task #{index} `{name}` {cause}"),
-            cause => write!(f, "task #{index} `{name}` failed: {cause}"),
+            Cause::Upstream(_) => write!(f, "was skipped"),
+            cause @ Cause::Panic { .. } => write!(f, "{cause}"),
+            cause => write!(f, "failed: {cause}"),
+        }
+    }
+}
+
+impl Drop for Failure {
+    /// A chain of skipped tasks can be long, so it is taken apart in a loop and needs no deep stack.
+    fn drop(&mut self) {
+        let mut next = self.take_upstream();
+        while let Some(failure) = next {
+            next = Arc::into_inner(failure).and_then(|mut f| f.take_upstream());
+        }
+    }
+}
+
+impl Failure {
+    fn take_upstream(&mut self) -> Option<Arc<Self>> {
+        match std::mem::replace(&mut self.cause, Cause::InputMissing(String::new())) {
+            Cause::Upstream(next) => Some(next),
+            _ => None,
         }
     }
 }
@@ -334,7 +356,7 @@ impl TaskError {
         &self.failure.name
     }
 
-    /// Index of the task in the list it was compiled in.
+    /// Index of the task in the list it was compiled in; `u32::MAX` if it was in none.
     pub fn index(&self) -> u32 {
         self.failure.index
     }

@@ -42,22 +42,7 @@ pub(crate) fn compile(shared: &Arc<Shared>, each: Each<'_>, size_hint: usize) ->
     // One list at a time: it guards the claims in records, and the buffers.
     let mut scratch = shared.scratch.lock();
     let Scratch { listing, frontier } = &mut *scratch;
-    listing.clear();
-    listing.access_ends.reserve(size_hint);
-    let mut gather = Gather {
-        shared,
-        cohort: shared.cohorts.add(),
-        listing,
-        places: Vec::with_capacity(size_hint),
-        slots: ChunkSlots::default(),
-        members: Vec::new(),
-        bases: Vec::new(),
-        mistakes: Vec::new(),
-        has_inputs: false,
-        has_counted: false,
-        running: false,
-        too_many_chunks: false,
-    };
+    let mut gather = Gather::new(shared, listing, size_hint);
     each(&mut |entry| gather.entry(&entry));
     let members = gather.members.clone();
     let plan = gather.plan(frontier);
@@ -65,7 +50,26 @@ pub(crate) fn compile(shared: &Arc<Shared>, each: Each<'_>, size_hint: usize) ->
     plan
 }
 
-impl Gather<'_> {
+impl<'a> Gather<'a> {
+    fn new(shared: &'a Arc<Shared>, listing: &'a mut Listing, size_hint: usize) -> Self {
+        listing.clear();
+        listing.access_ends.reserve(size_hint);
+        Self {
+            shared,
+            cohort: shared.cohorts.add(),
+            listing,
+            places: Vec::with_capacity(size_hint),
+            slots: ChunkSlots::default(),
+            members: Vec::new(),
+            bases: Vec::new(),
+            mistakes: Vec::new(),
+            has_inputs: false,
+            has_counted: false,
+            running: false,
+            too_many_chunks: false,
+        }
+    }
+
     #[inline]
     fn entry(&mut self, entry: &Entry<'_>) {
         match &entry.0 {
@@ -125,6 +129,10 @@ impl Gather<'_> {
             return;
         }
         let list = plan.list();
+        if list.is_empty() {
+            // Nothing of it runs, so it may be listed again.
+            return;
+        }
         if let Some((task, first)) = list.iter().find_map(|t| Some((*t, self.position(*t)?))) {
             return self.twice(base, first, task);
         }
@@ -147,6 +155,10 @@ impl Gather<'_> {
     /// Where a task is in this list, if it is.
     #[inline]
     fn position(&self, task: Ref) -> Option<u32> {
+        // Another batch numbers its cohorts as this one does.
+        if !Arc::ptr_eq(task.shared(), self.shared) {
+            return None;
+        }
         match task.head().cohort.load(Ordering::Acquire) {
             id if id == self.cohort.id => Some(task.index()),
             id => self.bases.iter().find(|(cohort, _)| *cohort == id).map(|(_, base)| base + task.index()),
@@ -297,8 +309,13 @@ impl Gather<'_> {
     fn consume(&self) -> Box<[(Compact, u32)]> {
         let mut uses = vec![0u32; self.places.len()];
         for place in &self.places {
-            each_input(self.slots.resolve(*place), &mut |input| {
-                if let Some(at) = self.position(input.task) {
+            let task = self.slots.resolve(*place);
+            // A compiled batch in the list also runs without it, so its arguments from outside stay so.
+            let is_own = task.head().cohort.load(Ordering::Relaxed) == self.cohort.id;
+            each_input(task, &mut |input| {
+                if let Some(at) = self.position(input.task)
+                    && (is_own || input.is_internal())
+                {
                     input.make_internal();
                     uses[at as usize] += 1;
                 }
@@ -367,5 +384,26 @@ mod inputs {
             // in one yet, and one list is compiled at a time; so nobody else is at the slots.
             unsafe { inputs(task, see) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    /// One task stands for all: a real list of so many would take gigabytes.
+    #[test]
+    fn a_list_that_is_too_long_says_its_bound() {
+        let batch = crate::Builder::default().workers(crate::Workers::Serial).build().expect("a batch");
+        let task = batch.function(|| 1u8, ());
+        let mut listing = Listing::default();
+        let mut gather = Gather::new(task.task().shared(), &mut listing, 0);
+        gather.places = vec![Compact::NONE; TASKS_MAX + 1];
+        let error = gather.plan(&mut Frontier::default()).err().expect("one too many");
+        expect![[r#"
+            the task list has 1 mistake
+              the list has 16777216 tasks, at most 16777215 fit in one: compile it in parts"#]]
+        .assert_eq(&error.to_string());
     }
 }

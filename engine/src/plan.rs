@@ -112,7 +112,7 @@ impl Plan {
         for (node, producer) in &self.externals {
             let status = producer.head().status.load(Ordering::Acquire) & !state::PARITY;
             if status != state::DONE {
-                run.blame(*node, missing(*producer));
+                run.blame(*node, None, missing(*producer));
             }
         }
         for (place, uses) in &self.consumed {
@@ -221,9 +221,11 @@ impl Owned {
         for (i, cohort) in cohorts.iter().enumerate() {
             if let Err(error) = cohort.begin() {
                 cohorts[..i].iter().for_each(|c| c.never_mind());
+                plan.shared.awaited.look_again();
                 return Err(error);
             }
         }
+        cohorts.iter().for_each(|c| c.forget());
         plan.shared.run_begins();
         let run = Arc::new(Run::new(self.clone(), once));
         if plan.producers().iter().any(|c| c.is_running()) {

@@ -205,6 +205,12 @@ impl Awaited {
         }
     }
 
+    /// A run was taken back: tasks that seemed to wait for it have ended, in the run before.
+    pub(crate) fn look_again(&self) {
+        let _table = self.table.lock();
+        self.changed.notify_all();
+    }
+
     /// Sleeps until `is_over`, which becomes true before [`ended`](Self::ended) is called for `task`, or until
     /// `deadline`; false if the deadline came first.
     pub(crate) fn sleep(

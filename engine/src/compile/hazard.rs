@@ -86,8 +86,8 @@ impl Marks {
     fn add(&mut self, sources: &mut Vec<u32>, start: usize, from: u32, needs: u32) {
         if self.start != Some(start) {
             self.start = Some(start);
-            for place in start..sources.len() {
-                self.set(sources[place] & !NEEDS, place);
+            for (i, source) in sources[start..].iter().enumerate() {
+                self.set(source & !NEEDS, start + i);
             }
         }
         match self.places.get(from as usize) {

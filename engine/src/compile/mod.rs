@@ -13,6 +13,8 @@ mod frontier;
 mod hazard;
 pub(crate) mod placement;
 pub(crate) mod priority;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub(crate) use frontier::Frontier;

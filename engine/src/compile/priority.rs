@@ -35,7 +35,7 @@ pub(crate) fn order(list: &Listing, dependences: &Dependences) -> Outline {
 fn numbered(list: &Listing, dependences: &Dependences, rank: impl Fn(u32, u32) -> u32) -> Outline {
     let ranks = upward_ranks(dependences, &rank);
     let order = numbering(dependences, &priorities(list, dependences, &ranks));
-    Outline::now(dependences, &order, Csr::freeze(dependences, Some(&order), rank))
+    Outline::now(dependences, &order, Csr::freeze(dependences, Some(&order), |task| user(list, task), rank))
 }
 
 /// For each vertex the longest cost of a way from it to the end, itself included, as numbers that can be compared.
@@ -54,12 +54,17 @@ fn upward_ranks(dependences: &Dependences, rank: impl Fn(u32, u32) -> u32) -> Ve
 }
 
 fn priorities(list: &Listing, dependences: &Dependences, ranks: &[u32]) -> Vec<Priority> {
-    let user = |v: usize| match (&list.priorities, dependences.tasks.as_ref().map_or(v as u32, |t| t[v])) {
+    let task = |v: usize| dependences.tasks.as_ref().map_or(v as u32, |t| t[v]);
+    ranks.iter().enumerate().map(|(v, rank)| Priority { user: user(list, task(v)), rank: *rank }).collect()
+}
+
+/// The priority the user gave; a join holds nobody up.
+fn user(list: &Listing, task: u32) -> i32 {
+    match (&list.priorities, task) {
         (_, JOIN) => i32::MAX,
         (Some(given), task) => given[task as usize],
         (None, _) => 0,
-    };
-    ranks.iter().enumerate().map(|(v, rank)| Priority { user: user(v), rank: *rank }).collect()
+    }
 }
 
 struct Ready(Priority, u32);

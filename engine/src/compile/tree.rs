@@ -42,28 +42,32 @@ impl Tree<'_> {
     fn depend(&mut self, access: Access, sink: &mut impl Sink) {
         let datum = access.datum();
         let (reads, writes) = (access.reads(), access.writes());
-        for above in Self::above(self.parents, datum) {
-            let row = &mut self.rows[above];
-            if let Some(writer) = row.writer {
-                sink.edge(writer, if reads { Hazard::Raw } else { Hazard::Waw }, datum);
-            }
-            if writes {
-                sink.shrink(&mut row.readers, 0);
-                row.readers.iter().for_each(|r| sink.edge(*r, Hazard::War, datum));
-            }
-        }
-        let row = &mut self.rows[datum as usize];
         if reads {
-            sink.shrink(&mut row.writers_below, NEEDS);
-            let writers = row.writer.iter().chain(&row.writers_below);
-            writers.for_each(|w| sink.edge(*w, Hazard::Raw, datum));
+            // What was written before the latest write of the datum or of a directory above it is no longer read.
+            let own = std::iter::once(datum as usize);
+            let whole = own.chain(Self::above(self.parents, datum)).filter_map(|d| self.rows[d].writer).max();
+            let parts = &mut self.rows[datum as usize].writers_below;
+            parts.retain(|part| whole.is_none_or(|whole| *part > whole));
+            sink.shrink(parts, NEEDS);
+            whole.iter().chain(&*parts).for_each(|w| sink.edge(*w, Hazard::Raw, datum));
         }
         if writes {
-            let readers = row.readers.iter().chain(&row.readers_below);
-            readers.for_each(|r| sink.edge(*r, Hazard::War, datum));
-            let writers = row.writer.iter().chain(&row.writers_below);
-            writers.for_each(|w| sink.edge(*w, Hazard::Waw, datum));
+            self.overwrite(datum, sink);
         }
+    }
+
+    fn overwrite(&mut self, datum: u32, sink: &mut impl Sink) {
+        for above in Self::above(self.parents, datum) {
+            let row = &mut self.rows[above];
+            row.writer.iter().for_each(|w| sink.edge(*w, Hazard::Waw, datum));
+            sink.shrink(&mut row.readers, 0);
+            row.readers.iter().for_each(|r| sink.edge(*r, Hazard::War, datum));
+        }
+        let row = &self.rows[datum as usize];
+        let readers = row.readers.iter().chain(&row.readers_below);
+        readers.for_each(|r| sink.edge(*r, Hazard::War, datum));
+        let writers = row.writer.iter().chain(&row.writers_below);
+        writers.for_each(|w| sink.edge(*w, Hazard::Waw, datum));
     }
 
     /// Remembers that `vertex` has this access.

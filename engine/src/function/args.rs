@@ -118,7 +118,10 @@ macro_rules! arity {
                 once: bool,
             ) -> Result<Ret, Cause> {
                 let _ = (&slots, once);
-                Ok(function($($A::lend(&mut slots.$i, once)?),*))
+                // All are lent before one is asked for: what moved out of its slot is dropped if another fails.
+                let lent = ($($A::lend(&mut slots.$i, once),)*);
+                let _ = &lent;
+                Ok(function($(lent.$i?),*))
             }
         }
 
@@ -139,7 +142,9 @@ macro_rules! arity {
             ) -> Result<Ret, Cause> {
                 let context = context();
                 let _ = (&slots, once);
-                Ok(function(&context, $($A::lend(&mut slots.$i, once)?),*))
+                let lent = ($($A::lend(&mut slots.$i, once),)*);
+                let _ = &lent;
+                Ok(function(&context, $(lent.$i?),*))
             }
         }
     };

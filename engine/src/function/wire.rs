@@ -1,8 +1,10 @@
 //! A call as bytes: which executable, which function in it, the arguments. What crosses processes is here.
 //!
 //! ```text
-//! fingerprint 16 bytes │ offset of the trampoline 8 bytes, little endian │ arguments, postcard, one after the other
+//! fingerprint 16 bytes │ checksum 8 │ offset of the trampoline 8, little endian │ arguments, postcard, one by one
 //! ```
+//!
+//! The checksum (XXH3, 64 bits, of all that follows it) keeps a damaged offset from being jumped to.
 //!
 //! The trampoline is monomorphised for one function with its argument types, so the bytes need no description of
 //! themselves: whoever has the same executable has the same types.
@@ -19,6 +21,7 @@ use crate::body::Context;
 use crate::task::record::Ref;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Why a call cannot be sent, read or run.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,9 @@ pub enum WireError {
     /// The task's run is not over.
     #[error("task `{0}` is part of a run: encode it before, or after it has ended")]
     Running(String),
+    /// The arguments moved into the body on the task's only run, or went with its compiled batch.
+    #[error("task `{0}` will not run again and its arguments are gone: encode it before it is started")]
+    Spent(String),
     /// An argument's task has no value to send.
     #[error("an argument is not there: {0}")]
     Input(String),
@@ -89,12 +95,16 @@ impl Decoder<'_> {
 pub fn run(call: &[u8]) -> Result<Vec<u8>, WireError> {
     let (theirs, rest) =
         call.split_first_chunk().ok_or(WireError::Malformed("shorter than a fingerprint"))?;
-    let (offset, arguments) =
-        rest.split_first_chunk().ok_or(WireError::Malformed("shorter than its head"))?;
+    let (checksum, body) = rest.split_first_chunk().ok_or(WireError::Malformed("shorter than its head"))?;
     let (theirs, ours) = (Fingerprint(*theirs), identity::fingerprint()?);
     if theirs != ours {
         return Err(WireError::OtherExecutable { theirs, ours });
     }
+    if u64::from_le_bytes(*checksum) != xxh3_64(body) {
+        return Err(WireError::Malformed("damaged on the way"));
+    }
+    let (offset, arguments) =
+        body.split_first_chunk().ok_or(WireError::Malformed("shorter than its head"))?;
     identity::call(i64::from_le_bytes(*offset), arguments)
 }
 
@@ -145,10 +155,10 @@ where
     R::Value: Data,
     R::Failure: Failure,
 {
-    let mut out = Encoder(identity::fingerprint()?.0.to_vec());
+    let fingerprint = identity::fingerprint()?.0;
     let offset = identity::offset(trampoline::<F, P, A, How, R, Kind>);
-    out.0.extend_from_slice(&offset.to_le_bytes());
+    let mut out = Encoder(offset.to_le_bytes().to_vec());
     // SAFETY: as demanded of the caller.
     unsafe { identity::with_slots::<R::Value, F, A::Slots, _>(task, |slots| A::encode(slots, &mut out))? };
-    Ok(out.0)
+    Ok([&fingerprint[..], &xxh3_64(&out.0).to_le_bytes(), &out.0].concat())
 }

@@ -51,15 +51,21 @@ pub(crate) struct Csr {
 }
 
 impl Csr {
-    /// Freezes dependences; `order` lists the vertices in execution order (`None`: as they are). `rank` gives the upward
-    /// rank of a task (or join) from the highest among its targets; of two targets the one with the higher goes first.
-    pub(crate) fn freeze(from: &Dependences, order: Option<&[u32]>, rank: impl Fn(u32, u32) -> u32) -> Self {
+    /// Freezes dependences; `order` lists the vertices in execution order (`None`: as they are). `rank` gives the
+    /// upward rank of a task (or join) from the highest among its targets. Of two targets the one goes first whose
+    /// task has the higher priority, says `user`, or the higher rank.
+    pub(crate) fn freeze(
+        from: &Dependences,
+        order: Option<&[u32]>,
+        user: impl Fn(u32) -> i32,
+        rank: impl Fn(u32, u32) -> u32,
+    ) -> Self {
         match order {
-            None => Self::numbered(from, |vertex| vertex, |node| node, rank),
+            None => Self::numbered(from, |vertex| vertex, |node| node, |_| 0, rank),
             Some(order) => {
                 let mut node_of = vec![0u32; order.len()];
                 order.iter().enumerate().for_each(|(node, v)| node_of[*v as usize] = node as u32);
-                Self::numbered(from, |v| node_of[v as usize], |node| order[node as usize], rank)
+                Self::numbered(from, |v| node_of[v as usize], |node| order[node as usize], user, rank)
             }
         }
     }
@@ -69,6 +75,7 @@ impl Csr {
         from: &Dependences,
         node: impl Fn(u32) -> u32,
         vertex: impl Fn(u32) -> u32,
+        user: impl Fn(u32) -> i32,
         rank: impl Fn(u32, u32) -> u32,
     ) -> Self {
         let n = from.vertices();
@@ -99,14 +106,15 @@ impl Csr {
         first.copy_within(0..n, 1);
         first[0] = 0;
         let task = |v: u32| from.tasks.as_ref().map_or(v, |t| t[v as usize]);
+        let key = |ranks: &[u32], node: u32| (user(task(vertex(node))), ranks[node as usize]);
         let mut ranks = vec![0u32; n];
         for i in (0..n).rev() {
             let targets = &mut targets[first[i] as usize..first[i + 1] as usize];
-            best_first(targets, |target| ranks[(target & !NEEDS) as usize]);
-            let best = targets.first().map_or(0, |best| ranks[(best & !NEEDS) as usize]);
+            best_first(targets, |target| key(&ranks, target & !NEEDS));
+            let best = targets.iter().map(|t| ranks[(t & !NEEDS) as usize]).max().unwrap_or(0);
             ranks[i] = rank(best, task(vertex(i as u32)));
         }
-        let moved = best_first(&mut roots, |root| ranks[root as usize]);
+        let moved = best_first(&mut roots, |root| key(&ranks, root));
         let all_first = roots.last().is_none_or(|last| *last as usize == roots.len() - 1);
         let roots =
             if all_first && !moved { Roots::Below(roots.len() as u32) } else { Roots::List(roots.into()) };
@@ -165,12 +173,12 @@ impl Csr {
     }
 }
 
-/// Sorts by rank, highest first, keeping the order of equals; true if that moved anything.
+/// Sorts by key, highest first, keeping the order of equals; true if that moved anything.
 #[inline(always)]
-fn best_first(nodes: &mut [u32], rank: impl Fn(u32) -> u32) -> bool {
-    if nodes.len() < 2 || nodes.windows(2).all(|w| rank(w[0]) >= rank(w[1])) {
+fn best_first<K: Ord>(nodes: &mut [u32], key: impl Fn(u32) -> K) -> bool {
+    if nodes.len() < 2 || nodes.windows(2).all(|w| key(w[0]) >= key(w[1])) {
         return false;
     }
-    nodes.sort_by_key(|n| std::cmp::Reverse(rank(*n)));
+    nodes.sort_by_key(|n| std::cmp::Reverse(key(*n)));
     true
 }

@@ -73,7 +73,7 @@ impl Outline {
             let found = self.found.lock().expect("making arrays does not panic").take();
             let found = found.expect("the dependences are there until they are frozen, once");
             let cost = |task: u32| u32::from(task != JOIN);
-            Frozen::new(Csr::freeze(&found, None, |best, task| best + cost(task)))
+            Frozen::new(Csr::freeze(&found, None, |_| 0, |best, task| best + cost(task)))
         })
     }
 }

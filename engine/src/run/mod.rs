@@ -1,7 +1,8 @@
 //! Runs a graph: serially in execution order, or on a pool of work-stealing workers.
 //!
 //! `seats` decides who is awake, `hoard` what a worker keeps for itself, `worker` is the loop, `pool` the threads,
-//! `solo` how a run begins, `serial` the reference that everything else must agree with, and `node` what it means to run one node.
+//! `solo` how a run begins, `serial` the reference that everything else must agree with, and `node` what it means to
+//! run one node.
 
 mod hoard;
 mod node;

@@ -19,14 +19,22 @@ pub(crate) struct Run {
     once: bool,
     /// Some node was blamed for something, so nodes must be looked up before they run.
     blamed: AtomicBool,
-    /// Nodes that must be skipped, and why; the first reason stays.
-    blames: Mutex<HashMap<u32, Arc<Failure>>>,
+    /// Nodes that must be skipped, and why: of several reasons the one that a serial run would meet first.
+    blames: Mutex<HashMap<u32, Blame>>,
     /// Place of the next root nobody has taken.
     pub(super) cursor: AtomicU32,
     /// Nodes that have ended, as far as workers have reported.
     pub(super) ended: AtomicU32,
     durations: Option<Box<[AtomicU64]>>,
     started: Instant,
+}
+
+/// Why a node is skipped. What decides between two is known before the run: outside failures go first, then the node
+/// that failed, then the one it is passed on by.
+struct Blame {
+    root: Option<u32>,
+    from: Option<u32>,
+    failure: Arc<Failure>,
 }
 
 /// How long each node of a run took, in nanoseconds, and the run as a whole.
@@ -59,9 +67,16 @@ impl Run {
         self.plan.graph.len()
     }
 
-    /// The node must be skipped because of `failure`.
-    pub(crate) fn blame(&self, node: u32, failure: Arc<Failure>) {
-        self.blames.lock().entry(node).or_insert(failure);
+    /// The node must be skipped because of `failure`, which came `from` a node, or from outside of the list.
+    pub(crate) fn blame(&self, node: u32, from: Option<u32>, failure: Arc<Failure>) {
+        let mut blames = self.blames.lock();
+        let root = from.and_then(|from| blames.get(&from).map_or(Some(from), |why| why.root));
+        match blames.get_mut(&node) {
+            Some(first) if (first.root, first.from) <= (root, from) => {}
+            Some(later) => *later = Blame { root, from, failure },
+            None => drop(blames.insert(node, Blame { root, from, failure })),
+        }
+        drop(blames);
         self.blamed.store(true, Ordering::Release);
     }
 
@@ -71,7 +86,7 @@ impl Run {
         if !self.blamed.load(Ordering::Relaxed) {
             return None;
         }
-        self.blames.lock().get(&node).cloned()
+        self.blames.lock().get(&node).map(|why| Arc::clone(&why.failure))
     }
 
     /// Nodes that must be skipped.

@@ -22,7 +22,7 @@ pub(super) fn walk(run: &Run) {
         };
         if let Some(failure) = failure {
             let needing = run.plan.graph.frozen().csr.targets(node).iter().filter(|t| *t & NEEDS != 0);
-            needing.for_each(|t| run.blame(t & !NEEDS, Arc::clone(&failure)));
+            needing.for_each(|t| run.blame(t & !NEEDS, Some(node), Arc::clone(&failure)));
         }
     }
 }

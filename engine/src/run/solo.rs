@@ -154,6 +154,6 @@ impl Session<'_> {
     #[cold]
     fn blame_targets(&self, node: u32, failure: &Arc<Failure>) {
         let needing = self.run.plan.graph.frozen().csr.targets(node).iter().filter(|t| *t & NEEDS != 0);
-        needing.for_each(|t| self.run.blame(t & !NEEDS, Arc::clone(failure)));
+        needing.for_each(|t| self.run.blame(t & !NEEDS, Some(node), Arc::clone(failure)));
     }
 }

@@ -375,7 +375,7 @@ impl Session<'_> {
             if let Some(failure) = failure
                 && target & NEEDS != 0
             {
-                self.run.blame(to, Arc::clone(failure));
+                self.run.blame(to, Some(node), Arc::clone(failure));
                 graph.ready.poison(to);
             }
             let ready = match graph.ready.arrive(to, || graph.csr.in_degree(to)) {

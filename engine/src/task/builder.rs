@@ -186,10 +186,14 @@ impl<T> Task<T> {
     ///
     /// # Errors
     /// [`WireError::Closure`](crate::wire::WireError::Closure) for closures, which stay in this process;
-    /// `WireError::Input` if an argument's task has not succeeded.
+    /// `WireError::Input` if an argument's task has not succeeded; `WireError::Spent` if the task was started alone or
+    /// its compiled batch is gone.
     pub fn encode(&mut self) -> Result<Vec<u8>, crate::wire::WireError> {
         if self.task.cohort().is_some_and(Cohort::is_running) {
             return Err(crate::wire::WireError::Running(self.task.name()));
+        }
+        if self.task.are_arguments_gone() {
+            return Err(crate::wire::WireError::Spent(self.task.name()));
         }
         declare::encode(self.task)
     }

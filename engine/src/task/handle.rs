@@ -130,7 +130,8 @@ impl<T: Data> Handle<T> {
     /// # Errors
     /// As `get`, and [`ErrorKind::TimedOut`].
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, TaskError> {
-        self.get_until(Some(Instant::now() + timeout))
+        // A time that the clock cannot name never comes.
+        self.get_until(Instant::now().checked_add(timeout))
     }
 
     #[inline]

@@ -36,6 +36,10 @@ impl Input {
         }
     }
 
+    pub(crate) fn is_internal(&self) -> bool {
+        self.internal
+    }
+
     fn is_there(&self) -> Result<(), Cause> {
         match self.task.head().status.load(Ordering::Acquire) & !state::PARITY {
             state::DONE => Ok(()),

@@ -152,6 +152,9 @@ pub fn list_element<L: TaskList>(element: &L) -> &dyn TaskList {
 /// each element is a task, a compiled batch, or a list of either; elements are borrowed.
 #[macro_export]
 macro_rules! tasks {
+    () => {
+        [] as [&dyn $crate::TaskList; 0]
+    };
     ($($task:expr),* $(,)?) => {
         [$($crate::list_element(&$task)),*]
     };

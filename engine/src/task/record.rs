@@ -392,6 +392,11 @@ impl Ref {
         self.head().flags.fetch_or(GIVEN, Ordering::Relaxed);
     }
 
+    /// Whether the arguments have moved into the body or are dropped.
+    pub(crate) fn are_arguments_gone(self) -> bool {
+        self.head().flags.load(Ordering::Acquire) & (GIVEN | DROPPED) != 0
+    }
+
     pub(crate) fn were_arguments_given(self) -> bool {
         self.head().flags.load(Ordering::Relaxed) & GIVEN != 0
     }
