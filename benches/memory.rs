@@ -5,6 +5,7 @@
 //! each task's argument and 8 for its result; measured after a run by two workers, so that every array is there.
 
 mod measure;
+#[expect(dead_code, reason = "the shapes alone are needed here")]
 mod peers;
 
 use measure::alloc::Counting;

@@ -26,9 +26,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Time per node, body included, up to which other workers would only be in the way: the more there are, the sooner
-/// they help. Measured with two (empty tasks: 5-15 ns alone, 12-45 ns shared), an estimate for more.
+/// they help. Measured with two (empty tasks: 5-25 ns alone, 12-60 ns shared), an estimate for more.
 fn alone_ns_max(workers: usize) -> u64 {
-    (80 / workers as u64).clamp(10, 40)
+    (120 / workers as u64).clamp(10, 60)
 }
 
 /// Nodes between two looks at the clock.

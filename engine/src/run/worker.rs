@@ -30,8 +30,10 @@ use std::time::{Duration, Instant};
 const STOCK_MAX: usize = 32;
 /// Roots taken from the cursor at once.
 const CHUNK_MAX: u32 = 256;
-/// Looks around before a searcher leaves; about 20 µs, the cost of a wake-up.
-const LOOKS: u32 = 400;
+/// Looks around before a searcher leaves; about 20 µs in all, the cost of a wake-up.
+const LOOKS: u32 = 32;
+/// Pauses between two looks at most: each look takes cache lines from workers that have work.
+const PAUSES_MAX: u32 = 64;
 /// How long a worker that waits inside a body sleeps before it looks for other work again.
 const HELP_NAP: Duration = Duration::from_micros(200);
 /// Bit of a node that is to be skipped, not run.
@@ -152,7 +154,10 @@ impl Worker<'_> {
                     }
                     return Search::Found(found);
                 }
-                if look % 16 == 15 { std::thread::yield_now() } else { std::hint::spin_loop() }
+                (0..PAUSES_MAX.min(1 << look.min(31))).for_each(|_| std::hint::spin_loop());
+                if look % 8 == 7 {
+                    std::thread::yield_now();
+                }
             }
             if let Some(found) = self.raid(walker) {
                 self.pool.seats.found();
