@@ -254,6 +254,10 @@ impl Cohort {
         Some(TaskError::of(failure).with_stdout(stdout))
     }
 
+    pub(crate) fn has_failures(&self) -> bool {
+        !self.notes.lock().failures.is_empty()
+    }
+
     /// Every task that did not succeed, by index.
     pub(crate) fn failures(&self) -> Vec<TaskError> {
         let mut all: Vec<TaskError> =

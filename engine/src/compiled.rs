@@ -5,6 +5,7 @@ use crate::gather;
 use crate::graph::{Edge, Graph};
 use crate::plan::Owned;
 use crate::summary::Summary;
+use crate::task::Status;
 
 /// Tasks compiled together. Has the interface of a task: start it, wait for it, put it into another list (where it
 /// stands for its tasks); and it can be run again and again without compiling.
@@ -87,7 +88,8 @@ impl Compiled {
         self.wait()
     }
 
-    /// Runs it for the only time and waits: arguments taken by value move into the bodies instead of being copied.
+    /// Runs it for the only time and waits: argument values that bodies take by value move into them instead of being
+    /// copied. (Results of other tasks move in every run, once nobody else can want them.)
     ///
     /// # Errors
     /// As [`run`](Self::run); [`Error::AlreadyStarted`] if another list has its tasks, too.
@@ -98,6 +100,21 @@ impl Compiled {
         }
         self.owned.start(true)?;
         self.wait()
+    }
+
+    /// How far it is: [`Status::Compiled`] before the first run, then `Running` until the run has ended, then `Done`, or
+    /// `Failed` if any task did not succeed.
+    pub fn status(&self) -> Status {
+        let cohorts = self.owned.plan().cohorts();
+        if cohorts.iter().any(|c| c.is_running()) {
+            Status::Running
+        } else if cohorts.iter().any(|c| !c.has_run()) {
+            Status::Compiled
+        } else if cohorts.iter().any(|c| c.has_failures()) {
+            Status::Failed
+        } else {
+            Status::Done
+        }
     }
 
     /// Every task that failed or was skipped in the latest run, in list order; empty if all succeeded.

@@ -7,8 +7,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// What the engine could not do.
-#[derive(Debug, thiserror::Error)]
+/// What the engine could not do. `Debug` shows the message, so that `fn main() -> Result<(), Error>` prints it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The list of tasks has mistakes; nothing was run.
@@ -53,6 +53,12 @@ pub enum Error {
     /// A task or compiled batch failed, and the caller asked for success.
     #[error(transparent)]
     Task(#[from] TaskError),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 /// Every mistake found in a list of tasks.

@@ -230,10 +230,14 @@ impl Owned {
         let run = Arc::new(Run::new(self.clone(), once));
         if plan.producers().iter().any(|c| c.is_running()) {
             // The results it takes are not there yet. Waiting for them is a thread's work, and rare.
-            std::thread::spawn(move || run.plan.launch(&run));
-        } else {
-            plan.launch(&run);
+            let waiting = Arc::clone(&run);
+            let waiter = std::thread::Builder::new().name("tarragon-start".to_string());
+            if waiter.spawn(move || waiting.plan.launch(&waiting)).is_ok() {
+                return Ok(());
+            }
+            // The system gives no thread: wait for them here.
         }
+        plan.launch(&run);
         Ok(())
     }
 }

@@ -12,7 +12,8 @@ pub struct Summary {
     pub tasks: usize,
     /// Workers of the batch.
     pub workers: usize,
-    /// T1: the sum of all bodies' durations.
+    /// T1: the sum of all bodies' durations, by the wall clock: with more workers than free CPUs it counts the time
+    /// that bodies wait for a CPU, too.
     pub work: Duration,
     /// T∞: the longest sum of durations along any path of the graph.
     pub critical_path: Duration,

@@ -187,3 +187,24 @@ fn a_body_may_submit_tasks_and_wait_for_them() {
         assert!(tasks.iter().all(|t| t.result().get().expect("ran") == 285));
     }
 }
+
+#[test]
+fn a_compiled_batch_says_how_far_it_is() {
+    fn fails_first(ctx: &Context) -> Result<u8, String> {
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        match RUNS.fetch_add(1, Ordering::SeqCst) % 2 {
+            0 => Err(format!("{} fails the first time", ctx.name())),
+            _ => Ok(1),
+        }
+    }
+    for batch in batches() {
+        let task = batch.try_function(fails_first, ()).name("shy");
+        let compiled = batch.compile(&task).expect("compiles");
+        assert_eq!(compiled.status(), Status::Compiled);
+        let error = compiled.run().expect_err("it fails the first time");
+        assert_eq!(format!("{error:?}"), "task #0 `shy` failed: shy fails the first time");
+        assert_eq!(compiled.status(), Status::Failed);
+        compiled.run().expect("the second time it works");
+        assert_eq!(compiled.status(), Status::Done);
+    }
+}
