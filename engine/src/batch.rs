@@ -129,16 +129,16 @@ impl Batch {
     ///
     /// Cost: about 30 ns and 48 bytes beside arguments and result.
     #[inline]
-    pub fn function<F, P, A, How, R, Kind>(&self, function: F, args: A) -> Task<R::Value>
+    pub fn function<F, P, A, How, R, UseTryFunction>(&self, function: F, args: A) -> Task<R::Value>
     where
         F: Function<P, Return = R>,
         P: Takes<A>,
         A: Args<P, How, F, R>,
-        R: Outcome<Kind>,
+        R: Outcome<UseTryFunction>,
         R::Value: Data,
         R::Failure: Failure,
     {
-        let code = Spec::<F, P, A, How, R, Kind>::CODE;
+        let code = Spec::<F, P, A, How, R, UseTryFunction>::CODE;
         Task::adopt(Ref::create::<R::Value, F, A::Slots>(&self.shared, code, function, args.keep()))
     }
 
@@ -161,14 +161,19 @@ impl Batch {
     ///
     /// Does not take closures that return a `Result`: use [`try_closure`](Self::try_closure), so that an `Err` fails
     /// the task.
-    pub fn closure<F, R, Kind>(&self, closure: F) -> Task<R::Value>
+    pub fn closure<F, R, UseTryClosure>(&self, closure: F) -> Task<R::Value>
     where
         F: FnMut() -> R + Send + Sync + 'static,
-        R: ClosureOutcome<Kind>,
+        R: ClosureOutcome<UseTryClosure>,
         R::Value: Send + Sync + 'static,
         R::Failure: Failure,
     {
-        Task::adopt(Ref::create::<R::Value, F, ()>(&self.shared, thunk_code::<F, R, Kind>(), closure, ()))
+        Task::adopt(Ref::create::<R::Value, F, ()>(
+            &self.shared,
+            thunk_code::<F, R, UseTryClosure>(),
+            closure,
+            (),
+        ))
     }
 
     /// As [`closure`](Self::closure), for closures that return a `Result`, whose `Err` fails the task.
