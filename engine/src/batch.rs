@@ -87,6 +87,8 @@ impl Builder {
 /// ```
 pub struct Batch {
     shared: Arc<Shared>,
+    /// It came from a body's context: not a client that others wait for, since what it starts is waited for anyway.
+    inner: bool,
 }
 
 impl Batch {
@@ -106,7 +108,12 @@ impl Batch {
     /// One more client.
     pub(crate) fn inside(shared: &Arc<Shared>) -> Self {
         shared.clients.fetch_add(1, Ordering::Relaxed);
-        Self { shared: Arc::clone(shared) }
+        Self { shared: Arc::clone(shared), inner: false }
+    }
+
+    /// The batch as a body sees it.
+    pub(crate) fn of_body(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), inner: true }
     }
 
     // ── tasks ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -235,13 +242,18 @@ impl Batch {
 
 impl Clone for Batch {
     fn clone(&self) -> Self {
-        Self::inside(&self.shared)
+        if self.inner { Self::of_body(&self.shared) } else { Self::inside(&self.shared) }
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        if self.shared.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.inner {
+            // It may have opened a chunk again after the last client closed it.
+            if self.shared.clients.load(Ordering::Acquire) == 0 {
+                self.shared.arena.close();
+            }
+        } else if self.shared.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
             if !self.shared.executor.is_worker() {
                 self.shared.wait_for_all();
             }
