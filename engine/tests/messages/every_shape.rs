@@ -29,16 +29,45 @@ fn generic<T: Copy>(x: T) -> T {
     x
 }
 
-#[allow(clippy::too_many_arguments)]
-#[rustfmt::skip]
-fn twelve(a: u8, b: u16, c: u32, d: u64, e: i8, f: &str, g: &[f64], h: &Path, i: Option<u8>, j: (u8, u8), k: [u8; 2], l: &Matrix) -> usize {
+fn twelve(
+    a: u8,
+    b: u16,
+    c: u32,
+    d: u64,
+    e: i8,
+    f: &str,
+    g: &[f64],
+    h: &Path,
+    i: Option<u8>,
+    j: (u8, u8),
+    k: [u8; 2],
+    l: &Matrix,
+) -> usize {
     let sum = usize::from(a) + usize::from(b) + c as usize + d as usize + e as usize;
-    sum + f.len() + g.len() + h.as_os_str().len() + i.map_or(0, usize::from) + usize::from(j.0 + j.1) + k.len() + l.rows.len()
+    sum + f.len()
+        + g.len()
+        + h.as_os_str().len()
+        + i.map_or(0, usize::from)
+        + usize::from(j.0 + j.1)
+        + k.len()
+        + l.rows.len()
 }
 
-#[allow(clippy::too_many_arguments)]
-#[rustfmt::skip]
-fn context_and_twelve(ctx: &Context, a: u8, b: u16, c: u32, d: u64, e: i8, f: &str, g: &[f64], h: &Path, i: Option<u8>, j: (u8, u8), k: [u8; 2], l: &Matrix) -> usize {
+fn context_and_twelve(
+    ctx: &Context,
+    a: u8,
+    b: u16,
+    c: u32,
+    d: u64,
+    e: i8,
+    f: &str,
+    g: &[f64],
+    h: &Path,
+    i: Option<u8>,
+    j: (u8, u8),
+    k: [u8; 2],
+    l: &Matrix,
+) -> usize {
     assert!(!ctx.name().is_empty());
     twelve(a, b, c, d, e, f, g, h, i, j, k, l)
 }
