@@ -16,10 +16,13 @@ pub(crate) fn body(i: u64) -> u64 {
     i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32
 }
 
+/// A body and its argument.
+type Record = (fn(u64) -> u64, u64);
+
 /// A graph with bodies as flat records.
 pub(crate) struct Prebuilt {
     pub(crate) shape: Shape,
-    functions: Vec<(fn(u64) -> u64, u64)>,
+    functions: Vec<Record>,
     counters: Vec<AtomicU32>,
     results: Vec<AtomicU64>,
 }

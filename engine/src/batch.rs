@@ -87,6 +87,8 @@ impl Builder {
 /// ```
 pub struct Batch {
     shared: Arc<Shared>,
+    /// It came from a body's context: not a client that others wait for, since what it starts is waited for anyway.
+    inner: bool,
 }
 
 impl Batch {
@@ -106,7 +108,13 @@ impl Batch {
     /// One more client.
     pub(crate) fn inside(shared: &Arc<Shared>) -> Self {
         shared.clients.fetch_add(1, Ordering::Relaxed);
-        Self { shared: Arc::clone(shared) }
+        Self { shared: Arc::clone(shared), inner: false }
+    }
+
+    /// The batch as a body sees it.
+    pub(crate) fn of_body(shared: &Arc<Shared>) -> Self {
+        shared.inner_clients.fetch_add(1, Ordering::Relaxed);
+        Self { shared: Arc::clone(shared), inner: true }
     }
 
     // ── tasks ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -129,16 +137,16 @@ impl Batch {
     ///
     /// Cost: about 30 ns and 48 bytes beside arguments and result.
     #[inline]
-    pub fn function<F, P, A, How, R, Kind>(&self, function: F, args: A) -> Task<R::Value>
+    pub fn function<F, P, A, How, R, UseTryFunction>(&self, function: F, args: A) -> Task<R::Value>
     where
         F: Function<P, Return = R>,
         P: Takes<A>,
         A: Args<P, How, F, R>,
-        R: Outcome<Kind>,
+        R: Outcome<UseTryFunction>,
         R::Value: Data,
         R::Failure: Failure,
     {
-        let code = Spec::<F, P, A, How, R, Kind>::CODE;
+        let code = Spec::<F, P, A, How, R, UseTryFunction>::CODE;
         Task::adopt(Ref::create::<R::Value, F, A::Slots>(&self.shared, code, function, args.keep()))
     }
 
@@ -161,14 +169,19 @@ impl Batch {
     ///
     /// Does not take closures that return a `Result`: use [`try_closure`](Self::try_closure), so that an `Err` fails
     /// the task.
-    pub fn closure<F, R, Kind>(&self, closure: F) -> Task<R::Value>
+    pub fn closure<F, R, UseTryClosure>(&self, closure: F) -> Task<R::Value>
     where
         F: FnMut() -> R + Send + Sync + 'static,
-        R: ClosureOutcome<Kind>,
+        R: ClosureOutcome<UseTryClosure>,
         R::Value: Send + Sync + 'static,
         R::Failure: Failure,
     {
-        Task::adopt(Ref::create::<R::Value, F, ()>(&self.shared, thunk_code::<F, R, Kind>(), closure, ()))
+        Task::adopt(Ref::create::<R::Value, F, ()>(
+            &self.shared,
+            thunk_code::<F, R, UseTryClosure>(),
+            closure,
+            (),
+        ))
     }
 
     /// As [`closure`](Self::closure), for closures that return a `Result`, whose `Err` fails the task.
@@ -230,13 +243,16 @@ impl Batch {
 
 impl Clone for Batch {
     fn clone(&self) -> Self {
-        Self::inside(&self.shared)
+        if self.inner { Self::of_body(&self.shared) } else { Self::inside(&self.shared) }
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        if self.shared.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.inner {
+            self.shared.inner_clients.fetch_sub(1, Ordering::AcqRel);
+            self.shared.close_if_unused();
+        } else if self.shared.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
             if !self.shared.executor.is_worker() {
                 self.shared.wait_for_all();
             }

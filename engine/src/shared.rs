@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) timing: bool,
     /// `Batch` values.
     pub(crate) clients: AtomicUsize,
+    /// `Batch` values that bodies got from their contexts.
+    pub(crate) inner_clients: AtomicUsize,
     /// Runs that have begun and not ended.
     runs: Mutex<usize>,
     all_ended: Condvar,
@@ -47,6 +49,7 @@ impl Shared {
             scratch: Mutex::default(),
             timing,
             clients: AtomicUsize::new(0),
+            inner_clients: AtomicUsize::new(0),
             runs: Mutex::default(),
             all_ended: Condvar::new(),
         }
@@ -156,7 +159,8 @@ mod closing {
     impl Shared {
         /// The caller holds the lock on the number of runs, which is 0.
         pub(super) fn close(&self, _no_runs: &usize) {
-            if self.clients.load(Ordering::Acquire) == 0 {
+            let clients = self.clients.load(Ordering::Acquire) + self.inner_clients.load(Ordering::Acquire);
+            if clients == 0 {
                 // SAFETY: tasks are made by clients. There is none; another can only come from a client, or from a
                 // body, and no run can begin while the caller holds the lock.
                 unsafe { self.arena.close() };

@@ -66,7 +66,7 @@ impl Context {
     ///
     /// A body may submit tasks there and wait for them: its worker runs other tasks meanwhile.
     pub fn batch(&self) -> Option<crate::Batch> {
-        self.task.as_ref().map(|(_, shared)| crate::Batch::inside(shared))
+        self.task.as_ref().map(|(_, shared)| crate::Batch::of_body(shared))
     }
 }
 

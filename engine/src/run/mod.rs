@@ -67,7 +67,10 @@ impl Executor {
 
     /// Whether this thread is one of the workers, inside a body.
     pub(crate) fn is_worker(&self) -> bool {
-        matches!(self, Executor::Pool(pool) if worker::is_me(pool))
+        match self {
+            Executor::Serial => serial::is_inside(),
+            Executor::Pool(pool) => worker::is_me(pool),
+        }
     }
 
     pub(crate) fn workers(&self) -> usize {

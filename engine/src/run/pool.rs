@@ -178,6 +178,12 @@ impl Pool {
         active.order.iter().find(|(_, run)| run.has_roots()).cloned()
     }
 
+    /// As [`run_with_roots`](Self::run_with_roots); the newest first.
+    pub(super) fn newest_run_with_roots(&self) -> Option<(u32, Arc<Run>)> {
+        let active = self.active.read();
+        active.order.iter().rev().find(|(_, run)| run.has_roots()).cloned()
+    }
+
     /// Whether there is work that any worker could take.
     pub(super) fn is_work(&self) -> bool {
         self.places.iter().any(|p| !p.stealer.is_empty())

@@ -5,12 +5,25 @@
 
 use super::node::Run;
 use crate::graph::NEEDS;
+use std::cell::Cell;
 use std::sync::Arc;
+
+thread_local! {
+    /// Serial runs under way on this thread, one inside the other.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
 
 /// Runs everything, then ends the run.
 pub(super) fn execute(run: &Arc<Run>) {
+    DEPTH.set(DEPTH.get() + 1);
     walk(run);
     run.finish();
+    DEPTH.set(DEPTH.get() - 1);
+}
+
+/// Whether this thread is inside a serial run.
+pub(super) fn is_inside() -> bool {
+    DEPTH.get() > 0
 }
 
 /// Runs every node.

@@ -327,7 +327,6 @@ impl Session<'_> {
             }
             // It belongs to another run: leave it for the search that follows this session.
             self.me.deque.push(piece);
-            return None;
         }
         let roots = self.graph().csr.roots().len();
         if self.run.cursor.load(Ordering::Relaxed) >= roots {
@@ -475,7 +474,10 @@ pub(super) fn help(pool: &Arc<Pool>, deadline: Option<Instant>, is_over: &dyn Fn
         if deadline.is_some_and(|d| Instant::now() >= d) {
             break false;
         }
-        match me.find().or_else(|| me.raid(None)) {
+        // What bodies wait for was submitted after what they are part of. Taking more of that first would put body
+        // upon body on this stack, all of them waiting.
+        let newest = me.pool.newest_run_with_roots().map(|(slot, run)| Found::Roots(slot, run));
+        match newest.or_else(|| me.find()).or_else(|| me.raid(None)) {
             Some(found) => me.session(found, Some(is_over)),
             None => std::thread::sleep(HELP_NAP),
         }

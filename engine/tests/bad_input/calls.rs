@@ -342,3 +342,18 @@ fn long_ten_million_tasks() {
     compiled.run().expect("runs");
     assert_eq!(tasks[9_999_999].result().get().expect("ran"), 10_000_000);
 }
+
+/// The closure has the last client, and goes at the end of the only run: nothing is left to wait for.
+#[test]
+fn a_closure_that_holds_the_last_batch() {
+    for batch in batches() {
+        within_time(|| {
+            let own = batch.clone();
+            let task = batch.closure(move || own.workers());
+            let handle = task.result();
+            drop(batch);
+            task.start().expect("starts");
+            assert!(handle.get().expect("ran") > 0);
+        });
+    }
+}

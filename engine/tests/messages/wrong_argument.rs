@@ -1,0 +1,11 @@
+//! Text for a number.
+use tarragon_engine::Batch;
+
+fn repeat(n: usize, text: String) -> String {
+    text.repeat(n)
+}
+
+fn main() {
+    let batch = Batch::new().unwrap();
+    let _ = batch.function(repeat, ("three", "x".to_string()));
+}
