@@ -102,7 +102,7 @@ impl Compiled {
         self.wait()
     }
 
-    /// How far it is: [`Status::Compiled`] before the first run, then `Running` until the run has ended, then `Done`, or
+    /// How far it is: [`Status::Compiled`] before the first run, `Running` until the run has ended, then `Done`, or
     /// `Failed` if any task did not succeed.
     pub fn status(&self) -> Status {
         let cohorts = self.owned.plan().cohorts();
