@@ -149,7 +149,8 @@ impl Worker<'_> {
             let walker = self.walker();
             for look in 0..LOOKS {
                 if let Some(found) = self.find() {
-                    if self.pool.seats.found() && self.pool.is_work() {
+                    // Somebody must go on searching while there is more, and watching whoever walks alone.
+                    if self.pool.seats.found() && (self.pool.is_work() || self.walker().is_some()) {
                         self.wake_another();
                     }
                     return Search::Found(found);
