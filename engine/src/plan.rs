@@ -217,7 +217,9 @@ impl Owned {
     /// [`Error::AlreadyRunning`] if this plan, or one it shares tasks with, runs.
     pub(crate) fn start(&self, once: bool) -> Result<(), Error> {
         let plan = self.plan();
-        let cohorts = plan.cohorts();
+        let mut cohorts = plan.cohorts();
+        // In the order in which `launch` waits for producers, so that no two wait for each other.
+        cohorts.sort_by_key(|c| c.id);
         for (i, cohort) in cohorts.iter().enumerate() {
             if let Err(error) = cohort.begin() {
                 cohorts[..i].iter().for_each(|c| c.never_mind());

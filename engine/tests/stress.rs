@@ -19,7 +19,7 @@ fn for_a_while(f: impl Fn(&Batch, u64)) {
     let all = [Workers::Threads(1), Workers::Threads(2), Workers::Threads(8)];
     let (beat, wait) = mpsc::channel();
     let watchdog = std::thread::spawn(move || {
-        while match wait.recv_timeout(Duration::from_secs(60)) {
+        while match wait.recv_timeout(Duration::from_secs(30)) {
             Err(RecvTimeoutError::Timeout) => std::process::abort(),
             Err(RecvTimeoutError::Disconnected) => false,
             Ok(()) => true,
@@ -277,4 +277,22 @@ fn ten_thousand_bodies_that_wait_need_no_deep_stack() {
         compiled.run().expect("runs");
         assert_eq!(all[9_999].result().get().expect("ran"), 10_000);
     }
+}
+
+/// Both lists need both producers to themselves, and name them in different order.
+#[test]
+fn a_list_of_two_compiled_batches_and_a_reader_of_both_take_turns() {
+    for_a_while(|batch, _| {
+        let [a, b] = [1u64, 2].map(|x| batch.function(add, (x, 1u64)));
+        let [first, second] = [&a, &b].map(|task| batch.compile(task).expect("compiles"));
+        let both = batch.compile(tasks![second, first]).expect("compiles");
+        both.run().expect("runs");
+        let sum = batch.function(add, (a.result(), b.result()));
+        let reader = batch.compile(&sum).expect("compiles");
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..20).for_each(|_| both.run().expect("runs")));
+            scope.spawn(|| (0..20).for_each(|_| reader.run().expect("runs")));
+        });
+        assert_eq!(sum.result().get().expect("ran"), 5);
+    });
 }

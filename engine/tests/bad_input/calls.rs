@@ -2,7 +2,7 @@
 
 use crate::{batch, batches, message, named, next, within_time};
 use expect_test::expect;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tarragon_engine::{Builder, Compiled, Error, ErrorKind, Workers, tasks};
 
@@ -203,15 +203,15 @@ fn declarations_after_compile() {
 fn running_a_compiled_batch_that_is_running() {
     for batch in [batch(), Builder::default().workers(Workers::Serial).build().expect("a batch")] {
         within_time(|| {
-            let slot = Arc::new(OnceLock::<Arc<Compiled>>::new());
+            let slot = Arc::new(OnceLock::<Weak<Compiled>>::new());
             let own = Arc::clone(&slot);
             let inside = batch.closure(move || {
-                let own = own.get().expect("set before the run");
+                let own = own.get().and_then(Weak::upgrade).expect("set before the run");
                 [own.run(), own.start()].map(|r| r.expect_err("it is running").to_string())
             });
             let compiled = Arc::new(batch.compile(&inside).expect("compiles"));
             let outer = batch.compile(tasks![*compiled]).expect("compiles");
-            slot.set(Arc::clone(&compiled)).expect("set once");
+            slot.set(Arc::downgrade(&compiled)).expect("set once");
             for run in [&*compiled, &outer] {
                 run.run().expect("runs");
                 let errors = inside.result().take().expect("it ended");
