@@ -28,12 +28,12 @@ where
         task.arguments_given();
     }
     let context = || Context::new(task, call.shared);
-    let in_body = panics::InBody::enter();
+    panics::in_body(true);
     let returned = catch_unwind(AssertUnwindSafe(|| {
         let returned = A::call(slots, function, &context, call.once);
         returned.map(Outcome::split)
     }));
-    drop(in_body);
+    panics::in_body(false);
     A::done(slots);
     match returned {
         Ok(Ok(Ok(value))) => {
@@ -58,9 +58,9 @@ where
     let full = unsafe { task.full::<R::Value, F, ()>() };
     // SAFETY: the executing worker alone touches the function.
     let function = unsafe { &mut *full.function.get() };
-    let in_body = panics::InBody::enter();
+    panics::in_body(true);
     let returned = catch_unwind(AssertUnwindSafe(|| Ok(function().split())));
-    drop(in_body);
+    panics::in_body(false);
     match returned {
         Ok(Ok(Ok(value))) => {
             // SAFETY: the type is the record's, and this worker executes it.

@@ -7,7 +7,7 @@ pub(crate) mod function;
 mod panics;
 
 pub use context::Context;
-pub(crate) use panics::install as install_panic_hook;
+pub(crate) use panics::{in_body, install as install_panic_hook};
 
 use crate::error::Cause;
 use crate::shared::Shared;

@@ -10,7 +10,7 @@ use std::panic;
 use std::sync::Once;
 
 thread_local! {
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    static IN_BODY: Cell<bool> = const { Cell::new(false) };
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -20,7 +20,7 @@ pub(crate) fn install() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if DEPTH.get() == 0 {
+            if !IN_BODY.get() {
                 return before(info);
             }
             let place = info.location().map(|l| format!("{}:{}:{}", l.file(), l.line(), l.column()));
@@ -29,21 +29,10 @@ pub(crate) fn install() {
     });
 }
 
-/// While it lives, panics of this thread belong to a body.
-pub(crate) struct InBody(u32);
-
-impl InBody {
-    #[inline(always)]
-    pub(crate) fn enter() -> Self {
-        Self(DEPTH.replace(DEPTH.get() + 1))
-    }
-}
-
-impl Drop for InBody {
-    #[inline(always)]
-    fn drop(&mut self) {
-        DEPTH.set(self.0);
-    }
+/// From now on (or no longer), panics of this thread belong to a body. Returns how it was before.
+#[inline(always)]
+pub(crate) fn in_body(inside: bool) -> bool {
+    IN_BODY.replace(inside)
 }
 
 /// What is known of the panic that `catch_unwind` returned on this thread.

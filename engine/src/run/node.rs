@@ -17,6 +17,8 @@ pub(crate) struct Run {
     owner: Mutex<Option<Owned>>,
     /// No other run will follow.
     once: bool,
+    /// The parity of all tasks, if they are of one cohort.
+    parity: Option<u8>,
     /// Some node was blamed for something, so nodes must be looked up before they run.
     blamed: AtomicBool,
     /// Nodes that must be skipped, and why: of several reasons the one that a serial run would meet first.
@@ -51,6 +53,7 @@ impl Run {
         let durations = plan.shared.timing.then(|| (0..n).map(|_| AtomicU64::new(0)).collect());
         Self {
             once,
+            parity: plan.members.is_empty().then(|| plan.cohort.parity()),
             blamed: AtomicBool::new(false),
             blames: Mutex::default(),
             cursor: AtomicU32::new(0),
@@ -106,9 +109,15 @@ impl Run {
     /// Runs a node's body; what its dependents are to be blamed for, if it did not succeed.
     #[inline(always)]
     pub(super) fn execute(&self, node: u32) -> Option<Arc<Failure>> {
-        let task = self.plan.record(node)?;
+        self.execute_task(node, self.plan.record(node)?)
+    }
+
+    /// As [`execute`](Self::execute), for a node whose record is at hand.
+    #[inline(always)]
+    pub(super) fn execute_task(&self, node: u32, task: Ref) -> Option<Arc<Failure>> {
         let head = task.head();
-        if head.code.value_needs_drop {
+        let keeps_value = !task.is_plain() && head.code.value_needs_drop;
+        if keeps_value {
             task.drop_value_if_done();
         }
         let parity = self.parity(task);
@@ -126,8 +135,7 @@ impl Run {
         match verdict {
             Verdict::Done => {
                 head.status.store(state::DONE | parity, Ordering::Release);
-                if head.code.value_needs_drop && task.handles() == 0 && head.uses.load(Ordering::Acquire) == 0
-                {
+                if keeps_value && task.handles() == 0 && head.uses.load(Ordering::Acquire) == 0 {
                     task.drop_value_if_done();
                 }
                 self.plan.shared.awaited.ended(task);
@@ -162,10 +170,10 @@ impl Run {
     /// The parity of the task's cohort in this run.
     #[inline(always)]
     fn parity(&self, task: Ref) -> u8 {
-        if self.plan.members.is_empty() {
-            return self.plan.cohort.parity();
+        match self.parity {
+            Some(parity) => parity,
+            None => task.cohort().expect("a task that runs has a cohort").parity(),
         }
-        task.cohort().expect("a task that runs has a cohort").parity()
     }
 
     /// All nodes have ended; called once, by whoever found that out. Afterwards the plan may run again.

@@ -4,7 +4,9 @@
 //! is one.
 
 use super::node::Run;
+use crate::body::in_body;
 use crate::graph::NEEDS;
+use crate::task::chunk::Compact;
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -16,7 +18,9 @@ thread_local! {
 /// Runs everything, then ends the run.
 pub(super) fn execute(run: &Arc<Run>) {
     DEPTH.set(DEPTH.get() + 1);
+    let inside = in_body(false);
     walk(run);
+    in_body(inside);
     run.finish();
     DEPTH.set(DEPTH.get() - 1);
 }
@@ -28,9 +32,12 @@ pub(super) fn is_inside() -> bool {
 
 /// Runs every node.
 pub(super) fn walk(run: &Run) {
-    for node in 0..run.len() {
+    let plan = &*run.plan;
+    for (node, place) in plan.records.iter().enumerate() {
+        let node = node as u32;
         let failure = match run.blame_of(node) {
-            None => run.execute(node),
+            None if *place == Compact::NONE => None,
+            None => run.execute_task(node, plan.chunks.resolve(*place)),
             Some(why) => Some(run.skip(node, why)),
         };
         if let Some(failure) = failure {
