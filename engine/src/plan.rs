@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Runs that start open before one is tried alone again.
-const OPEN_RUNS_MAX: u32 = 64;
+const OPEN_RUNS_MAX: u32 = 16;
 /// In `open_runs`: how many are left; above it, how many it was.
 const COUNT: u32 = 0xFFFF;
 

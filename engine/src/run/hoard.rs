@@ -50,6 +50,12 @@ impl<T> Hoard<T> {
         self.data.with_mut(|data| f(unsafe { &mut *data }))
     }
 
+    /// The owner changes its hint, between bodies.
+    #[inline]
+    pub(crate) fn say(&self, hidden: u32) {
+        self.hidden.store(hidden, Ordering::Release);
+    }
+
     /// The owner goes into a body; `hidden` says how much it leaves behind, in its own terms (0: nothing).
     #[inline(always)]
     pub(crate) fn enter(&self, hidden: u32) {
@@ -77,21 +83,26 @@ impl<T> Hoard<T> {
         }
     }
 
-    /// What the owner left behind when it entered the body it is in; 0 if it is in none.
+    /// What the owner left behind when it last entered a body, or what the last raid left; it may be out of date.
     #[inline]
     pub(crate) fn hint(&self) -> u32 {
-        if self.inside.load(Ordering::Relaxed) { self.hidden.load(Ordering::Relaxed) } else { 0 }
+        self.hidden.load(Ordering::Acquire)
     }
 
     /// Another worker's access while the owner is inside a body; `None` if it is not, or somebody else is raiding.
-    pub(crate) fn raid<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+    /// `f` also gives the hint that is true afterwards.
+    pub(crate) fn raid<R>(&self, f: impl FnOnce(&mut T) -> (R, u32)) -> Option<R> {
         if self.raider.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             return None;
         }
         heavy();
-        let caught = self.inside.load(Ordering::Acquire);
-        // SAFETY: the owner is inside a body and will wait for `raider` before it touches the data again.
-        let result = caught.then(|| self.data.with_mut(|data| f(unsafe { &mut *data })));
+        let mut result = None;
+        if self.inside.load(Ordering::Acquire) {
+            // SAFETY: the owner is inside a body and will wait for `raider` before it touches the data again.
+            let (taken, hint) = self.data.with_mut(|data| f(unsafe { &mut *data }));
+            self.hidden.store(hint, Ordering::Relaxed);
+            result = Some(taken);
+        }
         self.raider.store(false, Ordering::Release);
         result
     }
@@ -111,7 +122,7 @@ mod tests {
             hoard.enter(2);
             let raider = {
                 let hoard = Arc::clone(&hoard);
-                loom::thread::spawn(move || hoard.raid(|items| items.pop()).flatten())
+                loom::thread::spawn(move || hoard.raid(|items| (items.pop(), items.len() as u32)).flatten())
             };
             hoard.leave();
             // SAFETY: this thread owns the hoard and is outside of bodies.

@@ -48,6 +48,8 @@ pub(crate) struct Pool {
     pub(super) active: RwLock<Active>,
     naps: Mutex<Naps>,
     nap_over: Condvar,
+    /// A worker that walks alone, by place and hint, and since when it is at that node as far as others looked.
+    pub(super) watched: Mutex<Option<((usize, u32), Instant)>>,
 }
 
 /// Workers that sleep for a short while to look at a walker again.
@@ -87,6 +89,7 @@ impl Pool {
             vacant: Mutex::new((0..threads).rev().collect()),
             active: RwLock::default(),
             naps: Mutex::default(),
+            watched: Mutex::default(),
             nap_over: Condvar::new(),
         }))
     }
@@ -194,7 +197,7 @@ impl Pool {
 impl Run {
     /// Whether roots are left that no worker has taken.
     pub(super) fn has_roots(&self) -> bool {
-        let cursor = self.cursor.load(Ordering::Relaxed);
+        let cursor = self.cursor.load(Ordering::Acquire);
         cursor == 0 || cursor != ALL_TAKEN && cursor < self.roots()
     }
 

@@ -10,11 +10,11 @@
 //! others for every edge from an ended node, collects those that are ready, and puts the cursor behind the roots that
 //! have been run. After that everything is as in a run that never was alone. It is done
 //! - by the walker, between two nodes, when the clock says that bodies have become slow;
-//! - by the watcher, through a raid (see `hoard`), when the walker has been inside one body for as long as it looked
-//!   around (20 µs, later half a millisecond): a long body never keeps the others from working.
+//! - by the watcher, through a raid (see `hoard`), when the walker has been inside one body for longer than
+//!   [`patience`]: a long body never keeps the others from working for more than 5 ms.
 //!
-//! While alone, the walker keeps its node in the hoard's data (`solo`) and the nodes that are left in the hoard's
-//! hint, so that a watcher sees from outside whether it moves.
+//! While alone, the walker keeps its node in the hoard's data (`solo`) and in the hoard's hint, so that a watcher sees
+//! from outside how far it is and whether it moves.
 
 use super::node::Run;
 use super::worker::{Kept, POISONED, Session, Stop};
@@ -23,7 +23,7 @@ use crate::graph::{NEEDS, Roots};
 use crate::schedule::Arrival;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Time per node, body included, up to which other workers would only be in the way: the more there are, the sooner
 /// they help. Measured with two (empty tasks: 5-25 ns alone, 12-60 ns shared), an estimate for more.
@@ -33,11 +33,21 @@ fn alone_ns_max(workers: usize) -> u64 {
 
 /// Nodes between two looks at the clock.
 const WINDOW: u32 = 64;
-/// Bit of the hoard's hint that says its worker walks alone.
+/// Slow windows one after the other that are no accident: an interrupt makes one or two.
+const SLOW_WINDOWS: u32 = 4;
+/// Bit of the hoard's hint that says its worker walks alone; the other bits are the number of its node.
 pub(super) const ALONE: u32 = 1 << 31;
+
+/// How long a walker may be inside one body before its watcher opens the run, after `done` nodes: about as long as it
+/// walked so far, from 20 µs to 5 ms. A thread that had a run of empty bodies nearly done is rather off its core for a
+/// moment than inside a long body, and to open the run would cost more than to wait.
+pub(super) fn patience(done: u32) -> Duration {
+    Duration::from_nanos(20 * u64::from(done)).clamp(Duration::from_micros(20), Duration::from_millis(5))
+}
 
 /// Looks at the clock now and then: the first node, the first eight, then every window.
 struct Clock {
+    start: Instant,
     since: Instant,
     from: u32,
     next: u32,
@@ -47,7 +57,8 @@ struct Clock {
 
 impl Clock {
     fn new(workers: usize) -> Self {
-        Self { since: Instant::now(), from: 0, next: 1, slow: 0, alone_ns_max: alone_ns_max(workers) }
+        let now = Instant::now();
+        Self { start: now, since: now, from: 0, next: 1, slow: 0, alone_ns_max: alone_ns_max(workers) }
     }
 
     /// Whether bodies have become slow; `done` nodes have ended.
@@ -63,20 +74,23 @@ impl Clock {
         let nodes = u64::from(done - self.from);
         // The first nodes of a run find cold caches, and a window can be interrupted.
         let slow = match done {
-            1 => took > 2_000,
-            2..=8 => took > 4_000,
+            1 => took > 10_000,
+            2..=8 => took > 20_000,
             _ => took > nodes * self.alone_ns_max,
         };
         self.slow = if slow { self.slow + 1 } else { 0 };
         self.next = if done == 1 { 8 } else { done + WINDOW };
         (self.since, self.from) = (now, done);
-        slow && (done <= 8 || self.slow >= 2)
+        // Some long bodies among many short ones show in the average, not in windows one after the other.
+        let all = now.duration_since(self.start).as_nanos() as u64;
+        let slow_so_far = all > 50_000 + 2 * u64::from(done) * self.alone_ns_max;
+        slow_so_far || slow && (done <= 8 || self.slow >= SLOW_WINDOWS)
     }
 }
 
 impl Run {
     /// Opens a run of which all nodes below `done` have ended; `busy` says that node `done` is being run. Nodes that
-    /// are ready go to `kept`.
+    /// are ready go to `kept`. Unless one node of many was stuck, the next runs will start open.
     pub(super) fn open(&self, done: u32, busy: bool, kept: &mut Kept) {
         let plan = &*self.plan;
         let graph = plan.graph.frozen();
@@ -102,7 +116,9 @@ impl Run {
                 left.for_each(|root| kept.nodes.push_front(self.root(*root)));
             }
         }
-        plan.was_opened();
+        if done < WINDOW || !busy {
+            plan.was_opened();
+        }
     }
 
     /// Nodes that must be skipped and wait for others learn it from their counters.
@@ -123,7 +139,7 @@ impl Session<'_> {
         let mut clock = Clock::new(self.me.workers());
         for node in 0..run.len() {
             self.me.own(|kept| kept.solo = Some(node));
-            hoard.enter(ALONE | (run.len() - node - 1));
+            hoard.enter(if node + 1 == run.len() { 0 } else { ALONE | node });
             let failure = match run.blame_of(node) {
                 None => run.execute(node),
                 Some(why) => Some(run.skip(node, why)),

@@ -14,7 +14,7 @@
 
 use super::node::Run;
 use super::pool::{ALL_TAKEN, Piece, Pool, Seat};
-use super::solo::ALONE;
+use super::solo::{ALONE, patience};
 use crate::error::Failure;
 use crate::graph::{Frozen, NEEDS};
 use crate::schedule::Arrival;
@@ -54,18 +54,23 @@ impl Kept {
         self.nodes.len() as u32 + self.roots.end.saturating_sub(self.roots.start)
     }
 
-    /// The older half of what is kept, for a raider that has nothing; of a worker that walks alone, what is ready.
-    fn give_half(&mut self) -> Self {
+    /// What a raider gets, and how much is left: the older half of what is kept, or, of a worker that walks alone, the
+    /// run opened. `None`: there was nothing.
+    fn give_half(&mut self) -> (Option<Self>, u32) {
         if let (Some(node), Some((_, run))) = (self.solo.take(), &self.run) {
             let mut theirs = Self { run: self.run.clone(), ..Self::default() };
             run.open(node, true, &mut theirs);
-            return theirs;
+            return (Some(theirs), 0);
+        }
+        if self.len() == 0 {
+            return (None, 0);
         }
         let nodes = self.nodes.drain(..self.nodes.len().div_ceil(2)).collect();
         let len = self.roots.end.saturating_sub(self.roots.start);
         let end = self.roots.end;
         self.roots.end -= len.div_ceil(2);
-        Self { run: self.run.clone(), nodes, roots: self.roots.end..end, solo: None }
+        let theirs = Self { run: self.run.clone(), nodes, roots: self.roots.end..end, solo: None };
+        (Some(theirs), self.len())
     }
 }
 
@@ -146,11 +151,11 @@ impl Worker<'_> {
     /// Finds work, or gives up the seat.
     fn search(&self) -> Search {
         loop {
-            let walker = self.walker();
+            self.watch();
             for look in 0..LOOKS {
                 if let Some(found) = self.find() {
-                    // Somebody must go on searching while there is more, and watching whoever walks alone.
-                    if self.pool.seats.found() && (self.pool.is_work() || self.walker().is_some()) {
+                    // Somebody must go on searching while there is more, be it in a hoard or with a walker.
+                    if self.pool.seats.found() && (self.pool.is_work() || self.is_hidden_work()) {
                         self.wake_another();
                     }
                     return Search::Found(found);
@@ -160,22 +165,42 @@ impl Worker<'_> {
                     std::thread::yield_now();
                 }
             }
-            if let Some(found) = self.raid(walker) {
+            if let Some(found) = self.raid(self.watch()) {
                 self.pool.seats.found();
                 self.wake_another();
                 return Search::Found(found);
             }
-            let watch = self.walker().is_some();
             if self.pool.seats.leave(|| self.pool.is_work()) {
-                return if watch { Search::Watch } else { Search::Left };
+                // Asked last: who takes a run says so first.
+                return if self.walker().is_some() { Search::Watch } else { Search::Left };
             }
         }
     }
 
-    /// A worker that walks alone: its place, and how many nodes it has left.
+    /// A worker that walks alone: its place, and its hint.
     fn walker(&self) -> Option<(usize, u32)> {
         let hints = self.pool.places.iter().map(|seat| seat.hoard.hint());
         hints.enumerate().find(|(_, hint)| hint & ALONE != 0)
+    }
+
+    /// Whether somebody seems to keep work.
+    fn is_hidden_work(&self) -> bool {
+        self.pool.places.iter().any(|seat| seat.hoard.hint() != 0)
+    }
+
+    /// Looks at who walks alone; its place and hint if it has been at one node for too long.
+    fn watch(&self) -> Option<(usize, u32)> {
+        let walker = self.walker()?;
+        let mut watched = self.pool.watched.lock();
+        match *watched {
+            Some((seen, since)) if seen == walker => {
+                (since.elapsed() >= patience(walker.1 & !ALONE)).then_some(walker)
+            }
+            _ => {
+                *watched = Some((walker, Instant::now()));
+                None
+            }
+        }
     }
 
     /// Looks once at everything that can be taken without asking.
@@ -202,17 +227,16 @@ impl Worker<'_> {
         (1..n).map(move |i| &*self.pool.places[(self.place + i) % n])
     }
 
-    /// Takes half of what a worker keeps that has been in one body for longer than we looked around; opens the run of
-    /// a `walker` that has not moved since.
+    /// Takes half of what a worker keeps that is inside a body; opens the run of a `walker` that has been at one node for
+    /// too long.
     fn raid(&self, walker: Option<(usize, u32)>) -> Option<Found> {
         for (place, seat) in self.pool.places.iter().enumerate() {
             let hint = seat.hoard.hint();
             let stands = hint & ALONE == 0 || walker == Some((place, hint));
-            if place == self.place || hint & !ALONE == 0 || !stands {
+            if place == self.place || hint == 0 || !stands {
                 continue;
             }
-            let Some(kept) = seat.hoard.raid(Kept::give_half) else { continue };
-            if kept.len() > 0 || hint & ALONE != 0 {
+            if let Some(kept) = seat.hoard.raid(Kept::give_half).flatten() {
                 self.own(|mine| *mine = kept);
                 return Some(Found::Hoarded);
             }
@@ -253,7 +277,7 @@ impl Worker<'_> {
                 (slot, run, None)
             }
         };
-        let alone = first.is_none() && run.plan.starts_alone() && Self::take_all(&run);
+        let alone = first.is_none() && run.plan.starts_alone() && self.take_all(&run);
         let ended = if alone && self.pool.places.len() == 1 {
             super::serial::walk(&run);
             run.len()
@@ -268,6 +292,7 @@ impl Worker<'_> {
             self.own(|kept| kept.run = None);
             ended
         };
+        self.seat.hoard.say(0);
         if ended > 0 && run.ended.fetch_add(ended, Ordering::AcqRel) + ended == run.len() {
             self.pool.retire(slot);
             run.finish();
@@ -275,8 +300,13 @@ impl Worker<'_> {
     }
 
     /// True if nobody has begun the run, so that this worker may walk it alone.
-    fn take_all(run: &Run) -> bool {
-        run.cursor.compare_exchange(0, ALL_TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    fn take_all(&self, run: &Run) -> bool {
+        self.seat.hoard.say(ALONE);
+        let taken = run.cursor.compare_exchange(0, ALL_TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if !taken {
+            self.seat.hoard.say(0);
+        }
+        taken
     }
 }
 
@@ -478,7 +508,7 @@ pub(super) fn help(pool: &Arc<Pool>, deadline: Option<Instant>, is_over: &dyn Fn
         // What bodies wait for was submitted after what they are part of. Taking more of that first would put body
         // upon body on this stack, all of them waiting.
         let newest = me.pool.newest_run_with_roots().map(|(slot, run)| Found::Roots(slot, run));
-        match newest.or_else(|| me.find()).or_else(|| me.raid(None)) {
+        match newest.or_else(|| me.find()).or_else(|| me.raid(me.watch())) {
             Some(found) => me.session(found, Some(is_over)),
             None => std::thread::sleep(HELP_NAP),
         }
