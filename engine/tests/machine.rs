@@ -58,7 +58,15 @@ fn alone(rounds: u64) -> u64 {
 }
 
 fn with_rayon(rounds: u64) -> u64 {
-    (0..64u64).into_par_iter().map(|_| spin(rounds / 64)).reduce(|| 0, u64::wrapping_add)
+    let part = |_| {
+        let thread = std::thread::current();
+        assert!(
+            thread.name().is_some_and(|name| name.starts_with("tarragon-")),
+            "{thread:?} is not the batch's"
+        );
+        spin(rounds / 64)
+    };
+    (0..64u64).into_par_iter().map(part).reduce(|| 0, u64::wrapping_add)
 }
 
 /// Samples how many threads could run, beside the sampler, while `work` goes on.
@@ -75,8 +83,9 @@ fn runnable(work: impl FnOnce()) -> Vec<usize> {
             }
             samples
         });
-        work();
+        let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         over.store(true, Ordering::Relaxed);
+        worked.expect("the work ends well");
         sampler.join().expect("the sampler ends")
     })
 }
@@ -84,11 +93,11 @@ fn runnable(work: impl FnOnce()) -> Vec<usize> {
 #[test]
 fn bodies_that_use_rayon_share_the_batchs_threads() {
     let _turn = turn();
-    let before = threads().len();
     for n in [1, 2, 4] {
         let batch = batch(n);
         let body = |i: u64| if i.is_multiple_of(2) { alone as fn(u64) -> u64 } else { with_rayon };
-        let rounds = 200_000;
+        // A run takes long enough for its user, who is runnable only between runs, not to count.
+        let rounds = 2_000_000;
         let tasks: Vec<Task<u64>> = (0..64u64)
             .map(|i| {
                 let body = body(i);
@@ -103,15 +112,13 @@ fn bodies_that_use_rayon_share_the_batchs_threads() {
                 compiled.run().expect("runs");
             }
             names = workers();
-            assert_eq!(threads().len(), before + n + 1, "workers and the sampler: {:?}", threads());
         });
         assert_eq!(names, (0..n).map(|i| format!("tarragon-{i}")).collect::<Vec<_>>());
         let many = samples.iter().filter(|s| **s > n).count();
         assert!(many * 20 <= samples.len(), "{many} of {} samples show more than {n} threads", samples.len());
-        assert!(samples.iter().all(|s| *s <= n + 2), "{samples:?}");
         assert!(samples.iter().any(|s| *s >= n), "all {n} threads work at some time: {samples:?}");
         drop((compiled, tasks, batch));
-        soon("the workers end", || workers().is_empty() && threads().len() <= before);
+        soon("the workers end", || workers().is_empty());
     }
 }
 
@@ -145,7 +152,7 @@ fn an_idle_batch_uses_no_cpu() {
 fn nothing_is_left_of_a_batch() {
     let _turn = turn();
     let count = |folder: &str| fs::read_dir(folder).expect("readable").count();
-    let state = || (threads().len(), count("/proc/self/fd"), count("/dev/shm"));
+    let state = || (workers().len(), count("/proc/self/fd"), count("/dev/shm"));
     let round = || {
         let batch = batch(3);
         let big = |ctx: &Context| {
