@@ -14,6 +14,7 @@
 //!
 //! A cohort lives as long as its compiled batch, a run of it, or any chunk of memory with a task of it.
 
+use crate::body::inside;
 use crate::error::{Error, Failure, TaskError};
 use crate::shared::Cohorts;
 use crate::task::output::Output;
@@ -93,6 +94,9 @@ impl Cohort {
                 return Err(Error::AlreadyRunning);
             }
             if life.readers > 0 {
+                if inside::any(|_| true) {
+                    return Err(Error::BeingRead);
+                }
                 drop(gate);
                 self.changed.wait(&mut life);
                 continue;

@@ -1,5 +1,6 @@
 //! A compiled batch: a list of tasks with its graph, to be run once or many times.
 
+use crate::body::inside;
 use crate::error::{Error, TaskError};
 use crate::gather;
 use crate::graph::{Edge, Graph};
@@ -64,11 +65,15 @@ impl Compiled {
     ///
     /// # Errors
     /// [`Error::Task`] for the first task in list order that failed (each task's own outcome is in its handles, all of
-    /// them in [`failures`](Self::failures)); [`Error::NotStarted`] at once if it was never started.
+    /// them in [`failures`](Self::failures)); [`Error::NotStarted`] at once if it was never started;
+    /// [`Error::WaitsForItself`] if one of its own bodies asks.
     pub fn wait(&self) -> Result<(), Error> {
         let plan = self.owned.plan();
         if plan.cohorts().iter().any(|c| !c.has_run()) {
             return Err(Error::NotStarted);
+        }
+        if self.is_around_us() {
+            return Err(Error::WaitsForItself);
         }
         let is_over = || plan.cohorts().iter().all(|c| !c.is_running());
         plan.shared.executor.wait_or(&is_over, || {
@@ -77,6 +82,12 @@ impl Compiled {
         let failures = self.failures();
         let root = failures.iter().find(|f| f.chain().len() == 1).or(failures.first());
         root.map_or(Ok(()), |f| Err(Error::Task(f.clone())))
+    }
+
+    /// Whether this thread is inside a body of one of its tasks.
+    fn is_around_us(&self) -> bool {
+        let plan = self.owned.plan();
+        plan.cohorts().iter().any(|c| inside::is_of_cohort(c.id, &plan.shared))
     }
 
     /// Starts a run and waits for it.
@@ -138,8 +149,12 @@ impl Compiled {
     }
 
     /// The graph, to look at and to draw. Made anew at each call; waits for the end of a run under way.
+    ///
+    /// # Panics
+    /// If one of its own bodies asks: it would wait for itself.
     pub fn graph(&self) -> Graph {
         let plan = self.owned.plan();
+        assert!(!self.is_around_us(), "a body asks for the graph of the compiled batch that it is part of");
         while !plan.try_start_reading() {
             let is_over = || plan.cohorts().iter().all(|c| !c.is_running());
             plan.shared.executor.wait_or(&is_over, || plan.cohorts().iter().for_each(|c| c.wait_idle()));

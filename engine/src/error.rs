@@ -47,6 +47,16 @@ pub enum Error {
     /// The compiled batch was never started, so waiting for it would never end.
     #[error("this compiled batch was never started: call `start` or `run`")]
     NotStarted,
+    /// A body waits for the list that it is part of.
+    #[error(
+        "a body waits for the compiled batch that it is part of, which would never end: wait for single tasks"
+    )]
+    WaitsForItself,
+    /// A body starts a batch whose results its own run reads.
+    #[error(
+        "this compiled batch cannot start again before the run ends that reads its results, which is our own"
+    )]
+    BeingRead,
     /// A declaration came too late.
     #[error("task `{0}` is compiled: its reads, writes and options can no longer change")]
     Sealed(String),
@@ -307,6 +317,8 @@ pub enum ErrorKind {
     TimedOut,
     /// The result could not be copied or its output could not be read.
     Unreadable,
+    /// A body waits for something that cannot come before it ends.
+    WaitsForItself,
 }
 
 /// Why a task has no result: which task, what happened, and the chain of causes.

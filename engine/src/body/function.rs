@@ -1,7 +1,7 @@
 //! Calls a Rust function or closure inside its record: lends the arguments, catches a panic, keeps the value.
 #![expect(unsafe_code, reason = "recovers the types of a record that `Code` has forgotten")]
 
-use super::{Call, Context, Verdict, panics};
+use super::{Call, Context, Verdict, inside, panics};
 use crate::error::Cause;
 use crate::function::args::Args;
 use crate::function::outcome::{ClosureOutcome, Failure, Outcome};
@@ -28,12 +28,12 @@ where
         task.arguments_given();
     }
     let context = || Context::new(task, call.shared);
-    panics::in_body(true);
+    inside::now(Some(task));
     let returned = catch_unwind(AssertUnwindSafe(|| {
         let returned = A::call(slots, function, &context, call.once);
         returned.map(Outcome::split)
     }));
-    panics::in_body(false);
+    inside::now(None);
     A::done(slots);
     match returned {
         Ok(Ok(Ok(value))) => {
@@ -58,9 +58,9 @@ where
     let full = unsafe { task.full::<R::Value, F, ()>() };
     // SAFETY: the executing worker alone touches the function.
     let function = unsafe { &mut *full.function.get() };
-    panics::in_body(true);
+    inside::now(Some(task));
     let returned = catch_unwind(AssertUnwindSafe(|| Ok(function().split())));
-    panics::in_body(false);
+    inside::now(None);
     match returned {
         Ok(Ok(Ok(value))) => {
             // SAFETY: the type is the record's, and this worker executes it.

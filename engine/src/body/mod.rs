@@ -4,10 +4,11 @@
 
 mod context;
 pub(crate) mod function;
+pub(crate) mod inside;
 mod panics;
 
 pub use context::Context;
-pub(crate) use panics::{in_body, install as install_panic_hook};
+pub(crate) use panics::install as install_panic_hook;
 
 use crate::error::Cause;
 use crate::shared::Shared;

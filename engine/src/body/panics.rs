@@ -3,14 +3,14 @@
 //! The place of a panic is known only to the panic hook, so the first batch puts a hook before the one that is there.
 //! It acts only on threads that are inside a body at that moment; every other panic goes on to the earlier hook.
 
+use super::inside;
 use crate::error::Cause;
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::panic;
 use std::sync::Once;
 
 thread_local! {
-    static IN_BODY: Cell<bool> = const { Cell::new(false) };
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -20,19 +20,13 @@ pub(crate) fn install() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if !IN_BODY.get() {
+            if !inside::is_running() {
                 return before(info);
             }
             let place = info.location().map(|l| format!("{}:{}:{}", l.file(), l.line(), l.column()));
             PLACE.with_borrow_mut(|p| *p = place);
         }));
     });
-}
-
-/// From now on (or no longer), panics of this thread belong to a body. Returns how it was before.
-#[inline(always)]
-pub(crate) fn in_body(inside: bool) -> bool {
-    IN_BODY.replace(inside)
 }
 
 /// What is known of the panic that `catch_unwind` returned on this thread.

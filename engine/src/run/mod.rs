@@ -16,7 +16,7 @@ pub(crate) use node::{Measured, Run};
 pub(crate) use pool::Pool;
 pub(crate) use seats::WORKERS_MAX;
 
-use crate::body::in_body;
+use crate::body::inside;
 use crate::shared::Shared;
 use crate::task::record::Ref;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Executor {
         is_over: &dyn Fn() -> bool,
     ) -> bool {
         if let Executor::Pool(pool) = self
-            && let Some(over) = helping(|| worker::help(pool, deadline, is_over))
+            && let Some(over) = inside::waits(|| worker::help(pool, deadline, is_over))
         {
             return over;
         }
@@ -59,11 +59,15 @@ impl Executor {
     /// As [`wait`](Self::wait), for something that is not the end of one task; `sleep` is called outside of bodies.
     pub(crate) fn wait_or(&self, is_over: &dyn Fn() -> bool, sleep: impl FnOnce()) {
         if let Executor::Pool(pool) = self
-            && helping(|| worker::help(pool, None, is_over)).is_some()
+            && inside::waits(|| worker::help(pool, None, is_over)).is_some()
         {
             return;
         }
         sleep();
+    }
+
+    pub(crate) fn is_serial(&self) -> bool {
+        matches!(self, Executor::Serial)
     }
 
     /// Whether this thread is one of the workers, inside a body.
@@ -80,12 +84,4 @@ impl Executor {
             Executor::Pool(pool) => pool.threads(),
         }
     }
-}
-
-/// Other bodies may run on this thread meanwhile; afterwards it is inside the same body as before, or in none.
-fn helping<R>(help: impl FnOnce() -> R) -> R {
-    let inside = in_body(false);
-    let result = help();
-    in_body(inside);
-    result
 }

@@ -4,7 +4,7 @@
 //! is one.
 
 use super::node::Run;
-use crate::body::in_body;
+use crate::body::inside;
 use crate::graph::NEEDS;
 use crate::task::chunk::Compact;
 use std::cell::Cell;
@@ -18,9 +18,7 @@ thread_local! {
 /// Runs everything, then ends the run.
 pub(super) fn execute(run: &Arc<Run>) {
     DEPTH.set(DEPTH.get() + 1);
-    let inside = in_body(false);
-    walk(run);
-    in_body(inside);
+    inside::waits(|| walk(run));
     run.finish();
     DEPTH.set(DEPTH.get() - 1);
 }

@@ -21,6 +21,7 @@ use super::worker::{Kept, POISONED, Session, Stop};
 use crate::error::Failure;
 use crate::graph::{NEEDS, Roots};
 use crate::schedule::Arrival;
+use crate::task::chunk::Compact;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -133,18 +134,26 @@ impl Run {
 }
 
 impl Session<'_> {
-    /// Walks the nodes in order. Returns when all have ended, or with the next node once the run is open to others.
-    pub(super) fn walk_alone(&self, stop: Stop<'_>) -> Option<u32> {
+    /// Walks the nodes in order. Returns when all have ended, or with the next node once the run is open to others. A
+    /// `SINGLE` worker has nobody to raid it; its own body may open the run, by waiting for a later node.
+    pub(super) fn walk_alone<const SINGLE: bool>(&self, stop: Stop<'_>) -> Option<u32> {
         let (run, hoard) = (self.run, &self.me.seat.hoard);
+        let plan = &*run.plan;
         let mut clock = Clock::new(self.me.workers());
-        for node in 0..run.len() {
+        for (node, place) in plan.records.iter().enumerate() {
+            let node = node as u32;
             self.me.own(|kept| kept.solo = Some(node));
-            hoard.enter(if node + 1 == run.len() { 0 } else { ALONE | node });
+            if !SINGLE {
+                hoard.enter(if node + 1 == run.len() { 0 } else { ALONE | node });
+            }
             let failure = match run.blame_of(node) {
-                None => run.execute(node),
+                None if *place == Compact::NONE => None,
+                None => run.execute_task(node, plan.chunks.resolve(*place)),
                 Some(why) => Some(run.skip(node, why)),
             };
-            hoard.leave();
+            if !SINGLE {
+                hoard.leave();
+            }
             self.ended.set(node + 1);
             if self.me.own(|kept| kept.solo.is_none()) {
                 // A watcher opened the run while this node was running; it ends as any node of an open run.
@@ -153,7 +162,7 @@ impl Session<'_> {
             if let Some(failure) = failure {
                 self.blame_targets(node, &failure);
             }
-            if clock.is_slow(node + 1) || stop.is_some_and(|stop| stop()) {
+            if !SINGLE && clock.is_slow(node + 1) || stop.is_some_and(|stop| stop()) {
                 self.me.own(|kept| {
                     kept.solo = None;
                     run.open(node + 1, false, kept);
@@ -163,7 +172,7 @@ impl Session<'_> {
             }
         }
         self.me.own(|kept| kept.solo = None);
-        run.plan.was_alone();
+        plan.was_alone();
         None
     }
 

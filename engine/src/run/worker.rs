@@ -278,20 +278,18 @@ impl Worker<'_> {
             }
         };
         let alone = first.is_none() && run.plan.starts_alone() && self.take_all(&run);
-        let ended = if alone && self.pool.places.len() == 1 {
-            super::serial::walk(&run);
-            run.len()
-        } else {
-            self.own(|kept| kept.run = Some((slot, Arc::clone(&run))));
-            let session = Session { me: self, slot, run: &run, ended: Cell::new(0) };
-            let first = if alone { session.walk_alone(stop) } else { first };
-            let ended = match session.ended.get() {
-                all if all == run.len() => all,
-                _ => session.run_all(first, stop),
-            };
-            self.own(|kept| kept.run = None);
-            ended
+        self.own(|kept| kept.run = Some((slot, Arc::clone(&run))));
+        let session = Session { me: self, slot, run: &run, ended: Cell::new(0) };
+        let first = match (alone, self.workers()) {
+            (false, _) => first,
+            (true, 1) => session.walk_alone::<true>(stop),
+            (true, _) => session.walk_alone::<false>(stop),
         };
+        let ended = match session.ended.get() {
+            all if all == run.len() => all,
+            _ => session.run_all(first, stop),
+        };
+        self.own(|kept| kept.run = None);
         self.seat.hoard.say(0);
         if ended > 0 && run.ended.fetch_add(ended, Ordering::AcqRel) + ended == run.len() {
             self.pool.retire(slot);

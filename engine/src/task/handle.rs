@@ -1,6 +1,7 @@
 //! Handles of results: wait for a task, copy, borrow or take its value.
 
 use super::record::{Ref, state};
+use crate::body::inside;
 use crate::cohort::{Cohort, Progress};
 use crate::error::{ErrorKind, TaskError};
 use crate::function::{Data, copy_of};
@@ -62,6 +63,9 @@ fn wait_until(task: Ref, deadline: Option<Instant>) -> Result<(), TaskError> {
             }
             Progress::Ended(_) => return Ok(()),
             Progress::NotStarted => return Err(TaskError::about(task, ErrorKind::NotStarted, NOT_STARTED)),
+            Progress::Pending { .. } if is_own(task, cohort) => {
+                return Err(TaskError::about(task, ErrorKind::WaitsForItself, OWN));
+            }
             Progress::Pending { .. } => {
                 let is_over = || matches!(cohort.progress(task), Progress::Ended(_));
                 if !task.shared().executor.wait(task.shared(), task, deadline, &is_over) {
@@ -76,6 +80,17 @@ fn wait_until(task: Ref, deadline: Option<Instant>) -> Result<(), TaskError> {
     }
 }
 
+/// Whether the end of `task` cannot come while this thread waits for it: its body is below us on the stack, or nobody
+/// else runs its list.
+fn is_own(task: Ref, cohort: &Cohort) -> bool {
+    let shared = task.shared();
+    inside::any(|t| t == task) || shared.executor.is_serial() && inside::is_of_cohort(cohort.id, shared)
+}
+
+const OWN: &str = "a body that runs on top of it, or before it on the same thread, waits for it, so it would never end: \
+                   pass its result as an argument";
+const STILL_NEEDED: &str =
+    "other tasks of this run still need its result: take it after the run, or get() a copy";
 const NOT_STARTED: &str = "nobody compiled and started it, so its result would never come";
 
 /// The result of a task: wait for it, look at it, take it, or give it to another task as an argument.
@@ -269,7 +284,7 @@ fn gone(task: Ref) -> TaskError {
 
 mod in_place {
     #![expect(unsafe_code, reason = "reads and moves typed values of records that a typed handle names")]
-    use super::{Progress, Ref, TaskError, gone, state, wait};
+    use super::{ErrorKind, Progress, Ref, STILL_NEEDED, TaskError, gone, inside, state, wait};
     use std::sync::atomic::Ordering;
 
     /// The value; the caller holds the gate and has seen the task done.
@@ -284,6 +299,9 @@ mod in_place {
             wait(task)?;
             let cohort = task.cohort().expect("a task that has ended has a cohort");
             if task.head().uses.load(Ordering::Acquire) > 0 {
+                if inside::is_of_cohort(cohort.id, task.shared()) {
+                    return Err(TaskError::about(task, ErrorKind::WaitsForItself, STILL_NEEDED));
+                }
                 cohort.wait_idle();
             }
             let _gate = cohort.taking();
