@@ -227,8 +227,8 @@ impl Worker<'_> {
         (1..n).map(move |i| &*self.pool.places[(self.place + i) % n])
     }
 
-    /// Takes half of what a worker keeps that is inside a body; opens the run of a `walker` that has been at one node for
-    /// too long.
+    /// Takes half of what a worker keeps that is inside a body; opens the run of a `walker` that has been at one node
+    /// for too long.
     fn raid(&self, walker: Option<(usize, u32)>) -> Option<Found> {
         for (place, seat) in self.pool.places.iter().enumerate() {
             let hint = seat.hoard.hint();

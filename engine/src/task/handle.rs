@@ -87,8 +87,8 @@ fn is_own(task: Ref, cohort: &Cohort) -> bool {
     inside::any(|t| t == task) || shared.executor.is_serial() && inside::is_of_cohort(cohort.id, shared)
 }
 
-const OWN: &str = "a body that runs on top of it, or before it on the same thread, waits for it, so it would never end: \
-                   pass its result as an argument";
+const OWN: &str = "a body that runs on top of it, or before it on the same thread, waits for it, so it would never \
+                   end: pass its result as an argument";
 const STILL_NEEDED: &str =
     "other tasks of this run still need its result: take it after the run, or get() a copy";
 const NOT_STARTED: &str = "nobody compiled and started it, so its result would never come";
