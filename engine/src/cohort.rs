@@ -238,10 +238,14 @@ impl Cohort {
             life.orphans = true;
             return;
         }
+        // Who reads the value for another process took a handle before it asked to read.
+        if task.handles() > 0 || !task.claim_value() {
+            return;
+        }
         // Dropping a value runs the user's code, so no lock is held; as a reader we keep the next run away.
         life.readers += 1;
         drop(life);
-        task.drop_value_if_done();
+        task.drop_claimed();
         self.stop_reading();
     }
 

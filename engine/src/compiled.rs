@@ -103,11 +103,11 @@ impl Compiled {
     /// copied. (Results of other tasks move in every run, once nobody else can want them.)
     ///
     /// # Errors
-    /// As [`run`](Self::run); [`Error::AlreadyStarted`] if another list has its tasks, too.
+    /// As [`run`](Self::run); [`Error::Shared`] if another list has its tasks, too.
     pub fn run_once(self) -> Result<(), Error> {
         let plan = self.owned.plan();
         if plan.owners.load(std::sync::atomic::Ordering::Acquire) != 1 || !plan.members.is_empty() {
-            return Err(Error::AlreadyStarted("a compiled batch that other lists share".to_string()));
+            return Err(Error::Shared);
         }
         self.owned.start(true)?;
         self.wait()

@@ -47,6 +47,11 @@ pub enum Error {
     /// The compiled batch was never started, so waiting for it would never end.
     #[error("this compiled batch was never started: call `start` or `run`")]
     NotStarted,
+    /// A compiled batch was to run for the only time, but others can run its tasks, too.
+    #[error(
+        "other lists share tasks with this compiled batch, so it cannot run for the only time: use `run`"
+    )]
+    Shared,
     /// A body waits for the list that it is part of.
     #[error(
         "a body waits for the compiled batch that it is part of, which would never end: wait for single tasks"

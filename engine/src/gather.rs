@@ -370,7 +370,7 @@ pub(crate) fn listing_of(plan: &Plan) -> Listing {
     listing
 }
 
-use inputs::each_input;
+pub(crate) use inputs::each_input;
 
 mod inputs {
     #![expect(unsafe_code, reason = "argument slots are reached through their record's code")]
@@ -378,7 +378,7 @@ mod inputs {
     use crate::task::input::Input;
 
     /// Shows each argument of a task that is another task's result.
-    pub(super) fn each_input(task: Ref, see: &mut dyn FnMut(&mut Input)) {
+    pub(crate) fn each_input(task: Ref, see: &mut dyn FnMut(&mut Input)) {
         if let Some(inputs) = task.head().code.inputs {
             // SAFETY: the code is the record's own. The caller keeps the task's plan from running, or the task is not
             // in one yet, and one list is compiled at a time; so nobody else is at the slots.

@@ -4,9 +4,9 @@ use super::chunk::space_of;
 use super::handle::{Handle, Status, status, wait};
 use super::output::{Stream, Which};
 use super::record::Ref;
-use crate::cohort::Cohort;
 use crate::data::{Access, BadDatum, DataId, IntoDatum, SpaceRef};
 use crate::error::{Error, Mistake, TaskError};
+use crate::gather::each_input;
 use crate::plan::Owned;
 use std::marker::PhantomData;
 
@@ -189,11 +189,17 @@ impl<T> Task<T> {
     /// `WireError::Input` if an argument's task has not succeeded; `WireError::Spent` if the task was started alone or
     /// its compiled batch is gone.
     pub fn encode(&mut self) -> Result<Vec<u8>, crate::wire::WireError> {
-        if self.task.cohort().is_some_and(Cohort::is_running) {
-            return Err(crate::wire::WireError::Running(self.task.name()));
-        }
+        // No run of the task may begin meanwhile, and none that replaces or drops a value it takes: each producer gets
+        // a handle first, and then its cohort a reader.
+        let _task = Reading::of(self.task)?;
         if self.task.are_arguments_gone() {
             return Err(crate::wire::WireError::Spent(self.task.name()));
+        }
+        let mut producers = Vec::new();
+        each_input(self.task, &mut |input| producers.push(Handle::<()>::new(input.task)));
+        let mut readings: Vec<Reading> = Vec::new();
+        for producer in &producers {
+            readings.push(Reading::of(producer.task())?);
         }
         declare::encode(self.task)
     }
@@ -211,6 +217,27 @@ impl<T> Task<T> {
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.task.drop_handle();
+    }
+}
+
+/// While it lives, no run of the task's cohort begins.
+struct Reading(Option<Ref>);
+
+impl Reading {
+    fn of(task: Ref) -> Result<Self, crate::wire::WireError> {
+        match task.cohort() {
+            None => Ok(Self(None)),
+            Some(cohort) if cohort.try_start_reading() => Ok(Self(Some(task))),
+            Some(_) => Err(crate::wire::WireError::Running(task.name())),
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let Some(cohort) = self.0.and_then(Ref::cohort) {
+            cohort.stop_reading();
+        }
     }
 }
 

@@ -328,18 +328,28 @@ impl Ref {
 
     /// Drops the value if there is one; true if this call did it.
     pub(crate) fn drop_value_if_done(self) -> bool {
-        let head = self.head();
-        let status = head.status.load(Ordering::Acquire);
-        if status & !state::PARITY != state::DONE {
+        let dropped = self.claim_value();
+        if dropped {
+            self.drop_claimed();
+        }
+        dropped
+    }
+
+    /// Marks a value as gone; true if the caller must now drop it.
+    pub(crate) fn claim_value(self) -> bool {
+        let status = &self.head().status;
+        let now = status.load(Ordering::Acquire);
+        if now & !state::PARITY != state::DONE {
             return false;
         }
-        let empty = (status & state::PARITY) | state::EMPTY;
-        if head.status.compare_exchange(status, empty, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            return false;
-        }
-        // SAFETY: the exchange made us the only one who may remove the value.
-        unsafe { (head.code.drop_value)(self) };
-        true
+        let empty = (now & state::PARITY) | state::EMPTY;
+        status.compare_exchange(now, empty, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Drops a value that the caller has just claimed.
+    pub(crate) fn drop_claimed(self) {
+        // SAFETY: the claim made the caller the only one who may remove the value.
+        unsafe { (self.head().code.drop_value)(self) };
     }
 
     /// Moves the value out if it is there; `mark` says what is left behind.

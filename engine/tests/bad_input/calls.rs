@@ -301,16 +301,14 @@ fn run_once_of_a_shared_compiled_batch() {
     message(
         inner.run_once(),
         &expect![[r#"
-        task `a compiled batch that other lists share` was started or compiled before: a task runs once, or
-            again as part of its compiled batch
-    "#]],
+            other lists share tasks with this compiled batch, so it cannot run for the only time: use `run`
+        "#]],
     );
     message(
         outer.run_once(),
         &expect![[r#"
-        task `a compiled batch that other lists share` was started or compiled before: a task runs once, or
-            again as part of its compiled batch
-    "#]],
+            other lists share tasks with this compiled batch, so it cannot run for the only time: use `run`
+        "#]],
     );
 }
 
