@@ -13,7 +13,8 @@
 //! says so; an interrupt makes one or two slow windows of 64 nodes, so four must follow each other. Missed: one thread
 //! against the serial loop on independent, chain and tree, at 2-4x. Alone on the machine it is 7 ns against 3.6-6, but
 //! here six systems share the caches and a record is a line of 64 bytes where the loop reads 24; at 10^4 tasks the
-//! hand-over to the worker adds 5 ns per task. Prefetching 12 records ahead changed nothing.
+//! hand-over to the worker adds 5 ns per task. Prefetching 12 records ahead changed nothing. A system that is always
+//! timed right after another finds that one's workers still looking for work: hence the changing order, and a pause.
 
 mod measure;
 mod peers;

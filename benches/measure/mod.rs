@@ -79,8 +79,23 @@ pub(crate) struct Figure<'a> {
     pub(crate) operations: usize,
 }
 
-/// Runs all systems `rounds` times, interleaved and rotated, after one warm-up; prints a line per system whose name
-/// starts with `tarragon`, with its ratio to every other, and a line per peer.
+/// How long threads of one system get to go to sleep before the next is timed.
+const PAUSE: Duration = Duration::from_micros(500);
+
+/// The order of `count` systems in a round: each of them after every other in some round, none always after the same.
+fn order(count: usize, round: usize) -> Vec<usize> {
+    let mut left: Vec<usize> = (0..count).collect();
+    let mut state = round as u64 + 1;
+    let mut order = Vec::with_capacity(count);
+    while !left.is_empty() {
+        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+        order.push(left.swap_remove((state >> 33) as usize % left.len()));
+    }
+    order
+}
+
+/// Runs all systems `rounds` times, interleaved in changing order, after one warm-up; prints a line per system whose
+/// name starts with `tarragon`, with its ratio to every other, and a line per peer.
 pub(crate) fn compare(
     options: &Options,
     figure: Figure<'_>,
@@ -90,8 +105,8 @@ pub(crate) fn compare(
     let count = systems.len();
     let mut times = vec![Vec::with_capacity(rounds); count];
     for round in 0..=rounds {
-        for i in 0..count {
-            let i = (i + round) % count;
+        for i in order(count, round) {
+            std::thread::sleep(PAUSE);
             let elapsed = (systems[i].round)();
             if round > 0 {
                 times[i].push(elapsed.as_nanos() as f64 / figure.operations as f64);
