@@ -42,6 +42,8 @@ struct Life {
     runs: u64,
     /// Runs of other cohorts that read our values.
     readers: u32,
+    /// Threads that drop a value of ours at this moment.
+    droppers: u32,
     /// A value may have been left behind by its last handle.
     orphans: bool,
 }
@@ -93,10 +95,10 @@ impl Cohort {
             if life.running {
                 return Err(Error::AlreadyRunning);
             }
-            if life.readers > 0 {
-                if inside::any(|_| true) {
-                    return Err(Error::BeingRead);
-                }
+            if life.readers > 0 && inside::any(|_| true) {
+                return Err(Error::BeingRead);
+            }
+            if life.readers + life.droppers > 0 {
                 drop(gate);
                 self.changed.wait(&mut life);
                 continue;
@@ -136,7 +138,9 @@ impl Cohort {
             life.orphans = false;
             drop(life);
             // Dropping a value runs the user's code, so no lock is held; the run is not over yet, so none begins.
-            tasks().filter(|t| t.handles() == 0).for_each(|t| {
+            // Tasks of other cohorts may run again already.
+            let own = |t: &Ref| t.head().cohort.load(Ordering::Relaxed) == self.id;
+            tasks().filter(|t| own(t) && t.handles() == 0).for_each(|t| {
                 t.drop_value_if_done();
             });
         }
@@ -242,11 +246,12 @@ impl Cohort {
         if task.handles() > 0 || !task.claim_value() {
             return;
         }
-        // Dropping a value runs the user's code, so no lock is held; as a reader we keep the next run away.
-        life.readers += 1;
+        // Dropping a value runs the user's code, so no lock is held; the next run waits for us.
+        life.droppers += 1;
         drop(life);
         task.drop_claimed();
-        self.stop_reading();
+        self.life.lock().droppers -= 1;
+        self.changed.notify_all();
     }
 
     /// Notes why a task did not succeed.

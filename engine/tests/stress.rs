@@ -296,3 +296,32 @@ fn a_list_of_two_compiled_batches_and_a_reader_of_both_take_turns() {
         assert_eq!(sum.result().get().expect("ran"), 5);
     });
 }
+
+/// A list ends, cohort by cohort: what it sweeps must not be what a list inside of it, started again, has just made.
+#[test]
+fn an_inner_list_runs_again_while_the_outer_one_ends() {
+    let batch = tarragon_engine::Builder::default()
+        .workers(tarragon_engine::Workers::Threads(2))
+        .build()
+        .expect("two threads");
+    for round in 0..200 {
+        let text = batch.function(|i: u64| format!("{i:0>64}"), (round,));
+        let length = batch.function(|t: &str| t.len(), (text.result(),));
+        let inner = batch.compile((&text, &length)).expect("compiles");
+        drop(text);
+        let mut outer_tasks: Vec<_> =
+            (0..8u64).map(|i| batch.function(|i: u64| i.to_string(), (i,))).collect();
+        let outer = batch.compile((&inner, &outer_tasks)).expect("compiles");
+        std::thread::scope(|scope| {
+            outer.start().expect("nothing else runs yet");
+            scope.spawn(|| outer_tasks.clear());
+            for _ in 0..20 {
+                if inner.start().is_ok() {
+                    inner.wait().expect("its text is there while it is read");
+                }
+            }
+        });
+        outer.wait().expect("runs");
+        assert_eq!(length.result().get().expect("it ran"), 64);
+    }
+}
