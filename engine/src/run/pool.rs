@@ -48,8 +48,8 @@ pub(crate) struct Pool {
     pub(super) active: RwLock<Active>,
     naps: Mutex<Naps>,
     nap_over: Condvar,
-    /// A worker that walks alone, by place and hint, and since when it is at that node as far as others looked.
-    pub(super) watched: Mutex<Option<((usize, u32), Instant)>>,
+    /// For each place the hint of a worker that walks alone, and since when it is the same as far as others looked.
+    pub(super) watched: Mutex<Box<[(u32, Instant)]>>,
 }
 
 /// Workers that sleep for a short while to look at a walker again.
@@ -89,7 +89,7 @@ impl Pool {
             vacant: Mutex::new((0..threads).rev().collect()),
             active: RwLock::default(),
             naps: Mutex::default(),
-            watched: Mutex::default(),
+            watched: Mutex::new(vec![(0, Instant::now()); threads].into()),
             nap_over: Condvar::new(),
         }))
     }
@@ -153,9 +153,15 @@ impl Pool {
         true
     }
 
-    /// A place for a worker that has a seat.
+    /// A place for a worker that has a seat. Who gave the seat up may not have stood up yet: that takes a microsecond.
     pub(super) fn sit(&self) -> usize {
-        self.vacant.lock().pop().expect("as many places as seats")
+        loop {
+            let place = self.vacant.lock().pop();
+            match place {
+                Some(place) => return place,
+                None => std::thread::yield_now(),
+            }
+        }
     }
 
     pub(super) fn stand(&self, place: usize) {

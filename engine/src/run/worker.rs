@@ -92,6 +92,8 @@ pub(super) struct Worker<'a> {
 /// one node and leaves, so that the body is not kept from going on.
 pub(super) fn work(pool: &Arc<Pool>) {
     let below = ME.get();
+    // What was seen of earlier runs says nothing of those that walk now.
+    pool.watched.lock().fill((0, Instant::now()));
     while seated(pool, below) && pool.nap() {}
 }
 
@@ -172,15 +174,15 @@ impl Worker<'_> {
             }
             if self.pool.seats.leave(|| self.pool.is_work()) {
                 // Asked last: who takes a run says so first.
-                return if self.walker().is_some() { Search::Watch } else { Search::Left };
+                return if self.walkers().next().is_some() { Search::Watch } else { Search::Left };
             }
         }
     }
 
-    /// A worker that walks alone: its place, and its hint.
-    fn walker(&self) -> Option<(usize, u32)> {
+    /// Workers that walk alone: their places, and their hints.
+    fn walkers(&self) -> impl Iterator<Item = (usize, u32)> {
         let hints = self.pool.places.iter().map(|seat| seat.hoard.hint());
-        hints.enumerate().find(|(_, hint)| hint & ALONE != 0)
+        hints.enumerate().filter(|(_, hint)| hint & ALONE != 0)
     }
 
     /// Whether somebody seems to keep work.
@@ -188,19 +190,19 @@ impl Worker<'_> {
         self.pool.places.iter().any(|seat| seat.hoard.hint() != 0)
     }
 
-    /// Looks at who walks alone; its place and hint if it has been at one node for too long.
+    /// Looks at all who walk alone; place and hint of one that has been at one node for too long.
     fn watch(&self) -> Option<(usize, u32)> {
-        let walker = self.walker()?;
-        let mut watched = self.pool.watched.lock();
-        match *watched {
-            Some((seen, since)) if seen == walker => {
-                (since.elapsed() >= patience(walker.1 & !ALONE)).then_some(walker)
-            }
-            _ => {
-                *watched = Some((walker, Instant::now()));
-                None
+        let mut stuck = None;
+        for (place, hint) in self.walkers() {
+            let mut watched = self.pool.watched.lock();
+            let (seen, since) = &mut watched[place];
+            if *seen != hint {
+                (*seen, *since) = (hint, Instant::now());
+            } else if since.elapsed() >= patience(hint & !ALONE) {
+                stuck = Some((place, hint));
             }
         }
+        stuck
     }
 
     /// Looks once at everything that can be taken without asking.
