@@ -36,8 +36,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The datum of an integer key. Keys below 2^27 cost a few nanoseconds, and 4 bytes of memory for each 4096-key
-    /// page touched; larger ones are hashed.
+    /// The datum of an integer key. Keys below 2^27 cost a few nanoseconds, and 16 KiB of memory for each page of
+    /// 4096 keys that is touched; larger ones are hashed.
     #[inline]
     pub fn at(&self, key: u64) -> DataId {
         self.space.at(key)

@@ -1,10 +1,10 @@
 //! A task as it lies in memory: a head of 48 bytes, the place of its value, its function and its arguments.
 //!
 //! # States
-//! `status` goes `New → Running → Done | Failed | Skipped`, and to `Running` again
-//! when a compiled batch is run again. The upper bit of the byte is the parity of the run that wrote it, so a new
-//! run needs no pass over the records: a status of the other parity means "waiting". `Done` becomes `Empty` when the
-//! value has been dropped or moved out, `Taken` when the user took it.
+//! `status` goes `New → Running → Done | Failed | Skipped`, and to `Running` again when a compiled batch is run again.
+//! The upper bit of the byte is the parity of the run that wrote it, so a new run needs no pass over the records: a
+//! status of the other parity means "waiting". `Done` becomes `Empty` when the value has been dropped or moved out,
+//! `Taken` when the user took it.
 //!
 //! # Who may write what
 //! - Before compile: the owner of the `Task` alone (it is not `Clone`), through `&mut`.
@@ -260,7 +260,7 @@ impl Ref {
         self.head().counts.load(Ordering::Acquire) as u32
     }
 
-    /// Nobody refers to the record any more: drop all it holds and count it out of its cohort and chunk.
+    /// Nobody refers to the record any more: drop all it holds and count it out of its chunk.
     ///
     /// Its arguments may hold the last reference to other records, and those to others: they wait in a list, so that
     /// a long chain needs no deep stack.
