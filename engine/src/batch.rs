@@ -1,6 +1,6 @@
 //! The service a user starts with: makes tasks, names data, compiles lists.
 
-use crate::body::install_panic_hook;
+use crate::builder::Builder;
 use crate::compiled::Compiled;
 use crate::data::{DataId, IntoDatum, Keys, SpaceRef};
 use crate::error::{CompileError, Error, Mistake};
@@ -8,10 +8,10 @@ use crate::function::args::Args;
 use crate::function::outcome::{ClosureOutcome, Failure, Fallible, Outcome};
 use crate::function::{Data, Function, Spec, Takes, thunk_code};
 use crate::plan::Owned;
-use crate::run::{Executor, Pool, WORKERS_MAX};
 use crate::shared::Shared;
 use crate::task::record::Ref;
-use crate::task::{Task, TaskList};
+use crate::task::command::PROCESS;
+use crate::task::{Command, Exit, Task, TaskList};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,46 +24,6 @@ pub enum Workers {
     Serial,
     /// On this many threads, which steal work from each other.
     Threads(usize),
-}
-
-/// Options of a [`Batch`].
-#[derive(Clone, Debug, Default)]
-pub struct Builder {
-    workers: Option<Workers>,
-    timing: bool,
-}
-
-impl Builder {
-    /// How tasks run; without it on as many threads as CPU affinity and cgroup grant this process.
-    pub fn workers(mut self, workers: Workers) -> Self {
-        self.workers = Some(workers);
-        self
-    }
-
-    /// Measures every task's duration, for [`Compiled::summary`]: about 50 ns per task. Off without it.
-    pub fn timing(mut self, on: bool) -> Self {
-        self.timing = on;
-        self
-    }
-
-    /// Starts the service.
-    ///
-    /// # Errors
-    /// [`Error::NoWorkers`] for zero threads, [`Error::TooManyWorkers`], [`Error::Threads`] if the system refuses
-    /// them.
-    pub fn build(self) -> Result<Batch, Error> {
-        install_panic_hook();
-        let granted = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let executor = match self.workers.unwrap_or_else(|| Workers::Threads(granted().min(WORKERS_MAX))) {
-            Workers::Serial => Executor::Serial,
-            Workers::Threads(0) => return Err(Error::NoWorkers),
-            Workers::Threads(asked) if asked > WORKERS_MAX => {
-                return Err(Error::TooManyWorkers { asked, max: WORKERS_MAX });
-            }
-            Workers::Threads(n) => Executor::Pool(Pool::new(n)?),
-        };
-        Ok(Batch::inside(&Arc::new(Shared::new(executor, self.timing))))
-    }
 }
 
 /// The batch service: makes tasks and compiles lists of them. Cheap to clone; clones are clients of one service, in
@@ -195,6 +155,33 @@ impl Batch {
         Task::adopt(Ref::create::<T, F, ()>(&self.shared, code, closure, ()))
     }
 
+    /// A task that runs a program, directly and without a shell: a path, or a name that is looked for along `PATH`.
+    ///
+    /// Arguments, environment, directory and input are added to the task: [`Task::arg`], [`Task::env`], [`Task::cwd`],
+    /// [`Task::stdin`]. Its output goes to files, readable while it runs through [`Task::stdout`] and
+    /// [`Task::stderr`]. It succeeds with exit code 0, or one that it accepts ([`Task::accept_exit`]); then its result
+    /// is how it exited and what it used. What it leaves running when it ends is ended, too.
+    ///
+    /// It holds one cpu of the batch while it runs, unless it says otherwise ([`Task::cpus`]).
+    ///
+    /// ```
+    /// use tarragon_engine::{Batch, tasks};
+    ///
+    /// let batch = Batch::new()?;
+    /// let words = batch.process("printf").arg("%s\\n").args(["pear", "apple"]);
+    /// let sorted = batch.process("sort").stdin(words.stdout());
+    /// batch.compile(tasks![words, sorted])?.run()?;
+    /// assert_eq!(sorted.stdout().get()?, "apple\npear\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn process(&self, program: impl AsRef<Path>) -> Task<Exit> {
+        let program = program.as_ref();
+        let command = Box::new(Command::new(program));
+        let task = Task::adopt(Ref::create::<Exit, (), Box<Command>>(&self.shared, &PROCESS, (), command));
+        let name = program.file_name().unwrap_or(program.as_os_str());
+        task.name(name.to_string_lossy())
+    }
+
     // ── data ────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// A datum by name: anything tasks share that is no file. Equal names are one datum; never equal to a file.
@@ -233,6 +220,13 @@ impl Batch {
     pub fn compile(&self, list: impl TaskList) -> Result<Compiled, Error> {
         let owned = Owned::compile(&self.shared, &|see| list.each(see), list.size_hint())?;
         Ok(Compiled::new(owned))
+    }
+
+    /// Cancels all that runs: tasks that have not begun are skipped, processes are ended (TERM, after their grace KILL,
+    /// with all they have started), functions are asked through [`Context::cancelled`](crate::Context::cancelled).
+    /// Does not wait for them.
+    pub fn cancel(&self) {
+        self.shared.active_runs().iter().for_each(|run| run.cancel(None));
     }
 
     /// Number of workers.

@@ -16,12 +16,13 @@
 
 use crate::body::inside;
 use crate::error::{Error, Failure, TaskError};
+use crate::run::Run;
 use crate::shared::Cohorts;
 use crate::task::output::Output;
 use crate::task::record::{Ref, state};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// State shared by tasks compiled in one list.
@@ -39,6 +40,10 @@ pub(crate) struct Cohort {
 #[derive(Default)]
 struct Life {
     running: bool,
+    /// All tasks of the run have ended, but a body that was given up is still inside one.
+    settled: bool,
+    /// The run that is under way.
+    run: Weak<Run>,
     runs: u64,
     /// Runs of other cohorts that read our values.
     readers: u32,
@@ -46,6 +51,21 @@ struct Life {
     droppers: u32,
     /// A value may have been left behind by its last handle.
     orphans: bool,
+}
+
+impl Life {
+    /// Whether users still wait for the run.
+    fn is_pending(&self) -> bool {
+        self.running && !self.settled
+    }
+
+    fn may_begin(&self) -> Result<(), Error> {
+        match (self.running, self.settled) {
+            (false, _) => Ok(()),
+            (true, false) => Err(Error::AlreadyRunning),
+            (true, true) => Err(Error::BodyStillRuns),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -87,14 +107,10 @@ impl Cohort {
     /// Blocks while users copy values, and while other batches that read our results run.
     pub(crate) fn begin(&self) -> Result<(), Error> {
         loop {
-            if self.life.lock().running {
-                return Err(Error::AlreadyRunning);
-            }
+            self.life.lock().may_begin()?;
             let gate = self.gate.write();
             let mut life = self.life.lock();
-            if life.running {
-                return Err(Error::AlreadyRunning);
-            }
+            life.may_begin()?;
             if life.readers > 0 && inside::any(|_| true) {
                 return Err(Error::BeingRead);
             }
@@ -104,10 +120,28 @@ impl Cohort {
                 continue;
             }
             life.running = true;
+            life.settled = false;
             life.runs += 1;
             self.parity.fetch_xor(state::PARITY, Ordering::Release);
             return Ok(());
         }
+    }
+
+    /// The run that has begun.
+    pub(crate) fn runs(&self, run: &Arc<Run>) {
+        self.life.lock().run = Arc::downgrade(run);
+    }
+
+    /// The run under way, if there is one.
+    pub(crate) fn run(&self) -> Option<Arc<Run>> {
+        let life = self.life.lock();
+        if life.is_pending() { life.run.upgrade() } else { None }
+    }
+
+    /// All tasks of the run have ended, but a body that was given up keeps it from being over.
+    pub(crate) fn settle(&self) {
+        self.life.lock().settled = true;
+        self.changed.notify_all();
     }
 
     /// Forgets what the last run noted; nothing of this run has run yet.
@@ -149,13 +183,13 @@ impl Cohort {
     /// Waits until no run is active.
     pub(crate) fn wait_idle(&self) {
         let mut life = self.life.lock();
-        while life.running {
+        while life.is_pending() {
             self.changed.wait(&mut life);
         }
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        self.life.lock().running
+        self.life.lock().is_pending()
     }
 
     pub(crate) fn has_run(&self) -> bool {
@@ -166,7 +200,7 @@ impl Cohort {
     /// [`stop_reading`](Self::stop_reading).
     pub(crate) fn start_reading(&self) {
         let mut life = self.life.lock();
-        while life.running {
+        while life.is_pending() {
             self.changed.wait(&mut life);
         }
         life.readers += 1;
@@ -175,10 +209,10 @@ impl Cohort {
     /// As [`start_reading`](Self::start_reading), but false instead of waiting.
     pub(crate) fn try_start_reading(&self) -> bool {
         let mut life = self.life.lock();
-        if !life.running {
+        if !life.is_pending() {
             life.readers += 1;
         }
-        !life.running
+        !life.is_pending()
     }
 
     pub(crate) fn stop_reading(&self) {

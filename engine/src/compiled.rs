@@ -7,6 +7,8 @@ use crate::graph::{Edge, Graph};
 use crate::plan::Owned;
 use crate::summary::Summary;
 use crate::task::Status;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Tasks compiled together. Has the interface of a task: start it, wait for it, put it into another list (where it
 /// stands for its tasks); and it can be run again and again without compiling.
@@ -111,6 +113,21 @@ impl Compiled {
         }
         self.owned.start(true)?;
         self.wait()
+    }
+
+    /// Cancels the run under way, if there is one: tasks that have not begun are skipped, processes are ended (TERM, after
+    /// their grace KILL, with all they have started), functions are asked through
+    /// [`Context::cancelled`](crate::Context::cancelled). Does not wait for them.
+    pub fn cancel(&self) {
+        let plan = self.owned.plan();
+        // Its own cohort runs in this plan alone, unless it is part of a larger one.
+        plan.cohorts().iter().filter_map(|c| Some((c.run()?, c.id))).for_each(|(run, cohort)| {
+            if Arc::ptr_eq(&run.plan, plan) {
+                return run.cancel(None);
+            }
+            let own = |t: &crate::task::record::Ref| t.head().cohort.load(Ordering::Relaxed) == cohort;
+            plan.tasks().filter(own).for_each(|task| run.cancel(Some(task)));
+        });
     }
 
     /// How far it is: [`Status::Compiled`] before the first run, `Running` until the run has ended, then `Done`, or

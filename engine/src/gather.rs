@@ -31,6 +31,8 @@ struct Gather<'a> {
     has_inputs: bool,
     /// Some record is counted by itself.
     has_counted: bool,
+    /// Some task is attended to, or may be tried again.
+    attended: bool,
     /// A compiled batch in the list is running.
     running: bool,
     /// The tasks lie in more chunks than a plan can name.
@@ -65,6 +67,7 @@ impl<'a> Gather<'a> {
             mistakes: Vec::new(),
             has_inputs: false,
             has_counted: false,
+            attended: false,
             running: false,
             too_many_chunks: false,
         }
@@ -93,6 +96,7 @@ impl<'a> Gather<'a> {
         head.cohort.store(self.cohort.id, Ordering::Release);
         self.has_inputs |= head.code.inputs.is_some();
         self.has_counted |= !task.is_plain();
+        self.attended |= task.is_attended() || task.keeps_arguments();
         task.add_accesses(&mut self.listing.accesses);
         self.add(task);
         if task.extra().is_some() {
@@ -144,6 +148,7 @@ impl<'a> Gather<'a> {
         self.bases.extend(plan.bases.iter().map(|(cohort, b)| (*cohort, b + base)));
         for (i, task) in list.into_iter().enumerate() {
             self.has_inputs |= task.head().code.inputs.is_some();
+            self.attended |= task.is_attended() || task.keeps_arguments();
             self.listing.accesses.extend_from_slice(task.accesses());
             self.add(task);
             if task.extra().is_some() {
@@ -296,6 +301,7 @@ impl<'a> Gather<'a> {
             graph,
             records,
             chunks,
+            attended: self.attended,
             has_counted: self.has_counted,
             consumed,
             externals,

@@ -22,6 +22,7 @@
 //! ```
 
 mod batch;
+mod builder;
 mod task;
 
 mod data;
@@ -37,6 +38,10 @@ mod compiled;
 mod plan;
 mod run;
 
+mod attend;
+mod outputs;
+mod program;
+
 mod body;
 
 mod cohort;
@@ -45,17 +50,19 @@ mod shared;
 mod summary;
 mod sync;
 
-pub use batch::{Batch, Builder, Workers};
+pub use batch::{Batch, Workers};
 pub use body::Context;
+pub use builder::Builder;
 pub use compile::Hazard;
 pub use compiled::Compiled;
 pub use data::{DataId, IntoDatum, Keys};
-pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, TaskError};
+pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, ProcessFailure, TaskError};
 pub use function::Data;
 pub use graph::{Edge, Graph};
 pub use summary::Summary;
 pub use task::{
-    AnyTask, Handle, HasResult, Status, Stream, Task, TaskList, Val, list_element, results, value,
+    AnyTask, Exit, Handle, HasResult, ProcessArg, ProcessInput, Status, Stream, Task, TaskList, ToWord, Usage, Val,
+    list_element, results, value,
 };
 
 pub mod wire {

@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     /// Record of each node; [`Compact::NONE`] for joins.
     pub(crate) records: Box<[Compact]>,
     pub(crate) chunks: ChunkTable,
+    /// Some task is attended to, or may be tried again: a run starts open.
+    pub(crate) attended: bool,
     /// Some record is counted by itself, and must be let go.
     pub(crate) has_counted: bool,
     /// Producers, and how many arguments in this list take their value.
@@ -124,7 +126,7 @@ impl Plan {
     /// Called by whoever ended the last node.
     pub(crate) fn ended(&self) {
         self.producers().iter().for_each(|c| c.stop_reading());
-        if !self.starts_alone() {
+        if !self.attended && !self.starts_alone() {
             self.open_runs.fetch_sub(1, Ordering::Relaxed);
         }
         self.cohorts().iter().rev().for_each(|c| c.end(|| self.tasks()));
@@ -147,7 +149,7 @@ fn missing(producer: Ref) -> Arc<Failure> {
 impl Plan {
     /// Whether a run begins on one worker alone: until one had to be opened, and again every few runs.
     pub(crate) fn starts_alone(&self) -> bool {
-        self.open_runs.load(Ordering::Relaxed) & COUNT == 0
+        !self.attended && self.open_runs.load(Ordering::Relaxed) & COUNT == 0
     }
 
     /// A run had to be opened to other workers: the next ones start open, twice as many as the last time.
@@ -229,7 +231,9 @@ impl Owned {
         }
         cohorts.iter().for_each(|c| c.forget());
         plan.shared.run_begins();
-        let run = Arc::new(Run::new(self.clone(), once));
+        let run = Run::new(self.clone(), once);
+        cohorts.iter().for_each(|c| c.runs(&run));
+        plan.shared.run_is_active(&run);
         if plan.producers().iter().any(|c| c.is_running()) {
             // The results it takes are not there yet. Waiting for them is a thread's work, and rare.
             let waiting = Arc::clone(&run);

@@ -1,16 +1,21 @@
 //! What every task, handle and run of one batch shares: memory, names, cohorts, workers, sleepers.
 
+use crate::attend::{Desk, Office, Share, Totals};
 use crate::cohort::Cohort;
 use crate::compile::{Frontier, Listing};
 use crate::data::Space;
-use crate::run::Executor;
+use crate::outputs::Outputs;
+use crate::run::{Executor, Run};
+use crate::schedule::InstanceId;
 use crate::sync::Notice;
 use crate::task::chunk::Arena;
 use crate::task::record::Ref;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// The inside of a batch; lives until the last task, handle or compiled batch of it is gone.
 pub(crate) struct Shared {
@@ -22,13 +27,57 @@ pub(crate) struct Shared {
     pub(crate) scratch: Mutex<Scratch>,
     /// Measure every task's duration.
     pub(crate) timing: bool,
+    /// Whose cpus it uses.
+    pub(crate) share: Share,
+    /// What its tasks may use together.
+    pub(crate) totals: Totals,
+    /// The resources that the user named.
+    pub(crate) resources: Resources,
+    /// Where processes write.
+    pub(crate) outputs: Arc<Outputs>,
+    /// The environment and directory of this program when the batch was built.
+    pub(crate) env: Arc<Vec<(OsString, OsString)>>,
+    pub(crate) cwd: PathBuf,
+    /// Processes with several cpus are bound to them.
+    pub(crate) binds: bool,
+    /// The cpus of this machine that this program may use.
+    cpu_ids: Vec<u32>,
+    desk: OnceLock<Desk>,
     /// `Batch` values.
     pub(crate) clients: AtomicUsize,
     /// `Batch` values that bodies got from their contexts.
     pub(crate) inner_clients: AtomicUsize,
     /// Runs that have begun and not ended.
     runs: Mutex<usize>,
+    /// The same runs, as far as they can be told to stop.
+    active: Mutex<Vec<Weak<Run>>>,
     all_ended: Condvar,
+}
+
+/// What a batch is built with.
+pub(crate) struct Parts {
+    pub(crate) executor: Executor,
+    pub(crate) timing: bool,
+    pub(crate) share: Share,
+    pub(crate) totals: Totals,
+    pub(crate) resources: Resources,
+    pub(crate) outputs: Outputs,
+    pub(crate) cpu_ids: Vec<u32>,
+    pub(crate) binds: bool,
+}
+
+/// The names of a batch's own resources.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resources(pub(crate) Vec<String>);
+
+impl Resources {
+    pub(crate) fn index(&self, name: &str) -> Option<u32> {
+        self.0.iter().position(|n| n == name).map(|i| i as u32)
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.0.clone()
+    }
 }
 
 /// Buffers of compile, reused from one list to the next.
@@ -39,24 +88,68 @@ pub(crate) struct Scratch {
 }
 
 impl Shared {
-    pub(crate) fn new(executor: Executor, timing: bool) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
         Self {
             arena: Arena::new(),
             space: Space::new(),
             cohorts: Arc::default(),
-            executor,
+            executor: parts.executor,
             awaited: Awaited::default(),
             scratch: Mutex::default(),
-            timing,
+            timing: parts.timing,
+            share: parts.share,
+            totals: parts.totals,
+            resources: parts.resources,
+            outputs: Arc::new(parts.outputs),
+            env: Arc::new(std::env::vars_os().collect()),
+            cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            binds: parts.binds,
+            cpu_ids: parts.cpu_ids,
+            desk: OnceLock::new(),
             clients: AtomicUsize::new(0),
             inner_clients: AtomicUsize::new(0),
             runs: Mutex::default(),
+            active: Mutex::default(),
             all_ended: Condvar::new(),
         }
     }
 
+    /// The batch's place in the office, taken when the first task needs it.
+    fn desk(&self) -> &Desk {
+        self.desk.get_or_init(|| Desk::open(self))
+    }
+
+    /// Who attends to tasks that no worker runs by itself.
+    pub(crate) fn office(&self) -> &Arc<Office> {
+        &self.desk().office
+    }
+
+    /// The batch's number in the office.
+    pub(crate) fn instance(&self) -> InstanceId {
+        self.desk.get().expect("a batch with jobs has a place in the office").instance
+    }
+
+    pub(crate) fn machine_cpus(&self) -> Vec<u32> {
+        self.cpu_ids.clone()
+    }
+
     pub(crate) fn run_begins(&self) {
         *self.runs.lock() += 1;
+    }
+
+    /// The run can be told to stop.
+    pub(crate) fn run_is_active(&self, run: &Arc<Run>) {
+        self.active.lock().push(Arc::downgrade(run));
+    }
+
+    /// The run has ended.
+    pub(crate) fn run_is_over(&self, run: &Weak<Run>) {
+        self.active.lock().retain(|other| !other.ptr_eq(run));
+    }
+
+    /// Runs under way.
+    pub(crate) fn active_runs(&self) -> Vec<Arc<Run>> {
+        self.active.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     pub(crate) fn run_ended(&self) {

@@ -4,10 +4,10 @@
 //! everything else uses the standard library directly.
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// The frequent side of an asymmetric fence: orders earlier stores before later loads, as seen by a thread that
 /// calls [`heavy`]. Costs nothing where the kernel has `membarrier`, a full fence elsewhere.

@@ -1,5 +1,7 @@
 //! What a body may ask of the engine while it runs.
 
+use super::Call;
+use crate::run::Wanted;
 use crate::shared::Shared;
 use crate::task::output::Output;
 use crate::task::record::Ref;
@@ -28,17 +30,20 @@ use std::sync::Arc;
 pub struct Context {
     /// `None` when the call came from another process as bytes.
     task: Option<(Ref, Arc<Shared>)>,
+    /// Whether the result is still wanted; `None` when the call came from another process as bytes.
+    wanted: Option<Wanted>,
     output: RefCell<Output>,
 }
 
 impl Context {
-    pub(crate) fn new(task: Ref, shared: &Arc<Shared>) -> Self {
-        Self { task: Some((task, Arc::clone(shared))), output: RefCell::default() }
+    pub(crate) fn new(task: Ref, call: &Call<'_>) -> Self {
+        let wanted = Wanted::new(call.stop, task, call.attempt);
+        Self { task: Some((task, Arc::clone(call.shared))), wanted: Some(wanted), output: RefCell::default() }
     }
 
     /// For a call that has no task in this process.
     pub(crate) fn detached() -> Self {
-        Self { task: None, output: RefCell::default() }
+        Self { task: None, wanted: None, output: RefCell::default() }
     }
 
     /// The task's standard output: what `stdout().get()` gives. Bytes; never blocks; beyond 1 MiB kept in an unnamed
@@ -50,6 +55,12 @@ impl Context {
     /// The task's standard error: what `stderr().get()` gives; see [`out`](Self::out).
     pub fn err(&self) -> impl Write + '_ {
         Stream { context: self, pick: Output::err }
+    }
+
+    /// Whether nobody wants the result any more: the task was cancelled, or its time is up. A long body asks this now
+    /// and then, and returns (what it returns does not matter). Costs a few nanoseconds.
+    pub fn cancelled(&self) -> bool {
+        self.wanted.as_ref().is_some_and(Wanted::is_over)
     }
 
     /// The rank that runs this body: 0, until there are more.

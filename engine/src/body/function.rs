@@ -3,6 +3,7 @@
 
 use super::{Call, Context, Verdict, inside, panics};
 use crate::error::Cause;
+use crate::function::arg::Moves;
 use crate::function::args::Args;
 use crate::function::outcome::{ClosureOutcome, Failure, Outcome};
 use crate::function::{Data, Function};
@@ -24,17 +25,19 @@ where
     let full = unsafe { task.full::<R::Value, F, A::Slots>() };
     // SAFETY: the executing worker alone touches the function and the slots.
     let (function, slots) = unsafe { (&*full.function.get(), &mut *full.slots.get()) };
-    if call.once {
+    if call.moves == Moves::All {
         task.arguments_given();
     }
-    let context = || Context::new(task, call.shared);
+    let context = || Context::new(task, call);
     inside::now(Some(task));
     let returned = catch_unwind(AssertUnwindSafe(|| {
-        let returned = A::call(slots, function, &context, call.once);
+        let returned = A::call(slots, function, &context, call.moves);
         returned.map(Outcome::split)
     }));
     inside::now(None);
-    A::done(slots);
+    if call.moves != Moves::Nothing {
+        A::done(slots);
+    }
     match returned {
         Ok(Ok(Ok(value))) => {
             // SAFETY: the type is the record's, and this worker executes it.

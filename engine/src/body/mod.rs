@@ -11,8 +11,11 @@ pub use context::Context;
 pub(crate) use panics::install as install_panic_hook;
 
 use crate::error::Cause;
+use crate::function::arg::Moves;
+use crate::run::Stop;
 use crate::shared::Shared;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// How a body ended; its value, if any, is already in its record.
 pub(crate) enum Verdict {
@@ -23,6 +26,11 @@ pub(crate) enum Verdict {
 /// What a body needs to know of the run it is part of.
 pub(crate) struct Call<'a> {
     pub(crate) shared: &'a Arc<Shared>,
-    /// The task runs this once and never again: its arguments may move.
-    pub(crate) once: bool,
+    /// What of the arguments may move into the body. With [`Moves::Nothing`] the body may be called again, so the
+    /// caller lets go of other tasks' results when that is over.
+    pub(crate) moves: Moves,
+    /// What of the run is cancelled.
+    pub(crate) stop: &'a Arc<Stop>,
+    /// Set when the time of this attempt is up.
+    pub(crate) attempt: Option<&'a Arc<AtomicBool>>,
 }

@@ -38,6 +38,18 @@ macro_rules! modes {
 }
 modes!(value Value Copied FromResult; lent LentValue LentCopy LentResult);
 
+/// What may move into a body instead of being copied.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moves {
+    /// Nothing: the body may be called again with the same arguments.
+    Nothing,
+    /// Results that nobody else can want.
+    Results,
+    /// These and the argument values: the task never runs again.
+    All,
+}
+
 /// A task's producer as seen from an argument slot.
 pub(crate) type Visit<'v> = &'v mut dyn FnMut(&mut Input);
 
@@ -64,9 +76,9 @@ pub trait Arg<P, How: Mode<P>>: Sized {
     /// Shows each task whose result the slot names.
     #[doc(hidden)]
     fn inputs(slot: &mut Self::Slot, visit: Visit<'_>);
-    /// What the body gets. `once` says that the slot is not needed again, so its value may move.
+    /// What the body gets; `moves` says what of it may move into the body.
     #[doc(hidden)]
-    fn lend<'a>(slot: &'a mut Self::Slot, once: bool) -> Result<How::Item<'a>, Cause>;
+    fn lend<'a>(slot: &'a mut Self::Slot, moves: Moves) -> Result<How::Item<'a>, Cause>;
     /// After the call: let go of results and scratch copies.
     #[doc(hidden)]
     fn done(slot: &mut Self::Slot);
@@ -121,8 +133,8 @@ macro_rules! kept_slot {
         fn inputs(_: &mut Self::Slot, _: Visit<'_>) {}
 
         #[inline(always)]
-        fn lend(slot: &mut Self::Slot, once: bool) -> Result<$t, Cause> {
-            slot.lend(once)
+        fn lend(slot: &mut Self::Slot, moves: Moves) -> Result<$t, Cause> {
+            slot.lend(moves)
         }
 
         #[inline(always)]
@@ -168,7 +180,7 @@ macro_rules! lent_slot {
         fn inputs(_: &mut Self::Slot, _: Visit<'_>) {}
 
         #[inline(always)]
-        fn lend(slot: &mut Self::Slot, _: bool) -> Result<&U, Cause> {
+        fn lend(slot: &mut Self::Slot, _: Moves) -> Result<&U, Cause> {
             Ok(Lend::<U>::lend(slot))
         }
 
@@ -227,8 +239,8 @@ where
     }
 
     #[inline(always)]
-    fn lend(slot: &mut Self::Slot, once: bool) -> Result<H::Value, Cause> {
-        H::value(slot, once)
+    fn lend(slot: &mut Self::Slot, moves: Moves) -> Result<H::Value, Cause> {
+        H::value(slot, moves)
     }
 
     #[inline(always)]
@@ -241,7 +253,7 @@ where
     }
 
     fn encode(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
-        let value = H::value(slot, false).map_err(|cause| WireError::Input(cause.to_string()))?;
+        let value = H::value(slot, Moves::Nothing).map_err(|cause| WireError::Input(cause.to_string()))?;
         out.value(&value)
     }
 
@@ -269,7 +281,7 @@ where
     }
 
     #[inline(always)]
-    fn lend(slot: &mut Self::Slot, _: bool) -> Result<&U, Cause> {
+    fn lend(slot: &mut Self::Slot, _: Moves) -> Result<&U, Cause> {
         Ok(H::borrow(slot)?.lend())
     }
 

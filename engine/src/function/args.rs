@@ -1,7 +1,7 @@
 //! A tuple of arguments for a whole function, with or without a [`Context`] before its parameters.
 #![expect(clippy::unused_unit, reason = "the macros make the empty tuple, too")]
 
-use super::arg::{Arg, Mode, Visit};
+use super::arg::{Arg, Mode, Moves, Visit};
 use super::wire::{Decoder, Encoder, WireError};
 use super::{Function, Takes};
 use crate::body::Context;
@@ -25,13 +25,13 @@ pub trait Args<P, How, F, R>: Sized {
     /// Shows each task whose result an argument names.
     #[doc(hidden)]
     fn inputs(slots: &mut Self::Slots, visit: Visit<'_>);
-    /// Calls the function; see [`Arg::lend`] for `once`.
+    /// Calls the function; see [`Arg::lend`] for `moves`.
     #[doc(hidden)]
     fn call(
         slots: &mut Self::Slots,
         function: &F,
         context: &dyn Fn() -> Context,
-        once: bool,
+        moves: Moves,
     ) -> Result<R, Cause>;
     /// After the call, or instead of it: let go of other tasks' results.
     #[doc(hidden)]
@@ -115,11 +115,11 @@ macro_rules! arity {
                 slots: &mut Self::Slots,
                 function: &Fun,
                 _: &dyn Fn() -> Context,
-                once: bool,
+                moves: Moves,
             ) -> Result<Ret, Cause> {
-                let _ = (&slots, once);
+                let _ = (&slots, moves);
                 // All are lent before one is asked for: what moved out of its slot is dropped if another fails.
-                let lent = ($($A::lend(&mut slots.$i, once),)*);
+                let lent = ($($A::lend(&mut slots.$i, moves),)*);
                 let _ = &lent;
                 Ok(function($(lent.$i?),*))
             }
@@ -138,11 +138,11 @@ macro_rules! arity {
                 slots: &mut Self::Slots,
                 function: &Fun,
                 context: &dyn Fn() -> Context,
-                once: bool,
+                moves: Moves,
             ) -> Result<Ret, Cause> {
                 let context = context();
-                let _ = (&slots, once);
-                let lent = ($($A::lend(&mut slots.$i, once),)*);
+                let _ = (&slots, moves);
+                let lent = ($($A::lend(&mut slots.$i, moves),)*);
                 let _ = &lent;
                 Ok(function(&context, $(lent.$i?),*))
             }

@@ -13,6 +13,8 @@ use std::marker::PhantomData;
 type Inputs = unsafe fn(Ref, &mut dyn FnMut(&mut Input));
 /// Writes the call of a record.
 type Encode = unsafe fn(Ref) -> Result<Vec<u8>, WireError>;
+/// Reaches the command of a process's record.
+type ToCommand = unsafe fn(Ref) -> &'static crate::task::Command;
 
 /// What can be done with a task whose types are forgotten.
 pub(crate) struct Code {
@@ -30,6 +32,8 @@ pub(crate) struct Code {
     pub(crate) name: fn() -> &'static str,
     /// The call as bytes; `None` for closures, which stay in this process.
     pub(crate) encode: Option<Encode>,
+    /// What a process runs; `None` for functions.
+    pub(crate) command: Option<ToCommand>,
     /// Whether the value needs `drop`.
     pub(crate) value_needs_drop: bool,
     /// Whether function or arguments need `drop`.
@@ -63,6 +67,7 @@ where
             pass: body::pass::<F, P, A, How, R, R::Value>,
             name: std::any::type_name::<F>,
             encode: Some(wire::encode_call::<F, P, A, How, R, Kind>),
+            command: None,
             value_needs_drop: std::mem::needs_drop::<R::Value>(),
             args_need_drop: A::NEEDS_DROP,
         }
@@ -98,6 +103,7 @@ where
         pass: body::pass_nothing,
         name: std::any::type_name::<F>,
         encode: None,
+        command: None,
         value_needs_drop: std::mem::needs_drop::<R::Value>(),
         args_need_drop: std::mem::needs_drop::<F>(),
     };

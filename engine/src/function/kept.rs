@@ -1,6 +1,7 @@
 //! The slot of a by-value argument: a value that stays for every run, or moves into the body on the only one.
 #![expect(unsafe_code, reason = "a by-value argument moves out of its slot on the only run of its task")]
 
+use super::arg::Moves;
 use super::{Data, copy_of};
 use crate::error::Cause;
 use std::mem::MaybeUninit;
@@ -16,14 +17,14 @@ impl<T: Data> Kept<T> {
 
     #[inline(always)]
     pub(super) fn get(&self) -> &T {
-        // SAFETY: the value is there until `lend(once)` moves it; the record's flag keeps later callers away.
+        // SAFETY: the value is there until `lend` moves it; the record's flag keeps later callers away.
         unsafe { self.0.assume_init_ref() }
     }
 
-    /// The value itself when `once`, else a copy.
+    /// The value itself when all may move, else a copy.
     #[inline(always)]
-    pub(super) fn lend(&mut self, once: bool) -> Result<T, Cause> {
-        if once {
+    pub(super) fn lend(&mut self, moves: Moves) -> Result<T, Cause> {
+        if moves == Moves::All {
             // SAFETY: on its only run a task is called once, and its record is marked "arguments given" before.
             return Ok(unsafe { self.0.assume_init_read() });
         }

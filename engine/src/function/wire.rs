@@ -13,6 +13,7 @@
     reason = "reaches the argument slots of a record that `Code` has forgotten the types of"
 )]
 
+use super::arg::Moves;
 use super::args::Args;
 use super::identity::{self, Fingerprint};
 use super::outcome::{Failure, Outcome};
@@ -133,7 +134,7 @@ where
         return Err(WireError::Malformed("bytes are left after the arguments"));
     }
     let function = identity::conjure::<F>();
-    let returned = A::call(&mut slots, &function, &Context::detached, false);
+    let returned = A::call(&mut slots, &function, &Context::detached, Moves::Results);
     A::discard(slots, false);
     let value = match returned.map(Outcome::split) {
         Ok(Ok(value)) => value,

@@ -1,20 +1,26 @@
 //! Runs a graph: serially in execution order, or on a pool of work-stealing workers.
 //!
 //! `seats` decides who is awake, `hoard` what a worker keeps for itself, `worker` is the loop, `pool` the threads,
-//! `solo` how a run begins, `serial` the reference that everything else must agree with, and `node` what it means to
+//! `solo` how a run begins, `search` how a worker finds more, `outside` how nodes end that no worker runs, `stop` and
+//! `retry` what is cancelled and tried again, `serial` the reference that everything else must agree with, and `node` what it means to
 //! run one node.
 
 mod hoard;
 mod node;
+mod outside;
 mod pool;
+pub(crate) mod retry;
+mod search;
 mod seats;
 mod serial;
 mod solo;
+mod stop;
 mod worker;
 
-pub(crate) use node::{Measured, Run};
+pub(crate) use node::{Measured, Run, Timed};
 pub(crate) use pool::Pool;
 pub(crate) use seats::WORKERS_MAX;
+pub(crate) use stop::{Stop, Wanted};
 
 use crate::body::inside;
 use crate::shared::Shared;
@@ -64,6 +70,13 @@ impl Executor {
             return;
         }
         sleep();
+    }
+
+    pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
+        match self {
+            Executor::Serial => None,
+            Executor::Pool(pool) => Some(pool),
+        }
     }
 
     pub(crate) fn is_serial(&self) -> bool {

@@ -1,12 +1,15 @@
 //! One run of a plan, and what it means to run one of its nodes: call the body, publish how it ended, or skip it.
 
+use super::retry;
+use super::stop::Stop;
 use crate::body::{Call, Verdict};
 use crate::error::{Cause, Failure};
+use crate::function::arg::Moves;
 use crate::plan::{Owned, Plan};
 use crate::task::record::{Ref, state};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,8 +30,19 @@ pub(crate) struct Run {
     pub(super) cursor: AtomicU32,
     /// Nodes that have ended, as far as workers have reported.
     pub(super) ended: AtomicU32,
-    durations: Option<Box<[AtomicU64]>>,
+    spans: Option<Box<[Span]>>,
     started: Instant,
+    /// The same moment by the monotonic clock, as the supervisor tells times.
+    started_ns: u64,
+    /// What of it is cancelled.
+    pub(crate) stop: Arc<Stop>,
+    left: Mutex<Left>,
+    /// How the node ended that a serial run waits for.
+    pub(super) told: Mutex<Option<Option<Arc<Failure>>>>,
+    pub(super) told_changed: Condvar,
+    /// Where the pool has it.
+    pub(super) slot: AtomicU32,
+    this: Weak<Run>,
 }
 
 /// Why a node is skipped. What decides between two is known before the run: outside failures go first, then the node
@@ -39,30 +53,62 @@ struct Blame {
     failure: Arc<Failure>,
 }
 
-/// How long each node of a run took, in nanoseconds, and the run as a whole.
+/// How a node came out, as far as whoever ran it knows.
+pub(crate) enum Ran {
+    Done,
+    /// What its dependents are to be blamed for.
+    Failed(Arc<Failure>),
+    /// Others attend to it; they will say how it ended.
+    Away,
+}
+
+/// When one node ran, in nanoseconds since its run began, and on which lane; zeros if it did not.
+#[derive(Clone, Copy)]
+pub(crate) struct Timed {
+    pub(crate) began: u64,
+    pub(crate) ended: u64,
+    pub(crate) lane: u32,
+}
+
+/// When each node of a run ran, and how long the run took as a whole.
 #[derive(Clone)]
 pub(crate) struct Measured {
-    pub(crate) nodes: Box<[u64]>,
+    pub(crate) nodes: Box<[Timed]>,
     pub(crate) wall: Duration,
 }
 
+/// What is still inside the run's tasks.
+#[derive(Default)]
+struct Left {
+    /// Bodies that were given up and have not returned.
+    bodies: u32,
+    finished: bool,
+}
+
 impl Run {
-    pub(crate) fn new(owned: Owned, once: bool) -> Self {
+    pub(crate) fn new(owned: Owned, once: bool) -> Arc<Self> {
         let plan = Arc::clone(owned.plan());
         let n = plan.graph.len();
-        let durations = plan.shared.timing.then(|| (0..n).map(|_| AtomicU64::new(0)).collect());
-        Self {
+        let spans = plan.shared.timing.then(|| (0..n).map(|_| Span::default()).collect());
+        Arc::new_cyclic(|this| Self {
             once,
             parity: plan.members.is_empty().then(|| plan.cohort.parity()),
             blamed: AtomicBool::new(false),
             blames: Mutex::default(),
             cursor: AtomicU32::new(0),
             ended: AtomicU32::new(0),
-            durations,
+            spans,
             started: Instant::now(),
+            started_ns: monotonic_ns(),
+            stop: Arc::default(),
+            left: Mutex::default(),
+            told: Mutex::default(),
+            told_changed: Condvar::new(),
+            slot: AtomicU32::new(u32::MAX),
+            this: this.clone(),
             owner: Mutex::new(Some(owned)),
             plan,
-        }
+        })
     }
 
     /// Number of nodes.
@@ -106,43 +152,125 @@ impl Run {
         if self.blame_of(node).is_some() { node | super::worker::POISONED } else { node }
     }
 
-    /// Runs a node's body; what its dependents are to be blamed for, if it did not succeed.
+    /// Runs a node.
     #[inline(always)]
-    pub(super) fn execute(&self, node: u32) -> Option<Arc<Failure>> {
-        self.execute_task(node, self.plan.record(node)?)
+    pub(super) fn execute(&self, node: u32) -> Ran {
+        match self.plan.record(node) {
+            Some(task) => self.execute_task(node, task),
+            None => self.join(node),
+        }
     }
 
     /// As [`execute`](Self::execute), for a node whose record is at hand.
     #[inline(always)]
-    pub(super) fn execute_task(&self, node: u32, task: Ref) -> Option<Arc<Failure>> {
-        let head = task.head();
-        let keeps_value = !task.is_plain() && head.code.value_needs_drop;
-        if keeps_value {
-            task.drop_value_if_done();
+    pub(super) fn execute_task(&self, node: u32, task: Ref) -> Ran {
+        if self.stop.is_told(task) {
+            return self.stopped(task);
         }
-        let parity = self.parity(task);
-        head.status.store(state::RUNNING | parity, Ordering::Relaxed);
-        let call = Call { shared: &self.plan.shared, once: self.once };
-        let verdict = match &self.durations {
-            None => task.call(&call),
-            Some(durations) => {
-                let before = Instant::now();
-                let verdict = task.call(&call);
-                durations[node as usize].store(before.elapsed().as_nanos() as u64, Ordering::Relaxed);
-                verdict
-            }
-        };
+        if task.is_attended() {
+            return self.attend(node, task);
+        }
+        let began = self.clock();
+        self.begin(task);
+        let verdict = task.call(&self.call(task, None));
+        self.note_time(node, began, super::worker::lane());
         match verdict {
             Verdict::Done => {
-                head.status.store(state::DONE | parity, Ordering::Release);
-                if keeps_value && task.handles() == 0 && head.uses.load(Ordering::Acquire) == 0 {
-                    task.drop_value_if_done();
-                }
-                self.plan.shared.awaited.ended(task);
-                None
+                self.done(task);
+                Ran::Done
             }
-            Verdict::Failed(cause) => Some(self.failed(task, *cause, parity, state::FAILED)),
+            Verdict::Failed(cause) => self.failed_attempt(node, task, *cause),
         }
+    }
+
+    /// What the body of a task is called with.
+    #[inline(always)]
+    pub(crate) fn call<'a>(&'a self, task: Ref, attempt: Option<&'a Arc<AtomicBool>>) -> Call<'a> {
+        let moves = match (task.keeps_arguments(), self.once) {
+            (true, _) => Moves::Nothing,
+            (false, true) => Moves::All,
+            (false, false) => Moves::Results,
+        };
+        Call { shared: &self.plan.shared, moves, stop: &self.stop, attempt }
+    }
+
+    /// The task begins: what an earlier run left goes.
+    #[inline(always)]
+    pub(crate) fn begin(&self, task: Ref) {
+        let head = task.head();
+        if !task.is_plain() && head.code.value_needs_drop {
+            task.drop_value_if_done();
+        }
+        head.status.store(state::RUNNING | self.parity(task), Ordering::Relaxed);
+    }
+
+    /// The task succeeded; its value is in place.
+    #[inline(always)]
+    pub(crate) fn done(&self, task: Ref) {
+        let head = task.head();
+        if task.keeps_arguments() {
+            task.pass();
+        }
+        head.status.store(state::DONE | self.parity(task), Ordering::Release);
+        let keeps_value = !task.is_plain() && head.code.value_needs_drop;
+        if keeps_value && task.handles() == 0 && head.uses.load(Ordering::Acquire) == 0 {
+            task.drop_value_if_done();
+        }
+        self.plan.shared.awaited.ended(task);
+    }
+
+    /// A join has nothing to run, unless it stands for tasks of an earlier submission.
+    fn join(&self, node: u32) -> Ran {
+        let _ = node;
+        Ran::Done
+    }
+
+    /// A task that is attended to goes to those who do that.
+    #[cold]
+    fn attend(&self, node: u32, task: Ref) -> Ran {
+        let run = self.this.upgrade().expect("a run that is under way");
+        self.plan.shared.office().ready(&run, node, task);
+        Ran::Away
+    }
+
+    /// A body that a worker called failed: it is tried again later, or that is the end of it.
+    #[cold]
+    fn failed_attempt(&self, node: u32, task: Ref, cause: Cause) -> Ran {
+        if task.keeps_arguments() && !self.stop.is_told(task) {
+            let failure = Failure::new(task, cause, 1);
+            if let Some(delay) = retry::delay(task, 1, &failure) {
+                let run = self.this.upgrade().expect("a run that is under way");
+                self.plan.shared.office().again(&run, node, task, delay);
+                return Ran::Away;
+            }
+            return Ran::Failed(self.fail(task, failure));
+        }
+        Ran::Failed(self.fail(task, Failure::new(task, cause, 1)))
+    }
+
+    /// The task failed for good.
+    #[cold]
+    pub(crate) fn fail(&self, task: Ref, failure: Arc<Failure>) -> Arc<Failure> {
+        if task.keeps_arguments() {
+            task.pass();
+        }
+        self.failed(task, failure, state::FAILED)
+    }
+
+    /// The task failed for good, and its body still runs with its arguments.
+    #[cold]
+    pub(crate) fn fail_inside(&self, task: Ref, failure: Arc<Failure>) -> Arc<Failure> {
+        self.failed(task, failure, state::FAILED)
+    }
+
+    /// The task was told to stop before it began.
+    #[cold]
+    pub(crate) fn stopped(&self, task: Ref) -> Ran {
+        if task.head().code.value_needs_drop {
+            task.drop_value_if_done();
+        }
+        task.pass();
+        Ran::Failed(self.failed(task, Failure::new(task, Cause::Cancelled, 0), state::SKIPPED))
     }
 
     /// Passes over a node that needs something that failed.
@@ -153,18 +281,43 @@ impl Run {
             task.drop_value_if_done();
         }
         task.pass();
-        self.failed(task, Cause::Upstream(why), self.parity(task), state::SKIPPED)
+        self.failed(task, Failure::new(task, Cause::Upstream(why), 0), state::SKIPPED)
     }
 
     #[cold]
-    fn failed(&self, task: Ref, cause: Cause, parity: u8, status: u8) -> Arc<Failure> {
-        let index = task.index();
-        let failure = Arc::new(Failure { name: task.name(), index, cause });
+    fn failed(&self, task: Ref, failure: Arc<Failure>, status: u8) -> Arc<Failure> {
         let cohort = task.cohort().expect("a task that runs has a cohort");
-        cohort.note_failure(index, Arc::clone(&failure));
-        task.head().status.store(status | parity, Ordering::Release);
+        cohort.note_failure(task.index(), Arc::clone(&failure));
+        task.head().status.store(status | self.parity(task), Ordering::Release);
         self.plan.shared.awaited.ended(task);
         failure
+    }
+
+    /// Notes when a process ran, by the monotonic clock.
+    pub(crate) fn note_process(&self, node: u32, began_ns: u64, ended_ns: u64, lane: u32) {
+        if let Some(spans) = &self.spans {
+            let span = &spans[node as usize];
+            span.began.store(began_ns.saturating_sub(self.started_ns), Ordering::Relaxed);
+            span.ended.store(ended_ns.saturating_sub(self.started_ns), Ordering::Relaxed);
+            span.lane.store(lane, Ordering::Relaxed);
+        }
+    }
+
+    /// Now, in nanoseconds since the run began; 0 unless the batch measures.
+    #[inline(always)]
+    pub(crate) fn clock(&self) -> u64 {
+        if self.spans.is_some() { self.started.elapsed().as_nanos() as u64 } else { 0 }
+    }
+
+    /// Notes from when to now a node ran, and where.
+    #[inline(always)]
+    pub(crate) fn note_time(&self, node: u32, began: u64, lane: impl FnOnce() -> u32) {
+        if let Some(spans) = &self.spans {
+            let span = &spans[node as usize];
+            span.began.store(began, Ordering::Relaxed);
+            span.ended.store(self.clock(), Ordering::Relaxed);
+            span.lane.store(lane(), Ordering::Relaxed);
+        }
     }
 
     /// The parity of the task's cohort in this run.
@@ -176,16 +329,70 @@ impl Run {
         }
     }
 
-    /// All nodes have ended; called once, by whoever found that out. Afterwards the plan may run again.
-    pub(super) fn finish(&self) {
-        if let Some(durations) = &self.durations {
-            let nodes = durations.iter().map(|d| d.load(Ordering::Relaxed)).collect();
+    /// All nodes have ended; called once, by whoever found that out. Afterwards the plan may run again, unless a body
+    /// that was given up is still inside its task.
+    pub(crate) fn finish(&self) {
+        let mut left = self.left.lock();
+        left.finished = true;
+        if left.bodies > 0 {
+            drop(left);
+            self.plan.cohorts().iter().for_each(|c| c.settle());
+            self.plan.shared.run_is_over(&self.this);
+            return self.plan.shared.run_ended();
+        }
+        drop(left);
+        self.release();
+        self.plan.shared.run_is_over(&self.this);
+        self.plan.shared.run_ended();
+    }
+
+    /// A body was given up: it goes on by itself, and what it uses must stay.
+    pub(crate) fn give_up(&self) {
+        self.left.lock().bodies += 1;
+    }
+
+    /// A body that was given up has returned.
+    pub(crate) fn came_back(&self) {
+        let mut left = self.left.lock();
+        left.bodies -= 1;
+        if left.bodies == 0 && left.finished {
+            drop(left);
+            self.release();
+        }
+    }
+
+    /// Nothing of this run is under way any more.
+    fn release(&self) {
+        if let Some(spans) = &self.spans {
+            let nodes = spans.iter().map(Span::read).collect();
             *self.plan.measured.lock() = Some(Measured { nodes, wall: self.started.elapsed() });
         }
         let last = self.owner.lock().take().and_then(Owned::let_go);
         self.plan.ended();
         // Nobody else owns the plan, so nobody can start it again: its tasks can go.
         drop(last);
-        self.plan.shared.run_ended();
+    }
+}
+
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// When one node ran, in nanoseconds since its run began, and on which lane.
+#[derive(Default)]
+struct Span {
+    began: AtomicU64,
+    ended: AtomicU64,
+    lane: AtomicU32,
+}
+
+impl Span {
+    fn read(&self) -> Timed {
+        Timed {
+            began: self.began.load(Ordering::Relaxed),
+            ended: self.ended.load(Ordering::Relaxed),
+            lane: self.lane.load(Ordering::Relaxed),
+        }
     }
 }

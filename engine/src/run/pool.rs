@@ -9,11 +9,12 @@ use super::hoard::Hoard;
 use super::node::Run;
 use super::seats::Seats;
 use super::worker::{self, Kept};
+use crate::attend::Office;
 use crate::error::Error;
-use crossbeam_deque::{Stealer, Worker as Deque};
+use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,10 @@ pub(crate) struct Pool {
     vacant: Mutex<Vec<usize>>,
     /// Runs with nodes that have not ended, oldest first; the index in `slots` names a run in a [`Piece`].
     pub(super) active: RwLock<Active>,
+    /// Nodes that became ready elsewhere than on a worker.
+    pub(super) outside: Injector<Piece>,
+    /// Who attends to tasks of this pool's batch, once there is one.
+    pub(super) office: OnceLock<Weak<Office>>,
     naps: Mutex<Naps>,
     nap_over: Condvar,
     /// For each place the hint of a worker that walks alone, and since when it is the same as far as others looked.
@@ -88,6 +93,8 @@ impl Pool {
             places,
             vacant: Mutex::new((0..threads).rev().collect()),
             active: RwLock::default(),
+            outside: Injector::new(),
+            office: OnceLock::new(),
             naps: Mutex::default(),
             watched: Mutex::new(vec![(0, Instant::now()); threads].into()),
             nap_over: Condvar::new(),
@@ -115,6 +122,10 @@ impl Pool {
             }
             active.slots[slot] = Some(Arc::clone(run));
             active.order.push((slot as u32, Arc::clone(run)));
+            run.slot.store(slot as u32, Ordering::Release);
+        }
+        if run.plan.attended && run.attend_roots() {
+            return;
         }
         // One to walk alone and one to watch; or as many as there are roots.
         let wanted = if alone { 2 } else { run.roots() };
@@ -195,7 +206,8 @@ impl Pool {
 
     /// Whether there is work that any worker could take.
     pub(super) fn is_work(&self) -> bool {
-        self.places.iter().any(|p| !p.stealer.is_empty())
+        !self.outside.is_empty()
+            || self.places.iter().any(|p| !p.stealer.is_empty())
             || self.active.read().order.iter().any(|(_, r)| r.has_roots())
     }
 }

@@ -1,7 +1,9 @@
 //! Who is awake: at most as many workers as the batch has threads, and nobody is woken without need.
 //!
 //! A *seat* is the right to be runnable. A worker takes one when it is woken and gives it up when it finds nothing to
-//! do. `state` counts seats taken (low half) and, among them, workers that are *searching* (high half).
+//! do. `state` counts seats taken, among them workers that are *searching*, and holds the *limit*: how many seats may
+//! be taken. It is the number of threads, less what tasks outside of the pool hold (processes, say): the office lowers
+//! it for them, so that both together never use more cpus than there are.
 //!
 //! # Protocol
 //! - Who publishes work calls [`claim`](Seats::claim): if nobody searches and a seat is free, it takes the seat for
@@ -9,37 +11,49 @@
 //! - A worker that finds work stops searching; if it was the last searcher and there is more, it claims a seat for
 //!   another worker, so a crowd wakes up one by one.
 //! - A worker that leaves gives its seat up *first* and looks once more *afterwards*.
+//! - Who raises the limit looks for work afterwards, and claims seats for it.
+//! - A worker that finds more seats taken than the limit gives its own up between two nodes.
 //!
 //! Nothing is lost: the publisher stores the work, then reads `state`; the leaver changes `state`, then looks for
 //! work. Between each pair stands a full fence, so at least one of them sees the other. (An asymmetric fence would
 //! spare the publisher some nanoseconds for each share of up to 32 nodes, and cost every worker at work an interrupt
 //! of 10 µs or more, on virtual machines, whenever another one leaves.)
 
-use crate::sync::{AtomicU32, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence};
 
-const SEAT: u32 = 1;
-const SEARCHER: u32 = 1 << 16;
+const SEAT: u64 = 1;
+const SEARCHER: u64 = 1 << 16;
+const LIMIT: u32 = 32;
 
 /// Workers one batch can have.
 pub(crate) const WORKERS_MAX: usize = (1 << 15) - 1;
 
 /// The seats of one pool.
 pub(crate) struct Seats {
-    state: AtomicU32,
+    state: AtomicU64,
+    /// The limit while nobody outside of the pool holds cpus.
     max: u32,
 }
 
-fn taken(state: u32) -> u32 {
-    state & (SEARCHER - 1)
+fn taken(state: u64) -> u32 {
+    (state & (SEARCHER - 1)) as u32
 }
 
-fn searching(state: u32) -> u32 {
-    state >> 16
+fn searching(state: u64) -> u32 {
+    (state >> 16) as u32 & 0xFFFF
+}
+
+fn limit(state: u64) -> u32 {
+    (state >> LIMIT) as u32
+}
+
+fn with_limit(state: u64, limit: u32) -> u64 {
+    (state & ((1 << LIMIT) - 1)) | (u64::from(limit) << LIMIT)
 }
 
 impl Seats {
     pub(crate) fn new(max: u32) -> Self {
-        Self { state: AtomicU32::new(0), max }
+        Self { state: AtomicU64::new(with_limit(0, max)), max }
     }
 
     /// After publishing work: true if the caller must wake a worker, for whom a seat is taken now.
@@ -59,12 +73,12 @@ impl Seats {
     fn take(&self, work: u32) -> u32 {
         let mut state = self.state.load(Ordering::Relaxed);
         loop {
-            let free = self.max - taken(state);
+            let free = limit(state).saturating_sub(taken(state));
             let seats = work.saturating_sub(searching(state)).min(free);
             if seats == 0 {
                 return 0;
             }
-            let next = state + seats * (SEAT + SEARCHER);
+            let next = state + u64::from(seats) * (SEAT + SEARCHER);
             match self.state.compare_exchange_weak(state, next, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return seats,
                 Err(now) => state = now,
@@ -89,8 +103,50 @@ impl Seats {
         !(is_work() && self.take(1) == 1)
     }
 
+    // ── cpus for others ─────────────────────────────────────────────────────────────────────────────────────
+
+    /// Lowers (or raises) the limit if no more seats than that are taken.
+    pub(crate) fn try_limit(&self, to: u32) -> bool {
+        let set = |state| (taken(state) <= to).then(|| with_limit(state, to));
+        self.state.fetch_update(Ordering::SeqCst, Ordering::Relaxed, set).is_ok()
+    }
+
+    /// Sets the limit, whatever is taken: workers beyond it will give up their seats. Whoever raises it claims seats
+    /// for work that waits.
+    pub(crate) fn set_limit(&self, to: u32) {
+        let set = |state| Some(with_limit(state, to.min(self.max)));
+        let _ = self.state.fetch_update(Ordering::SeqCst, Ordering::Relaxed, set);
+    }
+
+    /// Whether more seats are taken than the limit says.
+    #[inline(always)]
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        taken(state) > limit(state)
+    }
+
+    /// Whether somebody outside of the pool holds cpus, or waits for some.
+    pub(crate) fn are_limited(&self) -> bool {
+        limit(self.state.load(Ordering::SeqCst)) < self.max
+    }
+
+    /// A worker gives up its seat if the limit asks for it; true if it did.
+    pub(crate) fn give_way(&self) -> bool {
+        let set = |state| (taken(state) > limit(state)).then(|| state - SEAT);
+        self.state.fetch_update(Ordering::SeqCst, Ordering::Relaxed, set).is_ok()
+    }
+
+    /// A worker that waits inside a body gives up its seat for as long as it sleeps.
+    pub(crate) fn lend(&self) {
+        self.state.fetch_sub(SEAT, Ordering::SeqCst);
+    }
+
+    /// The worker goes on, whatever the limit is: its body has begun.
+    pub(crate) fn take_back(&self) {
+        self.state.fetch_add(SEAT, Ordering::SeqCst);
+    }
+
     /// Seats taken: workers that may be runnable.
-    #[cfg(test)]
     pub(crate) fn awake(&self) -> u32 {
         taken(self.state.load(Ordering::Relaxed))
     }
@@ -135,6 +191,36 @@ mod tests {
             let woke = seats.claim();
             let stayed = leaver.join().expect("the leaver ends");
             assert!(woke || stayed, "nobody runs the work");
+            assert_eq!(seats.awake(), 1);
+        });
+    }
+
+    /// Cpus go to somebody outside while work is published: both never hold more than there are, and the work is either
+    /// claimed for or found by whoever raises the limit again.
+    #[cfg(loom)]
+    #[test]
+    fn loom_the_limit_holds_against_claims() {
+        use crate::sync::AtomicBool;
+        use loom::sync::Arc;
+        loom::model(|| {
+            let seats = Arc::new(Seats::new(1));
+            let work = Arc::new(AtomicBool::new(false));
+            let outside = {
+                let (seats, work) = (Arc::clone(&seats), Arc::clone(&work));
+                loom::thread::spawn(move || {
+                    if !seats.try_limit(0) {
+                        return false;
+                    }
+                    assert_eq!(seats.awake(), 0, "a worker is awake on a cpu that is not the pool's");
+                    seats.set_limit(1);
+                    fence(Ordering::SeqCst);
+                    work.load(Ordering::Relaxed) && seats.take(1) == 1
+                })
+            };
+            work.store(true, Ordering::Relaxed);
+            let woke = seats.claim();
+            let woke_later = outside.join().expect("it gives the cpu back");
+            assert!(woke || woke_later, "nobody runs the work");
             assert_eq!(seats.awake(), 1);
         });
     }

@@ -3,7 +3,7 @@
 //! Execution order is a topological order, so nothing needs to be counted; failures are remembered only once there
 //! is one.
 
-use super::node::Run;
+use super::node::{Ran, Run};
 use crate::body::inside;
 use crate::graph::NEEDS;
 use crate::task::chunk::Compact;
@@ -33,10 +33,15 @@ pub(super) fn walk(run: &Run) {
     let plan = &*run.plan;
     for (node, place) in plan.records.iter().enumerate() {
         let node = node as u32;
-        let failure = match run.blame_of(node) {
-            None if *place == Compact::NONE => None,
+        let ran = match run.blame_of(node) {
+            None if *place == Compact::NONE => run.execute(node),
             None => run.execute_task(node, plan.chunks.resolve(*place)),
-            Some(why) => Some(run.skip(node, why)),
+            Some(why) => Ran::Failed(run.skip(node, why)),
+        };
+        let failure = match ran {
+            Ran::Done => None,
+            Ran::Failed(failure) => Some(failure),
+            Ran::Away => run.wait_for_attended(),
         };
         if let Some(failure) = failure {
             let needing = run.plan.graph.frozen().csr.targets(node).iter().filter(|t| *t & NEEDS != 0);

@@ -16,7 +16,7 @@
 //! While alone, the walker keeps its node in the hoard's data (`solo`) and in the hoard's hint, so that a watcher sees
 //! from outside how far it is and whether it moves.
 
-use super::node::Run;
+use super::node::{Ran, Run};
 use super::worker::{Kept, POISONED, Session, Stop};
 use crate::error::Failure;
 use crate::graph::{NEEDS, Roots};
@@ -146,10 +146,15 @@ impl Session<'_> {
             if !SINGLE {
                 hoard.enter(if node + 1 == run.len() { 0 } else { ALONE | node });
             }
-            let failure = match run.blame_of(node) {
-                None if *place == Compact::NONE => None,
+            let ran = match run.blame_of(node) {
+                None if *place == Compact::NONE => Ran::Done,
                 None => run.execute_task(node, plan.chunks.resolve(*place)),
-                Some(why) => Some(run.skip(node, why)),
+                Some(why) => Ran::Failed(run.skip(node, why)),
+            };
+            let failure = match ran {
+                Ran::Done => None,
+                Ran::Failed(failure) => Some(failure),
+                Ran::Away => unreachable!("a run with a task that is attended to starts open"),
             };
             if !SINGLE {
                 hoard.leave();
@@ -162,7 +167,8 @@ impl Session<'_> {
             if let Some(failure) = failure {
                 self.blame_targets(node, &failure);
             }
-            if !SINGLE && clock.is_slow(node + 1) || stop.is_some_and(|stop| stop()) {
+            let gives_way = node % WINDOW == 0 && self.me.pool.seats.is_over();
+            if gives_way || !SINGLE && clock.is_slow(node + 1) || stop.is_some_and(|stop| stop()) {
                 self.me.own(|kept| {
                     kept.solo = None;
                     run.open(node + 1, false, kept);

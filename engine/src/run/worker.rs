@@ -12,13 +12,14 @@
 //! whole graph on the common path. Whoever reports the last one ends the run.
 #![expect(unsafe_code, reason = "owns a hoard between bodies; finds its own state again when a body waits")]
 
-use super::node::Run;
+use super::node::{Ran, Run};
 use super::pool::{ALL_TAKEN, Piece, Pool, Seat};
-use super::solo::{ALONE, patience};
+use super::search::{Found, Search};
+use super::solo::ALONE;
 use crate::error::Failure;
 use crate::graph::{Frozen, NEEDS};
 use crate::schedule::Arrival;
-use crossbeam_deque::{Steal, Worker as Deque};
+use crossbeam_deque::Worker as Deque;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -30,10 +31,6 @@ use std::time::{Duration, Instant};
 const STOCK_MAX: usize = 32;
 /// Roots taken from the cursor at once.
 const CHUNK_MAX: u32 = 256;
-/// Looks around before a searcher leaves; about 20 µs in all, the cost of a wake-up.
-const LOOKS: u32 = 32;
-/// Pauses between two looks at most: each look takes cache lines from workers that have work.
-const PAUSES_MAX: u32 = 64;
 /// How long a worker that waits inside a body sleeps before it looks for other work again.
 const HELP_NAP: Duration = Duration::from_micros(200);
 /// Bit of a node that is to be skipped, not run.
@@ -80,10 +77,10 @@ thread_local! {
 }
 
 pub(super) struct Worker<'a> {
-    pool: &'a Arc<Pool>,
+    pub(super) pool: &'a Arc<Pool>,
     pub(super) seat: &'a Seat,
-    place: usize,
-    deque: &'a Deque<Piece>,
+    pub(super) place: usize,
+    pub(super) deque: &'a Deque<Piece>,
 }
 
 /// A job of the rayon pool: one worker from wake-up until it leaves.
@@ -113,6 +110,11 @@ fn seated(pool: &Arc<Pool>, below: *const Worker<'static>) -> bool {
             Search::Watch => break !nested,
         };
         me.session(found, stop);
+        if pool.seats.give_way() {
+            // Others wait for the cpu; what this worker had is in its deque.
+            pool.seats_changed();
+            break false;
+        }
         pool.seats.search();
         if nested {
             if !pool.seats.leave(|| pool.is_work()) {
@@ -125,132 +127,31 @@ fn seated(pool: &Arc<Pool>, below: *const Worker<'static>) -> bool {
     ME.set(below);
     drop(deque);
     pool.stand(place);
+    if pool.seats.are_limited() {
+        pool.seats_changed();
+    }
     watch
+}
+
+/// The lane of this thread in a run's record: its place among the workers, if it is one.
+pub(super) fn lane() -> u32 {
+    let me = ME.get();
+    if me.is_null() {
+        return 0;
+    }
+    // SAFETY: as in `me`: the worker is in a frame below us, and only borrowed shared.
+    unsafe { &*me }.place as u32
 }
 
 /// Asked after each node: whether to hand everything over and go.
 pub(super) type Stop<'a> = Option<&'a dyn Fn() -> bool>;
 
-/// What a searcher found.
-enum Found {
-    Piece(Piece),
-    /// Roots of this run are to be had.
-    Roots(u32, Arc<Run>),
-    /// It is in the hoard now.
-    Hoarded,
-}
-
-/// How a search ended.
-enum Search {
-    Found(Found),
-    /// The seat is given up.
-    Left,
-    /// The seat is given up, but somebody walks alone and should be looked at again soon.
-    Watch,
-}
-
 impl Worker<'_> {
-    /// Finds work, or gives up the seat.
-    fn search(&self) -> Search {
-        loop {
-            self.watch();
-            for look in 0..LOOKS {
-                if let Some(found) = self.find() {
-                    // Somebody must go on searching while there is more, be it in a hoard or with a walker.
-                    if self.pool.seats.found() && (self.pool.is_work() || self.is_hidden_work()) {
-                        self.wake_another();
-                    }
-                    return Search::Found(found);
-                }
-                (0..PAUSES_MAX.min(1 << look.min(31))).for_each(|_| std::hint::spin_loop());
-                if look % 8 == 7 {
-                    std::thread::yield_now();
-                }
-            }
-            if let Some(found) = self.raid(self.watch()) {
-                self.pool.seats.found();
-                self.wake_another();
-                return Search::Found(found);
-            }
-            if self.pool.seats.leave(|| self.pool.is_work()) {
-                // Asked last: who takes a run says so first.
-                return if self.walkers().next().is_some() { Search::Watch } else { Search::Left };
-            }
-        }
-    }
-
-    /// Workers that walk alone: their places, and their hints.
-    fn walkers(&self) -> impl Iterator<Item = (usize, u32)> {
-        let hints = self.pool.places.iter().map(|seat| seat.hoard.hint());
-        hints.enumerate().filter(|(_, hint)| hint & ALONE != 0)
-    }
-
-    /// Whether somebody seems to keep work.
-    fn is_hidden_work(&self) -> bool {
-        self.pool.places.iter().any(|seat| seat.hoard.hint() != 0)
-    }
-
-    /// Looks at all who walk alone; place and hint of one that has been at one node for too long.
-    fn watch(&self) -> Option<(usize, u32)> {
-        let mut stuck = None;
-        for (place, hint) in self.walkers() {
-            let mut watched = self.pool.watched.lock();
-            let (seen, since) = &mut watched[place];
-            if *seen != hint {
-                (*seen, *since) = (hint, Instant::now());
-            } else if since.elapsed() >= patience(hint & !ALONE) {
-                stuck = Some((place, hint));
-            }
-        }
-        stuck
-    }
-
-    /// Looks once at everything that can be taken without asking.
-    fn find(&self) -> Option<Found> {
-        if let Some(piece) = self.deque.pop() {
-            return Some(Found::Piece(piece));
-        }
-        if let Some((slot, run)) = self.pool.run_with_roots() {
-            return Some(Found::Roots(slot, run));
-        }
-        self.others().find_map(|seat| {
-            loop {
-                match seat.stealer.steal_batch_and_pop(self.deque) {
-                    Steal::Success(piece) => return Some(Found::Piece(piece)),
-                    Steal::Empty => return None,
-                    Steal::Retry => std::hint::spin_loop(),
-                }
-            }
-        })
-    }
-
-    fn others(&self) -> impl Iterator<Item = &Seat> {
-        let n = self.pool.places.len();
-        (1..n).map(move |i| &*self.pool.places[(self.place + i) % n])
-    }
-
-    /// Takes half of what a worker keeps that is inside a body; opens the run of a `walker` that has been at one node
-    /// for too long.
-    fn raid(&self, walker: Option<(usize, u32)>) -> Option<Found> {
-        for (place, seat) in self.pool.places.iter().enumerate() {
-            let hint = seat.hoard.hint();
-            let stands = hint & ALONE == 0 || walker == Some((place, hint));
-            if place == self.place || hint == 0 || !stands {
-                continue;
-            }
-            if let Some(kept) = seat.hoard.raid(Kept::give_half).flatten() {
-                self.own(|mine| *mine = kept);
-                return Some(Found::Hoarded);
-            }
-        }
-        None
-    }
-
     pub(super) fn workers(&self) -> usize {
         self.pool.places.len()
     }
 
-    fn wake_another(&self) {
+    pub(super) fn wake_another(&self) {
         if self.pool.seats.claim() {
             self.pool.wake();
         }
@@ -324,7 +225,7 @@ impl Session<'_> {
         let mut next = first;
         while let Some(node) = next.or_else(|| self.next()) {
             next = self.step(node);
-            if stop.is_some_and(|stop| stop()) {
+            if self.me.pool.seats.is_over() || stop.is_some_and(|stop| stop()) {
                 self.share_all(next);
                 break;
             }
@@ -383,20 +284,25 @@ impl Session<'_> {
         let hidden = self.stock();
         let hoard = &self.me.seat.hoard;
         hoard.enter(hidden);
-        let failure = self.node(node);
+        let ran = self.node(node);
         hoard.leave();
+        let failure = match ran {
+            Ran::Done => None,
+            Ran::Failed(failure) => Some(failure),
+            Ran::Away => return None,
+        };
         self.ended.set(self.ended.get() + 1);
         self.me.own(|kept| self.arrive(node & !POISONED, failure.as_ref(), kept))
     }
 
     #[inline(always)]
-    fn node(&self, node: u32) -> Option<Arc<Failure>> {
+    fn node(&self, node: u32) -> Ran {
         if node & POISONED == 0 {
             return self.run.execute(node);
         }
         let node = node & !POISONED;
         let why = self.run.blame_of(node).expect("a poisoned node has somebody to blame");
-        Some(self.run.skip(node, why))
+        Ran::Failed(self.run.skip(node, why))
     }
 
     /// Lowers the counters of a node's targets; returns the best that became ready and keeps the others.
@@ -510,7 +416,7 @@ pub(super) fn help(pool: &Arc<Pool>, deadline: Option<Instant>, is_over: &dyn Fn
         let newest = me.pool.newest_run_with_roots().map(|(slot, run)| Found::Roots(slot, run));
         match newest.or_else(|| me.find()).or_else(|| me.raid(me.watch())) {
             Some(found) => me.session(found, Some(is_over)),
-            None => std::thread::sleep(HELP_NAP),
+            None => me.nap(),
         }
     };
     me.own(|kept| kept.run = run);
@@ -519,6 +425,20 @@ pub(super) fn help(pool: &Arc<Pool>, deadline: Option<Instant>, is_over: &dyn Fn
 }
 
 impl Worker<'_> {
+    /// Sleeps for a moment inside a body that waits; its cpu is for others meanwhile.
+    fn nap(&self) {
+        let seats = &self.pool.seats;
+        let lends = seats.are_limited();
+        if lends {
+            seats.lend();
+            self.pool.seats_changed();
+        }
+        std::thread::sleep(HELP_NAP);
+        if lends {
+            seats.take_back();
+        }
+    }
+
     /// Puts what the outer session kept where everybody finds it; the outer session goes on without.
     fn give_away(&self, kept: Kept) {
         let Some((slot, run)) = &kept.run else { return };

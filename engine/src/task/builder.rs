@@ -163,6 +163,15 @@ impl<T> Task<T> {
         status(self.task)
     }
 
+    /// Cancels the task in the run under way, if there is one: if it has not begun it is skipped; a process is ended
+    /// (TERM, after its grace KILL, with all it has started), a function is asked through
+    /// [`Context::cancelled`](crate::Context::cancelled). Tasks that need what it makes are skipped. Does not wait.
+    pub fn cancel(&self) {
+        if let Some(run) = self.task.cohort().and_then(crate::cohort::Cohort::run) {
+            run.cancel(Some(self.task));
+        }
+    }
+
     // ── what comes out ──────────────────────────────────────────────────────────────────────────────────────
 
     /// A handle of the result: to get it, or to pass it to another task.
@@ -209,7 +218,7 @@ impl<T> Task<T> {
         declare::access(self, access);
     }
 
-    fn set(&mut self, change: impl FnOnce(&mut super::extra::Extra)) {
+    pub(super) fn set(&mut self, change: impl FnOnce(&mut super::extra::Extra)) {
         change(declare::extra(self));
     }
 }

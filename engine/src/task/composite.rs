@@ -6,7 +6,7 @@ use super::input::{Handles, Input, Lends};
 use super::output::Stream;
 use crate::error::Cause;
 use crate::function::Data;
-use crate::function::arg::Visit;
+use crate::function::arg::{Moves, Visit};
 use crate::function::wire::{Decoder, Encoder, WireError};
 
 /// Lending from parts: the value is put together for the call, kept beside the parts, and dropped after it.
@@ -23,7 +23,7 @@ macro_rules! scratch_lends {
         }
 
         fn borrow(slot: &mut Self::LendSlot) -> Result<&Self::Value, Cause> {
-            let value = <Self as Handles>::value(&mut slot.0, false)?;
+            let value = <Self as Handles>::value(&mut slot.0, Moves::Nothing)?;
             Ok(slot.1.insert(value))
         }
 
@@ -33,7 +33,7 @@ macro_rules! scratch_lends {
         }
 
         fn encode(slot: &mut Self::LendSlot, out: &mut Encoder) -> Result<(), WireError> {
-            let value = <Self as Handles>::value(&mut slot.0, false);
+            let value = <Self as Handles>::value(&mut slot.0, Moves::Nothing);
             out.value(&value.map_err(|cause| WireError::Input(cause.to_string()))?)
         }
 
@@ -59,8 +59,8 @@ impl<X: Handles> Handles for Vec<X> {
         slot.iter_mut().for_each(|s| X::inputs(s, visit));
     }
 
-    fn value(slot: &mut Self::Slot, once: bool) -> Result<Self::Value, Cause> {
-        slot.iter_mut().map(|s| X::value(s, once)).collect()
+    fn value(slot: &mut Self::Slot, moves: Moves) -> Result<Self::Value, Cause> {
+        slot.iter_mut().map(|s| X::value(s, moves)).collect()
     }
 
     fn done(slot: &mut Self::Slot) {
@@ -91,8 +91,8 @@ impl<X: Handles> Handles for Option<X> {
         slot.iter_mut().for_each(|s| X::inputs(s, visit));
     }
 
-    fn value(slot: &mut Self::Slot, once: bool) -> Result<Self::Value, Cause> {
-        slot.as_mut().map(|s| X::value(s, once)).transpose()
+    fn value(slot: &mut Self::Slot, moves: Moves) -> Result<Self::Value, Cause> {
+        slot.as_mut().map(|s| X::value(s, moves)).transpose()
     }
 
     fn done(slot: &mut Self::Slot) {
@@ -123,8 +123,8 @@ impl<X: Handles, const N: usize> Handles for [X; N] {
         slot.iter_mut().for_each(|s| X::inputs(s, visit));
     }
 
-    fn value(slot: &mut Self::Slot, once: bool) -> Result<Self::Value, Cause> {
-        let values = slot.iter_mut().map(|s| X::value(s, once)).collect::<Result<Vec<_>, _>>()?;
+    fn value(slot: &mut Self::Slot, moves: Moves) -> Result<Self::Value, Cause> {
+        let values = slot.iter_mut().map(|s| X::value(s, moves)).collect::<Result<Vec<_>, _>>()?;
         Ok(values.try_into().ok().expect("one value per element"))
     }
 
@@ -158,8 +158,8 @@ macro_rules! tuple {
                 $($X::inputs(&mut slot.$i, visit);)*
             }
 
-            fn value(slot: &mut Self::Slot, once: bool) -> Result<Self::Value, Cause> {
-                Ok(($($X::value(&mut slot.$i, once)?,)*))
+            fn value(slot: &mut Self::Slot, moves: Moves) -> Result<Self::Value, Cause> {
+                Ok(($($X::value(&mut slot.$i, moves)?,)*))
             }
 
             fn done(slot: &mut Self::Slot) {
@@ -198,8 +198,8 @@ impl<T: Data> Handles for &Task<T> {
         <Handle<T> as Handles>::inputs(slot, visit);
     }
 
-    fn value(slot: &mut Self::Slot, once: bool) -> Result<T, Cause> {
-        <Handle<T> as Handles>::value(slot, once)
+    fn value(slot: &mut Self::Slot, moves: Moves) -> Result<T, Cause> {
+        <Handle<T> as Handles>::value(slot, moves)
     }
 
     fn done(slot: &mut Self::Slot) {
@@ -262,7 +262,7 @@ impl Handles for Stream {
         }
     }
 
-    fn value(slot: &mut Text, _: bool) -> Result<String, Cause> {
+    fn value(slot: &mut Text, _: Moves) -> Result<String, Cause> {
         match slot {
             Text::Task(_, stream) => stream.read().map_err(|e| Cause::Output(stream.name(), e)),
             Text::Ready(text) => Ok(text.clone()),

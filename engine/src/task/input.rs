@@ -7,7 +7,7 @@
 use super::handle::Handle;
 use super::record::{Ref, state};
 use crate::error::Cause;
-use crate::function::arg::Visit;
+use crate::function::arg::{Moves, Visit};
 use crate::function::wire::{Decoder, Encoder, WireError};
 use crate::function::{Data, copy_of};
 use std::sync::atomic::Ordering;
@@ -50,14 +50,22 @@ impl Input {
 
     /// The value itself if this is the last use of it, else a copy.
     #[inline(always)]
-    fn value<T: Data>(&self) -> Result<T, Cause> {
+    fn value<T: Data>(&self, moves: Moves) -> Result<T, Cause> {
         self.is_there()?;
-        let last =
-            self.internal && self.task.head().uses.load(Ordering::Acquire) == 1 && self.task.handles() == 0;
+        let last = moves != Moves::Nothing
+            && self.internal
+            && self.task.head().uses.load(Ordering::Acquire) == 1
+            && self.task.handles() == 0;
         if last && let Some(value) = record_moves::out::<T>(self) {
             return Ok(value);
         }
         copy_of(record_moves::borrow::<T>(self)).map_err(Cause::Copy)
+    }
+
+    /// The value in place.
+    pub(crate) fn look<T: 'static>(&self) -> Result<&T, Cause> {
+        self.is_there()?;
+        Ok(record_moves::borrow(self))
     }
 
     #[inline(always)]
@@ -120,7 +128,7 @@ pub trait Handles {
     fn inputs(slot: &mut Self::Slot, visit: Visit<'_>);
     /// The value, moved where allowed.
     #[doc(hidden)]
-    fn value(slot: &mut Self::Slot, once: bool) -> Result<Self::Value, Cause>;
+    fn value(slot: &mut Self::Slot, moves: Moves) -> Result<Self::Value, Cause>;
     /// Lets go of the producers' values.
     #[doc(hidden)]
     fn done(slot: &mut Self::Slot);
@@ -170,9 +178,9 @@ impl<T: Data> Handles for Handle<T> {
     }
 
     #[inline(always)]
-    fn value(slot: &mut Source<T>, _: bool) -> Result<T, Cause> {
+    fn value(slot: &mut Source<T>, moves: Moves) -> Result<T, Cause> {
         match slot {
-            Source::Task(input) => input.value(),
+            Source::Task(input) => input.value(moves),
             Source::Ready(value) => copy_of(value).map_err(Cause::Copy),
         }
     }
@@ -244,7 +252,7 @@ impl<T: Data> Handles for Val<T> {
 
     fn inputs(_: &mut T, _: Visit<'_>) {}
 
-    fn value(slot: &mut T, _: bool) -> Result<T, Cause> {
+    fn value(slot: &mut T, _: Moves) -> Result<T, Cause> {
         copy_of(slot).map_err(Cause::Copy)
     }
 

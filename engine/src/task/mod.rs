@@ -2,16 +2,23 @@
 
 mod builder;
 pub(crate) mod chunk;
+pub(crate) mod command;
 mod composite;
 pub(crate) mod extra;
 pub(crate) mod handle;
 pub(crate) mod input;
 pub(crate) mod list;
+mod options;
 pub(crate) mod output;
 pub(crate) mod record;
+pub(crate) mod words;
 
 pub use builder::Task;
+pub(crate) use command::Command;
+pub use command::{Exit, Usage};
+pub(crate) use options::default_need;
 pub use handle::{Handle, HasResult, Status, results};
 pub use input::{Val, value};
 pub use list::{AnyTask, TaskList, list_element};
 pub use output::Stream;
+pub use words::{ProcessArg, ProcessInput, ToWord};

@@ -1,8 +1,13 @@
-//! What a body wrote to its context: kept in memory up to a bound, then in an unnamed file; read through a [`Stream`].
+//! What a task wrote: a function to its context, kept in memory up to a bound, then in an unnamed file; a process to
+//! two files of the run directory. Read through a [`Stream`].
 
 use super::record::Ref;
 use crate::error::TaskError;
+pub(crate) use crate::outputs::Which;
+use crate::outputs::Outputs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
 use tempfile::SpooledTempFile;
 
 /// Bytes of one stream kept in memory; what comes after makes it a file without a name, which no crash can leave
@@ -14,9 +19,20 @@ const IN_MEMORY_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Output {
     out: Option<SpooledTempFile>,
     err: Option<SpooledTempFile>,
+    /// A process's files, by their number.
+    files: Option<(Arc<Outputs>, u64)>,
 }
 
 impl Output {
+    /// What a process writes.
+    pub(crate) fn files(outputs: &Arc<Outputs>, number: u64) -> Self {
+        Self { out: None, err: None, files: Some((Arc::clone(outputs), number)) }
+    }
+
+    fn path(&self, which: Which) -> Option<PathBuf> {
+        self.files.as_ref().map(|(outputs, number)| outputs.file(*number, which))
+    }
+
     pub(crate) fn out(&mut self) -> &mut dyn Write {
         self.out.get_or_insert_with(|| SpooledTempFile::new(IN_MEMORY_BYTES_MAX))
     }
@@ -26,7 +42,7 @@ impl Output {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.out.is_none() && self.err.is_none()
+        self.out.is_none() && self.err.is_none() && self.files.is_none()
     }
 
     /// What was written to the standard output, if anything and if it is text.
@@ -35,6 +51,9 @@ impl Output {
     }
 
     fn read(&mut self, which: Which) -> io::Result<String> {
+        if let Some(path) = self.path(which) {
+            return std::fs::read_to_string(path);
+        }
         let file = match which {
             Which::Out => &mut self.out,
             Which::Err => &mut self.err,
@@ -48,14 +67,9 @@ impl Output {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Which {
-    Out,
-    Err,
-}
-
-/// What a task writes to its [`Context`](crate::Context): readable when the task has ended, and an argument that
-/// other tasks can take as `String` or `&str`.
+/// What a task writes: a function to its [`Context`](crate::Context), a process to its standard output or error.
+/// Readable when the task has ended (a process's also while it runs), and an argument that other tasks can take as
+/// `String` or `&str`.
 #[derive(Debug)]
 pub struct Stream {
     task: Ref,
@@ -84,6 +98,36 @@ impl Stream {
     pub fn get(&self) -> Result<String, TaskError> {
         super::handle::wait(self.task)?;
         self.read().map_err(|e| TaskError::output(self.task, e))
+    }
+
+    /// The file that a process's output goes to; `None` for a function, and before the process has started. It is
+    /// there until the batch goes, and longer if the batch keeps its output or a task failed.
+    pub fn path(&self) -> Option<PathBuf> {
+        let cohort = self.task.cohort()?;
+        cohort.with_output(self.task.index(), |o| o.path(self.which)).flatten()
+    }
+
+    /// What is there so far, whether or not the task has ended: of a process what it has written, of a function
+    /// nothing before it has returned. Bytes that are no text come as `\u{FFFD}`.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn so_far(&self) -> io::Result<String> {
+        match self.path() {
+            Some(path) => Ok(String::from_utf8_lossy(&std::fs::read(path)?).into_owned()),
+            None => self.read(),
+        }
+    }
+
+    /// A reader of what is there so far, from the beginning, for output too large for memory.
+    ///
+    /// # Errors
+    /// If the file cannot be opened.
+    pub fn reader(&self) -> io::Result<Box<dyn Read + Send>> {
+        match self.path() {
+            Some(path) => Ok(Box::new(std::fs::File::open(path)?)),
+            None => Ok(Box::new(io::Cursor::new(self.read()?))),
+        }
     }
 
     /// The text that is there, whether or not the task has ended.

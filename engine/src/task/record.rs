@@ -55,6 +55,12 @@ const GIVEN: u8 = 2;
 const DROPPED: u8 = 4;
 /// Nothing in the record needs to be dropped; see the module's page.
 const PLAIN: u8 = 8;
+/// It is not called by whichever worker finds it ready, but attended to: a process, or a function with limits.
+const ATTENDED: u8 = 16;
+/// It may be called again with the same arguments.
+const KEEPS: u8 = 32;
+/// It was submitted and waits to be compiled.
+const QUEUED: u8 = 64;
 
 #[repr(C, align(16))]
 pub(crate) struct Record {
@@ -107,6 +113,7 @@ impl Ref {
         slots: S,
     ) -> Self {
         let at = shared.arena.room(shared, std::alloc::Layout::new::<Full<V, F, S>>());
+        let attended = if code.command.is_some() { ATTENDED | KEEPS } else { 0 };
         let plain = code.inputs.is_none() && !code.value_needs_drop && !code.args_need_drop;
         let head = Record {
             code,
@@ -115,7 +122,7 @@ impl Ref {
             uses: AtomicU32::new(0),
             index: AtomicU32::new(u32::MAX),
             status: AtomicU8::new(state::NEW),
-            flags: AtomicU8::new(if plain { PLAIN } else { 0 }),
+            flags: AtomicU8::new(if plain { PLAIN } else { attended }),
             inline_len: AtomicU8::new(0),
             declared: UnsafeCell::new(Declared { inline: [Access::NONE; INLINE_MAX] }),
         };
@@ -170,6 +177,43 @@ impl Ref {
     #[inline(always)]
     pub(crate) fn is_plain(self) -> bool {
         self.head().flags.load(Ordering::Relaxed) & PLAIN != 0
+    }
+
+    /// Whether the engine attends to it; see `attend`.
+    #[inline(always)]
+    pub(crate) fn is_attended(self) -> bool {
+        self.head().flags.load(Ordering::Relaxed) & ATTENDED != 0
+    }
+
+    /// From now on it is attended to. The caller owns the task.
+    pub(crate) fn attend(self) {
+        self.head().flags.fetch_or(ATTENDED, Ordering::Relaxed);
+    }
+
+    /// Whether its arguments must stay as they are for another attempt.
+    #[inline(always)]
+    pub(crate) fn keeps_arguments(self) -> bool {
+        self.head().flags.load(Ordering::Relaxed) & KEEPS != 0
+    }
+
+    /// From now on its arguments stay as they are. The caller owns the task.
+    pub(crate) fn keep_arguments(self) {
+        self.head().flags.fetch_or(KEEPS, Ordering::Relaxed);
+    }
+
+    /// Whether it was submitted and waits to be compiled.
+    pub(crate) fn is_queued(self) -> bool {
+        self.head().flags.load(Ordering::Acquire) & QUEUED != 0
+    }
+
+    /// It is submitted; false if it was before.
+    pub(crate) fn queue(self) -> bool {
+        self.head().flags.fetch_or(QUEUED, Ordering::AcqRel) & QUEUED == 0
+    }
+
+    /// It is not queued any more.
+    pub(crate) fn unqueue(self) {
+        self.head().flags.fetch_and(!QUEUED, Ordering::AcqRel);
     }
 
     #[inline]
@@ -344,6 +388,15 @@ impl Ref {
         }
         let empty = (now & state::PARITY) | state::EMPTY;
         status.compare_exchange(now, empty, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Drops a value that came too late to be anybody's: the caller has just called the body of a task that counts as
+    /// failed.
+    pub(crate) fn drop_late_value(self) {
+        if self.head().code.value_needs_drop {
+            // SAFETY: the body has just put it there, and no status says so, so nobody else looks at it.
+            unsafe { (self.head().code.drop_value)(self) };
+        }
     }
 
     /// Drops a value that the caller has just claimed.

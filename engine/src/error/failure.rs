@@ -1,224 +1,13 @@
-//! What can go wrong, in three kinds: mistakes in a list ([`CompileError`], all of them at once), what we could not do
-//! ([`Error`]), and how a task failed ([`TaskError`], data that the user asks for).
+//! How tasks fail: the cause, the chain of tasks skipped because of it, and what the user sees of both.
 
+use super::process::{How, ProcessFailure};
+use crate::task::Usage;
 use crate::task::record::Ref;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-
-/// What the engine could not do. `Debug` shows the message, so that `fn main() -> Result<(), Error>` prints it.
-#[derive(thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The list of tasks has mistakes; nothing was run.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// A batch of no workers was asked for.
-    #[error(
-        "a batch needs at least one worker thread; give `Workers::Threads(1)` or more, or leave the default"
-    )]
-    NoWorkers,
-    /// More workers than the engine supports.
-    #[error("{asked} worker threads asked for, at most {max} are possible")]
-    TooManyWorkers {
-        /// Threads asked for.
-        asked: usize,
-        /// The bound.
-        max: usize,
-    },
-    /// The system refused threads.
-    #[error("cannot start {threads} worker threads")]
-    Threads {
-        /// Threads asked for.
-        threads: usize,
-        /// What the system said.
-        #[source]
-        source: Box<dyn StdError + Send + Sync>,
-    },
-    /// The compiled batch, or one it shares tasks with, is running.
-    #[error("this compiled batch is already running: wait for it before starting it again")]
-    AlreadyRunning,
-    /// A task was started that already belongs to a compiled batch or was started before.
-    #[error(
-        "task `{0}` was started or compiled before: a task runs once, or again as part of its compiled batch"
-    )]
-    AlreadyStarted(String),
-    /// The compiled batch was never started, so waiting for it would never end.
-    #[error("this compiled batch was never started: call `start` or `run`")]
-    NotStarted,
-    /// A compiled batch was to run for the only time, but others can run its tasks, too.
-    #[error(
-        "other lists share tasks with this compiled batch, so it cannot run for the only time: use `run`"
-    )]
-    Shared,
-    /// A body waits for the list that it is part of.
-    #[error(
-        "a body waits for the compiled batch that it is part of, which would never end: wait for single tasks"
-    )]
-    WaitsForItself,
-    /// A body starts a batch whose results its own run reads.
-    #[error(
-        "this compiled batch cannot start again before the run ends that reads its results, which is our own"
-    )]
-    BeingRead,
-    /// A declaration came too late.
-    #[error("task `{0}` is compiled: its reads, writes and options can no longer change")]
-    Sealed(String),
-    /// A task or compiled batch failed, and the caller asked for success.
-    #[error(transparent)]
-    Task(#[from] TaskError),
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-/// Every mistake found in a list of tasks.
-#[derive(Debug, Clone)]
-pub struct CompileError {
-    /// What tasks declare first, then what they take from each other; never empty.
-    pub mistakes: Vec<Mistake>,
-}
-
-impl fmt::Display for CompileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n = self.mistakes.len();
-        write!(f, "the task list has {n} mistake{}", if n == 1 { "" } else { "s" })?;
-        self.mistakes.iter().try_for_each(|m| write!(f, "\n  {m}"))
-    }
-}
-
-impl StdError for CompileError {}
-
-/// One mistake in a list of tasks.
-#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Mistake {
-    /// An argument is the result of a task further down the list.
-    #[error(
-        "task #{task} `{name}` takes the result of task #{producer} `{producer_name}`, which comes later in the list: \
-         move the producer before it"
-    )]
-    LaterInput {
-        /// Index of the consumer.
-        task: u32,
-        /// Its name.
-        name: String,
-        /// Index of the producer.
-        producer: u32,
-        /// Its name.
-        producer_name: String,
-    },
-    /// An argument is the result of a task that is in no list.
-    #[error(
-        "task #{task} `{name}` takes the result of `{producer_name}`, which is neither in the list nor started: \
-         add it to the list before this task"
-    )]
-    UnlistedInput {
-        /// Index of the consumer.
-        task: u32,
-        /// Its name.
-        name: String,
-        /// Name of the producer.
-        producer_name: String,
-    },
-    /// An argument is the result of a task of another `Batch`.
-    #[error(
-        "task #{task} `{name}` takes the result of `{producer_name}`, which belongs to another batch: get() it there \
-         and pass the value"
-    )]
-    ForeignInput {
-        /// Index of the consumer.
-        task: u32,
-        /// Its name.
-        name: String,
-        /// Name of the producer.
-        producer_name: String,
-    },
-    /// A task of another `Batch` is in the list.
-    #[error("task #{task} `{name}` belongs to another batch: make it with the batch that compiles it")]
-    ForeignTask {
-        /// Its index.
-        task: u32,
-        /// Its name.
-        name: String,
-    },
-    /// A datum made by another `Batch`.
-    #[error(
-        "task `{name}` declares {datum}, made by another batch: make the datum with the batch of the task"
-    )]
-    ForeignDatum {
-        /// The task's name.
-        name: String,
-        /// The datum.
-        datum: String,
-    },
-    /// A task is in the list twice, or was compiled or started before.
-    #[error(
-        "task #{task} `{name}` was already compiled or started: list the compiled batch it is in, or make a new task"
-    )]
-    Relisted {
-        /// Its index.
-        task: u32,
-        /// Its name.
-        name: String,
-    },
-    /// A task or compiled batch is in the list more than once (a compiled batch inside itself, for example).
-    #[error(
-        "task #{task} `{name}` is in the list twice, first as #{first}: a task runs once per run of its list"
-    )]
-    Twice {
-        /// The later index.
-        task: u32,
-        /// The earlier one.
-        first: u32,
-        /// Its name.
-        name: String,
-    },
-    /// A datum without a name.
-    #[error("task `{name}` declares a datum with an empty name: give it a name or a path")]
-    EmptyDatum {
-        /// The task's name.
-        name: String,
-    },
-    /// A relative path, and no current directory to make it absolute.
-    #[error("task `{name}` declares the relative path {path:?}, but there is no current directory: {why}")]
-    NoCurrentDirectory {
-        /// The task's name.
-        name: String,
-        /// The path.
-        path: std::path::PathBuf,
-        /// What the system said.
-        why: String,
-    },
-    /// More tasks than one list can hold.
-    #[error("the list has {tasks} tasks, at most {max} fit in one: compile it in parts")]
-    TooManyTasks {
-        /// Tasks in the list.
-        tasks: usize,
-        /// The bound.
-        max: usize,
-    },
-    /// More edges than one graph can hold.
-    #[error(
-        "the tasks have more than {max} dependences: compile the list in parts, or declare fewer accesses"
-    )]
-    TooManyEdges {
-        /// The bound.
-        max: u32,
-    },
-    /// A cost that is no positive number.
-    #[error("task `{name}` has a cost of {cost}: give a positive, finite number")]
-    BadCost {
-        /// The task's name.
-        name: String,
-        /// As written.
-        cost: String,
-    },
-}
+use std::time::Duration;
 
 /// Why a body did not give a value.
 #[derive(Debug)]
@@ -240,6 +29,12 @@ pub enum Cause {
     InputMissing(String),
     /// The output of another task could not be read.
     Output(String, io::Error),
+    /// It ran longer than its timeout.
+    TimedOut(Duration),
+    /// It was told to stop before it began.
+    Cancelled,
+    /// It is a process, and failed as such.
+    Process(Box<ProcessFailure>),
     /// A task it needs did not succeed.
     Upstream(Arc<Failure>),
 }
@@ -255,6 +50,9 @@ impl fmt::Display for Cause {
             }
             Cause::InputMissing(name) => write!(f, "the result of task `{name}` is not there"),
             Cause::Output(name, e) => write!(f, "the output of task `{name}` could not be read: {e}"),
+            Cause::TimedOut(timeout) => write!(f, "over its timeout of {timeout:?}"),
+            Cause::Cancelled => write!(f, "it was cancelled"),
+            Cause::Process(process) => write!(f, "{process}"),
             Cause::Upstream(failure) => write!(f, "{failure}"),
         }
     }
@@ -267,8 +65,16 @@ pub struct Failure {
     pub(crate) name: String,
     /// Its index in its list.
     pub(crate) index: u32,
+    /// How often it was tried; 0 if it never began.
+    pub(crate) attempts: u32,
     /// What happened.
     pub(crate) cause: Cause,
+}
+
+impl Failure {
+    pub(crate) fn new(task: Ref, cause: Cause, attempts: u32) -> Arc<Self> {
+        Arc::new(Self { name: task.name(), index: task.index(), attempts, cause })
+    }
 }
 
 impl fmt::Display for Failure {
@@ -279,6 +85,8 @@ impl fmt::Display for Failure {
         }
         match &self.cause {
             Cause::Upstream(_) => write!(f, "was skipped"),
+            Cause::Cancelled => write!(f, "was cancelled"),
+            cause if self.attempts > 1 => write!(f, "failed {} times, at last: {cause}", self.attempts),
             cause @ Cause::Panic { .. } => write!(f, "{cause}"),
             cause => write!(f, "failed: {cause}"),
         }
@@ -324,6 +132,20 @@ pub enum ErrorKind {
     Unreadable,
     /// A body waits for something that cannot come before it ends.
     WaitsForItself,
+    /// The process ended with an exit code that the task does not accept.
+    Exited,
+    /// A signal ended the process.
+    Signalled,
+    /// The process could not be started.
+    CouldNotStart,
+    /// The task ran longer than its own timeout.
+    OverTime,
+    /// The process tree used more memory than the task declares.
+    OverMemory,
+    /// The task was cancelled.
+    Cancelled,
+    /// The task was under way when its supervisor died.
+    Lost,
 }
 
 /// Why a task has no result: which task, what happened, and the chain of causes.
@@ -342,6 +164,9 @@ impl TaskError {
             Cause::Upstream(_) => ErrorKind::Skipped,
             Cause::Panic { .. } => ErrorKind::Panicked,
             Cause::InputTaken(_) => ErrorKind::Taken,
+            Cause::TimedOut(_) => ErrorKind::OverTime,
+            Cause::Cancelled => ErrorKind::Cancelled,
+            Cause::Process(process) => process.kind(),
             _ => ErrorKind::Failed,
         };
         Self { kind, failure, stdout: None }
@@ -355,7 +180,7 @@ impl TaskError {
         let cause = Cause::Error(what.into());
         Self {
             kind,
-            failure: Arc::new(Failure { name: task.name(), index: task.index(), cause }),
+            failure: Failure::new(task, cause, 0),
             stdout: None,
         }
     }
@@ -417,6 +242,44 @@ impl TaskError {
             Cause::Error(error) => error.downcast_ref(),
             _ => None,
         }
+    }
+
+    fn process(&self) -> Option<&ProcessFailure> {
+        match &self.root().cause {
+            Cause::Process(process) => Some(process),
+            _ => None,
+        }
+    }
+
+    /// The exit code of the process that failed, if it exited.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self.process()?.how {
+            How::Exited(code) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// The signal that ended the process that failed, and whether it left a core file.
+    pub fn signal(&self) -> Option<(i32, bool)> {
+        match self.process()?.how {
+            How::Signal { signal, core } => Some((signal, core)),
+            _ => None,
+        }
+    }
+
+    /// The last lines that the process that failed wrote to its standard error, or else to its standard output.
+    pub fn last_lines(&self) -> Option<&str> {
+        self.process().map(|process| process.tail.as_str()).filter(|tail| !tail.is_empty())
+    }
+
+    /// What the process that failed used.
+    pub fn usage(&self) -> Option<Usage> {
+        self.process().map(|process| process.usage)
+    }
+
+    /// How often the task that failed was tried; 0 if it never began.
+    pub fn attempts(&self) -> u32 {
+        self.root().attempts
     }
 
     /// The tasks from this one to the one that failed, by name.

@@ -1,0 +1,132 @@
+//! Threads for function bodies that are attended to: as many as run at a time, kept for a while for the next ones. A
+//! body that ignores its timeout keeps its thread; the next one gets another.
+
+use super::job::Body;
+use super::office::{Event, Office};
+use crate::body::Verdict;
+use crate::error::{Cause, Failure};
+use crate::run::{Run, retry};
+use crate::schedule::JobId;
+use crate::task::record::Ref;
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// How long a thread waits for another body before it ends.
+const IDLE_MAX: Duration = Duration::from_secs(2);
+
+/// One attempt of a function.
+pub(super) struct Attempt {
+    pub(super) job: JobId,
+    pub(super) run: Arc<Run>,
+    pub(super) node: u32,
+    pub(super) task: Ref,
+    pub(super) number: u32,
+    pub(super) cpus: u32,
+    pub(super) lane: u32,
+    pub(super) body: Arc<Body>,
+}
+
+/// How an attempt ended.
+pub(super) enum Returned {
+    Done,
+    /// For good.
+    Failed(Arc<Failure>),
+    /// It failed, and is worth another attempt after this time.
+    Again(Duration),
+}
+
+#[derive(Default)]
+struct Queue {
+    attempts: VecDeque<Attempt>,
+    idle: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Bodies {
+    queue: Mutex<Queue>,
+    added: Condvar,
+}
+
+impl Bodies {
+    /// Has a thread call the body; the attempt comes back if the system gives no thread.
+    pub(super) fn call(self: &Arc<Self>, office: &Weak<Office>, attempt: Attempt) -> Result<(), std::io::Error> {
+        let mut queue = self.queue.lock();
+        if queue.idle <= queue.attempts.len() {
+            let (me, office) = (Arc::clone(self), office.clone());
+            let name = "tarragon-body".to_string();
+            std::thread::Builder::new().name(name).spawn(move || me.serve(&office))?;
+            // It takes the first attempt it finds.
+            queue.idle += 1;
+        }
+        queue.attempts.push_back(attempt);
+        self.added.notify_one();
+        Ok(())
+    }
+
+    fn serve(&self, office: &Weak<Office>) {
+        loop {
+            let attempt = {
+                let mut queue = self.queue.lock();
+                while queue.attempts.is_empty() {
+                    if self.added.wait_for(&mut queue, IDLE_MAX).timed_out() && queue.attempts.is_empty() {
+                        queue.idle -= 1;
+                        return;
+                    }
+                }
+                queue.idle -= 1;
+                queue.attempts.pop_front().expect("there is one")
+            };
+            let job = attempt.job;
+            if let Some(returned) = attempt.call(office)
+                && let Some(office) = office.upgrade()
+            {
+                office.push(Event::Returned(job, returned));
+            }
+            self.queue.lock().idle += 1;
+        }
+    }
+}
+
+impl Attempt {
+    /// Calls the body; `None` if it was given up meanwhile.
+    fn call(self, office: &Weak<Office>) -> Option<Returned> {
+        let Self { run, task, node, .. } = &self;
+        let began = run.clock();
+        let verdict = {
+            let _held = super::office::Held::new(office, self.job, self.cpus);
+            task.call(&run.call(*task, Some(&self.body.over)))
+        };
+        if !self.body.conclude() {
+            if matches!(verdict, Verdict::Done) {
+                task.drop_late_value();
+            }
+            if task.keeps_arguments() {
+                task.pass();
+            }
+            run.came_back();
+            return None;
+        }
+        run.note_time(*node, began, || self.lane);
+        match verdict {
+            Verdict::Done => {
+                run.done(*task);
+                Some(Returned::Done)
+            }
+            Verdict::Failed(cause) => {
+                let over = self.body.over.load(std::sync::atomic::Ordering::Acquire);
+                let timeout = task.extra().and_then(|e| e.limits.timeout);
+                let cause = match timeout {
+                    Some(timeout) if over => Cause::TimedOut(timeout),
+                    _ => *cause,
+                };
+                let failure = Failure::new(*task, cause, self.number);
+                match retry::delay(*task, self.number, &failure) {
+                    Some(delay) if !run.stop.is_told(*task) => Some(Returned::Again(delay)),
+                    _ => Some(Returned::Failed(run.fail(*task, failure))),
+                }
+            }
+        }
+    }
+}

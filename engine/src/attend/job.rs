@@ -1,0 +1,57 @@
+//! A task that is attended to, from being ready until it has ended.
+
+use crate::run::Run;
+use crate::schedule::InstanceId;
+use crate::task::record::Ref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+/// See the states in the module's page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    Waiting,
+    Standing,
+    Running,
+    Resting,
+}
+
+pub(super) struct Job {
+    pub(super) run: Arc<Run>,
+    pub(super) node: u32,
+    pub(super) task: Ref,
+    pub(super) instance: InstanceId,
+    /// The attempt at hand, from 1.
+    pub(super) attempt: u32,
+    pub(super) stage: Stage,
+    pub(super) cancelled: bool,
+    /// A function's body.
+    pub(super) body: Option<Arc<Body>>,
+    /// The number of its output files, once it has some.
+    pub(super) output: Option<u64>,
+    /// Its place among running jobs: its lane in a run's record.
+    pub(super) lane: Option<u32>,
+}
+
+const OPEN: u8 = 0;
+const CONCLUDED: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+/// One attempt of a function, as its thread and the office share it.
+#[derive(Default)]
+pub(super) struct Body {
+    state: AtomicU8,
+    /// The attempt's time is up: `Context::cancelled` says so.
+    pub(super) over: Arc<AtomicBool>,
+}
+
+impl Body {
+    /// The body has returned; false if it was given up before.
+    pub(super) fn conclude(&self) -> bool {
+        self.state.compare_exchange(OPEN, CONCLUDED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// The office waits no longer; false if the body has returned.
+    pub(super) fn give_up(&self) -> bool {
+        self.state.compare_exchange(OPEN, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}

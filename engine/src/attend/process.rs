@@ -1,0 +1,328 @@
+//! From a process task to what the supervisor is asked for: resolves the program, writes arguments, opens the run
+//! directory, binds cpus.
+
+use super::job::Job;
+use super::office::Office;
+use crate::error::Cause;
+use crate::outputs::{Outputs, Which};
+use crate::program;
+use crate::schedule::{InstanceId, JobId, Need};
+use crate::shared::Shared;
+use crate::task::output::Output as Kept;
+use crate::task::words::{Feed, Kind, Word};
+use crate::task::Command;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tarragon_supervisor::{Input, Output, Request, Spawn, Supervisor, Why};
+
+/// From TERM to KILL, if a task does not say.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What became of a start.
+pub(super) enum Started {
+    /// The supervisor will tell.
+    Sent,
+    Failed(Cause),
+}
+
+/// What processes of one batch have in common.
+struct Place {
+    outputs: Arc<Outputs>,
+    /// The environment and the directory of this program when the batch was built.
+    env: Arc<Vec<(OsString, OsString)>>,
+    cwd: PathBuf,
+    binds: bool,
+    /// The supervisor knows the environment.
+    is_known: bool,
+    /// Where programs were found.
+    programs: HashMap<PathBuf, PathBuf>,
+}
+
+/// A process on its way to the supervisor.
+struct Prepared {
+    id: JobId,
+    instance: InstanceId,
+    hold: u32,
+    stands: bool,
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, Option<OsString>)>,
+    cwd: PathBuf,
+    stdin: Option<PathBuf>,
+    stdout: PathBuf,
+    stderr: PathBuf,
+    timeout: Option<Duration>,
+    grace: Duration,
+    affinity: Option<Vec<u32>>,
+    memory: Option<u64>,
+}
+
+/// When a process began, and on which lane.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Began {
+    pub(super) at_ns: u64,
+    pub(super) lane: u32,
+}
+
+#[derive(Default)]
+pub(super) struct Processes {
+    pub(super) supervisor: Option<Arc<Supervisor>>,
+    places: HashMap<InstanceId, Place>,
+    to_send: Vec<Prepared>,
+    kills: Vec<(JobId, Duration)>,
+    pub(super) began: HashMap<JobId, Began>,
+    /// Cpus to which nobody is bound.
+    free_cpus: Option<BTreeSet<u32>>,
+    bound: HashMap<JobId, Vec<u32>>,
+    failed_to_start: Option<io::Error>,
+}
+
+impl Processes {
+    pub(super) fn open(&mut self, id: InstanceId, shared: &Shared) {
+        let place = Place {
+            outputs: Arc::clone(&shared.outputs),
+            env: Arc::clone(&shared.env),
+            cwd: shared.cwd.clone(),
+            binds: shared.binds,
+            is_known: false,
+            programs: HashMap::new(),
+        };
+        if self.free_cpus.is_none() {
+            self.free_cpus = Some(shared.machine_cpus().into_iter().collect());
+        }
+        self.places.insert(id, place);
+    }
+
+    pub(super) fn close(&mut self, id: InstanceId) {
+        if self.places.remove(&id).is_some_and(|place| place.is_known)
+            && let Some(supervisor) = &self.supervisor
+        {
+            let _ = supervisor.send(&[Request::Forget { base: id.0 }]);
+        }
+    }
+
+    /// Prepares a process; [`send`](Self::send) has it started.
+    pub(super) fn start(
+        &mut self,
+        id: JobId,
+        job: &mut Job,
+        hold: u32,
+        need: &Need,
+        stands: bool,
+        office: &Office,
+    ) -> Started {
+        if let Err(error) = self.supervised(office) {
+            return Started::Failed(Cause::Error(Box::new(error)));
+        }
+        let place = self.places.get_mut(&job.instance).expect("the batch of a job is open");
+        match place.prepare(id, job, hold, need, stands) {
+            Ok(mut prepared) => {
+                if place.binds && need.cpus > 1 && !stands {
+                    prepared.affinity = self.bind(id, need.cpus);
+                }
+                self.to_send.push(prepared);
+                Started::Sent
+            }
+            Err(cause) => Started::Failed(cause),
+        }
+    }
+
+    /// Starts the supervisor when there is none.
+    fn supervised(&mut self, office: &Office) -> io::Result<()> {
+        if self.supervisor.is_none() {
+            let (supervisor, events) = Supervisor::start().map_err(io::Error::other)?;
+            self.supervisor = Some(Arc::new(supervisor));
+            self.places.values_mut().for_each(|place| place.is_known = false);
+            *office.listen_to.lock() = Some(events);
+            office.ring();
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, id: JobId, cpus: u32) -> Option<Vec<u32>> {
+        let free = self.free_cpus.as_mut()?;
+        if free.len() < cpus as usize {
+            return None;
+        }
+        let bound: Vec<u32> = free.iter().take(cpus as usize).copied().collect();
+        bound.iter().for_each(|cpu| drop(free.remove(cpu)));
+        self.bound.insert(id, bound.clone());
+        Some(bound)
+    }
+
+    /// The cpus that `id` was bound to are free, or another's.
+    pub(super) fn unbind(&mut self, id: JobId, heir: Option<JobId>) {
+        let Some(bound) = self.bound.remove(&id) else { return };
+        match (heir, &mut self.free_cpus) {
+            (Some(heir), _) => drop(self.bound.insert(heir, bound)),
+            (None, Some(free)) => free.extend(bound),
+            (None, None) => {}
+        }
+    }
+
+    pub(super) fn began(&mut self, id: JobId, at_ns: u64, lane: u32) {
+        self.began.insert(id, Began { at_ns, lane });
+    }
+
+    /// Ends the tree of a process.
+    pub(super) fn kill(&mut self, id: JobId, job: &Job) {
+        let grace = job.task.extra().and_then(|e| e.limits.grace).unwrap_or(GRACE);
+        self.kills.push((id, grace));
+    }
+
+    /// Tells the supervisor all that was decided, in one write.
+    pub(super) fn send(&mut self, _office: &Office) {
+        if self.to_send.is_empty() && self.kills.is_empty() {
+            return;
+        }
+        let prepared = std::mem::take(&mut self.to_send);
+        let kills = std::mem::take(&mut self.kills);
+        let Some(supervisor) = &self.supervisor else { return };
+        for prepared in &prepared {
+            let place = self.places.get_mut(&prepared.instance).expect("the batch of a job is open");
+            if !place.is_known {
+                place.is_known = true;
+                // If the supervisor is gone its events end, and those under way are told so.
+                let _ = supervisor.environment(prepared.instance.0, place.env.iter().cloned());
+            }
+        }
+        let starts = prepared.iter().map(Prepared::request);
+        let kills = kills.iter().map(|(id, grace)| Request::Kill {
+            id: id.0,
+            grace: *grace,
+            why: Why::Cancelled,
+        });
+        let requests: Vec<Request<'_>> = starts.chain(kills).collect();
+        let _ = supervisor.send(&requests);
+    }
+
+    /// The supervisor is gone: its trees go, too.
+    pub(super) fn lost(&mut self) {
+        if let Some(supervisor) = self.supervisor.take() {
+            supervisor.kill_all_known();
+        }
+    }
+}
+
+impl Prepared {
+    fn request(&self) -> Request<'_> {
+        let spawn = Spawn {
+            id: self.id.0,
+            hold: self.hold,
+            program: &self.program,
+            args: &self.args,
+            base: self.instance.0,
+            env: &self.env,
+            cwd: Some(&self.cwd),
+            stdin: self.stdin.as_deref().map_or(Input::Null, Input::File),
+            stdout: &self.stdout,
+            stderr: Output::File(&self.stderr),
+            timeout: self.timeout,
+            grace: self.grace,
+            affinity: self.affinity.as_deref(),
+            memory_bytes: self.memory,
+        };
+        if self.stands { Request::Stand(spawn) } else { Request::Start(spawn) }
+    }
+}
+
+impl Place {
+    fn prepare(
+        &mut self,
+        id: JobId,
+        job: &mut Job,
+        hold: u32,
+        need: &Need,
+        stands: bool,
+    ) -> Result<Prepared, Cause> {
+        let command = job.task.command_of();
+        let number = self.number(job)?;
+        let limits = job.task.extra().map(|e| e.limits.clone()).unwrap_or_default();
+        let mut args = vec![command.program.clone().into_os_string()];
+        for word in &command.args {
+            args.push(written(word)?);
+        }
+        let mut env = Vec::with_capacity(command.env.len());
+        for (name, word) in &command.env {
+            env.push((name.clone(), word.as_ref().map(written).transpose()?));
+        }
+        let cwd = command.cwd.as_ref().map_or(self.cwd.clone(), |cwd| self.cwd.join(cwd));
+        Ok(Prepared {
+            id,
+            instance: job.instance,
+            hold,
+            stands,
+            program: self.program(command),
+            args,
+            env,
+            cwd,
+            stdin: self.stdin(&command.stdin, number)?,
+            stdout: self.outputs.file(number, Which::Out),
+            stderr: self.outputs.file(number, Which::Err),
+            timeout: limits.timeout,
+            grace: limits.grace.unwrap_or(GRACE),
+            affinity: None,
+            memory: (need.memory > 0).then_some(need.memory),
+        })
+    }
+
+    /// The number of the job's output files: the same for each attempt.
+    fn number(&self, job: &mut Job) -> Result<u64, Cause> {
+        if let Some(number) = job.output {
+            return Ok(number);
+        }
+        let number = self.outputs.number().map_err(|e| Cause::Output("the run directory".into(), e))?;
+        job.output = Some(number);
+        if let Some(cohort) = job.task.cohort() {
+            cohort.keep_output(job.task.index(), Kept::files(&self.outputs, number));
+        }
+        Ok(number)
+    }
+
+    fn program(&mut self, command: &Command) -> PathBuf {
+        if let Some(found) = self.programs.get(&command.program) {
+            return found.clone();
+        }
+        match program::find(&command.program, &self.cwd, program::path_of(&self.env)) {
+            Ok(found) => {
+                self.programs.insert(command.program.clone(), found.clone());
+                found
+            }
+            // The supervisor's attempt says what is wrong with it.
+            Err(_) => self.cwd.join(&command.program),
+        }
+    }
+
+    fn stdin(&self, feed: &Feed, number: u64) -> Result<Option<PathBuf>, Cause> {
+        let text = match feed {
+            Feed::Nothing => return Ok(None),
+            Feed::File(path) => return Ok(Some(self.cwd.join(path))),
+            Feed::Word(Word(Kind::Output(_, stream))) => {
+                if let Some(path) = stream.path() {
+                    return Ok(Some(path));
+                }
+                stream.read().map_err(|e| Cause::Output(stream.name(), e))?.into()
+            }
+            Feed::Word(word) => word.write()?.into_owned(),
+        };
+        let path = self.outputs.input(number);
+        write(&path, &text).map_err(|e| Cause::Output(path.display().to_string(), e))?;
+        Ok(Some(path))
+    }
+}
+
+fn write(path: &Path, text: &OsString) -> io::Result<()> {
+    std::fs::write(path, text.as_encoded_bytes())
+}
+
+fn written(word: &Word) -> Result<OsString, Cause> {
+    let text = word.write()?.into_owned();
+    if text.as_encoded_bytes().contains(&0) {
+        return Err(Cause::Error("an argument has a NUL byte, and processes cannot be given one".into()));
+    }
+    Ok(text)
+}

@@ -1,0 +1,548 @@
+//! What the office knows: jobs, who may start, timers, the supervisor's client; and how each event changes it.
+
+use super::bodies::{Attempt, Bodies, Returned};
+use super::job::{Body, Job, Stage};
+use super::office::{Event, Office};
+use super::process::{Processes, Started};
+use super::timers::{Due, Timers};
+use crate::error::{Cause, Failure, How, ProcessFailure};
+use crate::run::{Pool, Ran, Run, retry};
+use crate::schedule::{AccountId, Action, Desk, InstanceId, JobId, Place, Seats};
+use crate::shared::Shared;
+use crate::task::record::Ref;
+use crate::task::{Usage, default_need};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tarragon_supervisor::Event as Told;
+
+/// How long a function that was asked to return may take before another attempt is given up, if it does not say.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A node that has ended, and what its dependents are to be blamed for.
+pub(super) type Finished = (Arc<Run>, u32, Option<Arc<Failure>>);
+
+/// One batch.
+struct Instance {
+    pool: Option<Weak<Pool>>,
+    workers: u32,
+    /// Most cpus that its jobs and awake workers use together.
+    cpus: u32,
+    /// Cpus that its jobs hold.
+    held: u32,
+}
+
+impl Instance {
+    fn pool(&self) -> Option<Arc<Pool>> {
+        self.pool.as_ref().and_then(Weak::upgrade)
+    }
+
+    /// How many workers may be awake when so many cpus are not theirs.
+    fn limit(&self, others: u32) -> u32 {
+        self.cpus.max(self.workers).saturating_sub(others)
+    }
+}
+
+pub(super) struct State {
+    desk: Desk,
+    instances: HashMap<InstanceId, Instance>,
+    jobs: HashMap<JobId, Job>,
+    timers: Timers,
+    pub(super) processes: Processes,
+    bodies: Arc<Bodies>,
+    finished: Vec<Finished>,
+    /// Numbers of lanes that no job has.
+    lanes: BTreeSet<u32>,
+    lanes_len: u32,
+    next_job: u64,
+    next_instance: u32,
+    office: Weak<Office>,
+}
+
+/// The pools' seats, as the desk asks for them.
+struct PoolSeats<'a>(&'a mut HashMap<InstanceId, Instance>);
+
+impl Seats for PoolSeats<'_> {
+    fn take(&mut self, instance: InstanceId, cpus: u32) -> bool {
+        let Some(instance) = self.0.get_mut(&instance) else { return false };
+        let held = instance.held + cpus;
+        if held > instance.cpus.max(instance.workers) {
+            return false;
+        }
+        let limit = instance.limit(held);
+        let fits = instance.pool().is_none_or(|pool| pool.try_limit(limit));
+        if fits {
+            instance.held = held;
+        }
+        fits
+    }
+
+    fn are_wanted(&self, instance: InstanceId) -> bool {
+        self.0.get(&instance).and_then(Instance::pool).is_some_and(|pool| pool.has_work())
+    }
+}
+
+impl State {
+    pub(super) fn new(office: &Weak<Office>) -> Self {
+        Self {
+            desk: Desk::default(),
+            instances: HashMap::new(),
+            jobs: HashMap::new(),
+            timers: Timers::default(),
+            processes: Processes::default(),
+            bodies: Arc::default(),
+            finished: Vec::new(),
+            lanes: BTreeSet::new(),
+            lanes_len: 0,
+            next_job: 0,
+            next_instance: 0,
+            office: office.clone(),
+        }
+    }
+
+    /// A batch comes.
+    pub(super) fn open(&mut self, shared: &Shared) -> InstanceId {
+        self.next_instance += 1;
+        let id = InstanceId(self.next_instance);
+        let (account, cpus) = shared.share.account();
+        self.desk.account(AccountId(account), cpus);
+        let totals = &shared.totals;
+        let stock = crate::schedule::Stock { memory: totals.memory, named: totals.named.clone() };
+        self.desk.open(id, AccountId(account), stock);
+        let workers = shared.executor.pool().map_or(1, |pool| pool.threads() as u32);
+        let pool = shared.executor.pool().map(Arc::downgrade);
+        self.instances.insert(id, Instance { pool, workers, cpus: totals.cpus, held: 0 });
+        self.processes.open(id, shared);
+        id
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    pub(super) fn finished(&mut self) -> Vec<Finished> {
+        std::mem::take(&mut self.finished)
+    }
+
+    // ── what happens ────────────────────────────────────────────────────────────────────────────────────────
+
+    pub(super) fn take_in(&mut self, event: Event) {
+        match event {
+            Event::Ready(run, nodes) => {
+                for (node, task) in nodes {
+                    self.add(Arc::clone(&run), node, task, 1);
+                }
+            }
+            Event::Again(run, node, task, delay) => {
+                let id = self.add(run, node, task, 1);
+                self.desk.withdraw(id);
+                self.rest(id, delay);
+            }
+            Event::Returned(id, returned) => self.returned(id, returned),
+            Event::Supervisor(told) => told.into_iter().for_each(|t| self.told(t)),
+            Event::SupervisorGone => self.supervisor_gone(),
+            Event::Cancel(run, task) => self.cancel(&run, task),
+            Event::Seats => {}
+            Event::Waits(id, waits) => self.waits(id, waits),
+            Event::Closed(id) => {
+                self.desk.close(id);
+                self.instances.remove(&id);
+                self.processes.close(id);
+            }
+        }
+    }
+
+    fn add(&mut self, run: Arc<Run>, node: u32, task: Ref, attempt: u32) -> JobId {
+        self.next_job += 1;
+        let id = JobId(self.next_job);
+        let instance = run.plan.shared.instance();
+        let job = Job {
+            run,
+            node,
+            task,
+            instance,
+            attempt,
+            stage: Stage::Waiting,
+            cancelled: false,
+            body: None,
+            output: None,
+            lane: None,
+        };
+        self.jobs.insert(id, job);
+        self.wait(id);
+        id
+    }
+
+    /// The job waits for what it needs.
+    fn wait(&mut self, id: JobId) {
+        let job = self.jobs.get_mut(&id).expect("a job that is known");
+        job.stage = Stage::Waiting;
+        let extra = job.task.extra();
+        let need = extra.and_then(|e| e.need.clone()).unwrap_or_else(default_need);
+        let priority = extra.map_or(0, |e| e.priority);
+        let can_stand = job.task.head().code.command.is_some();
+        self.desk.ready(id, job.instance, &need, priority, can_stand);
+    }
+
+    /// Another attempt follows after `delay`, as another job: the desk may still know this one.
+    fn rest(&mut self, id: JobId, delay: Duration) {
+        let mut job = self.jobs.remove(&id).expect("a job that is known");
+        job.stage = Stage::Resting;
+        job.attempt += 1;
+        (job.body, job.lane) = (None, None);
+        self.next_job += 1;
+        let id = JobId(self.next_job);
+        self.jobs.insert(id, job);
+        self.timers.add(Instant::now() + delay, Due::Rested(id));
+    }
+
+    fn returned(&mut self, id: JobId, returned: Returned) {
+        self.release(id);
+        match returned {
+            Returned::Done => self.finish(id, None),
+            Returned::Failed(failure) => self.finish(id, Some(failure)),
+            Returned::Again(delay) => self.rest(id, delay),
+        }
+    }
+
+    /// The job's cpus and other resources are free again.
+    fn release(&mut self, id: JobId) {
+        let cpus = self.desk.ended(id);
+        self.leave_lane(id);
+        self.processes.unbind(id, None);
+        let Some(job) = self.jobs.get(&id) else { return };
+        self.give_cpus(job.instance, cpus);
+    }
+
+    /// Cpus come back. Workers that have waited for them while nobody of them was awake go first, so that processes
+    /// never keep functions from running for good.
+    fn give_cpus(&mut self, instance: InstanceId, cpus: u32) {
+        let Some(instance) = self.instances.get_mut(&instance) else { return };
+        instance.held -= cpus;
+        if let Some(pool) = instance.pool().filter(|pool| pool.is_starved()) {
+            pool.set_limit(instance.limit(instance.held));
+        }
+    }
+
+    fn leave_lane(&mut self, id: JobId) {
+        if let Some(lane) = self.jobs.get_mut(&id).and_then(|job| job.lane.take()) {
+            self.lanes.insert(lane);
+        }
+    }
+
+    fn enter_lane(&mut self, id: JobId) -> u32 {
+        let lane = self.lanes.pop_first().unwrap_or_else(|| {
+            self.lanes_len += 1;
+            self.lanes_len - 1
+        });
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.lane = Some(lane);
+            return job.run.plan.shared.executor.workers() as u32 + lane;
+        }
+        0
+    }
+
+    fn finish(&mut self, id: JobId, failure: Option<Arc<Failure>>) {
+        if let Some(job) = self.jobs.remove(&id) {
+            self.finished.push((job.run, job.node, failure));
+        }
+    }
+
+    // ── processes ───────────────────────────────────────────────────────────────────────────────────────────
+
+    fn told(&mut self, told: Told) {
+        let id = JobId(told.id());
+        match told {
+            Told::Started { pid: _, at_ns, follows, .. } => {
+                if let Some(from) = follows {
+                    self.takes_over(id, JobId(from));
+                }
+                self.started(id, at_ns);
+            }
+            Told::CouldNotStart { step, errno, follows, .. } => {
+                if follows.is_some() {
+                    self.desk.withdraw(id);
+                } else {
+                    self.release(id);
+                }
+                let how = self.processes.could_not_start(self.jobs.get(&id), step, errno);
+                self.process_failed(id, how, Usage::default());
+            }
+            Told::Ended(ended) => {
+                // Who takes over says so when it starts; until then the job keeps what it holds.
+                if ended.taken_over_by.is_none() {
+                    self.release(id);
+                }
+                self.leave_lane(id);
+                self.ended(id, &ended);
+            }
+            Told::Bounced { .. } => {
+                self.desk.bounced(id);
+                if let Some(job) = self.jobs.get_mut(&id) {
+                    job.stage = Stage::Waiting;
+                }
+            }
+            Told::Dropped { .. } => {
+                self.desk.withdraw(id);
+                self.stop(id);
+            }
+        }
+    }
+
+    fn takes_over(&mut self, id: JobId, from: JobId) {
+        self.desk.took_over(id, from);
+        self.processes.unbind(from, Some(id));
+    }
+
+    fn started(&mut self, id: JobId, at_ns: u64) {
+        let lane = self.enter_lane(id);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.stage == Stage::Standing {
+            job.run.begin(job.task);
+        }
+        job.stage = Stage::Running;
+        self.processes.began(id, at_ns, lane);
+    }
+
+    fn ended(&mut self, id: JobId, ended: &tarragon_supervisor::Ended) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        match self.processes.outcome(id, job, ended) {
+            Ok(exit) => {
+                job.task.put_exit(exit);
+                job.run.done(job.task);
+                self.finish(id, None);
+            }
+            Err(failure) => self.process_failed(id, failure.how, failure.usage),
+        }
+    }
+
+    fn process_failed(&mut self, id: JobId, how: How, usage: Usage) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let tail = self.processes.last_words(job);
+        let cause = Cause::Process(Box::new(ProcessFailure { how, tail, usage }));
+        let failure = Failure::new(job.task, cause, job.attempt);
+        match retry::delay(job.task, job.attempt, &failure) {
+            Some(delay) if !job.cancelled => self.rest(id, delay),
+            _ => {
+                let failure = job.run.fail(job.task, failure);
+                self.finish(id, Some(failure));
+            }
+        }
+    }
+
+    fn supervisor_gone(&mut self) {
+        self.processes.lost();
+        let all: Vec<JobId> = self.jobs.keys().copied().collect();
+        for id in all {
+            let job = &self.jobs[&id];
+            let is_process = job.task.head().code.command.is_some();
+            match job.stage {
+                Stage::Running if is_process => {
+                    self.release(id);
+                    self.process_failed(id, How::Lost, Usage::default());
+                }
+                Stage::Standing => {
+                    self.desk.bounced(id);
+                    self.jobs.get_mut(&id).expect("a job that is known").stage = Stage::Waiting;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    // ── cancelling, waiting ─────────────────────────────────────────────────────────────────────────────────
+
+    fn cancel(&mut self, run: &Arc<Run>, task: Option<Ref>) {
+        let of_run = |job: &Job| Arc::ptr_eq(&job.run, run) && task.is_none_or(|task| task == job.task);
+        let jobs: Vec<JobId> = self.jobs.iter().filter(|(_, j)| of_run(j)).map(|(id, _)| *id).collect();
+        for id in jobs {
+            let job = self.jobs.get_mut(&id).expect("a job that is known");
+            job.cancelled = true;
+            let is_process = job.task.head().code.command.is_some();
+            match job.stage {
+                Stage::Waiting => {
+                    self.desk.withdraw(id);
+                    self.stop(id);
+                }
+                Stage::Resting => self.stop(id),
+                Stage::Running | Stage::Standing if is_process => self.processes.kill(id, job),
+                Stage::Running | Stage::Standing => {}
+            }
+        }
+    }
+
+    /// A job that is not under way ends as cancelled.
+    fn stop(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if let Ran::Failed(failure) = job.run.stopped(job.task) {
+            self.finish(id, Some(failure));
+        }
+    }
+
+    /// A body sleeps or goes on; what it holds beside cpus stays its own.
+    fn waits(&mut self, id: JobId, waits: bool) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let cpus = self.desk.pause(id, waits);
+        if waits {
+            self.give_cpus(job.instance, cpus);
+        } else if let Some(instance) = self.instances.get_mut(&job.instance) {
+            instance.held += cpus;
+        }
+    }
+
+    /// What is due at `now`.
+    pub(super) fn look_at_the_clock(&mut self, now: Instant) {
+        while let Some(due) = self.timers.take(now) {
+            match due {
+                Due::Rested(id) => {
+                    if self.jobs.get(&id).is_some_and(|job| job.stage == Stage::Resting) {
+                        self.wait(id);
+                    }
+                }
+                Due::Timeout(id, attempt) => self.time_is_up(id, attempt, now),
+                Due::Grace(id, attempt) => {
+                    if self.jobs.get(&id).is_some_and(|job| job.attempt == attempt) {
+                        self.give_up(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A function is asked to return. It counts as failed at once, unless another attempt is to follow: that needs its
+    /// arguments, so it gets a grace.
+    fn time_is_up(&mut self, id: JobId, attempt: u32, now: Instant) {
+        let Some(job) = self.jobs.get(&id).filter(|job| job.attempt == attempt) else { return };
+        let Some(body) = &job.body else { return };
+        body.over.store(true, std::sync::atomic::Ordering::Release);
+        let limits = job.task.extra().map(|e| &e.limits);
+        match limits {
+            Some(limits) if attempt <= limits.retries => {
+                self.timers.add(now + limits.grace.unwrap_or(GRACE), Due::Grace(id, attempt));
+            }
+            _ => self.give_up(id),
+        }
+    }
+
+    /// The body is left to itself; the task has failed.
+    fn give_up(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if !job.body.as_ref().is_some_and(|body| body.give_up()) {
+            return;
+        }
+        job.run.give_up();
+        let timeout = job.task.extra().and_then(|e| e.limits.timeout).unwrap_or_default();
+        let failure = Failure::new(job.task, Cause::TimedOut(timeout), job.attempt);
+        let failure = job.run.fail_inside(job.task, failure);
+        self.release(id);
+        self.finish(id, Some(failure));
+    }
+
+    // ── decisions ───────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Starts what fits.
+    pub(super) fn decide(&mut self, office: &Office) {
+        let mut actions = Vec::new();
+        self.desk.fill(&mut PoolSeats(&mut self.instances), &mut actions);
+        for action in actions {
+            match action {
+                Action::Start(id) => self.start(id, false, office),
+                Action::Stand(id) => self.start(id, true, office),
+            }
+        }
+        self.processes.send(office);
+        self.set_limits();
+    }
+
+    /// Tells workers how many of them may be awake: of a batch whose jobs wait for cpus as few as the first of them
+    /// needs, but one, if that leaves room.
+    fn set_limits(&mut self) {
+        for (id, instance) in &self.instances {
+            let Some(pool) = instance.pool() else { continue };
+            let mut wanted = self.desk.wanted(*id);
+            let all = instance.cpus.max(instance.workers);
+            if wanted > 0 && wanted < all && pool.has_work() {
+                wanted = wanted.min(all.saturating_sub(instance.held + 1));
+            }
+            pool.set_limit(instance.limit(instance.held + wanted));
+        }
+    }
+
+    fn start(&mut self, id: JobId, stands: bool, office: &Office) {
+        let job = self.jobs.get_mut(&id).expect("a job that is known");
+        if job.task.head().code.command.is_none() {
+            return self.start_function(id, office);
+        }
+        job.stage = if stands { Stage::Standing } else { Stage::Running };
+        if !stands {
+            job.run.begin(job.task);
+        }
+        let hold = self.desk.class(id).expect("a job at the desk");
+        let need = self.desk.need(id).cloned().unwrap_or_default();
+        match self.processes.start(id, job, hold, &need, stands, office) {
+            Started::Sent => {}
+            Started::Failed(cause) => {
+                if stands {
+                    self.desk.withdraw(id);
+                } else {
+                    self.release(id);
+                }
+                self.could_not_prepare(id, cause);
+            }
+        }
+    }
+
+    fn could_not_prepare(&mut self, id: JobId, cause: Cause) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let failure = Failure::new(job.task, cause, job.attempt);
+        let failure = job.run.fail(job.task, failure);
+        self.finish(id, Some(failure));
+    }
+
+    fn start_function(&mut self, id: JobId, office: &Office) {
+        let lane = self.enter_lane(id);
+        let job = self.jobs.get_mut(&id).expect("a job that is known");
+        job.stage = Stage::Running;
+        job.run.begin(job.task);
+        let body = Arc::new(Body::default());
+        job.body = Some(Arc::clone(&body));
+        let limits = job.task.extra().map(|e| e.limits.clone()).unwrap_or_default();
+        if let Some(timeout) = limits.timeout {
+            self.timers.add(Instant::now() + timeout, Due::Timeout(id, job.attempt));
+        }
+        let attempt = Attempt {
+            job: id,
+            run: Arc::clone(&job.run),
+            node: job.node,
+            task: job.task,
+            number: job.attempt,
+            cpus: self.desk.need(id).map_or(0, |need| need.cpus),
+            lane,
+            body,
+        };
+        if let Err(error) = self.bodies.call(&self.office, attempt) {
+            self.release(id);
+            self.could_not_prepare(id, Cause::Error(Box::new(error)));
+        }
+        let _ = office;
+    }
+
+    // ── questions ───────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Why the job of a node waits; `None` if it is not here.
+    pub(super) fn why_waiting(&self, run: &Arc<Run>, node: u32) -> Option<String> {
+        let (id, job) = self.jobs.iter().find(|(_, j)| Arc::ptr_eq(&j.run, run) && j.node == node)?;
+        let need = self.desk.need(*id);
+        Some(match (job.stage, self.desk.place(*id)) {
+            (Stage::Resting, _) => format!("it failed {} times and rests before the next attempt", job.attempt - 1),
+            (_, Some(Place::Running)) => "it runs".to_string(),
+            (_, Some(Place::Standing)) => "it takes over the cpus of the next process of its kind that ends".into(),
+            _ => {
+                let (account, _) = job.run.plan.shared.share.account();
+                let cpus = need.map_or(1, |n| n.cpus);
+                let (free, ahead) = (self.desk.free(AccountId(account)), self.desk.ahead_of(*id));
+                format!("it is ready and waits for {cpus} cpus, of which {free} are free; {ahead} tasks are before it")
+            }
+        })
+    }
+}

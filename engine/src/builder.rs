@@ -1,0 +1,150 @@
+//! Options of a batch: how tasks run, what they may use, where their output goes.
+
+use crate::attend::{Share, Totals};
+use crate::batch::{Batch, Workers};
+use crate::body::install_panic_hook;
+use crate::error::Error;
+use crate::machine::Machine;
+use crate::outputs::Outputs;
+use crate::run::{Executor, Pool, WORKERS_MAX};
+use crate::schedule::UNITS;
+use crate::shared::{Parts, Resources, Shared};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Options of a [`Batch`].
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    workers: Option<Workers>,
+    timing: bool,
+    cpus: Option<Cpus>,
+    memory: Option<u64>,
+    resources: Vec<(String, f64)>,
+    run_dir: Option<PathBuf>,
+    keep_output: bool,
+    unbound: bool,
+}
+
+/// Cpus that a batch has for itself.
+#[derive(Clone, Copy, Debug)]
+enum Cpus {
+    OfMachine(u32),
+    Assumed(u32),
+}
+
+impl Builder {
+    /// How tasks run; without it on as many threads as the batch has cpus.
+    pub fn workers(mut self, workers: Workers) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Notes when and where every task runs, for [`Compiled::summary`](crate::Compiled::summary) and
+    /// [`Compiled::report`](crate::Compiled::report): about 60 ns per task. Off without it.
+    pub fn timing(mut self, on: bool) -> Self {
+        self.timing = on;
+        self
+    }
+
+    /// Cpus that this batch has for itself, out of those that affinity, cgroup and Slurm grant this program. Without
+    /// it the batch shares those that no batch has for itself.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = Some(Cpus::OfMachine(cpus));
+        self
+    }
+
+    /// As [`cpus`](Self::cpus), but believes that there are so many, beside those of other batches: for processes that
+    /// wait more than they compute.
+    pub fn assume_cpus(mut self, cpus: u32) -> Self {
+        self.cpus = Some(Cpus::Assumed(cpus));
+        self
+    }
+
+    /// Memory that tasks which declare some may use together, in bytes; without it what cgroup and Slurm grant, or what
+    /// the machine has.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// A resource of the user's own (licences, say), and how much of it tasks may hold together.
+    pub fn resource(mut self, name: impl Into<String>, amount: f64) -> Self {
+        self.resources.push((name.into(), amount));
+        self
+    }
+
+    /// Where the output of processes goes: a new directory below this one. Without it below `$TMPDIR`, or `/tmp`.
+    pub fn run_dir(mut self, directory: impl AsRef<Path>) -> Self {
+        self.run_dir = Some(directory.as_ref().to_path_buf());
+        self
+    }
+
+    /// Keeps the output of processes when the batch goes. Without it it goes with the batch, unless a task failed.
+    pub fn keep_output(mut self, keep: bool) -> Self {
+        self.keep_output = keep;
+        self
+    }
+
+    /// Whether a process with more than one cpu is bound to the cpus it holds. It is, without this.
+    pub fn bind(mut self, bind: bool) -> Self {
+        self.unbound = !bind;
+        self
+    }
+
+    /// Starts the service.
+    ///
+    /// # Errors
+    /// [`Error::NoWorkers`] for zero threads, [`Error::TooManyWorkers`], [`Error::Threads`] if the system refuses
+    /// them; [`Error::NotEnoughCpus`], [`Error::BadResource`].
+    pub fn build(self) -> Result<Batch, Error> {
+        install_panic_hook();
+        let machine = Machine::look();
+        let granted = machine.cpus_granted.max(1);
+        let share = match self.cpus {
+            None => Share::common(granted)?,
+            Some(Cpus::OfMachine(cpus)) => Share::reserve(cpus, granted)?,
+            Some(Cpus::Assumed(0)) => return Err(Error::NotEnoughCpus { asked: 0, left: granted, granted }),
+            Some(Cpus::Assumed(cpus)) => Share::assume(cpus),
+        };
+        let (_, cpus) = share.account();
+        let mut named = Vec::new();
+        for (resource, amount) in &self.resources {
+            if !(*amount > 0.0 && amount.is_finite()) {
+                let (resource, amount) = (resource.clone(), amount.to_string());
+                return Err(Error::BadResource { resource, amount });
+            }
+            named.push((amount * UNITS).floor() as u64);
+        }
+        if self.memory == Some(0) {
+            return Err(Error::BadResource { resource: "memory".to_string(), amount: "0".to_string() });
+        }
+        let memory = self.memory.unwrap_or(machine.memory_bytes);
+        let threads = match self.cpus {
+            Some(Cpus::OfMachine(cpus)) => cpus,
+            _ => granted,
+        };
+        let executor = executor(self.workers.unwrap_or(Workers::Threads((threads as usize).min(WORKERS_MAX))))?;
+        let shared = Shared::new(Parts {
+            executor,
+            timing: self.timing,
+            share,
+            totals: Totals { cpus, memory, named },
+            resources: Resources(self.resources.into_iter().map(|(name, _)| name).collect()),
+            outputs: Outputs::new(self.run_dir, self.keep_output),
+            cpu_ids: machine.cpus,
+            binds: !self.unbound,
+        });
+        Ok(Batch::inside(&Arc::new(shared)))
+    }
+}
+
+fn executor(workers: Workers) -> Result<Executor, Error> {
+    match workers {
+        Workers::Serial => Ok(Executor::Serial),
+        Workers::Threads(0) => Err(Error::NoWorkers),
+        Workers::Threads(asked) if asked > WORKERS_MAX => {
+            Err(Error::TooManyWorkers { asked, max: WORKERS_MAX })
+        }
+        Workers::Threads(n) => Ok(Executor::Pool(Pool::new(n)?)),
+    }
+}

@@ -1,0 +1,208 @@
+//! Mistakes in a list of tasks: what is wrong, with which task, and how to mend it.
+
+/// One mistake in a list of tasks.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mistake {
+    /// An argument is the result of a task further down the list.
+    #[error(
+        "task #{task} `{name}` takes the result of task #{producer} `{producer_name}`, which comes later in the list: \
+         move the producer before it"
+    )]
+    LaterInput {
+        /// Index of the consumer.
+        task: u32,
+        /// Its name.
+        name: String,
+        /// Index of the producer.
+        producer: u32,
+        /// Its name.
+        producer_name: String,
+    },
+    /// An argument is the result of a task that is in no list.
+    #[error(
+        "task #{task} `{name}` takes the result of `{producer_name}`, which is neither in the list nor started: \
+         add it to the list before this task"
+    )]
+    UnlistedInput {
+        /// Index of the consumer.
+        task: u32,
+        /// Its name.
+        name: String,
+        /// Name of the producer.
+        producer_name: String,
+    },
+    /// An argument is the result of a task of another `Batch`.
+    #[error(
+        "task #{task} `{name}` takes the result of `{producer_name}`, which belongs to another batch: get() it there \
+         and pass the value"
+    )]
+    ForeignInput {
+        /// Index of the consumer.
+        task: u32,
+        /// Its name.
+        name: String,
+        /// Name of the producer.
+        producer_name: String,
+    },
+    /// A task of another `Batch` is in the list.
+    #[error("task #{task} `{name}` belongs to another batch: make it with the batch that compiles it")]
+    ForeignTask {
+        /// Its index.
+        task: u32,
+        /// Its name.
+        name: String,
+    },
+    /// A datum made by another `Batch`.
+    #[error(
+        "task `{name}` declares {datum}, made by another batch: make the datum with the batch of the task"
+    )]
+    ForeignDatum {
+        /// The task's name.
+        name: String,
+        /// The datum.
+        datum: String,
+    },
+    /// A task is in the list twice, or was compiled or started before.
+    #[error(
+        "task #{task} `{name}` was already compiled or started: list the compiled batch it is in, or make a new task"
+    )]
+    Relisted {
+        /// Its index.
+        task: u32,
+        /// Its name.
+        name: String,
+    },
+    /// A task or compiled batch is in the list more than once (a compiled batch inside itself, for example).
+    #[error(
+        "task #{task} `{name}` is in the list twice, first as #{first}: a task runs once per run of its list"
+    )]
+    Twice {
+        /// The later index.
+        task: u32,
+        /// The earlier one.
+        first: u32,
+        /// Its name.
+        name: String,
+    },
+    /// A datum without a name.
+    #[error("task `{name}` declares a datum with an empty name: give it a name or a path")]
+    EmptyDatum {
+        /// The task's name.
+        name: String,
+    },
+    /// A relative path, and no current directory to make it absolute.
+    #[error("task `{name}` declares the relative path {path:?}, but there is no current directory: {why}")]
+    NoCurrentDirectory {
+        /// The task's name.
+        name: String,
+        /// The path.
+        path: std::path::PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// More tasks than one list can hold.
+    #[error("the list has {tasks} tasks, at most {max} fit in one: compile it in parts")]
+    TooManyTasks {
+        /// Tasks in the list.
+        tasks: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// More edges than one graph can hold.
+    #[error(
+        "the tasks have more than {max} dependences: compile the list in parts, or declare fewer accesses"
+    )]
+    TooManyEdges {
+        /// The bound.
+        max: u32,
+    },
+    /// An amount of a resource that is no positive number.
+    #[error("task `{name}` asks for {amount} of {resource}: give a positive, finite amount")]
+    BadAmount {
+        /// The task's name.
+        name: String,
+        /// The resource.
+        resource: String,
+        /// As written.
+        amount: String,
+    },
+    /// A resource that the batch does not have.
+    #[error("task `{name}` asks for the resource `{resource}`, but the batch has {}", known_resources(known))]
+    UnknownResource {
+        /// The task's name.
+        name: String,
+        /// The resource.
+        resource: String,
+        /// Those the batch was built with.
+        known: Vec<String>,
+    },
+    /// More than the batch will ever have.
+    #[error("task #{task} `{name}` asks for {asked} of {resource}, but the batch has {there}: it could never start")]
+    NeverEnough {
+        /// Its index.
+        task: u32,
+        /// The task's name.
+        name: String,
+        /// The resource.
+        resource: String,
+        /// How much it asks for.
+        asked: String,
+        /// How much there is.
+        there: String,
+    },
+    /// The program of a process cannot be run.
+    #[error("task `{name}`: {what}")]
+    BadProgram {
+        /// The task's name.
+        name: String,
+        /// What is wrong, and with what.
+        what: String,
+    },
+    /// The name of an environment variable that cannot be one.
+    #[error("task `{name}` sets the variable {variable:?}: a name has no `=`, no NUL and is not empty")]
+    BadVariable {
+        /// The task's name.
+        name: String,
+        /// The variable.
+        variable: String,
+    },
+    /// A NUL byte in what a process is given.
+    #[error("task `{name}` has a NUL byte in {place}: processes cannot be given one")]
+    Nul {
+        /// The task's name.
+        name: String,
+        /// Where.
+        place: String,
+    },
+    /// A file is written where others read files below it.
+    #[error(
+        "task `{name}` writes {directory}, and task `{reader}` reads {below} in it: declare the files it writes, or \
+         let `{reader}` read the directory"
+    )]
+    WritesDirectory {
+        /// The task that writes.
+        name: String,
+        /// What it writes.
+        directory: String,
+        /// The task that reads.
+        reader: String,
+        /// What it reads.
+        below: String,
+    },
+    /// A cost that is no positive number.
+    #[error("task `{name}` has a cost of {cost}: give a positive, finite number")]
+    BadCost {
+        /// The task's name.
+        name: String,
+        /// As written.
+        cost: String,
+    },
+}
+
+fn known_resources(known: &[String]) -> String {
+    if known.is_empty() {
+        return "none: build it with `Batch::builder().resource(name, amount)`".to_string();
+    }
+    format!("only: {}", known.join(", "))
+}

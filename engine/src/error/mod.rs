@@ -1,0 +1,124 @@
+//! What can go wrong, in three kinds: mistakes in a list ([`CompileError`], all of them at once), what we could not do
+//! ([`Error`]), and how a task failed ([`TaskError`], data that the user asks for).
+
+mod failure;
+mod mistake;
+mod process;
+
+pub use failure::{Cause, ErrorKind, Failure, TaskError};
+pub use mistake::Mistake;
+pub use process::ProcessFailure;
+pub(crate) use process::How;
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What the engine could not do. `Debug` shows the message, so that `fn main() -> Result<(), Error>` prints it.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The list of tasks has mistakes; nothing was run.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// A batch of no workers was asked for.
+    #[error(
+        "a batch needs at least one worker thread; give `Workers::Threads(1)` or more, or leave the default"
+    )]
+    NoWorkers,
+    /// More workers than the engine supports.
+    #[error("{asked} worker threads asked for, at most {max} are possible")]
+    TooManyWorkers {
+        /// Threads asked for.
+        asked: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The system refused threads.
+    #[error("cannot start {threads} worker threads")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// What the system said.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The compiled batch, or one it shares tasks with, is running.
+    #[error("this compiled batch is already running: wait for it before starting it again")]
+    AlreadyRunning,
+    /// A body of the compiled batch ignored its timeout and has not returned.
+    #[error(
+        "a body of this compiled batch ignored its timeout and still runs, so it cannot start again: let bodies with a \
+         timeout ask `Context::cancelled`"
+    )]
+    BodyStillRuns,
+    /// More cpus than are left to this program.
+    #[error("{asked} cpus asked for one batch, but of {granted} that this program may use {left} are left")]
+    NotEnoughCpus {
+        /// Cpus asked for.
+        asked: u32,
+        /// Cpus that no other batch has for itself.
+        left: u32,
+        /// Cpus this program may use.
+        granted: u32,
+    },
+    /// An amount of a resource of a batch that is no positive number.
+    #[error("a batch cannot have {amount} of {resource}: give a positive, finite amount")]
+    BadResource {
+        /// The resource.
+        resource: String,
+        /// As written.
+        amount: String,
+    },
+    /// A task was started that already belongs to a compiled batch or was started before.
+    #[error(
+        "task `{0}` was started or compiled before: a task runs once, or again as part of its compiled batch"
+    )]
+    AlreadyStarted(String),
+    /// The compiled batch was never started, so waiting for it would never end.
+    #[error("this compiled batch was never started: call `start` or `run`")]
+    NotStarted,
+    /// A compiled batch was to run for the only time, but others can run its tasks, too.
+    #[error(
+        "other lists share tasks with this compiled batch, so it cannot run for the only time: use `run`"
+    )]
+    Shared,
+    /// A body waits for the list that it is part of.
+    #[error(
+        "a body waits for the compiled batch that it is part of, which would never end: wait for single tasks"
+    )]
+    WaitsForItself,
+    /// A body starts a batch whose results its own run reads.
+    #[error(
+        "this compiled batch cannot start again before the run ends that reads its results, which is our own"
+    )]
+    BeingRead,
+    /// A declaration came too late.
+    #[error("task `{0}` is compiled: its reads, writes and options can no longer change")]
+    Sealed(String),
+    /// A task or compiled batch failed, and the caller asked for success.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Every mistake found in a list of tasks.
+#[derive(Debug, Clone)]
+pub struct CompileError {
+    /// What tasks declare first, then what they take from each other; never empty.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.mistakes.len();
+        write!(f, "the task list has {n} mistake{}", if n == 1 { "" } else { "s" })?;
+        self.mistakes.iter().try_for_each(|m| write!(f, "\n  {m}"))
+    }
+}
+
+impl StdError for CompileError {}

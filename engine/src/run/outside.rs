@@ -1,0 +1,164 @@
+//! Nodes that end elsewhere than on a worker: processes, tasks with limits, joins for earlier submissions. Whoever sees
+//! such an end calls [`Run::end_outside`], which does what a worker does after a body.
+
+use super::node::Run;
+use super::pool::{ALL_TAKEN, Piece, Pool};
+use super::worker::POISONED;
+use crate::attend::Office;
+use crate::error::Failure;
+use crate::graph::NEEDS;
+use crate::schedule::Arrival;
+use crate::task::record::Ref;
+use crossbeam_deque::{Steal, Worker as Deque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Run {
+    /// A node that was attended to has ended; what depends on it becomes ready.
+    pub(crate) fn end_outside(self: &Arc<Self>, node: u32, failure: Option<Arc<Failure>>) {
+        let Some(pool) = self.plan.shared.executor.pool() else {
+            return self.tell_serial(failure);
+        };
+        let graph = self.plan.graph.frozen();
+        let mut attended = Vec::new();
+        let mut ready = 0;
+        for target in graph.csr.targets(node) {
+            let to = target & !NEEDS;
+            if let Some(failure) = &failure
+                && target & NEEDS != 0
+            {
+                self.blame(to, Some(node), Arc::clone(failure));
+                graph.ready.poison(to);
+            }
+            let piece = match graph.ready.arrive(to, || graph.csr.in_degree(to)) {
+                Arrival::Early => continue,
+                Arrival::Ready => to,
+                Arrival::Poisoned => to | POISONED,
+            };
+            match self.attended(piece) {
+                Some(task) => attended.push((to, task)),
+                None => {
+                    ready += 1;
+                    pool.outside.push(Piece { run: self.slot.load(Ordering::Acquire), node: piece });
+                }
+            }
+        }
+        if !attended.is_empty() {
+            self.plan.shared.office().ready_all(self, attended);
+        }
+        pool.look_after(ready);
+        if self.ended.fetch_add(1, Ordering::AcqRel) + 1 == self.len() {
+            pool.retire(self.slot.load(Ordering::Acquire));
+            self.finish();
+        }
+    }
+
+    /// Cancels one task, or all that is left.
+    pub(crate) fn cancel(self: &Arc<Self>, task: Option<Ref>) {
+        match task {
+            None => self.stop.all(),
+            Some(task) => self.stop.task(task),
+        }
+        if self.plan.attended {
+            self.plan.shared.office().cancel(self, task);
+        }
+    }
+
+    /// The task of a node that is attended to and need not be skipped.
+    fn attended(&self, node: u32) -> Option<Ref> {
+        if node & POISONED != 0 {
+            return None;
+        }
+        self.plan.record(node).filter(|task| task.is_attended() && !self.stop.is_told(*task))
+    }
+
+    /// Hands over all roots if every one of them is attended to: then no worker is needed to begin. False if there are
+    /// others; workers will take them all.
+    pub(super) fn attend_roots(self: &Arc<Self>) -> bool {
+        let roots = self.plan.graph.frozen().csr.roots();
+        let mut attended = Vec::with_capacity(roots.len() as usize);
+        for i in 0..roots.len() {
+            let node = self.root(roots.get(i));
+            match self.attended(node) {
+                Some(task) => attended.push((node, task)),
+                None => return false,
+            }
+        }
+        self.cursor.store(ALL_TAKEN, Ordering::Release);
+        self.plan.shared.office().ready_all(self, attended);
+        true
+    }
+
+    /// The serial walk waits for a node that is attended to.
+    pub(super) fn wait_for_attended(&self) -> Option<Arc<Failure>> {
+        let mut told = self.told.lock();
+        loop {
+            match told.take() {
+                Some(failure) => return failure,
+                None => self.told_changed.wait(&mut told),
+            }
+        }
+    }
+
+    fn tell_serial(&self, failure: Option<Arc<Failure>>) {
+        *self.told.lock() = Some(failure);
+        self.told_changed.notify_one();
+    }
+}
+
+impl Pool {
+    /// Says who attends to tasks, so that workers can tell it of cpus they no longer need.
+    pub(crate) fn attended_by(&self, office: &Arc<Office>) {
+        let _ = self.office.set(Arc::downgrade(office));
+    }
+
+    /// A worker gave up its seat while somebody outside may wait for it.
+    pub(super) fn seats_changed(&self) {
+        if let Some(office) = self.office.get().and_then(std::sync::Weak::upgrade) {
+            office.seats_changed();
+        }
+    }
+
+    /// `work` pieces came from outside: wakes workers for them.
+    fn look_after(self: &Arc<Self>, work: u32) {
+        if work > 0 {
+            (0..self.seats.claim_many(work)).for_each(|_| self.wake());
+        }
+    }
+
+    /// A piece that came from outside, and some more into `deque`.
+    pub(super) fn from_outside(&self, deque: &Deque<Piece>) -> Option<Piece> {
+        loop {
+            match self.outside.steal_batch_and_pop(deque) {
+                Steal::Success(piece) => return Some(piece),
+                Steal::Empty => return None,
+                Steal::Retry => std::hint::spin_loop(),
+            }
+        }
+    }
+
+    // ── cpus for others ─────────────────────────────────────────────────────────────────────────────────────
+
+    /// Takes cpus from the workers if `limit` of them are enough: at most so many are awake then.
+    pub(crate) fn try_limit(&self, limit: u32) -> bool {
+        self.seats.try_limit(limit.min(self.threads() as u32))
+    }
+
+    /// Sets how many workers may be awake, and wakes some if there is work for them.
+    pub(crate) fn set_limit(self: &Arc<Self>, limit: u32) {
+        self.seats.set_limit(limit);
+        if limit > 0 && self.is_work() && self.seats.claim() {
+            self.wake();
+        }
+    }
+
+    /// Whether workers have work and none of them is awake.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.seats.awake() == 0 && self.is_work()
+    }
+
+    /// Whether there is work for workers.
+    pub(crate) fn has_work(&self) -> bool {
+        self.seats.awake() > 0 || self.is_work()
+    }
+}

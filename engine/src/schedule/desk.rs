@@ -1,0 +1,376 @@
+//! Which tasks that need resources may start: never more than there is, and none waits for ever behind smaller ones.
+//!
+//! Tasks of one *class* (same instance, same need) are interchangeable but for their priority, so each class has one
+//! queue. The *head* of an instance is the best task over its classes: the highest priority, then the one that came
+//! first.
+//!
+//! # Order
+//! - Instances that share an account of cpus take turns, one start each.
+//! - While the head of an instance does not fit, tasks of other classes may pass it, at most [`Desk::passes_max`] of
+//!   them; then nothing of that instance (and, if it waits for cpus, nothing of its account) starts until it does. So
+//!   every task starts at last, whatever comes after it.
+//! - *Standing*: a process that would start next anyway is given to the supervisor ahead of time, to take over the
+//!   resources of whichever process of its class ends first. At most [`standing_max`] per class, and only while the
+//!   class has the head and no other instance of the account waits; so standing passes over nobody.
+//!
+//! # States of a job
+//! `Waiting → Running → gone`, or `Waiting → Standing → Running`; `Standing → Waiting` when the supervisor could not
+//! let it stand. Time plays no part here.
+
+use super::need::{Need, Stock};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+/// A task that needs resources, from being ready until it has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub(crate) struct JobId(pub(crate) u64);
+
+/// One batch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub(crate) struct InstanceId(pub(crate) u32);
+
+/// Cpus that instances share, or that one has for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct AccountId(pub(crate) u32);
+
+/// What the desk decides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Action {
+    /// Start it now: what it needs has been taken.
+    Start(JobId),
+    /// Let it stand behind the running jobs of its class.
+    Stand(JobId),
+}
+
+/// Where a job is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    Waiting,
+    Standing,
+    Running,
+}
+
+/// Seats of an instance's pool: who runs anything there must have taken some.
+pub(crate) trait Seats {
+    /// Takes `cpus` seats at once, or none.
+    fn take(&mut self, instance: InstanceId, cpus: u32) -> bool;
+    /// The instance's workers have work of their own, for which standing would leave no seat.
+    fn are_wanted(&self, instance: InstanceId) -> bool;
+}
+
+type Order = (Reverse<i32>, u64);
+
+struct Class {
+    instance: InstanceId,
+    need: Need,
+    waiting: BTreeMap<Order, JobId>,
+    running: u32,
+    standing: u32,
+}
+
+struct Instance {
+    account: AccountId,
+    stock: Stock,
+    classes: Vec<u32>,
+    /// Jobs that started while the head did not fit.
+    passed: u32,
+    /// Cpus of the head, while it does not fit.
+    blocked: Option<u32>,
+}
+
+struct Job {
+    class: u32,
+    order: Order,
+    place: Place,
+    can_stand: bool,
+}
+
+/// See the module's page.
+#[derive(Default)]
+pub(crate) struct Desk {
+    /// Free cpus of each account, and how many there are. Bodies that go on after they waited may overdraw it for a
+    /// while.
+    accounts: HashMap<u32, (i64, u32)>,
+    instances: BTreeMap<InstanceId, Instance>,
+    classes: Vec<Class>,
+    class_of: HashMap<(InstanceId, Need), u32>,
+    jobs: HashMap<JobId, Job>,
+    /// The instance that started a job last.
+    turn: Option<InstanceId>,
+    next: u64,
+}
+
+/// How many jobs of a class may stand: enough that the supervisor never waits for us.
+fn standing_max(running: u32) -> u32 {
+    2 * running + 2
+}
+
+impl Desk {
+    /// An account has so many cpus, now; it may have had another number before.
+    pub(crate) fn account(&mut self, account: AccountId, cpus: u32) {
+        let (free, all) = self.accounts.entry(account.0).or_default();
+        *free += i64::from(cpus) - i64::from(*all);
+        *all = cpus;
+    }
+
+    pub(crate) fn open(&mut self, id: InstanceId, account: AccountId, stock: Stock) {
+        let instance = Instance { account, stock, classes: Vec::new(), passed: 0, blocked: None };
+        self.instances.insert(id, instance);
+    }
+
+    /// The instance is gone, and had no job left.
+    pub(crate) fn close(&mut self, id: InstanceId) {
+        if let Some(instance) = self.instances.remove(&id) {
+            for class in instance.classes {
+                let class = &mut self.classes[class as usize];
+                debug_assert!(class.waiting.is_empty() && class.running + class.standing == 0);
+                self.class_of.remove(&(id, std::mem::take(&mut class.need)));
+            }
+        }
+    }
+
+    /// The class of a job, a name for what it holds.
+    pub(crate) fn class(&self, job: JobId) -> Option<u32> {
+        self.jobs.get(&job).map(|j| j.class)
+    }
+
+    pub(crate) fn place(&self, job: JobId) -> Option<Place> {
+        self.jobs.get(&job).map(|j| j.place)
+    }
+
+    pub(crate) fn need(&self, job: JobId) -> Option<&Need> {
+        self.jobs.get(&job).map(|j| &self.classes[j.class as usize].need)
+    }
+
+    /// How many passed the head of an instance while it did not fit, at most.
+    fn passes_max(&self, instance: &Instance) -> u32 {
+        self.accounts[&instance.account.0].1.max(4)
+    }
+
+    // ── events ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// A job is ready to start.
+    pub(crate) fn ready(
+        &mut self,
+        id: JobId,
+        instance: InstanceId,
+        need: &Need,
+        priority: i32,
+        can_stand: bool,
+    ) {
+        self.next += 1;
+        let order = (Reverse(priority), self.next);
+        let class = match self.class_of.get(&(instance, need.clone())) {
+            Some(class) => *class,
+            None => self.new_class(instance, need),
+        };
+        self.classes[class as usize].waiting.insert(order, id);
+        self.jobs.insert(id, Job { class, order, place: Place::Waiting, can_stand });
+    }
+
+    fn new_class(&mut self, instance: InstanceId, need: &Need) -> u32 {
+        let class = self.classes.len() as u32;
+        self.classes.push(Class {
+            instance,
+            need: need.clone(),
+            waiting: BTreeMap::new(),
+            running: 0,
+            standing: 0,
+        });
+        self.class_of.insert((instance, need.clone()), class);
+        self.instances.get_mut(&instance).expect("an open instance").classes.push(class);
+        class
+    }
+
+    /// A running job has ended, and its resources are free again; returns the cpus.
+    pub(crate) fn ended(&mut self, id: JobId) -> u32 {
+        let Some(job) = self.jobs.remove(&id) else { return 0 };
+        debug_assert_eq!(job.place, Place::Running);
+        let class = &mut self.classes[job.class as usize];
+        class.running -= 1;
+        let instance = self.instances.get_mut(&class.instance).expect("an open instance");
+        instance.stock.give(&class.need);
+        let account = self.accounts.get_mut(&instance.account.0).expect("an account");
+        account.0 += i64::from(class.need.cpus);
+        class.need.cpus
+    }
+
+    /// A running job sleeps, so that its cpus are for others (or it goes on, and takes them back whatever is left);
+    /// returns the cpus.
+    pub(crate) fn pause(&mut self, id: JobId, sleeps: bool) -> u32 {
+        let Some(job) = self.jobs.get(&id) else { return 0 };
+        let class = &self.classes[job.class as usize];
+        let account = self.instances[&class.instance].account;
+        let cpus = i64::from(class.need.cpus);
+        self.accounts.get_mut(&account.0).expect("an account").0 += if sleeps { cpus } else { -cpus };
+        class.need.cpus
+    }
+
+    /// A standing job has taken over what a running one held, which has ended.
+    pub(crate) fn took_over(&mut self, id: JobId, from: JobId) {
+        let left = self.jobs.remove(&from);
+        debug_assert!(left.is_some_and(|j| j.place == Place::Running));
+        if let Some(job) = self.jobs.get_mut(&id) {
+            debug_assert_eq!(job.place, Place::Standing);
+            job.place = Place::Running;
+            self.classes[job.class as usize].standing -= 1;
+        }
+    }
+
+    /// A standing job must wait again, where it was.
+    pub(crate) fn bounced(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        debug_assert_eq!(job.place, Place::Standing);
+        job.place = Place::Waiting;
+        let class = &mut self.classes[job.class as usize];
+        class.standing -= 1;
+        class.waiting.insert(job.order, id);
+    }
+
+    /// A waiting or standing job will not start at all.
+    pub(crate) fn withdraw(&mut self, id: JobId) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        let class = &mut self.classes[job.class as usize];
+        match job.place {
+            Place::Waiting => {
+                class.waiting.remove(&job.order);
+                // It may have been the head that did not fit; the next `fill` looks anew.
+                self.instances.get_mut(&class.instance).expect("an open instance").blocked = None;
+            }
+            Place::Standing => class.standing -= 1,
+            Place::Running => unreachable!("a running job ends"),
+        }
+    }
+
+    // ── decisions ───────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Starts what fits.
+    pub(crate) fn fill(&mut self, seats: &mut dyn Seats, actions: &mut Vec<Action>) {
+        loop {
+            let turn = self.turn;
+            let after = self.instances.keys().copied().filter(|i| Some(*i) > turn);
+            let before = self.instances.keys().copied().filter(|i| Some(*i) <= turn);
+            let order: Vec<InstanceId> = after.chain(before).collect();
+            let started = order.into_iter().find_map(|i| self.start_one(i, seats).map(|job| (i, job)));
+            let Some((instance, job)) = started else { break };
+            self.turn = Some(instance);
+            actions.push(Action::Start(job));
+        }
+        self.stand(seats, actions);
+    }
+
+    /// An account whose cpus are kept for the head of an instance that has been passed often enough.
+    fn is_kept(&self, account: AccountId, from: InstanceId) -> bool {
+        self.instances.iter().any(|(id, i)| {
+            *id != from
+                && i.account == account
+                && i.blocked.is_some_and(|cpus| i64::from(cpus) > self.accounts[&account.0].0)
+                && i.passed >= self.passes_max(i)
+        })
+    }
+
+    fn start_one(&mut self, id: InstanceId, seats: &mut dyn Seats) -> Option<JobId> {
+        let instance = &self.instances[&id];
+        let mut heads: Vec<(Order, u32)> = instance
+            .classes
+            .iter()
+            .filter_map(|c| Some((*self.classes[*c as usize].waiting.first_key_value()?.0, *c)))
+            .collect();
+        if heads.is_empty() || self.is_kept(instance.account, id) {
+            return None;
+        }
+        heads.sort_unstable();
+        let passes_max = self.passes_max(instance);
+        for (i, (order, class)) in heads.iter().enumerate() {
+            let class = *class as usize;
+            let instance = self.instances.get_mut(&id).expect("an open instance");
+            let free = self.accounts.get_mut(&instance.account.0).expect("an account");
+            let need = &self.classes[class].need;
+            let fits = i64::from(need.cpus) <= free.0 && instance.stock.has(need) && seats.take(id, need.cpus);
+            if !fits {
+                if i == 0 {
+                    instance.blocked = Some(need.cpus);
+                    if instance.passed >= passes_max {
+                        return None;
+                    }
+                }
+                continue;
+            }
+            free.0 -= i64::from(need.cpus);
+            instance.stock.take(need);
+            if i == 0 {
+                (instance.passed, instance.blocked) = (0, None);
+            } else {
+                instance.passed += 1;
+            }
+            let class = &mut self.classes[class];
+            class.running += 1;
+            let job = class.waiting.remove(order).expect("the head of the class");
+            self.jobs.get_mut(&job).expect("a job that waits").place = Place::Running;
+            self.passed_by(id);
+            return Some(job);
+        }
+        None
+    }
+
+    /// A job of `id` took cpus that heads of other instances of its account wait for.
+    fn passed_by(&mut self, id: InstanceId) {
+        let account = self.instances[&id].account;
+        let free = self.accounts[&account.0].0;
+        let others = self.instances.iter_mut().filter(|(other, i)| **other != id && i.account == account);
+        others.filter(|(_, i)| i.blocked.is_some_and(|cpus| i64::from(cpus) > free)).for_each(|(_, i)| i.passed += 1);
+    }
+
+    /// Lets processes stand where that passes over nobody.
+    fn stand(&mut self, seats: &mut dyn Seats, actions: &mut Vec<Action>) {
+        let waits = |i: &Instance| i.classes.iter().any(|c| !self.classes[*c as usize].waiting.is_empty());
+        let waiting: Vec<(InstanceId, AccountId)> =
+            self.instances.iter().filter(|(_, i)| waits(i)).map(|(id, i)| (*id, i.account)).collect();
+        for (id, account) in &waiting {
+            if seats.are_wanted(*id) || waiting.iter().any(|(other, a)| other != id && a == account) {
+                continue;
+            }
+            while let Some(job) = self.stand_one(*id) {
+                actions.push(Action::Stand(job));
+            }
+        }
+    }
+
+    fn stand_one(&mut self, id: InstanceId) -> Option<JobId> {
+        let heads = self.instances[&id].classes.iter();
+        let head =
+            heads.filter_map(|c| Some((self.classes[*c as usize].waiting.first_key_value()?, *c))).min();
+        let ((order, job), class) = head?;
+        let (order, job) = (*order, *job);
+        let class = &mut self.classes[class as usize];
+        let entry = self.jobs.get_mut(&job).expect("a job that waits");
+        if !entry.can_stand || class.running == 0 || class.standing >= standing_max(class.running) {
+            return None;
+        }
+        class.waiting.remove(&order);
+        class.standing += 1;
+        entry.place = Place::Standing;
+        Some(job)
+    }
+
+    /// Jobs of the instance that wait, and what the head needs: how many of its pool's seats to keep free for it.
+    pub(crate) fn wanted(&self, id: InstanceId) -> u32 {
+        let Some(instance) = self.instances.get(&id) else { return 0 };
+        let heads = instance.classes.iter().map(|c| &self.classes[*c as usize]);
+        let head = heads.filter_map(|c| Some((c.waiting.first_key_value()?.0, c.need.cpus))).min();
+        head.map_or(0, |(_, cpus)| cpus.max(1))
+    }
+
+    /// Cpus free in an account.
+    pub(crate) fn free(&self, account: AccountId) -> u32 {
+        self.accounts.get(&account.0).map_or(0, |a| a.0.max(0) as u32)
+    }
+
+    /// Jobs that wait before this one.
+    pub(crate) fn ahead_of(&self, id: JobId) -> usize {
+        let Some(job) = self.jobs.get(&id) else { return 0 };
+        let instance = self.classes[job.class as usize].instance;
+        let classes = self.instances[&instance].classes.iter();
+        classes.map(|c| self.classes[*c as usize].waiting.range(..job.order).count()).sum()
+    }
+}

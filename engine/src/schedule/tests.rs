@@ -1,0 +1,230 @@
+//! The desk against what it promises: on random events nothing is ever taken twice, and everything starts at last.
+
+use super::desk::{AccountId, Action, Desk, InstanceId, JobId, Place, Seats};
+use super::need::{Need, Stock};
+use proptest::prelude::*;
+use std::collections::{HashMap, HashSet};
+
+/// Seats of every instance, counted.
+struct Counted {
+    free: HashMap<u32, u32>,
+}
+
+impl Seats for Counted {
+    fn take(&mut self, instance: InstanceId, cpus: u32) -> bool {
+        let free = self.free.get_mut(&instance.0).expect("an instance");
+        let fits = *free >= cpus;
+        *free -= if fits { cpus } else { 0 };
+        fits
+    }
+
+    fn are_wanted(&self, _: InstanceId) -> bool {
+        false
+    }
+}
+
+struct World {
+    desk: Desk,
+    seats: Counted,
+    needs: HashMap<JobId, (u32, Need)>,
+    running: HashSet<JobId>,
+    standing: Vec<JobId>,
+    next: u64,
+    starts: Vec<JobId>,
+}
+
+impl World {
+    fn new(account_cpus: u32, instances: &[u32]) -> Self {
+        let mut desk = Desk::default();
+        desk.account(AccountId(0), account_cpus);
+        for (i, _) in instances.iter().enumerate() {
+            let stock = Stock { memory: 100, named: vec![3] };
+            desk.open(InstanceId(i as u32), AccountId(0), stock);
+        }
+        let free = instances.iter().enumerate().map(|(i, n)| (i as u32, *n)).collect();
+        Self {
+            desk,
+            seats: Counted { free },
+            needs: HashMap::new(),
+            running: HashSet::new(),
+            standing: Vec::new(),
+            next: 0,
+            starts: Vec::new(),
+        }
+    }
+
+    fn ready(&mut self, instance: u32, need: Need, priority: i32) -> JobId {
+        self.next += 1;
+        let id = JobId(self.next);
+        self.desk.ready(id, InstanceId(instance), &need, priority, true);
+        self.needs.insert(id, (instance, need));
+        id
+    }
+
+    fn fill(&mut self) {
+        let mut actions = Vec::new();
+        self.desk.fill(&mut self.seats, &mut actions);
+        for action in actions {
+            match action {
+                Action::Start(job) => {
+                    assert!(self.running.insert(job), "started twice");
+                    self.starts.push(job);
+                }
+                Action::Stand(job) => self.standing.push(job),
+            }
+        }
+        self.check();
+    }
+
+    /// What the running jobs hold never exceeds what there is.
+    fn check(&self) {
+        for (instance, _) in &self.seats.free {
+            let held = self.running.iter().map(|j| &self.needs[j]).filter(|(i, _)| i == instance);
+            let (mut memory, mut named) = (0, 0);
+            for (_, need) in held {
+                memory += need.memory;
+                named += need.named.iter().map(|(_, n)| n).sum::<u64>();
+            }
+            assert!(memory <= 100 && named <= 3, "more held than there is");
+        }
+        for job in &self.running {
+            assert_eq!(self.desk.place(*job), Some(Place::Running));
+        }
+    }
+
+    /// A running job ends; a standing one of its class takes over, as the supervisor does it.
+    fn end(&mut self, job: JobId) {
+        assert!(self.running.remove(&job));
+        let class = self.desk.class(job);
+        if let Some(at) = self.standing.iter().position(|s| self.desk.class(*s) == class) {
+            let next = self.standing.remove(at);
+            self.desk.took_over(next, job);
+            self.running.insert(next);
+            self.starts.push(next);
+        } else {
+            let cpus = self.desk.ended(job);
+            let (instance, _) = &self.needs[&job];
+            *self.seats.free.get_mut(instance).expect("an instance") += cpus;
+        }
+    }
+}
+
+fn cpus(cpus: u32) -> Need {
+    Need { cpus, ..Need::default() }
+}
+
+#[test]
+fn higher_priority_first_then_first_come() {
+    let mut world = World::new(1, &[1]);
+    let a = world.ready(0, cpus(1), 0);
+    let b = world.ready(0, cpus(1), 0);
+    let c = world.ready(0, cpus(1), 7);
+    world.fill();
+    assert_eq!(world.starts, [c]);
+    world.end(c);
+    assert_eq!(world.starts, [c, a], "the standing one took over");
+    world.fill();
+    world.end(a);
+    assert_eq!(world.starts, [c, a, b]);
+}
+
+#[test]
+fn a_large_job_is_passed_only_so_often() {
+    let mut world = World::new(4, &[4]);
+    let first = world.ready(0, cpus(1), 0);
+    world.fill();
+    let large = world.ready(0, cpus(4), 0);
+    let mut small: Vec<JobId> = (0..40).map(|_| world.ready(0, cpus(1), 0)).collect();
+    world.fill();
+    assert!(!world.starts.contains(&large), "it does not fit beside `first`");
+    world.end(first);
+    let mut rounds = 0;
+    while !world.starts.contains(&large) {
+        world.fill();
+        rounds += 1;
+        assert!(rounds < 50, "the large job starves: {} small ones have passed it", world.starts.len() - 1);
+        let ending = world.running.iter().copied().min().expect("something runs");
+        if ending != large {
+            world.end(ending);
+            small.retain(|s| *s != ending);
+        }
+    }
+    assert!(small.len() > 20, "it was passed by {} of 40", 40 - small.len());
+}
+
+#[test]
+fn a_large_job_of_one_instance_is_not_starved_by_another() {
+    let mut world = World::new(2, &[2, 2]);
+    let first = world.ready(1, cpus(1), 0);
+    world.fill();
+    let large = world.ready(0, cpus(2), 0);
+    (0..40).for_each(|_| drop(world.ready(1, cpus(1), 0)));
+    let mut ended = 0;
+    world.fill();
+    world.end(first);
+    while !world.starts.contains(&large) {
+        world.fill();
+        ended += 1;
+        assert!(ended < 30, "the other instance starves it");
+        if let Some(job) = world.running.iter().copied().find(|j| *j != large) {
+            world.end(job);
+        }
+    }
+}
+
+#[test]
+fn instances_take_turns() {
+    let mut world = World::new(1, &[1, 1]);
+    let a: Vec<JobId> = (0..3).map(|_| world.ready(0, cpus(1), 0)).collect();
+    let b: Vec<JobId> = (0..3).map(|_| world.ready(1, cpus(1), 0)).collect();
+    for _ in 0..6 {
+        world.fill();
+        let job = *world.running.iter().next().expect("one runs");
+        world.end(job);
+    }
+    assert_eq!(world.starts, [a[0], b[0], a[1], b[1], a[2], b[2]]);
+}
+
+#[test]
+fn a_withdrawn_job_never_starts() {
+    let mut world = World::new(1, &[1]);
+    let a = world.ready(0, cpus(1), 0);
+    let b = world.ready(0, cpus(1), 0);
+    let c = world.ready(0, cpus(1), 0);
+    world.desk.withdraw(b);
+    world.fill();
+    world.standing.clear();
+    world.desk.bounced(c);
+    world.end(a);
+    world.fill();
+    assert_eq!(world.starts, [a, c]);
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_taken_twice_and_everything_starts(
+        events in prop::collection::vec((0u32..2, 0u32..4, 0u64..60, 0u64..3, -1i32..2, 0usize..4), 1..80)
+    ) {
+        let mut world = World::new(4, &[4, 3]);
+        for (instance, cpu, memory, named, priority, ends) in events {
+            let named = if named > 0 { vec![(0, named)] } else { Vec::new() };
+            world.ready(instance, Need { cpus: cpu.min(3), memory, named }, priority);
+            world.fill();
+            for _ in 0..ends {
+                if let Some(job) = world.running.iter().copied().min() {
+                    world.end(job);
+                }
+            }
+            world.fill();
+        }
+        let mut rounds = 0;
+        while let Some(job) = world.running.iter().copied().min() {
+            world.end(job);
+            world.fill();
+            rounds += 1;
+            prop_assert!(rounds < 1000);
+        }
+        prop_assert_eq!(world.starts.len() as u64, world.next, "some job never started");
+        prop_assert_eq!(&world.seats.free, &HashMap::from([(0, 4), (1, 3)]));
+    }
+}

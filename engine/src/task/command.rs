@@ -1,0 +1,245 @@
+//! A process as a task: program, arguments, environment, working directory, input; and what it leaves behind.
+//!
+//! Arguments and input may be results and output of other tasks; then those tasks run first. How a process is started
+//! and watched is `attend`'s question.
+#![expect(unsafe_code, reason = "reaches the command inside a record that `Code` has forgotten the type of")]
+
+use super::builder::Task;
+use super::input::Input;
+use super::record::Ref;
+use super::words::{Feed, ProcessArg, ProcessInput, Word};
+use crate::body::{Call, Verdict};
+use crate::error::Mistake;
+use crate::function::Code;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How a process ended that succeeded, and what it used: the result of a process task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Exit {
+    /// Its exit code: 0, or one that the task accepts.
+    pub code: i32,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// What a process and the children it waited for used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Largest resident set of the process or one of its children, in bytes.
+    pub max_rss_bytes: u64,
+    /// Time its code ran.
+    pub user: Duration,
+    /// Time the kernel ran for it.
+    pub system: Duration,
+    /// From start to end.
+    pub wall: Duration,
+}
+
+/// What a process task was told to run.
+pub(crate) struct Command {
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<Word>,
+    /// `None` removes.
+    pub(crate) env: Vec<(OsString, Option<Word>)>,
+    pub(crate) cwd: Option<PathBuf>,
+    pub(crate) stdin: Feed,
+    pub(crate) accept: Vec<i32>,
+}
+
+impl Command {
+    pub(crate) fn new(program: &Path) -> Self {
+        Self {
+            program: program.to_path_buf(),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: None,
+            stdin: Feed::Nothing,
+            accept: Vec::new(),
+        }
+    }
+
+    /// Each argument that is another task's.
+    fn words_mut(&mut self) -> impl Iterator<Item = &mut Word> {
+        let env = self.env.iter_mut().filter_map(|(_, word)| word.as_mut());
+        self.args.iter_mut().chain(env).chain(self.stdin.word_mut())
+    }
+
+    fn words(&self) -> impl Iterator<Item = &Word> {
+        let env = self.env.iter().filter_map(|(_, word)| word.as_ref());
+        self.args.iter().chain(env).chain(self.stdin.word())
+    }
+}
+
+/// The code of every process task.
+pub(crate) static PROCESS: Code = Code {
+    call: never,
+    drop_args: drop_command,
+    drop_value: keep_value,
+    inputs: Some(inputs),
+    pass,
+    name: || "process",
+    encode: None,
+    command: Some(command),
+    value_needs_drop: false,
+    args_need_drop: true,
+};
+
+/// # Safety
+/// The record is a process task's, and nobody changes its command while this borrow lives.
+unsafe fn command<'a>(task: Ref) -> &'a Command {
+    // SAFETY: as demanded; process tasks are made with these types.
+    let full = unsafe { task.full::<Exit, (), Box<Command>>() };
+    // SAFETY: as demanded.
+    unsafe { &*full.slots.get() }
+}
+
+/// # Safety
+/// The record is a process task's, and nobody else looks at its command while this borrow lives.
+unsafe fn command_mut<'a>(task: Ref) -> &'a mut Command {
+    // SAFETY: as demanded; process tasks are made with these types.
+    let full = unsafe { task.full::<Exit, (), Box<Command>>() };
+    // SAFETY: as demanded.
+    unsafe { &mut *full.slots.get() }
+}
+
+/// # Safety
+/// None to keep: a process is attended to, and never called.
+unsafe fn never(_: Ref, _: &Call<'_>) -> Verdict {
+    unreachable!("a process is started, not called")
+}
+
+/// # Safety
+/// Nobody uses the record any more.
+unsafe fn drop_command(task: Ref) {
+    // SAFETY: process tasks are made with these types; the slots are dropped once, says the record's flag.
+    unsafe { task.full::<Exit, (), Box<Command>>().slots.get().drop_in_place() };
+}
+
+/// # Safety
+/// None to keep: an `Exit` needs no drop.
+unsafe fn keep_value(_: Ref) {}
+
+/// # Safety
+/// Nobody executes the task now.
+unsafe fn inputs(task: Ref, visit: &mut dyn FnMut(&mut Input)) {
+    // SAFETY: as demanded.
+    unsafe { command_mut(task) }.words_mut().filter_map(Word::input_mut).for_each(visit);
+}
+
+/// # Safety
+/// The caller executes the task, and is done with it.
+unsafe fn pass(task: Ref) {
+    // SAFETY: as demanded.
+    unsafe { command(task) }.words().filter_map(Word::input).for_each(|input| input.done());
+}
+
+impl Task<Exit> {
+    /// Adds an argument: a value (text, path, number), or another task's `result()`, `stdout()` or `stderr()`, which
+    /// makes it run first. Output is given without its trailing line ends, as a shell's `$(..)` does it.
+    ///
+    /// Nothing is split or expanded: no shell is involved.
+    pub fn arg(mut self, arg: impl ProcessArg) -> Self {
+        self.command().args.push(arg.word());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<A: ProcessArg>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.command().args.extend(args.into_iter().map(ProcessArg::word));
+        self
+    }
+
+    /// Sets a variable of its environment, which is otherwise that of this program when the batch was built.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl ProcessArg) -> Self {
+        let name = name.into();
+        self.check_variable(&name);
+        self.command().env.push((name, Some(value.word())));
+        self
+    }
+
+    /// Removes a variable from its environment.
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
+        let name = name.into();
+        self.check_variable(&name);
+        self.command().env.push((name, None));
+        self
+    }
+
+    /// Where it runs; in the directory this program was in when the batch was built, when not given.
+    pub fn cwd(mut self, directory: impl AsRef<Path>) -> Self {
+        self.command().cwd = Some(directory.as_ref().to_path_buf());
+        self
+    }
+
+    /// What it reads on its standard input: a file (which declares that it reads it), or another task's `stdout()`,
+    /// `stderr()` or text result. Nothing when not given.
+    pub fn stdin(mut self, input: impl ProcessInput) -> Self {
+        let feed = input.feed();
+        if let Feed::File(path) = &feed {
+            let path = path.clone();
+            self = self.reads(&path);
+        }
+        self.command().stdin = feed;
+        self
+    }
+
+    /// Text that it reads on its standard input.
+    pub fn stdin_text(mut self, text: impl Into<String>) -> Self {
+        self.command().stdin = Feed::Word(Word::text(text.into()));
+        self
+    }
+
+    /// An exit code that counts as success, beside 0.
+    pub fn accept_exit(mut self, code: i32) -> Self {
+        self.command().accept.push(code);
+        self
+    }
+
+    fn check_variable(&mut self, name: &OsString) {
+        let bytes = name.as_encoded_bytes();
+        if bytes.is_empty() || bytes.contains(&b'=') || bytes.contains(&0) {
+            let (task, variable) = (self.task().name(), name.to_string_lossy().into_owned());
+            self.set(|extra| extra.mistakes.push(Mistake::BadVariable { name: task, variable }));
+        }
+    }
+
+    fn command(&mut self) -> &mut Command {
+        assert!(
+            self.task().head().code.command.is_some(),
+            "this task is a function that returns `Exit`, not a process"
+        );
+        // SAFETY: the caller owns the task mutably, and it is not compiled, since compile borrows it.
+        unsafe { command_mut(self.task()) }
+    }
+}
+
+impl Ref {
+    /// The command of a process task that is compiled.
+    ///
+    /// # Panics
+    /// For a function.
+    pub(crate) fn command_of<'a>(self) -> &'a Command {
+        // SAFETY: commands change only before compile.
+        unsafe { self.command() }.expect("a process task")
+    }
+
+    /// The process has succeeded: its result is in place. The caller executes the task.
+    pub(crate) fn put_exit(self, exit: Exit) {
+        debug_assert!(self.head().code.command.is_some());
+        // SAFETY: process tasks have this type of value; nobody reads it before its status is published.
+        unsafe { self.value::<Exit>().write(exit) };
+    }
+
+    /// The command of a process task, for whoever executes it.
+    ///
+    /// # Safety
+    /// The task is compiled, and is kept while this borrow lives.
+    pub(crate) unsafe fn command<'a>(self) -> Option<&'a Command> {
+        let command = self.head().code.command?;
+        // SAFETY: as demanded.
+        Some(unsafe { command(self) })
+    }
+}
