@@ -41,6 +41,8 @@ mod body;
 
 mod cohort;
 mod error;
+#[cfg_attr(not(test), expect(dead_code, reason = "runs do not ask for the machine's limits yet"))]
+mod machine;
 mod shared;
 mod summary;
 mod sync;
