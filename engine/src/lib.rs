@@ -46,6 +46,10 @@ mod body;
 
 mod cohort;
 mod error;
+#[cfg_attr(not(test), expect(dead_code, reason = "runs do not ask for the machine's limits yet"))]
+mod machine;
+#[cfg_attr(not(test), expect(dead_code, reason = "runs are not recorded yet"))]
+mod report;
 mod shared;
 mod summary;
 mod sync;
