@@ -196,17 +196,7 @@ fn children_that_fork_and_exit_do_not_escape() {
     rig.kill(1, SHORT);
     rig.ended(1);
     let mark = format!("TARRAGON_TASK_MARK={}:1\0", rig.supervisor.pid());
-    assert!(!anyone_bears(&mark));
-}
-
-/// True when the environment of a living process holds this text.
-fn anyone_bears(mark: &str) -> bool {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.any(|pid: u32| {
-        let text = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        is_alive(pid) && text.windows(mark.len()).any(|window| window == mark.as_bytes())
-    })
+    assert!(!support::anyone_bears(&mark));
 }
 
 #[test]

@@ -157,3 +157,13 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 pub(crate) fn wait_gone(pids: &[u32]) {
     wait_until("processes to be gone", || !pids.iter().any(|pid| is_alive(*pid)));
 }
+
+/// True when the environment of a living process holds this text.
+pub(crate) fn anyone_bears(mark: &str) -> bool {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.any(|pid: u32| {
+        let text = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        is_alive(pid) && text.windows(mark.len()).any(|window| window == mark.as_bytes())
+    })
+}
