@@ -11,9 +11,10 @@ const LAYOUT: &[(&str, &[&str])] = &[
     ("transport", &[]),
     ("queue", &["transport"]),
     ("ddict", &["transport"]),
-    ("engine", &["transport"]),
+    ("supervisor", &[]),
+    ("engine", &["supervisor", "transport"]),
     ("ptd", &["engine", "transport"]),
-    ("", &["ptd", "engine", "ddict", "queue", "transport"]),
+    ("", &["ptd", "engine", "supervisor", "ddict", "queue", "transport"]),
 ];
 
 /// The tables of a manifest that name dependencies.

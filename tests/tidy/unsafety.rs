@@ -20,6 +20,11 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/task/handle.rs",
     "engine/src/task/input.rs",
     "engine/src/task/record.rs",
+    "supervisor/benches/floor.rs",
+    "supervisor/src/boot.rs",
+    "supervisor/src/serve/reap.rs",
+    "supervisor/src/serve/setup.rs",
+    "supervisor/src/serve/spawn.rs",
 ];
 
 /// How far above an `unsafe` its `// SAFETY:` may be, in lines.
