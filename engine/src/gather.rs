@@ -4,6 +4,7 @@
 //! [`Listing`]; a second, only if some task takes results, finds the producers. A list with mistakes gives its claims
 //! back and changes nothing else.
 
+use crate::check;
 use crate::cohort::Cohort;
 use crate::compile::{self, EDGES_MAX, Frontier, Listing, TASKS_MAX};
 use crate::error::{CompileError, Error, Mistake};
@@ -33,6 +34,7 @@ struct Gather<'a> {
     has_counted: bool,
     /// Some task is attended to, or may be tried again.
     attended: bool,
+    has_processes: bool,
     /// A compiled batch in the list is running.
     running: bool,
     /// The tasks lie in more chunks than a plan can name.
@@ -68,6 +70,7 @@ impl<'a> Gather<'a> {
             has_inputs: false,
             has_counted: false,
             attended: false,
+            has_processes: false,
             running: false,
             too_many_chunks: false,
         }
@@ -97,6 +100,7 @@ impl<'a> Gather<'a> {
         self.has_inputs |= head.code.inputs.is_some();
         self.has_counted |= !task.is_plain();
         self.attended |= task.is_attended() || task.keeps_arguments();
+        self.has_processes |= head.code.command.is_some();
         task.add_accesses(&mut self.listing.accesses);
         self.add(task);
         if task.extra().is_some() {
@@ -174,6 +178,9 @@ impl<'a> Gather<'a> {
     fn extra(&mut self, index: usize, task: Ref) {
         let Some(extra) = task.extra() else { return };
         self.mistakes.extend(extra.mistakes.iter().cloned());
+        if let Some(need) = &extra.need {
+            check::need(self.shared, index as u32, task, need, &mut self.mistakes);
+        }
         let n = index + 1;
         if extra.priority != 0 {
             let all = self.listing.priorities.get_or_insert_default();
@@ -205,6 +212,10 @@ impl<'a> Gather<'a> {
         if tasks > TASKS_MAX || self.too_many_chunks {
             self.mistakes.push(Mistake::TooManyTasks { tasks, max: TASKS_MAX });
             return Err(self.mistakes());
+        }
+        if self.has_processes {
+            let tasks = self.places.iter().map(|place| self.slots.resolve(*place));
+            check::processes(self.shared, tasks, &mut self.mistakes);
         }
         let externals = if self.has_inputs { self.find_inputs() } else { Vec::new() };
         if !self.mistakes.is_empty() {

@@ -28,6 +28,7 @@ mod task;
 mod data;
 mod function;
 
+mod check;
 mod gather;
 
 mod compile;
@@ -46,7 +47,6 @@ mod body;
 
 mod cohort;
 mod error;
-#[cfg_attr(not(test), expect(dead_code, reason = "runs do not ask for the machine's limits yet"))]
 mod machine;
 #[cfg_attr(not(test), expect(dead_code, reason = "runs are not recorded yet"))]
 mod report;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const PER_FOLDER: u64 = 500;
 
 /// The output files of one batch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outputs {
     /// Where the user wants it.
     wanted: Option<PathBuf>,
@@ -35,7 +35,14 @@ pub(crate) enum Which {
 
 impl Outputs {
     pub(crate) fn new(wanted: Option<PathBuf>, keep: bool) -> Self {
-        Self { wanted, keep, ..Self::default() }
+        Self {
+            wanted,
+            keep,
+            path: OnceLock::new(),
+            next: AtomicU64::new(0),
+            made: Mutex::new(0),
+            failed: AtomicBool::new(false),
+        }
     }
 
     /// The directory, if there is one yet.

@@ -143,7 +143,7 @@ fn missing(producer: Ref) -> Arc<Failure> {
         state::TAKEN => Cause::InputTaken(name.clone()),
         _ => Cause::InputMissing(name.clone()),
     };
-    Arc::new(Failure { name, index, cause })
+    Arc::new(Failure { name, index, attempts: 0, cause })
 }
 
 impl Plan {

@@ -1,6 +1,6 @@
 //! Finds the program of a process task, and what is wrong with it: as `execvp` would, but with an answer that says why.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -76,9 +76,4 @@ fn check(file: &Path) -> Result<(), BadProgram> {
 /// Formats that the kernel was taught (`binfmt_misc`) begin with bytes that are no text, as far as they matter here.
 fn is_text(head: &[u8]) -> bool {
     head.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace())
-}
-
-/// Whether `name` would be looked for along `PATH`.
-pub(crate) fn is_bare(name: &OsStr) -> bool {
-    !name.as_bytes().contains(&b'/')
 }

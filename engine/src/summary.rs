@@ -1,7 +1,7 @@
 //! How good a run was: work, critical path, what was possible and what was reached.
 
 use crate::plan::Plan;
-use crate::run::Measured;
+use crate::run::{Measured, Timed};
 use std::fmt;
 use std::time::Duration;
 
@@ -27,12 +27,12 @@ impl Summary {
     pub(crate) fn new(plan: &Plan, measured: &Measured) -> Self {
         let nanoseconds = |n: u64| Duration::from_nanos(n);
         let (longest, path) =
-            plan.graph.frozen().csr.critical_path(|node| measured.nodes[node as usize] as f64);
+            plan.graph.frozen().csr.critical_path(|node| measured.nodes[node as usize].took() as f64);
         let list = plan.list();
         Self {
             tasks: list.len(),
             workers: plan.shared.executor.workers(),
-            work: nanoseconds(measured.nodes.iter().sum()),
+            work: nanoseconds(measured.nodes.iter().map(Timed::took).sum()),
             critical_path: nanoseconds(longest as u64),
             critical_tasks: path.iter().filter_map(|node| Some(plan.record(*node)?.name())).collect(),
             wall: measured.wall,

@@ -43,7 +43,6 @@ pub(crate) struct Office {
     pub(super) listen_to: Mutex<Option<Events>>,
     closing: AtomicBool,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    this: Weak<Office>,
 }
 
 /// The office of this program, while a batch has it.
@@ -67,7 +66,6 @@ impl Office {
             listen_to: Mutex::default(),
             closing: AtomicBool::new(false),
             thread: Mutex::default(),
-            this: this.clone(),
         });
         let weak = Arc::downgrade(&office);
         let bell = office.bell.try_clone().expect("a descriptor for the office's bell");
@@ -210,13 +208,6 @@ impl Drop for Office {
         if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
         }
-    }
-}
-
-impl Office {
-    /// The office itself, for whoever must find it later.
-    pub(super) fn weak(&self) -> &Weak<Office> {
-        &self.this
     }
 }
 

@@ -78,7 +78,6 @@ pub(super) struct Processes {
     /// Cpus to which nobody is bound.
     free_cpus: Option<BTreeSet<u32>>,
     bound: HashMap<JobId, Vec<u32>>,
-    failed_to_start: Option<io::Error>,
 }
 
 impl Processes {
@@ -149,7 +148,7 @@ impl Processes {
             return None;
         }
         let bound: Vec<u32> = free.iter().take(cpus as usize).copied().collect();
-        bound.iter().for_each(|cpu| drop(free.remove(cpu)));
+        free.retain(|cpu| !bound.contains(cpu));
         self.bound.insert(id, bound.clone());
         Some(bound)
     }

@@ -151,10 +151,15 @@ impl Space {
         self.paths.lock().parents(self.len())
     }
 
+    /// The path of a datum that is a file or directory.
+    pub(crate) fn path_of(&self, id: u32) -> Option<PathBuf> {
+        self.paths.lock().path_of(id).map(PathBuf::from)
+    }
+
     /// What the user called the datum. Cost: a search through all names; for messages and drawings.
     pub(crate) fn name_of(&self, id: u32) -> String {
         if let Some(path) = self.paths.lock().path_of(id) {
-            return path;
+            return path.to_string_lossy().into_owned();
         }
         if let Some((name, _)) = self.names.lock().iter().find(|(_, n)| **n == id) {
             return name.to_string();

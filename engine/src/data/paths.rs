@@ -128,9 +128,9 @@ impl Paths {
         Some(parents)
     }
 
-    pub(crate) fn path_of(&self, id: u32) -> Option<String> {
+    pub(crate) fn path_of(&self, id: u32) -> Option<&OsStr> {
         let at = self.declared.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        Some(OsStr::from_bytes(self.bytes(self.declared[at].1)).to_string_lossy().into_owned())
+        Some(OsStr::from_bytes(self.bytes(self.declared[at].1)))
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
         let mut paths = Paths::default();
         assert_eq!(declare(&mut paths, &["/a/b", "/a/c", "/a/b"]), [1, 2, 1]);
         assert_eq!(paths.parents(3), None, "no declared path lies below another");
-        assert_eq!(paths.path_of(2).as_deref(), Some("/a/c"));
+        assert_eq!(paths.path_of(2), Some(OsStr::new("/a/c")));
     }
 
     #[test]

@@ -175,21 +175,6 @@ pub enum Mistake {
         /// Where.
         place: String,
     },
-    /// A file is written where others read files below it.
-    #[error(
-        "task `{name}` writes {directory}, and task `{reader}` reads {below} in it: declare the files it writes, or \
-         let `{reader}` read the directory"
-    )]
-    WritesDirectory {
-        /// The task that writes.
-        name: String,
-        /// What it writes.
-        directory: String,
-        /// The task that reads.
-        reader: String,
-        /// What it reads.
-        below: String,
-    },
     /// A cost that is no positive number.
     #[error("task `{name}` has a cost of {cost}: give a positive, finite number")]
     BadCost {

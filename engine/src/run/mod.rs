@@ -17,11 +17,12 @@ mod solo;
 mod stop;
 mod worker;
 
-pub(crate) use node::{Measured, Run, Timed};
+pub(crate) use node::{Measured, Ran, Run, Timed};
 pub(crate) use pool::Pool;
 pub(crate) use seats::WORKERS_MAX;
 pub(crate) use stop::{Stop, Wanted};
 
+use crate::attend::while_waiting;
 use crate::body::inside;
 use crate::shared::Shared;
 use crate::task::record::Ref;
@@ -59,7 +60,7 @@ impl Executor {
         {
             return over;
         }
-        shared.awaited.sleep(task, deadline, is_over)
+        while_waiting(|| shared.awaited.sleep(task, deadline, is_over))
     }
 
     /// As [`wait`](Self::wait), for something that is not the end of one task; `sleep` is called outside of bodies.
@@ -69,7 +70,7 @@ impl Executor {
         {
             return;
         }
-        sleep();
+        while_waiting(sleep);
     }
 
     pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {

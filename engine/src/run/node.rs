@@ -70,6 +70,13 @@ pub(crate) struct Timed {
     pub(crate) lane: u32,
 }
 
+impl Timed {
+    /// How long, in nanoseconds.
+    pub(crate) fn took(&self) -> u64 {
+        self.ended - self.began
+    }
+}
+
 /// When each node of a run ran, and how long the run took as a whole.
 #[derive(Clone)]
 pub(crate) struct Measured {
@@ -173,7 +180,7 @@ impl Run {
         let began = self.clock();
         self.begin(task);
         let verdict = task.call(&self.call(task, None));
-        self.note_time(node, began, super::worker::lane());
+        self.note_time(node, began, super::worker::lane);
         match verdict {
             Verdict::Done => {
                 self.done(task);
@@ -286,6 +293,9 @@ impl Run {
 
     #[cold]
     fn failed(&self, task: Ref, failure: Arc<Failure>, status: u8) -> Arc<Failure> {
+        if task.head().code.command.is_some() && status == state::FAILED {
+            self.plan.shared.outputs.task_failed();
+        }
         let cohort = task.cohort().expect("a task that runs has a cohort");
         cohort.note_failure(task.index(), Arc::clone(&failure));
         task.head().status.store(status | self.parity(task), Ordering::Release);

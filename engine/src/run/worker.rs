@@ -53,7 +53,7 @@ impl Kept {
 
     /// What a raider gets, and how much is left: the older half of what is kept, or, of a worker that walks alone, the
     /// run opened. `None`: there was nothing.
-    fn give_half(&mut self) -> (Option<Self>, u32) {
+    pub(super) fn give_half(&mut self) -> (Option<Self>, u32) {
         if let (Some(node), Some((_, run))) = (self.solo.take(), &self.run) {
             let mut theirs = Self { run: self.run.clone(), ..Self::default() };
             run.open(node, true, &mut theirs);

@@ -1,0 +1,95 @@
+//! Mistakes that can be known before anything runs: resources that will never be there, programs that cannot be run.
+
+use crate::data::Access;
+use crate::error::Mistake;
+use crate::program::{self, BadProgram};
+use crate::schedule::{Need, UNITS};
+use crate::shared::Shared;
+use crate::task::Command;
+use crate::task::record::Ref;
+use crate::task::words::{Kind, Word};
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A task that asks for more than the batch will ever have.
+pub(crate) fn need(shared: &Shared, task: u32, record: Ref, need: &Need, mistakes: &mut Vec<Mistake>) {
+    let totals = &shared.totals;
+    let mut add = |resource: &str, asked: String, there: String| {
+        let (name, resource) = (record.name(), resource.to_string());
+        mistakes.push(Mistake::NeverEnough { task, name, resource, asked, there });
+    };
+    if need.cpus > totals.cpus {
+        add("cpus", need.cpus.to_string(), totals.cpus.to_string());
+    }
+    if need.memory > totals.memory {
+        add("memory", format!("{} bytes", need.memory), format!("{} bytes", totals.memory));
+    }
+    for (index, amount) in &need.named {
+        let there = totals.named[*index as usize];
+        if *amount > there {
+            let shown = |n: u64| (n as f64 / UNITS).to_string();
+            add(&shared.resources.names()[*index as usize], shown(*amount), shown(there));
+        }
+    }
+}
+
+/// Processes that could not start.
+pub(crate) fn processes(shared: &Shared, tasks: impl Iterator<Item = Ref> + Clone, mistakes: &mut Vec<Mistake>) {
+    let mut programs: HashMap<&Path, Option<BadProgram>> = HashMap::new();
+    let mut missing: Vec<(Ref, PathBuf, String)> = Vec::new();
+    for task in tasks.clone().filter(|t| t.head().code.command.is_some()) {
+        let command = task.command_of();
+        if let Some(place) = nul(command) {
+            mistakes.push(Mistake::Nul { name: task.name(), place });
+            continue;
+        }
+        let find = || program::find(&command.program, &shared.cwd, program::path_of(&shared.env)).err();
+        if let Some(wrong) = programs.entry(&command.program).or_insert_with(find) {
+            missing.push((task, shared.cwd.join(&command.program), wrong.to_string()));
+        }
+        if let Some(cwd) = &command.cwd {
+            let cwd = shared.cwd.join(cwd);
+            if !cwd.is_dir() {
+                let what = if cwd.exists() { "is no directory" } else { "is not there" };
+                missing.push((task, cwd.clone(), format!("its working directory {} {what}", cwd.display())));
+            }
+        }
+    }
+    if missing.is_empty() {
+        return;
+    }
+    // What a task of the list makes need not be there yet.
+    let made = written(shared, tasks);
+    for (task, path, what) in missing {
+        let mut buffer = Vec::new();
+        let path = crate::data::path::normal(&path, &mut buffer).unwrap_or_default().to_vec();
+        let is_made = |made: &PathBuf| Path::new(std::ffi::OsStr::from_bytes(&path)).starts_with(made);
+        if !made.iter().any(is_made) {
+            mistakes.push(Mistake::BadProgram { name: task.name(), what });
+        }
+    }
+}
+
+/// Files and directories that tasks of the list write.
+fn written(shared: &Shared, tasks: impl Iterator<Item = Ref>) -> Vec<PathBuf> {
+    let writes = tasks.flat_map(|t| t.accesses().iter().copied().filter(|a| a.writes()).map(Access::datum));
+    writes.filter_map(|datum| shared.space.path_of(datum)).collect()
+}
+
+/// Where a process is given a NUL byte.
+fn nul(command: &Command) -> Option<String> {
+    let has = |bytes: &[u8]| bytes.contains(&0);
+    let in_word = |word: &Word| matches!(&word.0, Kind::Text(text) if has(text.as_bytes()));
+    if has(command.program.as_os_str().as_bytes()) {
+        return Some("the name of its program".to_string());
+    }
+    if let Some(i) = command.args.iter().position(in_word) {
+        return Some(format!("argument {}", i + 1));
+    }
+    if let Some((name, _)) = command.env.iter().find(|(_, word)| word.as_ref().is_some_and(in_word)) {
+        return Some(format!("the variable {}", name.to_string_lossy()));
+    }
+    let cwd = command.cwd.as_ref().is_some_and(|cwd| has(cwd.as_os_str().as_bytes()));
+    cwd.then(|| "its working directory".to_string())
+}
