@@ -232,6 +232,11 @@ impl Run {
         Ran::Done
     }
 
+    /// The run, to be kept.
+    pub(super) fn this(&self) -> Option<Arc<Self>> {
+        self.this.upgrade()
+    }
+
     /// A task that is attended to goes to those who do that.
     #[cold]
     fn attend(&self, node: u32, task: Ref) -> Ran {

@@ -2,9 +2,9 @@
 //! such an end calls [`Run::end_outside`], which does what a worker does after a body.
 
 use super::node::Run;
-use super::pool::{ALL_TAKEN, Piece, Pool};
+use super::pool::{Piece, Pool};
 use super::worker::POISONED;
-use crate::attend::Office;
+use crate::attend::{Office, while_waiting};
 use crate::error::Failure;
 use crate::graph::NEEDS;
 use crate::schedule::Arrival;
@@ -65,39 +65,44 @@ impl Run {
     }
 
     /// The task of a node that is attended to and need not be skipped.
-    fn attended(&self, node: u32) -> Option<Ref> {
+    pub(super) fn attended(&self, node: u32) -> Option<Ref> {
         if node & POISONED != 0 {
             return None;
         }
         self.plan.record(node).filter(|task| task.is_attended() && !self.stop.is_told(*task))
     }
 
-    /// Hands over all roots if every one of them is attended to: then no worker is needed to begin. False if there are
-    /// others; workers will take them all.
-    pub(super) fn attend_roots(self: &Arc<Self>) -> bool {
+    /// Hands over the roots that are attended to, in list order and without a worker in between; the others are for
+    /// workers to find. Returns how many those are.
+    pub(super) fn attend_roots(self: &Arc<Self>, pool: &Pool) -> u32 {
         let roots = self.plan.graph.frozen().csr.roots();
-        let mut attended = Vec::with_capacity(roots.len() as usize);
+        let slot = self.slot.load(Ordering::Acquire);
+        let (mut attended, mut others) = (Vec::with_capacity(roots.len() as usize), 0);
         for i in 0..roots.len() {
             let node = self.root(roots.get(i));
             match self.attended(node) {
                 Some(task) => attended.push((node, task)),
-                None => return false,
+                None => {
+                    others += 1;
+                    pool.outside.push(Piece { run: slot, node });
+                }
             }
         }
-        self.cursor.store(ALL_TAKEN, Ordering::Release);
         self.plan.shared.office().ready_all(self, attended);
-        true
+        others
     }
 
     /// The serial walk waits for a node that is attended to.
     pub(super) fn wait_for_attended(&self) -> Option<Arc<Failure>> {
-        let mut told = self.told.lock();
-        loop {
-            match told.take() {
-                Some(failure) => return failure,
-                None => self.told_changed.wait(&mut told),
+        while_waiting(|| {
+            let mut told = self.told.lock();
+            loop {
+                match told.take() {
+                    Some(failure) => return failure,
+                    None => self.told_changed.wait(&mut told),
+                }
             }
-        }
+        })
     }
 
     fn tell_serial(&self, failure: Option<Arc<Failure>>) {

@@ -123,9 +123,13 @@ impl Pool {
             active.slots[slot] = Some(Arc::clone(run));
             active.order.push((slot as u32, Arc::clone(run)));
             run.slot.store(slot as u32, Ordering::Release);
+            if run.plan.attended {
+                run.cursor.store(ALL_TAKEN, Ordering::Release);
+            }
         }
-        if run.plan.attended && run.attend_roots() {
-            return;
+        if run.plan.attended {
+            let others = run.attend_roots(self);
+            return (0..self.seats.claim_many(others)).for_each(|_| self.wake());
         }
         // One to walk alone and one to watch; or as many as there are roots.
         let wanted = if alone { 2 } else { run.roots() };

@@ -292,7 +292,36 @@ impl Session<'_> {
             Ran::Away => return None,
         };
         self.ended.set(self.ended.get() + 1);
-        self.me.own(|kept| self.arrive(node & !POISONED, failure.as_ref(), kept))
+        let next = self.me.own(|kept| self.arrive(node & !POISONED, failure.as_ref(), kept));
+        if self.run.plan.attended {
+            return self.hand_over(next);
+        }
+        next
+    }
+
+    /// Nodes that are attended to go to those who do that at once, so that they need not wait for the next bodies.
+    #[cold]
+    fn hand_over(&self, next: Option<u32>) -> Option<u32> {
+        let is_attended = |node: &u32| self.run.attended(*node).is_some();
+        let mut nodes: Vec<u32> = self.me.own(|kept| {
+            let (theirs, ours): (VecDeque<u32>, _) = kept.nodes.drain(..).partition(|n| is_attended(n));
+            kept.nodes = ours;
+            theirs.into()
+        });
+        // Those kept are in the order of a stack.
+        nodes.reverse();
+        let ours = match next.filter(|n| is_attended(n)) {
+            Some(node) => {
+                nodes.insert(0, node);
+                None
+            }
+            None => next,
+        };
+        let nodes: Vec<_> = nodes.into_iter().filter_map(|n| Some((n, self.run.attended(n)?))).collect();
+        if let (Some(run), false) = (self.run.this(), nodes.is_empty()) {
+            self.run.plan.shared.office().ready_all(&run, nodes);
+        }
+        ours
     }
 
     #[inline(always)]
