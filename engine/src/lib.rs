@@ -45,6 +45,9 @@ mod program;
 
 mod body;
 
+#[cfg_attr(not(test), expect(dead_code, reason = "no batch is told to keep a journal yet"))]
+mod journal;
+
 mod cohort;
 mod error;
 mod machine;
