@@ -9,7 +9,7 @@
 //! What it may keep in memory is bounded by what the engine has sent: standing requests, and at most four events for
 //! each process that was sent, which wait while the engine does not read.
 
-mod cgroup;
+pub(crate) mod cgroup;
 mod ending;
 mod environment;
 mod link;
