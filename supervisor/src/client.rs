@@ -136,8 +136,8 @@ impl Supervisor {
     }
 
     /// Sends requests, all in one write. Any number of threads may send; the requests of one call stay together. Blocks
-    /// while the socket's buffer is full, for as long as the supervisor needs to read; whether events are read does
-    /// not matter.
+    /// while the socket's buffer is full, for as long as the supervisor needs to handle what was sent before; whether
+    /// events are read does not matter.
     ///
     /// # Errors
     ///
