@@ -22,6 +22,7 @@ use crate::error::StartError;
 use crate::event::Event;
 use crate::proc::{Process, Scan};
 use crate::request::Request;
+use crate::serve::cgroup;
 use crate::wire::{News, news, put_environment, put_request, whole};
 
 /// How long the supervisor may take to answer: it loads the same program, perhaps from a slow file system.
@@ -135,8 +136,8 @@ impl Supervisor {
     }
 
     /// Sends requests, all in one write. Any number of threads may send; the requests of one call stay together. Blocks
-    /// while the socket's buffer is full, for as long as the supervisor needs to read; whether events are read does
-    /// not matter.
+    /// while the socket's buffer is full, for as long as the supervisor needs to handle what was sent before; whether
+    /// events are read does not matter.
     ///
     /// # Errors
     ///
@@ -161,6 +162,7 @@ impl Supervisor {
             killed += found.iter().filter(|process| process.signal(Signal::KILL)).count();
             std::thread::sleep(Duration::from_millis(5));
         }
+        cgroup::remove_left_by(self.pid());
         killed
     }
 }

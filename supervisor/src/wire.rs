@@ -473,3 +473,137 @@ fn ended(id: u64, fields: &mut Fields<'_>) -> Result<Ended, Malformed> {
         taken_over_by: fields.follows()?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::process::ExitStatusExt;
+    use std::path::Path;
+    use std::process::ExitStatus;
+    use std::time::Duration;
+
+    use super::{Change, Demand, News, demand, news, order, put_environment, put_event, put_request, whole};
+    use crate::event::{Ended, Event, Step};
+    use crate::request::{Input, Output, Request, Spawn, Why};
+
+    fn spawn_frame() -> Vec<u8> {
+        let args = ["a", "", "c d"].map(OsString::from);
+        let env = [("X".into(), Some("1=2".into())), ("Y".into(), None)];
+        let spawn = Spawn {
+            hold: 3,
+            base: 4,
+            env: &env,
+            cwd: Some(Path::new("/cwd")),
+            stdin: Input::File(Path::new("in")),
+            stderr: Output::File(Path::new("err")),
+            timeout: Some(Duration::from_nanos(5)),
+            grace: Duration::MAX,
+            affinity: Some(&[0, 9]),
+            memory_bytes: Some(0),
+            ..Spawn::new(u64::MAX, Path::new("/p"), &args, Path::new("out"))
+        };
+        let mut out = Vec::new();
+        put_request(&mut out, &Request::Stand(spawn)).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_spawn_arrives_as_it_was_sent() {
+        let frame = spawn_frame();
+        assert_eq!(whole(&frame).unwrap(), Some(frame.len()));
+        let Ok(Demand::Stand(bytes)) = demand(&frame) else { panic!("not a stand") };
+        let order = order(bytes).unwrap();
+        assert_eq!((order.id, order.hold, order.base), (u64::MAX, 3, 4));
+        assert_eq!((order.timeout, order.memory_bytes), (Some(Duration::from_nanos(5)), Some(0)));
+        assert!(order.grace > Duration::from_secs(1 << 30));
+        assert_eq!((order.program, order.cwd, order.stdin), (c"/p", Some(c"/cwd"), Some(c"in")));
+        assert_eq!((order.stdout, order.stderr), (c"out", Some(c"err")));
+        assert_eq!(order.affinity.as_deref(), Some(&[0, 9][..]));
+        assert_eq!(order.args, [c"a", c"", c"c d"]);
+        assert!(
+            matches!(order.env[..], [Change::Set(set), Change::Remove(gone)] if (set, gone) == (c"X=1=2", c"Y"))
+        );
+    }
+
+    #[test]
+    fn a_frame_that_was_cut_or_changed_is_no_frame_and_breaks_nothing() {
+        let frame = spawn_frame();
+        for end in 0..frame.len() {
+            assert!(matches!(whole(&frame[..end]), Ok(None)), "{end}");
+            // The same with a length that agrees.
+            let mut cut = frame[..end].to_vec();
+            if let Some(length) = cut.first_chunk_mut::<4>() {
+                *length = (end as u32 - 4).to_le_bytes();
+                assert!(!matches!(demand(&cut), Ok(Demand::Stand(bytes)) if order(bytes).is_ok()), "{end}");
+            }
+        }
+        for place in 4..frame.len() {
+            let mut changed = frame.clone();
+            changed[place] ^= 0xff;
+            // Whatever it says now, reading it neither panics nor asks for endless memory.
+            if let Ok(Demand::Stand(bytes) | Demand::Start(bytes)) = demand(&changed) {
+                let _ = order(bytes);
+            }
+        }
+        assert!(whole(&u32::MAX.to_le_bytes()).is_err());
+    }
+
+    #[test]
+    fn events_arrive_as_they_were_sent() {
+        let ended = Ended {
+            id: 1,
+            status: ExitStatus::from_raw(0x0300),
+            why: Some(Why::OverMemory),
+            max_rss_bytes: 2,
+            user: Duration::from_nanos(3),
+            system: Duration::from_nanos(4),
+            started_ns: 5,
+            ended_ns: 6,
+            leftovers: 7,
+            taken_over_by: Some(u64::MAX),
+        };
+        use Step::{Affinity, Cwd, Program, Spawn, Stderr, Stdin, Stdout};
+        let failed = [Affinity, Cwd, Stdin, Stdout, Stderr, Program, Spawn]
+            .map(|step| Event::CouldNotStart { id: 9, step, errno: 2, follows: None });
+        let mut events = vec![
+            Event::Started { id: 0, pid: 1, at_ns: 2, follows: Some(0) },
+            Event::Ended(Ended { why: None, taken_over_by: None, ..ended.clone() }),
+            Event::Ended(ended),
+            Event::Bounced { id: 3 },
+            Event::Dropped { id: 4 },
+        ];
+        events.extend(failed);
+        for event in events {
+            let mut out = Vec::new();
+            put_event(&mut out, &event);
+            assert_eq!(news(&out).unwrap(), News::Event(event));
+        }
+    }
+
+    #[test]
+    fn environments_arrive_and_bad_names_do_not() {
+        let mut out = Vec::new();
+        put_environment(&mut out, 8, [("A", "1"), ("B", "")]).unwrap();
+        let length = out.len();
+        let Ok(Demand::Environment { base: 8, entries }) = demand(&out) else { panic!("not block 8") };
+        assert_eq!(entries, [c"A=1", c"B="]);
+        for name in ["", "A=B", "A\0"] {
+            assert!(put_environment(&mut out, 8, [(name, "1")]).is_err());
+            assert_eq!(out.len(), length, "a part of a frame is left");
+        }
+    }
+
+    #[test]
+    fn kills_and_forgets_arrive() {
+        let sent = Duration::from_millis(3);
+        for reason in [Why::TimedOut, Why::OverMemory, Why::Cancelled] {
+            let mut out = Vec::new();
+            put_request(&mut out, &Request::Kill { id: 1, grace: sent, why: reason }).unwrap();
+            let Ok(Demand::Kill { id: 1, grace, why }) = demand(&out) else { panic!("no kill of 1") };
+            assert_eq!((grace, why), (sent, reason));
+        }
+        let mut out = Vec::new();
+        put_request(&mut out, &Request::Forget { base: 6 }).unwrap();
+        assert!(matches!(demand(&out), Ok(Demand::Forget { base: 6 })));
+    }
+}

@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::io::Read;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -37,8 +37,8 @@ fn as_engine() {
         let out = folder.join(format!("tree.{id}"));
         rig.start_with(id as u64, tree, |spawn| spawn.stdout = &out);
     }
-    std::fs::write(folder.join("supervisor"), format!("{}\n", rig.supervisor.pid())).unwrap();
     std::fs::write(folder.join("rig"), rig.folder.path().as_os_str().as_encoded_bytes()).unwrap();
+    std::fs::write(folder.join("supervisor"), format!("{}\n", rig.supervisor.pid())).unwrap();
     std::thread::sleep(Duration::from_secs(1000));
 }
 
@@ -50,13 +50,25 @@ fn start_engine(folder: &Path) -> (std::process::Child, u32, Vec<u32>) {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
+    let (supervisor, pids) = trees_of(folder);
+    (engine, supervisor, pids)
+}
+
+/// Waits until the engine that works in `folder` has started all; returns the supervisor's pid and those of the trees.
+fn trees_of(folder: &Path) -> (u32, Vec<u32>) {
     let mut pids = Vec::new();
     for (id, count) in PIDS.iter().enumerate() {
         let lines = lines_of(&folder.join(format!("tree.{id}")), *count);
         pids.extend(lines.iter().map(|line| line.trim().parse::<u32>().unwrap()));
     }
     let supervisor = lines_of(&folder.join("supervisor"), 1)[0].trim().parse().unwrap();
-    (engine, supervisor, pids)
+    (supervisor, pids)
+}
+
+/// Removes what the engine that worked in `folder` could not, because it was killed.
+fn remove_rig_of(folder: &Path) {
+    let rig = std::fs::read_to_string(folder.join("rig")).unwrap();
+    std::fs::remove_dir_all(rig).unwrap();
 }
 
 #[test]
@@ -73,10 +85,50 @@ fn nothing_outlives_an_engine_that_is_killed() {
     engine.kill().unwrap();
     engine.wait().unwrap();
     wait_gone(&pids);
-    // The engine could not remove it.
-    let mut rig = String::new();
-    std::fs::File::open(folder.path().join("rig")).unwrap().read_to_string(&mut rig).unwrap();
-    std::fs::remove_dir_all(rig).unwrap();
+    remove_rig_of(folder.path());
+}
+
+#[test]
+fn a_supervisor_below_another_one_is_a_part_of_the_tree() {
+    let mut rig = Rig::new();
+    let folder = rig.path("inner");
+    std::fs::create_dir(&folder).unwrap();
+    let program = std::env::current_exe().unwrap();
+    let args = ["engine", "--exact", "as_engine"].map(OsString::from);
+    let env = [(OsString::from(ROLE), Some(folder.clone().into_os_string()))];
+    rig.start_with(1, "", |spawn| {
+        spawn.program = &program;
+        spawn.args = &args;
+        spawn.env = &env;
+    });
+    let (supervisor, pids) = trees_of(&folder);
+    rig.kill(1, Duration::from_secs(1000));
+    rig.ended(1);
+    assert!(!pids.iter().chain([&supervisor]).any(|pid| is_alive(*pid)));
+    remove_rig_of(&folder);
+}
+
+#[test]
+fn groups_of_a_supervisor_that_was_killed_are_removed() {
+    let mut rig = Rig::new();
+    let script = "grep -h tarragon /proc/self/cgroup; echo; exec sleep 1000";
+    rig.start_with(1, script, |spawn| spawn.memory_bytes = Some(1 << 30));
+    rig.started(1);
+    let first = rig.lines("out.1", 1).remove(0);
+    if first.trim().is_empty() {
+        eprintln!("skipped: cgroups: they are not to be had here");
+        return;
+    }
+    let name = first.trim().rsplit('/').next().unwrap().to_owned();
+    let is_there = || {
+        let found = Command::new("find").args(["/sys/fs/cgroup", "-name", &name]).output().unwrap();
+        !found.stdout.is_empty()
+    };
+    assert!(is_there());
+    send(rig.supervisor.pid(), Signal::KILL);
+    while rig.events.read(&mut Vec::new()).unwrap() {}
+    rig.supervisor.kill_all_known();
+    assert!(!is_there());
 }
 
 fn send(pid: u32, signal: Signal) {
@@ -132,8 +184,11 @@ fn the_supervisor_goes_on_while_nobody_reads() {
     const COUNT: u64 = 3000;
     let mut rig = Rig::new();
     // More events than a socket's buffer holds; what stands must run all the same.
-    rig.start(0, "exec sleep 0.2");
+    let go = rig.path("go");
+    rig.start(0, &format!("until [ -e {} ]; do sleep 0.02; done", go.display()));
     (1..COUNT).for_each(|id| rig.stand(id, "exit 0"));
+    rig.settle();
+    std::fs::write(go, "").unwrap();
     let last = rig.path(&format!("out.{}", COUNT - 1));
     support::wait_until("the last one to have run", || last.exists());
     let mut ends = 0;

@@ -21,6 +21,7 @@ fn standing_processes_take_over_in_order() {
     for id in [5, 3, 4] {
         rig.stand(id, "exit 0");
     }
+    rig.settle();
     std::fs::write(rig.path("go"), "").unwrap();
     let mut previous = 1;
     for id in [5, 3, 4] {
@@ -67,6 +68,7 @@ fn one_that_cannot_start_passes_the_slot_on() {
     bad.program = Path::new("/nowhere/at/all");
     rig.supervisor.send(&[Request::Stand(bad)]).unwrap();
     rig.stand(3, "exit 0");
+    rig.settle();
     std::fs::write(rig.path("go"), "").unwrap();
     assert_eq!(rig.ended(1).taken_over_by, Some(3));
     assert_eq!(
@@ -86,6 +88,7 @@ fn a_standing_process_that_is_killed_is_dropped() {
     rig.stand(3, "exit 0");
     rig.kill(2, Duration::from_secs(1));
     assert_eq!(rig.next(), Event::Dropped { id: 2 });
+    rig.settle();
     std::fs::write(rig.path("go"), "").unwrap();
     assert_eq!(rig.ended(1).taken_over_by, Some(3));
     rig.ended(3);
@@ -111,6 +114,7 @@ fn cpus_are_taken_over() {
     for id in [2, 3] {
         rig.stand(id, "grep Cpus_allowed_list /proc/self/status");
     }
+    rig.settle();
     std::fs::write(rig.path("go"), "").unwrap();
     rig.ended(3);
     for out in ["out.2", "out.3"] {

@@ -1,5 +1,5 @@
-//! Random starts, stands and kills against a model of what must be told: each process exactly once, in an order that can
-//! be, and nothing left.
+//! Random starts, stands and kills against a model of what must be told: each process exactly once, in an order that
+//! can be, and nothing left.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -43,14 +43,33 @@ pub(super) struct Inside<'a> {
     home: &'a Path,
 }
 
+/// Removes the groups that a supervisor left behind when it was killed.
+pub(crate) fn remove_left_by(supervisor: u32) {
+    let prefix = prefix(supervisor);
+    for place in all_candidates() {
+        for entry in fs::read_dir(place.parent).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                // It may be in use still; then its processes were not to be killed, either.
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+    }
+}
+
+/// How the names of a supervisor's groups begin.
+fn prefix(supervisor: u32) -> String {
+    format!("tarragon-{supervisor}-")
+}
+
+fn all_candidates() -> Vec<Place> {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    candidates(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+}
+
 impl Place {
     /// Finds where groups can be made, by making one.
     pub(super) fn find() -> Option<Place> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        candidates(&mounts, &own)
-            .into_iter()
-            .find(|place| place.make_named("probe", u64::MAX >> 12).is_some())
+        all_candidates().into_iter().find(|place| place.make_named("probe", u64::MAX >> 12).is_some())
     }
 
     /// Makes the group of a process; none when that fails, and its memory has to be looked at instead.
@@ -59,7 +78,7 @@ impl Place {
     }
 
     fn make_named(&self, name: &str, limit_bytes: u64) -> Option<Group> {
-        let folder = self.parent.join(format!("tarragon-{}-{name}", std::process::id()));
+        let folder = self.parent.join(prefix(std::process::id()) + name);
         fs::create_dir(&folder).ok()?;
         let group = Group { folder, home: self.home.clone(), files: self.files };
         fs::write(group.folder.join(self.files.limit), limit_bytes.to_string()).ok()?;

@@ -8,9 +8,11 @@
 //! | runs | main process reaped, group empty: told as ended. Group not empty, or to be killed: being killed |
 //! | being killed | a look finds the main process reaped and no tree, or KILL was sent for 5 s: told as ended |
 //!
-//! A look is one scan for all trees that are being killed: TERM at the first one, nothing until grace is over, then
-//! KILL at each. Processes that are born meanwhile are found by the next look; only a look that finds none ends it.
-//! Looks follow the ends of children, and else a clock; they take at most a third of the supervisor's time.
+//! The group of a main process that was not reaped is signalled at once and as one: its number cannot be another's.
+//! What else is in the tree is found by a look, one scan for all trees that are being killed: TERM at the first one,
+//! nothing until grace is over, then KILL at each. Processes that are born meanwhile are found by the next look; only a
+//! look that finds none ends it. Looks follow the ends of children, and else a clock; they take at most a third of the
+//! supervisor's time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -121,6 +123,9 @@ impl Server {
             Some(ending) => ending.kill_ns = ending.kill_ns.min(kill_ns),
             None => {
                 task.why = why;
+                if task.exit.is_none() {
+                    signal_group(task.pid, if grace.is_zero() { Signal::KILL } else { Signal::TERM });
+                }
                 task.ending = Some(Ending { kill_ns, asked: false, leftovers: Vec::new() });
                 self.tasks.note_ending(id);
             }
@@ -236,9 +241,9 @@ fn attend(task: &mut Task, tree: &[Process], now: u64) -> u64 {
     let kills = now >= ending.kill_ns;
     if kills || !ending.asked {
         let signal = if kills { Signal::KILL } else { Signal::TERM };
-        // The pid of a main process that was not reaped is nobody else's, and the whole group hears at once.
+        // The whole group hears at once while its number is surely ours. It has heard TERM when this began.
         let whole_group = task.exit.is_none();
-        if whole_group {
+        if whole_group && kills {
             signal_group(task.pid, signal);
         }
         let others = tree.iter().filter(|process| !whole_group || process.group != task.pid);
@@ -248,7 +253,7 @@ fn attend(task: &mut Task, tree: &[Process], now: u64) -> u64 {
     if kills { now + LOOK_PAUSE_NS } else { ending.kill_ns.min(now + GRACE_PAUSE_NS) }
 }
 
-/// Signals the group of a main process that was not reaped.
+/// Signals the group of a main process that was not reaped, so that its number is not another's.
 fn signal_group(pid: u32, signal: Signal) {
     // An error means that none is left who could be signalled; the next look will tell.
     let _ = kill_process_group(pid_of(pid), signal);

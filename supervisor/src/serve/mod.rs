@@ -9,7 +9,7 @@
 //! What it may keep in memory is bounded by what the engine has sent: standing requests, and at most four events for
 //! each process that was sent, which wait while the engine does not read.
 
-mod cgroup;
+pub(crate) mod cgroup;
 mod ending;
 mod environment;
 mod link;
@@ -103,15 +103,17 @@ impl Server {
         put_hello(self.link.outgoing());
         loop {
             self.link.write()?;
-            let Readable { children, link, engine } = self.sleep()?;
-            if engine {
+            let Readable { children, link, engine_gone } = self.sleep()?;
+            if engine_gone {
                 return Ok(());
             }
             if children {
                 setup::drain(&self.children);
                 self.reap();
             }
-            if link && !self.link.read()? {
+            // What was read is handled first, so that an engine that sends faster than processes start is held up by
+            // its socket, not by our memory.
+            if link && !self.link.has_frame()? && !self.link.read()? {
                 return Ok(());
             }
             self.requests()?;
@@ -126,7 +128,7 @@ impl Server {
     fn sleep(&mut self) -> io::Result<Readable> {
         let limit = if self.link.has_frame()? { Some(Duration::ZERO) } else { self.time_left() };
         let limit = limit.map(|limit| Timespec::try_from(limit).expect("clocks are due within centuries"));
-        let mut wanted = PollFlags::IN;
+        let mut wanted = PollFlags::IN | PollFlags::RDHUP;
         wanted.set(PollFlags::OUT, self.link.has_outgoing());
         let mut descriptors =
             vec![PollFd::new(&self.children, PollFlags::IN), PollFd::new(self.link.socket(), wanted)];
@@ -136,11 +138,12 @@ impl Server {
             Err(error) => return Err(error.into()),
         }
         let is_ready = |index: usize| descriptors.get(index).is_some_and(|it| !it.revents().is_empty());
-        let ends = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
+        let link = descriptors[1].revents();
+        let is_closed = link.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR);
         Ok(Readable {
             children: is_ready(0),
-            link: descriptors[1].revents().intersects(ends),
-            engine: is_ready(2),
+            link: link.contains(PollFlags::IN),
+            engine_gone: is_closed || is_ready(2),
         })
     }
 
@@ -193,7 +196,8 @@ impl Server {
 struct Readable {
     children: bool,
     link: bool,
-    engine: bool,
+    /// It has ended, or has closed its end: what it sent before is not wanted any more.
+    engine_gone: bool,
 }
 
 /// Nanoseconds of the monotonic clock.

@@ -72,6 +72,18 @@ impl Rig {
         self.supervisor.send(&[Request::Stand(shell.spawn(id))]).unwrap();
     }
 
+    /// Waits until all that was sent has been heard. What is told meanwhile is kept.
+    pub(crate) fn settle(&mut self) {
+        let shell = self.shell(u64::MAX, "");
+        let nobodys = Spawn { hold: u32::MAX, ..shell.spawn(u64::MAX) };
+        self.supervisor.send(&[Request::Stand(nobodys)]).unwrap();
+        let bounced = Event::Bounced { id: u64::MAX };
+        while !self.seen.contains(&bounced) {
+            assert!(self.events.read(&mut self.seen).unwrap(), "the supervisor is gone");
+        }
+        self.seen.retain(|event| *event != bounced);
+    }
+
     pub(crate) fn kill(&self, id: u64, grace: Duration) {
         self.supervisor.send(&[Request::Kill { id, grace, why: Why::Cancelled }]).unwrap();
     }
