@@ -1,8 +1,9 @@
 //! The service a user starts with: makes tasks, names data, compiles lists.
 
+use crate::background::Client;
 use crate::builder::Builder;
 use crate::compiled::Compiled;
-use crate::data::{DataId, IntoDatum, Keys, SpaceRef};
+use crate::data::{DataFile, DataId, IntoDatum, Keys, SpaceRef};
 use crate::error::{CompileError, Error, Mistake};
 use crate::function::args::Args;
 use crate::function::outcome::{ClosureOutcome, Failure, Fallible, Outcome};
@@ -47,6 +48,7 @@ pub enum Workers {
 /// ```
 pub struct Batch {
     shared: Arc<Shared>,
+    client: Arc<Client>,
     /// It came from a body's context: not a client that others wait for, since what it starts is waited for anyway.
     inner: bool,
 }
@@ -68,13 +70,13 @@ impl Batch {
     /// One more client.
     pub(crate) fn inside(shared: &Arc<Shared>) -> Self {
         shared.clients.fetch_add(1, Ordering::Relaxed);
-        Self { shared: Arc::clone(shared), inner: false }
+        Self { shared: Arc::clone(shared), client: Client::new(shared, true), inner: false }
     }
 
     /// The batch as a body sees it.
     pub(crate) fn of_body(shared: &Arc<Shared>) -> Self {
         shared.inner_clients.fetch_add(1, Ordering::Relaxed);
-        Self { shared: Arc::clone(shared), inner: true }
+        Self { shared: Arc::clone(shared), client: Client::new(shared, false), inner: true }
     }
 
     // ── tasks ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -193,14 +195,17 @@ impl Batch {
 
     /// A file or directory as a datum: absolute and lexically normalised. A directory conflicts with all below it.
     ///
+    /// Reading it through what comes back sees what submitted tasks write: it runs them first. See [`DataFile`].
+    ///
     /// # Errors
     /// [`Error::Compile`] for an empty path, or a relative one without a current directory.
-    pub fn file(&self, path: impl AsRef<Path>) -> Result<DataId, Error> {
+    pub fn file(&self, path: impl AsRef<Path>) -> Result<DataFile, Error> {
         let path = path.as_ref();
-        path.into_datum(&SpaceRef(&self.shared)).map_err(|_| {
+        let id = path.into_datum(&SpaceRef(&self.shared)).map_err(|_| {
             let name = "batch.file".to_string();
             Error::Compile(CompileError { mistakes: vec![Mistake::EmptyDatum { name }] })
-        })
+        })?;
+        Ok(DataFile::new(id, path, &self.shared, &self.client))
     }
 
     /// The keys of a namespace: data named by integers or bytes.
@@ -218,8 +223,79 @@ impl Batch {
     /// # Errors
     /// [`Error::Compile`] with all mistakes found; [`Error::AlreadyRunning`] if a compiled batch in the list runs.
     pub fn compile(&self, list: impl TaskList) -> Result<Compiled, Error> {
+        self.client.check_open()?;
         let owned = Owned::compile(&self.shared, &|see| list.each(see), list.size_hint())?;
         Ok(Compiled::new(owned))
+    }
+
+    // ── background ──────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Submits tasks, in the order in which a sequential program would run them, after all that this client submitted
+    /// before. They run in the background: soon, when there are many of them, or when somebody waits for one, reads a
+    /// [`file`](Self::file) that one writes, or calls [`fence`](Self::fence).
+    ///
+    /// Each `Batch` value (each clone) is a client of its own; between clients there is no order, but that a task whose
+    /// result is an argument runs first. The tasks run even when what was submitted is dropped.
+    ///
+    /// Blocks while this client has 65 536 tasks that have not ended.
+    ///
+    /// ```
+    /// use tarragon_engine::Batch;
+    ///
+    /// let batch = Batch::new()?;
+    /// let total = batch.keys("total").at(0);
+    /// for i in 0..10u64 {
+    ///     let task = batch.function(|i: u64| i * i, (i,)).reads(total).writes(total);
+    ///     batch.submit(&task)?;
+    /// }
+    /// batch.fence()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::AlreadyStarted`], [`Error::Compile`] with what is wrong with the tasks, [`Error::Closed`] after
+    /// [`close`](Self::close), [`Error::NoBackground`].
+    pub fn submit(&self, list: impl TaskList) -> Result<(), Error> {
+        self.client.submit(&self.shared, &list)
+    }
+
+    /// Runs what this client has submitted and waits until all of it has ended. What is submitted afterwards depends on
+    /// none of it.
+    ///
+    /// # Errors
+    /// [`Error::Task`] for the first task that failed since the last fence; [`Error::WaitsForItself`] inside a body
+    /// that it would wait for.
+    pub fn fence(&self) -> Result<(), Error> {
+        self.client.fence(&self.shared)
+    }
+
+    /// This client submits and compiles no more; what it has submitted runs. Others are not touched.
+    ///
+    /// # Errors
+    /// What was wrong with tasks that were still queued.
+    pub fn close(&self) -> Result<(), Error> {
+        if self.client.close()? && !self.inner {
+            self.shared.client_is_closed();
+        }
+        Ok(())
+    }
+
+    /// Closes this client, waits until every other one is closed or gone and all work has ended, and removes the output
+    /// of processes, unless it is to be kept or a task failed.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close); [`Error::Task`] for the first task that this client submitted and that failed since
+    /// the last fence; [`Error::WaitsForItself`] inside a body.
+    pub fn join(self) -> Result<(), Error> {
+        self.close()?;
+        if self.inner || self.shared.executor.is_worker() {
+            return Err(Error::WaitsForItself);
+        }
+        self.shared.wait_for_clients();
+        self.shared.wait_for_all();
+        let fenced = self.client.fence(&self.shared);
+        self.shared.outputs.remove();
+        fenced
     }
 
     /// Cancels all that runs: tasks that have not begun are skipped, processes are ended (TERM, after their grace KILL,
@@ -243,6 +319,10 @@ impl Clone for Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
+        // What is wrong with the last tasks has nobody to be told to.
+        if matches!(self.client.close(), Ok(true) | Err(_)) && !self.inner {
+            self.shared.client_is_closed();
+        }
         if self.inner {
             self.shared.inner_clients.fetch_sub(1, Ordering::AcqRel);
             self.shared.close_if_unused();

@@ -23,6 +23,7 @@ pub struct Builder {
     run_dir: Option<PathBuf>,
     keep_output: bool,
     unbound: bool,
+    foreground: bool,
 }
 
 /// Cpus that a batch has for itself.
@@ -91,6 +92,12 @@ impl Builder {
         self
     }
 
+    /// Whether [`Batch::submit`] queues tasks that then run in the background. It does, without this.
+    pub fn background(mut self, on: bool) -> Self {
+        self.foreground = !on;
+        self
+    }
+
     /// Starts the service.
     ///
     /// # Errors
@@ -133,6 +140,7 @@ impl Builder {
             outputs: Outputs::new(self.run_dir, self.keep_output),
             cpu_ids: machine.cpus,
             binds: !self.unbound,
+            background: !self.foreground,
         });
         Ok(Batch::inside(&Arc::new(shared)))
     }

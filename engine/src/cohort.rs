@@ -23,7 +23,7 @@ use crate::task::record::{Ref, state};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// State shared by tasks compiled in one list.
 pub(crate) struct Cohort {
@@ -34,6 +34,8 @@ pub(crate) struct Cohort {
     gate: RwLock<()>,
     life: Mutex<Life>,
     changed: Condvar,
+    /// Its tasks run once and never again, so that their values stay as they are.
+    once: AtomicBool,
     notes: Mutex<Notes>,
 }
 
@@ -94,6 +96,7 @@ impl Cohort {
             gate: RwLock::new(()),
             life: Mutex::default(),
             changed: Condvar::new(),
+            once: AtomicBool::new(false),
             notes: Mutex::default(),
         }
     }
@@ -130,6 +133,15 @@ impl Cohort {
     /// The run that has begun.
     pub(crate) fn runs(&self, run: &Arc<Run>) {
         self.life.lock().run = Arc::downgrade(run);
+    }
+
+    /// Its tasks will not run again after the run that begins.
+    pub(crate) fn set_once(&self) {
+        self.once.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn runs_once(&self) -> bool {
+        self.once.load(Ordering::Acquire)
     }
 
     /// The run under way, if there is one.

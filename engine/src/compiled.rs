@@ -1,6 +1,5 @@
 //! A compiled batch: a list of tasks with its graph, to be run once or many times.
 
-use crate::body::inside;
 use crate::error::{Error, TaskError};
 use crate::gather;
 use crate::graph::{Edge, Graph};
@@ -74,22 +73,14 @@ impl Compiled {
         if plan.cohorts().iter().any(|c| !c.has_run()) {
             return Err(Error::NotStarted);
         }
-        if self.is_around_us() {
+        if plan.is_around_us() {
             return Err(Error::WaitsForItself);
         }
         let is_over = || plan.cohorts().iter().all(|c| !c.is_running());
         plan.shared.executor.wait_or(&is_over, || {
             plan.cohorts().iter().for_each(|c| c.wait_idle());
         });
-        let failures = self.failures();
-        let root = failures.iter().find(|f| f.chain().len() == 1).or(failures.first());
-        root.map_or(Ok(()), |f| Err(Error::Task(f.clone())))
-    }
-
-    /// Whether this thread is inside a body of one of its tasks.
-    fn is_around_us(&self) -> bool {
-        let plan = self.owned.plan();
-        plan.cohorts().iter().any(|c| inside::is_of_cohort(c.id, &plan.shared))
+        plan.first_failure().map_or(Ok(()), |f| Err(Error::Task(f)))
     }
 
     /// Starts a run and waits for it.
@@ -171,7 +162,7 @@ impl Compiled {
     /// If one of its own bodies asks: it would wait for itself.
     pub fn graph(&self) -> Graph {
         let plan = self.owned.plan();
-        assert!(!self.is_around_us(), "a body asks for the graph of the compiled batch that it is part of");
+        assert!(!plan.is_around_us(), "a body asks for the graph of the compiled batch that it is part of");
         while !plan.try_start_reading() {
             let is_over = || plan.cohorts().iter().all(|c| !c.is_running());
             plan.shared.executor.wait_or(&is_over, || plan.cohorts().iter().for_each(|c| c.wait_idle()));

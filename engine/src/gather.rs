@@ -6,6 +6,7 @@
 
 use crate::check;
 use crate::cohort::Cohort;
+use crate::data::Access;
 use crate::compile::{self, EDGES_MAX, Frontier, Listing, TASKS_MAX};
 use crate::error::{CompileError, Error, Mistake};
 use crate::graph::{JOIN, Outline};
@@ -13,10 +14,17 @@ use crate::plan::{Owned, Plan};
 use crate::shared::{Scratch, Shared};
 use crate::task::chunk::{ChunkSlots, Compact};
 use crate::task::list::{Each, Entry, Item};
-use crate::task::record::Ref;
+use crate::task::record::{Kept, Ref};
 use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A task of an earlier submission that a list must wait for, with the accesses for which it must.
+pub(crate) struct Gate {
+    pub(crate) task: Kept,
+    pub(crate) accesses: Vec<Access>,
+}
 
 struct Gather<'a> {
     shared: &'a Arc<Shared>,
@@ -28,6 +36,9 @@ struct Gather<'a> {
     members: Vec<Owned>,
     bases: Vec<(u32, u32)>,
     mistakes: Vec<Mistake>,
+    /// Earlier tasks at the head of the list.
+    gates: Vec<Gate>,
+    gate_of: HashMap<Ref, u32>,
     /// Some task may take results.
     has_inputs: bool,
     /// Some record is counted by itself.
@@ -43,10 +54,21 @@ struct Gather<'a> {
 
 /// Compiles what `each` shows.
 pub(crate) fn compile(shared: &Arc<Shared>, each: Each<'_>, size_hint: usize) -> Result<Plan, Error> {
+    compile_after(shared, each, size_hint, Vec::new())
+}
+
+/// Compiles what `each` shows, to run after what the gates stand for where it depends on that.
+pub(crate) fn compile_after(
+    shared: &Arc<Shared>,
+    each: Each<'_>,
+    size_hint: usize,
+    gates: Vec<Gate>,
+) -> Result<Plan, Error> {
     // One list at a time: it guards the claims in records, and the buffers.
     let mut scratch = shared.scratch.lock();
     let Scratch { listing, frontier } = &mut *scratch;
     let mut gather = Gather::new(shared, listing, size_hint);
+    gather.add_gates(gates);
     each(&mut |entry| gather.entry(&entry));
     let members = gather.members.clone();
     let plan = gather.plan(frontier);
@@ -67,6 +89,8 @@ impl<'a> Gather<'a> {
             members: Vec::new(),
             bases: Vec::new(),
             mistakes: Vec::new(),
+            gates: Vec::new(),
+            gate_of: HashMap::new(),
             has_inputs: false,
             has_counted: false,
             attended: false,
@@ -74,6 +98,23 @@ impl<'a> Gather<'a> {
             running: false,
             too_many_chunks: false,
         }
+    }
+
+    fn add_gates(&mut self, gates: Vec<Gate>) {
+        self.listing.gates = gates.len();
+        self.attended |= !gates.is_empty();
+        for gate in &gates {
+            self.gate_of.insert(gate.task.0, self.places.len() as u32);
+            self.listing.accesses.extend_from_slice(&gate.accesses);
+            self.listing.access_ends.push(self.listing.accesses.len() as u32);
+            self.places.push(Compact::NONE);
+        }
+        self.gates = gates;
+    }
+
+    /// The tasks of the list, in order.
+    fn tasks(&self) -> impl Iterator<Item = Ref> + Clone + '_ {
+        self.places.iter().skip(self.gates.len()).map(|place| self.slots.resolve(*place))
     }
 
     #[inline]
@@ -214,8 +255,9 @@ impl<'a> Gather<'a> {
             return Err(self.mistakes());
         }
         if self.has_processes {
-            let tasks = self.places.iter().map(|place| self.slots.resolve(*place));
-            check::processes(self.shared, tasks, &mut self.mistakes);
+            let mut mistakes = Vec::new();
+            check::processes(self.shared, self.tasks(), &mut mistakes);
+            self.mistakes.append(&mut mistakes);
         }
         let externals = if self.has_inputs { self.find_inputs() } else { Vec::new() };
         if !self.mistakes.is_empty() {
@@ -240,7 +282,8 @@ impl<'a> Gather<'a> {
     /// Writes who takes whose result; returns tasks that take one from outside, as `(index, producer)`.
     fn find_inputs(&mut self) -> Vec<(u32, Ref)> {
         let mut externals = Vec::new();
-        for i in 0..self.places.len() {
+        self.listing.input_ends.resize(self.gates.len(), 0);
+        for i in self.gates.len()..self.places.len() {
             let task = self.slots.resolve(self.places[i]);
             self.inputs(i as u32, task, &mut externals);
             self.listing.input_ends.push(self.listing.inputs.len() as u32);
@@ -268,6 +311,7 @@ impl<'a> Gather<'a> {
                         producer_name: producer_name(),
                     })
                 }
+                None if let Some(gate) = self.gate_of.get(&producer) => inputs.push(*gate),
                 None if producer.cohort().is_some_and(Cohort::has_run) => externals.push((index, producer)),
                 None => mistakes.push(Mistake::UnlistedInput {
                     task: index,
@@ -285,13 +329,13 @@ impl<'a> Gather<'a> {
         let own = self.cohort.id;
         self.bases.push((own, 0));
         if self.has_counted {
-            let tasks = self.places.iter().map(|p| self.slots.resolve(*p));
-            tasks
+            self.tasks()
                 .filter(|t| !t.is_plain() && t.head().cohort.load(Ordering::Relaxed) == own)
                 .for_each(Ref::add_hold);
         }
         let consumed = if self.listing.inputs.is_empty() { Box::default() } else { self.consume() };
         let externals = if externals.is_empty() { Box::default() } else { by_node(&graph, externals) };
+        let gates = gates_by_node(&graph, std::mem::take(&mut self.gates));
         let records = if graph.is_list_order() {
             self.places.into_boxed_slice()
         } else {
@@ -316,6 +360,8 @@ impl<'a> Gather<'a> {
             has_counted: self.has_counted,
             consumed,
             externals,
+            gates,
+            client: None,
             owners: AtomicU32::new(1),
             open_runs: AtomicU32::new(0),
             measured: Mutex::new(None),
@@ -325,8 +371,7 @@ impl<'a> Gather<'a> {
     /// Turns arguments from this list into uses, and counts them per producer.
     fn consume(&self) -> Box<[(Compact, u32)]> {
         let mut uses = vec![0u32; self.places.len()];
-        for place in &self.places {
-            let task = self.slots.resolve(*place);
+        for task in self.tasks() {
             // A compiled batch in the list also runs without it, so its arguments from outside stay so.
             let is_own = task.head().cohort.load(Ordering::Relaxed) == self.cohort.id;
             each_input(task, &mut |input| {
@@ -357,6 +402,27 @@ fn graph(listing: &Listing, frontier: &mut Frontier) -> Result<Outline, Error> {
     compile::compile(listing, frontier).map_err(|_| {
         Error::Compile(CompileError { mistakes: vec![Mistake::TooManyEdges { max: EDGES_MAX }] })
     })
+}
+
+fn gates_by_node(graph: &Outline, gates: Vec<Gate>) -> Box<[(u32, Kept)]> {
+    let mut gates: Vec<Option<Kept>> = gates.into_iter().map(|gate| Some(gate.task)).collect();
+    let nodes = if gates.is_empty() { 0 } else { graph.len() };
+    let task = |node| gates.get_mut(graph.task(node) as usize).and_then(Option::take);
+    let mut task = task;
+    (0..nodes).filter_map(|node| Some((node, task(node)?))).collect()
+}
+
+/// A task that is to be submitted: what is wrong with it already.
+pub(crate) fn check_task(shared: &Arc<Shared>, index: u32, task: Ref, mistakes: &mut Vec<Mistake>) {
+    if !Arc::ptr_eq(task.shared(), shared) {
+        return mistakes.push(Mistake::ForeignTask { task: index, name: task.name() });
+    }
+    if let Some(extra) = task.extra() {
+        mistakes.extend(extra.mistakes.iter().cloned());
+        if let Some(need) = &extra.need {
+            check::need(shared, index, task, need, mistakes);
+        }
+    }
 }
 
 fn by_node(graph: &Outline, externals: &[(u32, Ref)]) -> Box<[(u32, Ref)]> {

@@ -35,6 +35,7 @@ mod compile;
 mod graph;
 mod schedule;
 
+mod background;
 mod compiled;
 mod plan;
 mod run;
@@ -62,7 +63,7 @@ pub use body::Context;
 pub use builder::Builder;
 pub use compile::Hazard;
 pub use compiled::Compiled;
-pub use data::{DataId, IntoDatum, Keys};
+pub use data::{DataFile, DataId, IntoDatum, Keys};
 pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, ProcessFailure, TaskError};
 pub use function::Data;
 pub use graph::{Edge, Graph};

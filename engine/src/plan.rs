@@ -7,15 +7,17 @@
 //! in the cohorts of those (`members`). A run of a plan is a run of all these cohorts, so two plans that share tasks
 //! never run at the same time.
 
+use crate::background::Client;
+use crate::body::inside;
 use crate::cohort::Cohort;
-use crate::error::{Cause, Error, Failure, Mistake};
+use crate::error::{Cause, Error, Failure, Mistake, TaskError};
 use crate::gather;
 use crate::graph::Outline;
 use crate::run::{Measured, Run};
 use crate::shared::Shared;
 use crate::task::chunk::{ChunkTable, Compact};
 use crate::task::list::{Each, Entry, Item};
-use crate::task::record::{Ref, state};
+use crate::task::record::{Kept, Ref, state};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,6 +48,10 @@ pub(crate) struct Plan {
     pub(crate) consumed: Box<[(Compact, u32)]>,
     /// Nodes with an argument from outside of the list, and the producer.
     pub(crate) externals: Box<[(u32, Ref)]>,
+    /// Nodes that stand for tasks of earlier submissions, which they wait for.
+    pub(crate) gates: Box<[(u32, Kept)]>,
+    /// The client that submitted it, in background mode.
+    pub(crate) client: Option<Arc<Client>>,
     /// Shares in this plan; see [`Owned`].
     pub(crate) owners: AtomicU32,
     /// Runs to come that are open to all workers from the start, because the last one had to be opened.
@@ -121,6 +127,28 @@ impl Plan {
             self.chunks.resolve(*place).head().uses.store(*uses, Ordering::Relaxed);
         }
         self.shared.executor.execute(run);
+    }
+
+    /// The first task in list order that failed in the latest run.
+    pub(crate) fn first_failure(&self) -> Option<TaskError> {
+        let failures: Vec<TaskError> = self.cohorts().iter().flat_map(|c| c.failures()).collect();
+        failures.iter().find(|f| f.chain().len() == 1).or(failures.first()).cloned()
+    }
+
+    /// Whether this client submitted it.
+    pub(crate) fn is_of(&self, client: &Arc<Client>) -> bool {
+        self.client.as_ref().is_some_and(|c| Arc::ptr_eq(c, client))
+    }
+
+    /// Whether this thread is inside a body of one of its tasks.
+    pub(crate) fn is_around_us(&self) -> bool {
+        self.cohorts().iter().any(|c| inside::is_of_cohort(c.id, &self.shared))
+    }
+
+    /// The task that a node stands for, if it is a gate.
+    pub(crate) fn gate(&self, node: u32) -> Option<Ref> {
+        let at = self.gates.binary_search_by_key(&node, |(gate, _)| *gate).ok()?;
+        Some(self.gates[at].1.0)
     }
 
     /// Called by whoever ended the last node.
@@ -233,6 +261,9 @@ impl Owned {
         plan.shared.run_begins();
         let run = Run::new(self.clone(), once);
         cohorts.iter().for_each(|c| c.runs(&run));
+        if once && plan.members.is_empty() {
+            plan.cohort.set_once();
+        }
         plan.shared.run_is_active(&run);
         if plan.producers().iter().any(|c| c.is_running()) {
             // The results it takes are not there yet. Waiting for them is a thread's work, and rare.

@@ -1,7 +1,9 @@
 //! What every task, handle and run of one batch shares: memory, names, cohorts, workers, sleepers.
 
 use crate::attend::{Desk, Office, Share, Totals};
+use crate::background::Client;
 use crate::cohort::Cohort;
+use crate::error::Error;
 use crate::compile::{Frontier, Listing};
 use crate::data::Space;
 use crate::outputs::Outputs;
@@ -43,6 +45,13 @@ pub(crate) struct Shared {
     /// The cpus of this machine that this program may use.
     cpu_ids: Vec<u32>,
     desk: OnceLock<Desk>,
+    /// Submitted tasks queue up.
+    pub(crate) background: bool,
+    /// `Batch` values, as far as they have not gone.
+    all_clients: Mutex<Vec<Weak<Client>>>,
+    /// Clients that have neither closed nor gone.
+    open_clients: Mutex<usize>,
+    client_closed: Condvar,
     /// `Batch` values.
     pub(crate) clients: AtomicUsize,
     /// `Batch` values that bodies got from their contexts.
@@ -64,6 +73,7 @@ pub(crate) struct Parts {
     pub(crate) outputs: Outputs,
     pub(crate) cpu_ids: Vec<u32>,
     pub(crate) binds: bool,
+    pub(crate) background: bool,
 }
 
 /// The names of a batch's own resources.
@@ -106,6 +116,10 @@ impl Shared {
             binds: parts.binds,
             cpu_ids: parts.cpu_ids,
             desk: OnceLock::new(),
+            background: parts.background,
+            all_clients: Mutex::default(),
+            open_clients: Mutex::default(),
+            client_closed: Condvar::new(),
             clients: AtomicUsize::new(0),
             inner_clients: AtomicUsize::new(0),
             runs: Mutex::default(),
@@ -131,6 +145,47 @@ impl Shared {
 
     pub(crate) fn machine_cpus(&self) -> Vec<u32> {
         self.cpu_ids.clone()
+    }
+
+    // ── clients ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    pub(crate) fn add_client(&self, client: &Arc<Client>, counts: bool) {
+        let mut all = self.all_clients.lock();
+        all.retain(|client| client.strong_count() > 0);
+        all.push(Arc::downgrade(client));
+        *self.open_clients.lock() += usize::from(counts);
+    }
+
+    /// A client closes, or goes without having done so.
+    pub(crate) fn client_is_closed(&self) {
+        *self.open_clients.lock() -= 1;
+        self.client_closed.notify_all();
+    }
+
+    fn clients_now(&self) -> Vec<Arc<Client>> {
+        self.all_clients.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Runs what other clients have queued.
+    pub(crate) fn flush_others(&self, but: &Arc<Client>) -> Result<(), Error> {
+        let clients = self.clients_now();
+        clients.iter().filter(|c| !Arc::ptr_eq(c, but)).try_for_each(Client::flush)
+    }
+
+    /// Runs what all clients have queued.
+    pub(crate) fn flush_all(&self) -> Result<(), Error> {
+        self.clients_now().iter().try_for_each(Client::flush)
+    }
+
+    /// Waits until every client is closed.
+    pub(crate) fn wait_for_clients(&self) {
+        let is_over = || *self.open_clients.lock() == 0;
+        self.executor.wait_or(&is_over, || {
+            let mut open = self.open_clients.lock();
+            while *open > 0 {
+                self.client_closed.wait(&mut open);
+            }
+        });
     }
 
     pub(crate) fn run_begins(&self) {
@@ -262,50 +317,84 @@ mod closing {
     }
 }
 
-/// Nobody waits for a single task.
+/// Nobody is to be told of a task's end.
 const NOBODY: usize = 0;
-/// Several wait, for several tasks.
-const MANY: usize = 1;
+const SOMEBODY: usize = 1;
 
-/// Users who sleep until one task has ended.
+/// Who is to be told when single tasks end: users who sleep, and gates of later submissions.
 ///
-/// A worker that ends a task reads the notice; a user registers in the table, puts up the notice and looks at the task
-/// again before sleeping, with the table locked until it sleeps; so the worker that sees the notice, and locks the
-/// table, wakes it.
+/// A worker that ends a task reads the notice, and if there is one, the task's own flag; who wants to be told
+/// registers in the table, sets the flag, puts up the notice and looks at the task again, with the table locked until it
+/// sleeps; so the worker that sees both, and locks the table, tells it.
 #[derive(Default)]
 pub(crate) struct Awaited {
-    /// [`NOBODY`], [`MANY`], or the address of the one task awaited.
+    /// [`NOBODY`] or [`SOMEBODY`].
     notice: Notice,
-    table: Mutex<HashMap<usize, u32>>,
+    table: Mutex<HashMap<Ref, Waiters>>,
     changed: Condvar,
 }
 
+/// Who waits for one task.
+#[derive(Default)]
+struct Waiters {
+    asleep: u32,
+    gates: Vec<(Arc<Run>, u32)>,
+}
+
 impl Awaited {
-    /// Called by the worker that has just published the end of `task`.
+    /// Called by whoever has just published the end of `task`.
     #[inline(always)]
     pub(crate) fn ended(&self, task: Ref) {
-        let notice = self.notice.read();
-        if notice != NOBODY {
-            self.wake(notice, task);
+        if self.notice.read() != NOBODY && task.is_watched() {
+            self.tell(task);
         }
     }
 
     #[cold]
-    fn wake(&self, notice: usize, task: Ref) {
-        let address = task.0.addr().get();
-        if notice != MANY && notice != address {
-            return;
-        }
-        let table = self.table.lock();
-        if table.contains_key(&address) {
+    fn tell(&self, task: Ref) {
+        let mut table = self.table.lock();
+        let Some(waiters) = table.get_mut(&task) else { return };
+        let gates = std::mem::take(&mut waiters.gates);
+        if waiters.asleep > 0 {
             self.changed.notify_all();
+        } else {
+            self.leave(&mut table, task);
         }
+        drop(table);
+        gates.into_iter().for_each(|(run, node)| run.open_gate(node));
     }
 
     /// A run was taken back: tasks that seemed to wait for it have ended, in the run before.
     pub(crate) fn look_again(&self) {
         let _table = self.table.lock();
         self.changed.notify_all();
+    }
+
+    /// Has the gate of a run opened when `task` ends; false if it has ended.
+    pub(crate) fn watch(&self, task: Ref, run: &Arc<Run>, node: u32, is_over: impl Fn() -> bool) -> bool {
+        let mut table = self.table.lock();
+        table.entry(task).or_default().gates.push((Arc::clone(run), node));
+        task.watch(true);
+        self.notice.announce(SOMEBODY);
+        if !is_over() {
+            return true;
+        }
+        if let Some(waiters) = table.get_mut(&task) {
+            waiters.gates.retain(|(other, n)| !(Arc::ptr_eq(other, run) && *n == node));
+            if waiters.asleep == 0 && waiters.gates.is_empty() {
+                self.leave(&mut table, task);
+            }
+        }
+        false
+    }
+
+    /// Nobody waits for the task any more.
+    fn leave(&self, table: &mut HashMap<Ref, Waiters>, task: Ref) {
+        table.remove(&task);
+        task.watch(false);
+        if table.is_empty() {
+            self.notice.withdraw(NOBODY);
+        }
     }
 
     /// Sleeps until `is_over`, which becomes true before [`ended`](Self::ended) is called for `task`, or until
@@ -316,10 +405,10 @@ impl Awaited {
         deadline: Option<std::time::Instant>,
         is_over: impl Fn() -> bool,
     ) -> bool {
-        let address = task.0.addr().get();
         let mut table = self.table.lock();
-        *table.entry(address).or_default() += 1;
-        self.notice.announce(if table.len() == 1 { address } else { MANY });
+        table.entry(task).or_default().asleep += 1;
+        task.watch(true);
+        self.notice.announce(SOMEBODY);
         let mut over = is_over();
         while !over {
             let late = match deadline {
@@ -334,18 +423,12 @@ impl Awaited {
                 break;
             }
         }
-        if let Some(n) = table.get_mut(&address) {
-            *n -= 1;
-            if *n == 0 {
-                table.remove(&address);
+        if let Some(waiters) = table.get_mut(&task) {
+            waiters.asleep -= 1;
+            if waiters.asleep == 0 && waiters.gates.is_empty() {
+                self.leave(&mut table, task);
             }
         }
-        let left = match table.len() {
-            0 => NOBODY,
-            1 => *table.keys().next().expect("one entry"),
-            _ => MANY,
-        };
-        self.notice.withdraw(left);
         over
     }
 }

@@ -190,7 +190,7 @@ fn make(batch: &Batch, world: usize, steps: &[Step]) -> Vec<Task<Seen>> {
                 let name = DATA[*datum].0;
                 let id = match name.strip_prefix("rows[") {
                     Some(key) => batch.keys("rows").at(key.trim_end_matches(']').parse().expect("a number")),
-                    None if name.starts_with('/') => batch.file(name).expect("an absolute path"),
+                    None if name.starts_with('/') => batch.file(name).expect("an absolute path").id(),
                     None => batch.datum(name),
                 };
                 task = if writes { task.writes(id) } else { task.reads(id) };

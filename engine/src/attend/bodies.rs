@@ -3,6 +3,7 @@
 
 use super::job::Body;
 use super::office::{Event, Office};
+use crate::background::Client;
 use crate::body::Verdict;
 use crate::error::{Cause, Failure};
 use crate::run::{Run, retry};
@@ -10,6 +11,7 @@ use crate::schedule::JobId;
 use crate::task::record::Ref;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,9 +39,16 @@ pub(super) enum Returned {
     Again(Duration),
 }
 
+/// What these threads do.
+enum Work {
+    Attempt(Attempt),
+    /// Look at the queue of a client, and run it if it has been idle for long enough.
+    Look(Arc<Client>),
+}
+
 #[derive(Default)]
 struct Queue {
-    attempts: VecDeque<Attempt>,
+    work: VecDeque<Work>,
     idle: usize,
 }
 
@@ -50,42 +59,62 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    /// Has a thread call the body; the attempt comes back if the system gives no thread.
-    pub(super) fn call(self: &Arc<Self>, office: &Weak<Office>, attempt: Attempt) -> Result<(), std::io::Error> {
+    /// Has a thread call the body.
+    pub(super) fn call(self: &Arc<Self>, office: &Weak<Office>, attempt: Attempt) -> io::Result<()> {
+        self.add(office, Work::Attempt(attempt))
+    }
+
+    /// Has a thread look at the queue of a client.
+    pub(super) fn look(self: &Arc<Self>, office: &Weak<Office>, client: &Arc<Client>) -> io::Result<()> {
+        self.add(office, Work::Look(Arc::clone(client)))
+    }
+
+    /// An error if the system gives no thread.
+    fn add(self: &Arc<Self>, office: &Weak<Office>, work: Work) -> io::Result<()> {
         let mut queue = self.queue.lock();
-        if queue.idle <= queue.attempts.len() {
+        if queue.idle <= queue.work.len() {
             let (me, office) = (Arc::clone(self), office.clone());
             let name = "tarragon-body".to_string();
             std::thread::Builder::new().name(name).spawn(move || me.serve(&office))?;
-            // It takes the first attempt it finds.
+            // It takes the first work it finds.
             queue.idle += 1;
         }
-        queue.attempts.push_back(attempt);
+        queue.work.push_back(work);
         self.added.notify_one();
         Ok(())
     }
 
     fn serve(&self, office: &Weak<Office>) {
-        loop {
-            let attempt = {
-                let mut queue = self.queue.lock();
-                while queue.attempts.is_empty() {
-                    if self.added.wait_for(&mut queue, IDLE_MAX).timed_out() && queue.attempts.is_empty() {
-                        queue.idle -= 1;
-                        return;
+        while let Some(work) = self.next() {
+            match work {
+                Work::Attempt(attempt) => {
+                    let job = attempt.job;
+                    if let Some(returned) = attempt.call(office)
+                        && let Some(office) = office.upgrade()
+                    {
+                        office.push(Event::Returned(job, returned));
                     }
                 }
-                queue.idle -= 1;
-                queue.attempts.pop_front().expect("there is one")
-            };
-            let job = attempt.job;
-            if let Some(returned) = attempt.call(office)
-                && let Some(office) = office.upgrade()
-            {
-                office.push(Event::Returned(job, returned));
+                Work::Look(client) => {
+                    if let (Some(at), Some(office)) = (client.look(), office.upgrade()) {
+                        office.watch(&client, at);
+                    }
+                }
             }
             self.queue.lock().idle += 1;
         }
+    }
+
+    fn next(&self) -> Option<Work> {
+        let mut queue = self.queue.lock();
+        while queue.work.is_empty() {
+            if self.added.wait_for(&mut queue, IDLE_MAX).timed_out() && queue.work.is_empty() {
+                queue.idle -= 1;
+                return None;
+            }
+        }
+        queue.idle -= 1;
+        queue.work.pop_front()
     }
 }
 

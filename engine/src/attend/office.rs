@@ -1,6 +1,8 @@
 //! The office: takes in what happened, has somebody drive it, and keeps the thread that listens to the supervisor.
 
+use super::bodies::Bodies;
 use super::state::{Finished, State};
+use crate::background::Client;
 use crate::run::Run;
 use crate::schedule::{InstanceId, JobId};
 use crate::shared::Shared;
@@ -15,6 +17,9 @@ use tarragon_supervisor::Events;
 
 /// Rounds that a thread which is not the office's drives at most, so that its own work goes on.
 const ROUNDS_MAX: u32 = 3;
+
+/// When to look at a queue again for which the system has no thread.
+const IDLE_WITHOUT_THREADS: Duration = Duration::from_millis(100);
 
 /// What happened.
 pub(super) enum Event {
@@ -32,12 +37,16 @@ pub(super) enum Event {
     /// A body waits for something, and needs no cpus meanwhile; or goes on.
     Waits(JobId, bool),
     Closed(InstanceId),
+    /// The queue of a client is to be looked at, at this time.
+    Watch(Weak<Client>, Instant),
 }
 
 /// See the module's page.
 pub(crate) struct Office {
     inbox: Mutex<Vec<Event>>,
     state: Mutex<State>,
+    bodies: Arc<Bodies>,
+    this: Weak<Office>,
     bell: OwnedFd,
     /// The supervisor's events, on their way to the thread.
     pub(super) listen_to: Mutex<Option<Events>>,
@@ -59,9 +68,12 @@ impl Office {
             return office;
         }
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let bodies = Arc::<Bodies>::default();
         let office = Arc::new_cyclic(|this| Self {
             inbox: Mutex::default(),
-            state: Mutex::new(State::new(this)),
+            state: Mutex::new(State::new(this, &bodies)),
+            bodies,
+            this: this.clone(),
             bell: bell.expect("a descriptor for the office's bell"),
             listen_to: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -105,6 +117,11 @@ impl Office {
         self.push(Event::Seats);
     }
 
+    /// The queue of a client is to be looked at, at this time.
+    pub(crate) fn watch(&self, client: &Arc<Client>, at: Instant) {
+        self.push(Event::Watch(Arc::downgrade(client), at));
+    }
+
     /// A batch is gone; none of its runs is left.
     pub(crate) fn closed(&self, instance: InstanceId) {
         self.push(Event::Closed(instance));
@@ -127,9 +144,11 @@ impl Office {
             let Some(mut state) = self.state.try_lock() else { return };
             let before = state.deadline();
             let finished = self.round(&mut state);
+            let clients = if is_thread { state.due_clients(Instant::now()) } else { Vec::new() };
             let sooner = state.deadline() != before && !is_thread;
             drop(state);
             finished.into_iter().for_each(|(run, node, failure)| run.end_outside(node, failure));
+            clients.into_iter().for_each(|client| self.look_at(client));
             rounds += 1;
             let is_more = !self.inbox.lock().is_empty();
             if sooner || is_more && !is_thread && rounds >= ROUNDS_MAX {
@@ -138,6 +157,14 @@ impl Office {
             if !is_more || !is_thread && rounds >= ROUNDS_MAX {
                 return;
             }
+        }
+    }
+
+    /// Has a thread look at the queue of a client: what it runs may take long, and may need the office.
+    fn look_at(&self, client: Arc<Client>) {
+        let bodies = Arc::clone(&self.bodies);
+        if bodies.look(&self.this, &client).is_err() {
+            self.watch(&client, Instant::now() + IDLE_WITHOUT_THREADS);
         }
     }
 

@@ -5,6 +5,7 @@ use super::job::{Body, Job, Stage};
 use super::office::{Event, Office};
 use super::process::{Processes, Started};
 use super::timers::{Due, Timers};
+use crate::background::Client;
 use crate::error::{Cause, Failure, How, ProcessFailure};
 use crate::run::{Pool, Ran, Run, retry};
 use crate::schedule::{AccountId, Action, Desk, InstanceId, JobId, Place, Seats};
@@ -48,6 +49,8 @@ pub(super) struct State {
     instances: HashMap<InstanceId, Instance>,
     jobs: HashMap<JobId, Job>,
     timers: Timers,
+    /// Clients whose queues are to be looked at, and when.
+    watched: Vec<(Instant, Weak<Client>)>,
     pub(super) processes: Processes,
     bodies: Arc<Bodies>,
     finished: Vec<Finished>,
@@ -83,14 +86,15 @@ impl Seats for PoolSeats<'_> {
 }
 
 impl State {
-    pub(super) fn new(office: &Weak<Office>) -> Self {
+    pub(super) fn new(office: &Weak<Office>, bodies: &Arc<Bodies>) -> Self {
         Self {
             desk: Desk::default(),
             instances: HashMap::new(),
             jobs: HashMap::new(),
             timers: Timers::default(),
+            watched: Vec::new(),
             processes: Processes::default(),
-            bodies: Arc::default(),
+            bodies: Arc::clone(bodies),
             finished: Vec::new(),
             lanes: BTreeSet::new(),
             lanes_len: 0,
@@ -117,7 +121,14 @@ impl State {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.timers.next()
+        let watched = self.watched.iter().map(|(at, _)| *at).min();
+        [self.timers.next(), watched].into_iter().flatten().min()
+    }
+
+    /// Clients whose queues are to be looked at now.
+    pub(super) fn due_clients(&mut self, now: Instant) -> Vec<Arc<Client>> {
+        let due = self.watched.extract_if(.., |(at, _)| *at <= now);
+        due.filter_map(|(_, client)| client.upgrade()).collect()
     }
 
     pub(super) fn finished(&mut self) -> Vec<Finished> {
@@ -144,6 +155,7 @@ impl State {
             Event::Cancel(run, task) => self.cancel(&run, task),
             Event::Seats => {}
             Event::Waits(id, waits) => self.waits(id, waits),
+            Event::Watch(client, at) => self.watched.push((at, client)),
             Event::Closed(id) => {
                 self.desk.close(id);
                 self.instances.remove(&id);

@@ -118,7 +118,16 @@ pub(super) fn find(list: &Listing, frontier: &mut Frontier) -> Result<Dependence
     found.ends.reserve(list.len());
     found.sources.reserve(list.accesses.len() + list.inputs.len());
     frontier.reset(list.data_len);
-    for task in 0..list.len() {
+    for task in 0..list.gates {
+        for access in list.accesses_of(task) {
+            match access.writes() {
+                true => frontier.written_by(access.datum(), task as u32, |_, _| ()),
+                false => frontier.read_by(access.datum(), task as u32),
+            };
+        }
+        found.ends.push(0);
+    }
+    for task in list.gates..list.len() {
         sources_of(list, frontier, task, &mut found.sources);
         if found.sources.len() >= EDGES_MAX as usize {
             return Err(TooManyEdges);

@@ -31,6 +31,8 @@ pub(crate) const EDGES_MAX: u32 = u32::MAX - 1;
 /// A list of tasks, reduced to what decides their order. Buffers are reused from one compile to the next.
 #[derive(Default, Debug)]
 pub(crate) struct Listing {
+    /// How many of the first tasks are of earlier submissions: others depend on them, they on none.
+    pub(crate) gates: usize,
     /// For each task the end of its accesses.
     pub(crate) access_ends: Vec<u32>,
     /// Of each task the reads, then the writes.
@@ -51,6 +53,7 @@ pub(crate) struct Listing {
 
 impl Listing {
     pub(crate) fn clear(&mut self) {
+        self.gates = 0;
         self.access_ends.clear();
         self.accesses.clear();
         self.input_ends.clear();

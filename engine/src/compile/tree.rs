@@ -151,7 +151,9 @@ pub(super) fn find(list: &Listing) -> Result<Dependences, TooManyEdges> {
         for from in list.inputs_of(task) {
             sink.now.push((vertex_of[*from as usize], NEEDS));
         }
-        tree.task(list, task, &mut sink);
+        if task >= list.gates {
+            tree.task(list, task, &mut sink);
+        }
         let vertex = sink.tasks.len() as u32;
         let now = std::mem::take(&mut sink.now);
         sink.vertex(task as u32, &now);

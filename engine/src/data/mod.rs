@@ -4,10 +4,12 @@
 //! `path` says which paths are one file, `paths` keeps the paths of a batch and which lies below which, `keys` maps
 //! integer keys without hashing where they are dense.
 
+mod file;
 mod keys;
 pub(crate) mod path;
 mod paths;
 
+pub use file::DataFile;
 pub use keys::Keys;
 
 use crate::shared::Shared;

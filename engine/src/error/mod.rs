@@ -69,6 +69,21 @@ pub enum Error {
         /// As written.
         amount: String,
     },
+    /// The client was closed.
+    #[error("this client of the batch is closed: submit before `close`, or by another clone of the batch")]
+    Closed,
+    /// Tasks were submitted to a batch that does not queue them.
+    #[error("this batch was built with `background(false)`: compile and start the list instead of submitting it")]
+    NoBackground,
+    /// A file that a task wrote could not be read.
+    #[error("cannot read {path}")]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A task was started that already belongs to a compiled batch or was started before.
     #[error(
         "task `{0}` was started or compiled before: a task runs once, or again as part of its compiled batch"

@@ -228,8 +228,15 @@ impl Run {
 
     /// A join has nothing to run, unless it stands for tasks of an earlier submission.
     fn join(&self, node: u32) -> Ran {
-        let _ = node;
-        Ran::Done
+        match self.plan.gate(node) {
+            None => Ran::Done,
+            Some(_) if !self.plan.shared.executor.is_serial() => Ran::Away,
+            // Another thread may be about to run it.
+            Some(task) => match crate::task::handle::wait(task) {
+                Ok(()) => Ran::Done,
+                Err(error) => Ran::Failed(error.failure()),
+            },
+        }
     }
 
     /// The run, to be kept.
@@ -347,6 +354,9 @@ impl Run {
     /// All nodes have ended; called once, by whoever found that out. Afterwards the plan may run again, unless a body
     /// that was given up is still inside its task.
     pub(crate) fn finish(&self) {
+        if let Some(client) = &self.plan.client {
+            client.run_ended(self.plan.tasks().count(), self.plan.first_failure());
+        }
         let mut left = self.left.lock();
         left.finished = true;
         if left.bodies > 0 {
@@ -387,6 +397,11 @@ impl Run {
         // Nobody else owns the plan, so nobody can start it again: its tasks can go.
         drop(last);
     }
+}
+
+/// Why a task of an earlier submission has not succeeded, if it has not.
+pub(super) fn failure_of(task: Ref) -> Option<Arc<Failure>> {
+    Some(task.cohort()?.failure(task.index())?.failure())
 }
 
 fn monotonic_ns() -> u64 {

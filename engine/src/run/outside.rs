@@ -1,10 +1,11 @@
 //! Nodes that end elsewhere than on a worker: processes, tasks with limits, joins for earlier submissions. Whoever sees
 //! such an end calls [`Run::end_outside`], which does what a worker does after a body.
 
-use super::node::Run;
+use super::node::{Run, failure_of};
 use super::pool::{Piece, Pool};
 use super::worker::POISONED;
 use crate::attend::{Office, while_waiting};
+use crate::cohort::Progress;
 use crate::error::Failure;
 use crate::graph::NEEDS;
 use crate::schedule::Arrival;
@@ -72,6 +73,23 @@ impl Run {
         self.plan.record(node).filter(|task| task.is_attended() && !self.stop.is_told(*task))
     }
 
+    /// Has the gates of the list opened when the tasks end for which they stand.
+    pub(super) fn watch_gates(self: &Arc<Self>) {
+        for (node, task) in &self.plan.gates {
+            let task = task.0;
+            let is_over = || task.cohort().is_some_and(|c| matches!(c.progress(task), Progress::Ended(_)));
+            if !self.plan.shared.awaited.watch(task, self, *node, is_over) {
+                self.open_gate(*node);
+            }
+        }
+    }
+
+    /// The task for which a gate stands has ended.
+    pub(crate) fn open_gate(self: &Arc<Self>, node: u32) {
+        let failure = self.plan.gate(node).and_then(failure_of);
+        self.end_outside(node, failure);
+    }
+
     /// Hands over the roots that are attended to, in list order and without a worker in between; the others are for
     /// workers to find. Returns how many those are.
     pub(super) fn attend_roots(self: &Arc<Self>, pool: &Pool) -> u32 {
@@ -82,6 +100,7 @@ impl Run {
             let node = self.root(roots.get(i));
             match self.attended(node) {
                 Some(task) => attended.push((node, task)),
+                None if self.plan.gate(node).is_some() => {}
                 None => {
                     others += 1;
                     pool.outside.push(Piece { run: slot, node });

@@ -129,6 +129,7 @@ impl Pool {
         }
         if run.plan.attended {
             let others = run.attend_roots(self);
+            run.watch_gates();
             return (0..self.seats.claim_many(others)).for_each(|_| self.wake());
         }
         // One to walk alone and one to watch; or as many as there are roots.

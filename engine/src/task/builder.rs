@@ -102,7 +102,7 @@ impl<T> Task<T> {
     }
 
     fn open(&self) -> Result<(), Error> {
-        if self.task.cohort().is_some() { Err(Error::Sealed(self.task.name())) } else { Ok(()) }
+        if self.task.cohort().is_some() || self.task.is_queued() { Err(Error::Sealed(self.task.name())) } else { Ok(()) }
     }
 
     #[inline(always)]
@@ -134,7 +134,7 @@ impl<T> Task<T> {
     /// # Errors
     /// [`Error::AlreadyStarted`] if it was started or compiled before; [`Error::Compile`] if it is not right.
     pub fn start(&self) -> Result<(), Error> {
-        if self.task.cohort().is_some() {
+        if self.task.cohort().is_some() || self.task.is_queued() {
             return Err(Error::AlreadyStarted(self.task.name()));
         }
         Owned::of_one(self.task)?.start(true)

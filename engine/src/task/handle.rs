@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 pub enum Status {
     /// Made, but not compiled or started.
     New,
+    /// Submitted, and not compiled yet.
+    Queued,
     /// Compiled, but not started.
     Compiled,
     /// Started; waits for other tasks or for a worker.
@@ -32,7 +34,9 @@ pub enum Status {
 
 /// How far a task is.
 pub(crate) fn status(task: Ref) -> Status {
-    let Some(cohort) = task.cohort() else { return Status::New };
+    let Some(cohort) = task.cohort() else {
+        return if task.is_queued() { Status::Queued } else { Status::New };
+    };
     match cohort.progress(task) {
         Progress::NotStarted => Status::Compiled,
         Progress::Pending { running: false } => Status::Waiting,
@@ -50,6 +54,7 @@ pub(crate) fn wait(task: Ref) -> Result<(), TaskError> {
 
 #[inline]
 fn wait_until(task: Ref, deadline: Option<Instant>) -> Result<(), TaskError> {
+    run_if_queued(task)?;
     let Some(cohort) = task.cohort() else {
         return Err(TaskError::about(task, ErrorKind::NotStarted, NOT_STARTED));
     };
@@ -78,6 +83,16 @@ fn wait_until(task: Ref, deadline: Option<Instant>) -> Result<(), TaskError> {
             }
         }
     }
+}
+
+/// A task that was submitted runs when somebody waits for it.
+fn run_if_queued(task: Ref) -> Result<(), TaskError> {
+    while task.cohort().is_none() && task.is_queued() {
+        if let Err(error) = task.shared().flush_all() {
+            return Err(TaskError::about(task, ErrorKind::NotStarted, &error.to_string()));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the end of `task` cannot come while this thread waits for it: its body is below us on the stack, or nobody

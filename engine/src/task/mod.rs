@@ -7,6 +7,7 @@ mod composite;
 pub(crate) mod extra;
 pub(crate) mod handle;
 pub(crate) mod input;
+mod keep;
 pub(crate) mod list;
 mod options;
 pub(crate) mod output;

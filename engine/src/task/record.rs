@@ -21,6 +21,7 @@
 #![expect(unsafe_code, reason = "records of different types behind one head, with values in place")]
 
 use super::chunk::{self, Chunk};
+pub(crate) use super::keep::Kept;
 use super::extra::Extra;
 use crate::body::Call;
 use crate::data::Access;
@@ -61,6 +62,8 @@ const ATTENDED: u8 = 16;
 const KEEPS: u8 = 32;
 /// It was submitted and waits to be compiled.
 const QUEUED: u8 = 64;
+/// Somebody is to be told when it ends; see `shared::Awaited`.
+const WATCHED: u8 = 128;
 
 #[repr(C, align(16))]
 pub(crate) struct Record {
@@ -209,6 +212,17 @@ impl Ref {
     /// It is submitted; false if it was before.
     pub(crate) fn queue(self) -> bool {
         self.head().flags.fetch_or(QUEUED, Ordering::AcqRel) & QUEUED == 0
+    }
+
+    /// Whether somebody is to be told when it ends.
+    #[inline(always)]
+    pub(crate) fn is_watched(self) -> bool {
+        self.head().flags.load(Ordering::Relaxed) & WATCHED != 0
+    }
+
+    pub(crate) fn watch(self, on: bool) {
+        let flags = &self.head().flags;
+        if on { flags.fetch_or(WATCHED, Ordering::AcqRel) } else { flags.fetch_and(!WATCHED, Ordering::AcqRel) };
     }
 
     /// It is not queued any more.
