@@ -295,6 +295,9 @@ impl Batch {
         self.shared.wait_for_all();
         let fenced = self.client.fence(&self.shared);
         self.shared.outputs.remove();
+        if let Some(book) = &self.shared.book {
+            book.close().map_err(|error| Error::Journal(error.to_string()))?;
+        }
         fenced
     }
 

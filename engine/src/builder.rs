@@ -4,13 +4,16 @@ use crate::attend::{Share, Totals};
 use crate::batch::{Batch, Workers};
 use crate::body::install_panic_hook;
 use crate::error::Error;
+use crate::journal::{Options, Sync};
 use crate::machine::Machine;
 use crate::outputs::Outputs;
 use crate::run::{Executor, Pool, WORKERS_MAX};
 use crate::schedule::UNITS;
+use crate::resume::Book;
 use crate::shared::{Parts, Resources, Shared};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Options of a [`Batch`].
 #[derive(Clone, Debug, Default)]
@@ -24,6 +27,20 @@ pub struct Builder {
     keep_output: bool,
     unbound: bool,
     foreground: bool,
+    journal: Option<PathBuf>,
+    journal_options: Options,
+}
+
+/// When the records of a journal have to be on the disk, where a power failure does not reach them. However it is, the
+/// end of the program alone, `kill -9` included, costs at most the last milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JournalSync {
+    /// Each before anything that depends on the task begins.
+    EachRecord,
+    /// At most so much later; one second without it.
+    Every(Duration),
+    /// When the system likes.
+    Never,
 }
 
 /// Cpus that a batch has for itself.
@@ -98,6 +115,39 @@ impl Builder {
         self
     }
 
+    /// Keeps a journal in this file: what each task did that succeeded, so that a run that is killed can be
+    /// [resumed](Self::resume). The output of processes stays in a directory beside it (its name and `.out`).
+    ///
+    /// A file that exists is an error, unless the batch resumes.
+    pub fn journal(mut self, path: impl AsRef<Path>) -> Self {
+        self.journal = Some(path.as_ref().to_path_buf());
+        self
+    }
+
+    /// Goes on where the journal stops, if there is one: tasks whose recorded inputs and outputs are there unchanged do
+    /// not run again, and give their recorded results. Closures, and functions with results beyond 64 KiB or of which a
+    /// task that runs needs more than that, run again.
+    pub fn resume(mut self, on: bool) -> Self {
+        self.journal_options.resume = on;
+        self
+    }
+
+    /// When the records of the journal have to be on the disk; without it at most a second later.
+    pub fn journal_sync(mut self, sync: JournalSync) -> Self {
+        self.journal_options.sync = match sync {
+            JournalSync::EachRecord => Sync::EachRecord,
+            JournalSync::Every(time) => Sync::Every(time),
+            JournalSync::Never => Sync::Never,
+        };
+        self
+    }
+
+    /// Compares files by their contents instead of by size and modification time, which costs reading all of them.
+    pub fn content_hash(mut self, on: bool) -> Self {
+        self.journal_options.content_hash = on;
+        self
+    }
+
     /// Starts the service.
     ///
     /// # Errors
@@ -131,16 +181,21 @@ impl Builder {
             _ => granted,
         };
         let executor = executor(self.workers.unwrap_or(Workers::Threads((threads as usize).min(WORKERS_MAX))))?;
+        let book = self.journal.as_ref().map(|path| Book::open(path, self.journal_options)).transpose();
+        let book = book?;
+        let run_dir = self.run_dir.or_else(|| self.journal.as_deref().map(Book::outputs));
+        let keep_output = self.keep_output || book.is_some();
         let shared = Shared::new(Parts {
             executor,
             timing: self.timing,
             share,
             totals: Totals { cpus, memory, named },
             resources: Resources(self.resources.into_iter().map(|(name, _)| name).collect()),
-            outputs: Outputs::new(self.run_dir, self.keep_output),
+            outputs: Outputs::new(run_dir, keep_output),
             cpu_ids: machine.cpus,
             binds: !self.unbound,
             background: !self.foreground,
+            book,
         });
         Ok(Batch::inside(&Arc::new(shared)))
     }

@@ -16,6 +16,7 @@
 
 use crate::body::inside;
 use crate::error::{Error, Failure, TaskError};
+use crate::journal::Identity;
 use crate::run::Run;
 use crate::shared::Cohorts;
 use crate::task::output::Output;
@@ -36,6 +37,8 @@ pub(crate) struct Cohort {
     changed: Condvar,
     /// Its tasks run once and never again, so that their values stay as they are.
     once: AtomicBool,
+    /// Which tasks of a journal its tasks are in the latest run, by index, and whether that is known.
+    identities: Mutex<Arc<[(Identity, bool)]>>,
     notes: Mutex<Notes>,
 }
 
@@ -97,6 +100,7 @@ impl Cohort {
             life: Mutex::default(),
             changed: Condvar::new(),
             once: AtomicBool::new(false),
+            identities: Mutex::new(Arc::from([])),
             notes: Mutex::default(),
         }
     }
@@ -142,6 +146,17 @@ impl Cohort {
 
     pub(crate) fn runs_once(&self) -> bool {
         self.once.load(Ordering::Acquire)
+    }
+
+    /// Which tasks of a journal its tasks are in the run that begins, in list order.
+    pub(crate) fn set_identities(&self, all: &[(Identity, bool)]) {
+        *self.identities.lock() = all.into();
+    }
+
+    /// Which task of a journal the task with this index is.
+    pub(crate) fn identity(&self, index: u32) -> Option<Identity> {
+        let (identity, is_unknown) = *self.identities.lock().get(index as usize)?;
+        (!is_unknown).then_some(identity)
     }
 
     /// The run under way, if there is one.

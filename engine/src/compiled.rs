@@ -141,6 +141,12 @@ impl Compiled {
         self.owned.plan().cohorts().iter().flat_map(|c| c.failures()).collect()
     }
 
+    /// How many tasks of the latest run did not run, because the journal says that their work is done; 0 without a
+    /// journal.
+    pub fn reused(&self) -> usize {
+        self.owned.plan().reused.load(Ordering::Relaxed)
+    }
+
     /// Number of tasks.
     pub fn len(&self) -> usize {
         self.owned.plan().tasks().count()

@@ -18,7 +18,7 @@ use crate::task::record::{Kept, Ref};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// A task of an earlier submission that a list must wait for, with the accesses for which it must.
 pub(crate) struct Gate {
@@ -362,6 +362,7 @@ impl<'a> Gather<'a> {
             externals,
             gates,
             client: None,
+            reused: AtomicUsize::new(0),
             owners: AtomicU32::new(1),
             open_runs: AtomicU32::new(0),
             measured: Mutex::new(None),

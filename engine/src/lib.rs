@@ -46,8 +46,8 @@ mod program;
 
 mod body;
 
-#[cfg_attr(not(test), expect(dead_code, reason = "no batch is told to keep a journal yet"))]
 mod journal;
+mod resume;
 
 mod cohort;
 mod error;
@@ -60,7 +60,7 @@ mod sync;
 
 pub use batch::{Batch, Workers};
 pub use body::Context;
-pub use builder::Builder;
+pub use builder::{Builder, JournalSync};
 pub use compile::Hazard;
 pub use compiled::Compiled;
 pub use data::{DataFile, DataId, IntoDatum, Keys};

@@ -13,6 +13,7 @@ use crate::cohort::Cohort;
 use crate::error::{Cause, Error, Failure, Mistake, TaskError};
 use crate::gather;
 use crate::graph::Outline;
+use crate::resume::Ledger;
 use crate::run::{Measured, Run};
 use crate::shared::Shared;
 use crate::task::chunk::{ChunkTable, Compact};
@@ -20,7 +21,7 @@ use crate::task::list::{Each, Entry, Item};
 use crate::task::record::{Kept, Ref, state};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Runs that start open before one is tried alone again.
 const OPEN_RUNS_MAX: u32 = 16;
@@ -52,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) gates: Box<[(u32, Kept)]>,
     /// The client that submitted it, in background mode.
     pub(crate) client: Option<Arc<Client>>,
+    /// Tasks that the latest run took from the journal.
+    pub(crate) reused: AtomicUsize,
     /// Shares in this plan; see [`Owned`].
     pub(crate) owners: AtomicU32,
     /// Runs to come that are open to all workers from the start, because the last one had to be opened.
@@ -143,6 +146,15 @@ impl Plan {
     /// Whether this thread is inside a body of one of its tasks.
     pub(crate) fn is_around_us(&self) -> bool {
         self.cohorts().iter().any(|c| inside::is_of_cohort(c.id, &self.shared))
+    }
+
+    /// The index of a task in this list, if it is in it.
+    pub(crate) fn position(&self, task: Ref) -> Option<u32> {
+        if !Arc::ptr_eq(task.shared(), &self.shared) {
+            return None;
+        }
+        let id = task.head().cohort.load(Ordering::Acquire);
+        self.bases.iter().find(|(cohort, _)| *cohort == id).map(|(_, base)| base + task.index())
     }
 
     /// The task that a node stands for, if it is a gate.
@@ -257,13 +269,22 @@ impl Owned {
                 return Err(error);
             }
         }
-        cohorts.iter().for_each(|c| c.forget());
-        plan.shared.run_begins();
-        let run = Run::new(self.clone(), once);
+        let ledger = match plan.shared.book.as_ref().map(|book| book.begin(plan)).transpose() {
+            Ok(ledger) => ledger,
+            Err(error) => {
+                cohorts.iter().for_each(|c| c.never_mind());
+                plan.shared.awaited.look_again();
+                return Err(error);
+            }
+        };
+        plan.reused.store(ledger.as_ref().map_or(0, Ledger::reused), Ordering::Relaxed);
+        let run = Run::new(self.clone(), once, ledger);
         cohorts.iter().for_each(|c| c.runs(&run));
         if once && plan.members.is_empty() {
             plan.cohort.set_once();
         }
+        cohorts.iter().for_each(|c| c.forget());
+        plan.shared.run_begins();
         plan.shared.run_is_active(&run);
         if plan.producers().iter().any(|c| c.is_running()) {
             // The results it takes are not there yet. Waiting for them is a thread's work, and rare.

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::compile::{Frontier, Listing};
 use crate::data::Space;
 use crate::outputs::Outputs;
+use crate::resume::Book;
 use crate::run::{Executor, Run};
 use crate::schedule::InstanceId;
 use crate::sync::Notice;
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     /// The cpus of this machine that this program may use.
     cpu_ids: Vec<u32>,
     desk: OnceLock<Desk>,
+    /// Its journal.
+    pub(crate) book: Option<Arc<Book>>,
     /// Submitted tasks queue up.
     pub(crate) background: bool,
     /// `Batch` values, as far as they have not gone.
@@ -74,6 +77,7 @@ pub(crate) struct Parts {
     pub(crate) cpu_ids: Vec<u32>,
     pub(crate) binds: bool,
     pub(crate) background: bool,
+    pub(crate) book: Option<Book>,
 }
 
 /// The names of a batch's own resources.
@@ -116,6 +120,7 @@ impl Shared {
             binds: parts.binds,
             cpu_ids: parts.cpu_ids,
             desk: OnceLock::new(),
+            book: parts.book.map(Arc::new),
             background: parts.background,
             all_clients: Mutex::default(),
             open_clients: Mutex::default(),

@@ -22,6 +22,13 @@ pub enum Request<'a> {
         /// What [`Ended::why`](crate::Ended::why) will say.
         why: Why,
     },
+    /// Keep a shared lock (`flock`) on this file, made when it is not there, until the supervisor ends, which is when
+    /// all trees are gone: who gets the exclusive lock knows that none of them writes any more, even if the engine was
+    /// killed. Where it cannot be had, nothing happens.
+    Lock {
+        /// The file, an absolute path.
+        path: &'a Path,
+    },
     /// Forget an environment block. Processes that stand with it start with no environment but their own.
     Forget {
         /// The block.

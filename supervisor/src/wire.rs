@@ -30,6 +30,7 @@ const STAND: u8 = 2;
 const KILL: u8 = 3;
 const FORGET: u8 = 4;
 const ENVIRONMENT: u8 = 5;
+const LOCK: u8 = 6;
 const HELLO: u8 = 16;
 const STARTED: u8 = 17;
 const COULD_NOT_START: u8 = 18;
@@ -43,6 +44,7 @@ pub(crate) enum Demand<'a> {
     Stand(&'a [u8]),
     Kill { id: u64, grace: Duration, why: Why },
     Forget { base: u32 },
+    Lock { path: &'a CStr },
     Environment { base: u32, entries: Vec<&'a CStr> },
 }
 
@@ -170,6 +172,10 @@ pub(crate) fn put_request(out: &mut Vec<u8>, request: &Request<'_>) -> io::Resul
             put_time(out, Some(*grace));
             out.push(*why as u8);
             Ok(())
+        }
+        Request::Lock { path } => {
+            out.push(LOCK);
+            put_path(out, Some(path))
         }
         Request::Forget { base } => {
             out.push(FORGET);
@@ -377,6 +383,7 @@ pub(crate) fn demand(bytes: &[u8]) -> Result<Demand<'_>, Malformed> {
         STAND => Demand::Stand(fields.0),
         KILL => Demand::Kill { id: fields.u64()?, grace: fields.time()?, why: Fields::why(fields.u8()?)? },
         FORGET => Demand::Forget { base: fields.u32()? },
+        LOCK => Demand::Lock { path: fields.string()? },
         ENVIRONMENT => {
             let base = fields.u32()?;
             let mut entries = Vec::new();
@@ -603,6 +610,9 @@ mod tests {
             assert_eq!((grace, why), (sent, reason));
         }
         let mut out = Vec::new();
+        put_request(&mut out, &Request::Lock { path: Path::new("/l") }).unwrap();
+        assert!(matches!(demand(&out), Ok(Demand::Lock { path }) if path == c"/l"));
+        out.clear();
         put_request(&mut out, &Request::Forget { base: 6 }).unwrap();
         assert!(matches!(demand(&out), Ok(Demand::Forget { base: 6 })));
     }

@@ -140,7 +140,7 @@ impl Attempt {
         run.note_time(*node, began, || self.lane);
         match verdict {
             Verdict::Done => {
-                run.done(*task);
+                run.done(*node, *task);
                 Some(Returned::Done)
             }
             Verdict::Failed(cause) => {

@@ -36,7 +36,9 @@ struct Place {
     env: Arc<Vec<(OsString, OsString)>>,
     cwd: PathBuf,
     binds: bool,
-    /// The supervisor knows the environment.
+    /// Locked by the supervisor until no process of the batch writes any more.
+    lock: Option<PathBuf>,
+    /// The supervisor knows the environment and the lock.
     is_known: bool,
     /// Where programs were found.
     programs: HashMap<PathBuf, PathBuf>,
@@ -87,6 +89,7 @@ impl Processes {
             env: Arc::clone(&shared.env),
             cwd: shared.cwd.clone(),
             binds: shared.binds,
+            lock: shared.book.as_ref().map(|book| book.lock()),
             is_known: false,
             programs: HashMap::new(),
         };
@@ -187,6 +190,9 @@ impl Processes {
                 place.is_known = true;
                 // If the supervisor is gone its events end, and those under way are told so.
                 let _ = supervisor.environment(prepared.instance.0, place.env.iter().cloned());
+                if let Some(path) = &place.lock {
+                    let _ = supervisor.send(&[Request::Lock { path }]);
+                }
             }
         }
         let starts = prepared.iter().map(Prepared::request);

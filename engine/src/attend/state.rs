@@ -321,7 +321,7 @@ impl State {
         match self.processes.outcome(id, job, ended) {
             Ok(exit) => {
                 job.task.put_exit(exit);
-                job.run.done(job.task);
+                job.run.done(job.node, job.task);
                 self.finish(id, None);
             }
             Err(failure) => self.process_failed(id, failure.how, failure.usage),

@@ -143,3 +143,19 @@ pub(crate) unsafe fn pass<F, P, A: Args<P, How, F, R>, How, R, V>(task: Ref) {
 pub(crate) unsafe fn pass_nothing(task: Ref) {
     debug_assert_ne!(task.head().status.load(std::sync::atomic::Ordering::Relaxed), state::NEW);
 }
+
+/// # Safety
+/// `V` is the type of the value, which is in place, and stays there meanwhile.
+pub(crate) unsafe fn write_value<V: Data>(task: Ref) -> Option<Vec<u8>> {
+    // SAFETY: as demanded.
+    postcard::to_allocvec(unsafe { &*task.value::<V>() }).ok()
+}
+
+/// # Safety
+/// `V` is the type of the value; none is in place, and the caller executes the task.
+pub(crate) unsafe fn read_value<V: Data>(task: Ref, bytes: &[u8]) -> bool {
+    let Ok(value) = postcard::from_bytes(bytes) else { return false };
+    // SAFETY: as demanded.
+    unsafe { keep_value::<V>(task, value) };
+    true
+}

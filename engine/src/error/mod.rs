@@ -84,6 +84,26 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The journal cannot be opened, read or written.
+    #[error("{0}")]
+    Journal(String),
+    /// The journal is of another list of tasks.
+    #[error(
+        "none of the {tasks} tasks in the journal {} is in this list: give the journal of this list, or another path \
+         for a new one", path.display()
+    )]
+    OtherJournal {
+        /// The journal.
+        path: std::path::PathBuf,
+        /// Tasks in it.
+        tasks: usize,
+    },
+    /// Tasks that must run again read what is no longer there.
+    #[error("cannot resume: {}", gone(tasks))]
+    CannotResume {
+        /// Names of tasks, and of what they read.
+        tasks: Vec<(String, String)>,
+    },
     /// A task was started that already belongs to a compiled batch or was started before.
     #[error(
         "task `{0}` was started or compiled before: a task runs once, or again as part of its compiled batch"
@@ -137,3 +157,12 @@ impl fmt::Display for CompileError {
 }
 
 impl StdError for CompileError {}
+
+fn gone(tasks: &[(String, String)]) -> String {
+    let (task, datum) = &tasks[0];
+    let more = if tasks.len() > 1 { format!(" (and {} more)", tasks.len() - 1) } else { String::new() };
+    format!(
+        "task `{task}` must run again and reads {datum}, which a later task of the killed run has overwritten{more}: put \
+         it back as it was, and start with a new journal"
+    )
+}

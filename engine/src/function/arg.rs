@@ -91,6 +91,11 @@ pub trait Arg<P, How: Mode<P>>: Sized {
     /// Reads what `encode` wrote.
     #[doc(hidden)]
     fn decode(from: &mut Decoder<'_>) -> Result<Self::Slot, WireError>;
+    /// Writes what is known of the argument before any task has run.
+    #[doc(hidden)]
+    fn describe(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
+        Self::encode(slot, out)
+    }
 }
 
 /// Types whose values can be borrowed as `U` (as `String` can be borrowed as `str`).
@@ -260,6 +265,10 @@ where
     fn decode(from: &mut Decoder<'_>) -> Result<Self::Slot, WireError> {
         Ok(H::ready(from.value()?))
     }
+
+    fn describe(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
+        H::describe(slot, out)
+    }
 }
 
 impl<H, U> Arg<&U, LentResult> for H
@@ -300,5 +309,9 @@ where
 
     fn decode(from: &mut Decoder<'_>) -> Result<Self::Slot, WireError> {
         H::decode(from)
+    }
+
+    fn describe(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
+        H::lend_describe(slot, out)
     }
 }

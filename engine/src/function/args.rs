@@ -45,6 +45,9 @@ pub trait Args<P, How, F, R>: Sized {
     /// Reads what `encode` wrote.
     #[doc(hidden)]
     fn decode(from: &mut Decoder<'_>) -> Result<Self::Slots, WireError>;
+    /// Writes what is known of the arguments before any task has run.
+    #[doc(hidden)]
+    fn describe(slots: &mut Self::Slots, out: &mut Encoder) -> Result<(), WireError>;
 }
 
 /// The plumbing that is the same with and without a context.
@@ -86,6 +89,12 @@ macro_rules! slots {
         fn decode(from: &mut Decoder<'_>) -> Result<Self::Slots, WireError> {
             let _ = &from;
             Ok(($($A::decode(from)?,)*))
+        }
+
+        fn describe(slots: &mut Self::Slots, out: &mut Encoder) -> Result<(), WireError> {
+            $($A::describe(&mut slots.$i, out)?;)*
+            let _ = (slots, out);
+            Ok(())
         }
     };
 }

@@ -16,6 +16,14 @@ type Encode = unsafe fn(Ref) -> Result<Vec<u8>, WireError>;
 /// Reaches the command of a process's record.
 type ToCommand = unsafe fn(Ref) -> &'static crate::task::Command;
 
+/// A value to bytes and back.
+pub(crate) struct Keep {
+    /// The value in place as bytes.
+    pub(crate) write: unsafe fn(Ref) -> Option<Vec<u8>>,
+    /// Puts a value in place; false if the bytes are none.
+    pub(crate) read: unsafe fn(Ref, &[u8]) -> bool,
+}
+
 /// What can be done with a task whose types are forgotten.
 pub(crate) struct Code {
     /// Runs the body and keeps its value.
@@ -32,6 +40,10 @@ pub(crate) struct Code {
     pub(crate) name: fn() -> &'static str,
     /// The call as bytes; `None` for closures, which stay in this process.
     pub(crate) encode: Option<Encode>,
+    /// The arguments as bytes, as far as they are known before any task has run; `None` if they cannot be.
+    pub(crate) describe: Option<Encode>,
+    /// How the value is written to a journal and read from it; `None` if it has no serde form.
+    pub(crate) keep: Option<Keep>,
     /// What a process runs; `None` for functions.
     pub(crate) command: Option<ToCommand>,
     /// Whether the value needs `drop`.
@@ -67,6 +79,8 @@ where
             pass: body::pass::<F, P, A, How, R, R::Value>,
             name: std::any::type_name::<F>,
             encode: Some(wire::encode_call::<F, P, A, How, R, Kind>),
+            describe: Some(wire::describe::<F, P, A, How, R, Kind>),
+            keep: Some(Keep { write: body::write_value::<R::Value>, read: body::read_value::<R::Value> }),
             command: None,
             value_needs_drop: std::mem::needs_drop::<R::Value>(),
             args_need_drop: A::NEEDS_DROP,
@@ -103,6 +117,8 @@ where
         pass: body::pass_nothing,
         name: std::any::type_name::<F>,
         encode: None,
+        describe: None,
+        keep: None,
         command: None,
         value_needs_drop: std::mem::needs_drop::<R::Value>(),
         args_need_drop: std::mem::needs_drop::<F>(),

@@ -144,6 +144,24 @@ where
     Ok(postcard::to_stdvec(&value)?)
 }
 
+/// The arguments of a task as bytes, without those that are results of others.
+///
+/// # Safety
+/// The record was created with these types, and nobody executes it now.
+pub(crate) unsafe fn describe<F, P, A, How, R, Kind>(task: Ref) -> Result<Vec<u8>, WireError>
+where
+    F: Function<P, Return = R>,
+    A: Args<P, How, F, R>,
+    R: Outcome<Kind>,
+    R::Value: Data,
+    R::Failure: Failure,
+{
+    let mut out = Encoder(Vec::new());
+    // SAFETY: as demanded of the caller.
+    unsafe { identity::with_slots::<R::Value, F, A::Slots, _>(task, |slots| A::describe(slots, &mut out))? };
+    Ok(out.0)
+}
+
 /// The call of a task as bytes.
 ///
 /// # Safety

@@ -29,10 +29,13 @@ mod writer;
 
 pub(crate) use error::JournalError;
 pub(crate) use identity::Identity;
-#[cfg_attr(not(test), expect(unused_imports, reason = "for whoever makes a batch keep a journal"))]
 pub(crate) use {
     identity::IdentityHasher,
-    record::{RECORD_BYTES_MAX, Seen, Streams, VALUE_BYTES_MAX, hash_of_value},
+    record::{Seen, Streams, VALUE_BYTES_MAX},
+};
+#[cfg(test)]
+pub(crate) use {
+    record::{RECORD_BYTES_MAX, hash_of_value},
     state::{Hash, Kind},
 };
 pub(crate) use {record::Entry, state::FileState};
@@ -160,6 +163,23 @@ impl Journal {
     /// show here.
     pub(crate) fn past(&self, identity: Identity) -> Option<Arc<Entry>> {
         self.past.get(&identity).cloned()
+    }
+
+    /// All that earlier runs recorded.
+    pub(crate) fn all_past(&self) -> impl Iterator<Item = &Entry> {
+        self.past.values().map(|entry| &**entry)
+    }
+
+    /// As [`begun`](Self::begun), for several tasks with one wait.
+    ///
+    /// # Errors
+    /// As `begun`.
+    pub(crate) fn begun_all(&self, identities: impl Iterator<Item = Identity>) -> Result<(), JournalError> {
+        let mut end = None;
+        for identity in identities {
+            end = Some(self.put(&Record::Begun(identity))?);
+        }
+        end.map_or(Ok(()), |end| self.writer.wait_written(end))
     }
 
     /// How many tasks earlier runs recorded.

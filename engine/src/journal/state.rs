@@ -90,6 +90,15 @@ impl FileState {
         Ok(state)
     }
 
+    /// Is this what `now` is? With content hashes on both sides the modification time does not matter.
+    pub(crate) fn is_same(&self, now: &FileState) -> bool {
+        match (self.hash, now.hash) {
+            (Some(Hash::Content(a)), Some(Hash::Content(b))) => self.kind == now.kind && a == b,
+            _ if self.kind == Kind::File => FileState { hash: self.hash, ..*now } == *self,
+            _ => self == now,
+        }
+    }
+
     /// Does `path` still lead to this? With a content hash, equal contents count as unchanged whatever the
     /// modification time; contents are read only if the size is the same.
     ///

@@ -6,6 +6,7 @@ use crate::body::{Call, Verdict};
 use crate::error::{Cause, Failure};
 use crate::function::arg::Moves;
 use crate::plan::{Owned, Plan};
+use crate::resume::Ledger;
 use crate::task::record::{Ref, state};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
@@ -36,6 +37,8 @@ pub(crate) struct Run {
     started_ns: u64,
     /// What of it is cancelled.
     pub(crate) stop: Arc<Stop>,
+    /// What the journal says of its tasks, if the batch keeps one.
+    pub(crate) ledger: Option<Ledger>,
     left: Mutex<Left>,
     /// How the node ended that a serial run waits for.
     pub(super) told: Mutex<Option<Option<Arc<Failure>>>>,
@@ -93,7 +96,7 @@ struct Left {
 }
 
 impl Run {
-    pub(crate) fn new(owned: Owned, once: bool) -> Arc<Self> {
+    pub(crate) fn new(owned: Owned, once: bool, ledger: Option<Ledger>) -> Arc<Self> {
         let plan = Arc::clone(owned.plan());
         let n = plan.graph.len();
         let spans = plan.shared.timing.then(|| (0..n).map(|_| Span::default()).collect());
@@ -108,6 +111,7 @@ impl Run {
             started: Instant::now(),
             started_ns: monotonic_ns(),
             stop: Arc::default(),
+            ledger,
             left: Mutex::default(),
             told: Mutex::default(),
             told_changed: Condvar::new(),
@@ -174,6 +178,9 @@ impl Run {
         if self.stop.is_told(task) {
             return self.stopped(task);
         }
+        if self.ledger.is_some() && self.reuse(node, task) {
+            return Ran::Done;
+        }
         if task.is_attended() {
             return self.attend(node, task);
         }
@@ -183,7 +190,7 @@ impl Run {
         self.note_time(node, began, super::worker::lane);
         match verdict {
             Verdict::Done => {
-                self.done(task);
+                self.done(node, task);
                 Ran::Done
             }
             Verdict::Failed(cause) => self.failed_attempt(node, task, *cause),
@@ -213,17 +220,39 @@ impl Run {
 
     /// The task succeeded; its value is in place.
     #[inline(always)]
-    pub(crate) fn done(&self, task: Ref) {
-        let head = task.head();
+    pub(crate) fn done(&self, node: u32, task: Ref) {
+        if let Some(ledger) = &self.ledger {
+            ledger.record(node, task, 0);
+        }
         if task.keeps_arguments() {
             task.pass();
         }
+        self.publish(task);
+    }
+
+    /// What a task gave is in place.
+    #[inline(always)]
+    fn publish(&self, task: Ref) {
+        let head = task.head();
         head.status.store(state::DONE | self.parity(task), Ordering::Release);
         let keeps_value = !task.is_plain() && head.code.value_needs_drop;
         if keeps_value && task.handles() == 0 && head.uses.load(Ordering::Acquire) == 0 {
             task.drop_value_if_done();
         }
         self.plan.shared.awaited.ended(task);
+    }
+
+    /// Puts in place what the task of a node gave in an earlier run; false if it must run.
+    #[cold]
+    fn reuse(&self, node: u32, task: Ref) -> bool {
+        let Some(ledger) = self.ledger.as_ref().filter(|ledger| ledger.is_reused(node)) else { return false };
+        self.begin(task);
+        if !ledger.put(node, task) {
+            return false;
+        }
+        task.pass();
+        self.publish(task);
+        true
     }
 
     /// A join has nothing to run, unless it stands for tasks of an earlier submission.

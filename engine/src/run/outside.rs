@@ -70,7 +70,8 @@ impl Run {
         if node & POISONED != 0 {
             return None;
         }
-        self.plan.record(node).filter(|task| task.is_attended() && !self.stop.is_told(*task))
+        let is_reused = || self.ledger.as_ref().is_some_and(|ledger| ledger.is_reused(node));
+        self.plan.record(node).filter(|task| task.is_attended() && !self.stop.is_told(*task) && !is_reused())
     }
 
     /// Has the gates of the list opened when the tasks end for which they stand.

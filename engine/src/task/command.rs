@@ -82,6 +82,8 @@ pub(crate) static PROCESS: Code = Code {
     pass,
     name: || "process",
     encode: None,
+    describe: None,
+    keep: None,
     command: Some(command),
     value_needs_drop: false,
     args_need_drop: true,
@@ -224,6 +226,13 @@ impl Ref {
     pub(crate) fn command_of<'a>(self) -> &'a Command {
         // SAFETY: commands change only before compile.
         unsafe { self.command() }.expect("a process task")
+    }
+
+    /// The result of a process that has succeeded. The caller executes the task, or keeps its value in place.
+    pub(crate) fn exit(self) -> Exit {
+        debug_assert!(self.head().code.command.is_some());
+        // SAFETY: process tasks have this type of value, and the caller knows that it is there.
+        unsafe { *self.value::<Exit>() }
     }
 
     /// The process has succeeded: its result is in place. The caller executes the task.

@@ -40,6 +40,10 @@ macro_rules! scratch_lends {
         fn decode(from: &mut Decoder<'_>) -> Result<Self::LendSlot, WireError> {
             Ok((<Self as Handles>::ready(from.value()?), None))
         }
+
+        fn lend_describe(slot: &mut Self::LendSlot, out: &mut Encoder) -> Result<(), WireError> {
+            <Self as Handles>::describe(&mut slot.0, out)
+        }
     };
 }
 
@@ -65,6 +69,11 @@ impl<X: Handles> Handles for Vec<X> {
 
     fn done(slot: &mut Self::Slot) {
         slot.iter_mut().for_each(X::done);
+    }
+
+    fn describe(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
+        out.value(&slot.iter().count())?;
+        slot.iter_mut().try_for_each(|s| X::describe(s, out))
     }
 }
 
@@ -97,6 +106,11 @@ impl<X: Handles> Handles for Option<X> {
 
     fn done(slot: &mut Self::Slot) {
         slot.iter_mut().for_each(X::done);
+    }
+
+    fn describe(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
+        out.value(&slot.iter().count())?;
+        slot.iter_mut().try_for_each(|s| X::describe(s, out))
     }
 }
 
@@ -131,6 +145,11 @@ impl<X: Handles, const N: usize> Handles for [X; N] {
     fn done(slot: &mut Self::Slot) {
         slot.iter_mut().for_each(X::done);
     }
+
+    fn describe(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
+        out.value(&slot.iter().count())?;
+        slot.iter_mut().try_for_each(|s| X::describe(s, out))
+    }
 }
 
 impl<X: Handles, const N: usize> Lends for [X; N]
@@ -164,6 +183,11 @@ macro_rules! tuple {
 
             fn done(slot: &mut Self::Slot) {
                 $($X::done(&mut slot.$i);)*
+            }
+
+            fn describe(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
+                $($X::describe(&mut slot.$i, out)?;)*
+                Ok(())
             }
         }
 
@@ -272,6 +296,13 @@ impl Handles for Stream {
     fn done(slot: &mut Text) {
         if let Text::Task(input, _) = slot {
             input.done();
+        }
+    }
+
+    fn describe(slot: &mut Text, out: &mut Encoder) -> Result<(), WireError> {
+        match slot {
+            Text::Task(_, stream) => out.value(&stream.number()),
+            Text::Ready(text) => out.value(text),
         }
     }
 }

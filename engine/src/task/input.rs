@@ -132,6 +132,11 @@ pub trait Handles {
     /// Lets go of the producers' values.
     #[doc(hidden)]
     fn done(slot: &mut Self::Slot);
+    /// Writes what is known of it before any task has run: plain values, and how many results of others there are.
+    #[doc(hidden)]
+    fn describe(_: &mut Self::Slot, _: &mut Encoder) -> Result<(), WireError> {
+        Ok(())
+    }
 }
 
 /// [`Handles`] whose value can be borrowed by the body.
@@ -157,6 +162,11 @@ pub trait Lends: Handles {
     /// Reads what `encode` wrote.
     #[doc(hidden)]
     fn decode(from: &mut Decoder<'_>) -> Result<Self::LendSlot, WireError>;
+    /// As [`Handles::describe`].
+    #[doc(hidden)]
+    fn lend_describe(_: &mut Self::LendSlot, _: &mut Encoder) -> Result<(), WireError> {
+        Ok(())
+    }
 }
 
 impl<T: Data> Handles for Handle<T> {
@@ -257,4 +267,8 @@ impl<T: Data> Handles for Val<T> {
     }
 
     fn done(_: &mut T) {}
+
+    fn describe(slot: &mut T, out: &mut Encoder) -> Result<(), WireError> {
+        out.value(slot)
+    }
 }

@@ -19,18 +19,34 @@ const IN_MEMORY_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Output {
     out: Option<SpooledTempFile>,
     err: Option<SpooledTempFile>,
-    /// A process's files, by their number.
-    files: Option<(Arc<Outputs>, u64)>,
+    files: Option<Files>,
+}
+
+/// Where a process's output is.
+enum Files {
+    /// In the run directory, by number.
+    Run(Arc<Outputs>, u64),
+    /// Where an earlier run left it.
+    Earlier(PathBuf, PathBuf),
 }
 
 impl Output {
-    /// What a process writes.
-    pub(crate) fn files(outputs: &Arc<Outputs>, number: u64) -> Self {
-        Self { out: None, err: None, files: Some((Arc::clone(outputs), number)) }
+    /// What a process of an earlier run wrote.
+    pub(crate) fn paths((out, err): (PathBuf, PathBuf)) -> Self {
+        Self { out: None, err: None, files: Some(Files::Earlier(out, err)) }
     }
 
-    fn path(&self, which: Which) -> Option<PathBuf> {
-        self.files.as_ref().map(|(outputs, number)| outputs.file(*number, which))
+    /// What a process writes.
+    pub(crate) fn files(outputs: &Arc<Outputs>, number: u64) -> Self {
+        Self { out: None, err: None, files: Some(Files::Run(Arc::clone(outputs), number)) }
+    }
+
+    pub(crate) fn path(&self, which: Which) -> Option<PathBuf> {
+        self.files.as_ref().map(|files| match (files, which) {
+            (Files::Run(outputs, number), _) => outputs.file(*number, which),
+            (Files::Earlier(out, _), Which::Out) => out.clone(),
+            (Files::Earlier(_, err), Which::Err) => err.clone(),
+        })
     }
 
     pub(crate) fn out(&mut self) -> &mut dyn Write {
@@ -84,6 +100,11 @@ impl Stream {
 
     pub(crate) fn task(&self) -> Ref {
         self.task
+    }
+
+    /// Which of the task's streams it is, as a number.
+    pub(crate) fn number(&self) -> u64 {
+        self.which as u64
     }
 
     pub(crate) fn name(&self) -> String {

@@ -22,12 +22,14 @@ mod stray;
 mod tasks;
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -78,6 +80,8 @@ struct Server {
     strays: stray::Strays,
     sampling: memory::Clock,
     cgroups: Option<cgroup::Place>,
+    /// Files locked until the end.
+    locks: Vec<OwnedFd>,
 }
 
 impl Server {
@@ -95,6 +99,7 @@ impl Server {
             strays: stray::Strays::default(),
             sampling: memory::Clock::default(),
             cgroups: use_cgroup.then(cgroup::Place::find).flatten(),
+            locks: Vec::new(),
         }
     }
 
@@ -158,6 +163,7 @@ impl Server {
                 Demand::Forget { base } => {
                     self.bases.remove(&base);
                 }
+                Demand::Lock { path } => self.locks.extend(lock(path).ok()),
                 Demand::Environment { base, entries } => {
                     self.bases.insert(base, Base::new(entries));
                 }
@@ -190,6 +196,14 @@ impl Server {
         let due = clocks.into_iter().min().filter(|due| *due != NEVER);
         due.map(|due| Duration::from_nanos(due.saturating_sub(now_ns())))
     }
+}
+
+/// Opens and locks a file, shared with whoever locks it likewise.
+fn lock(path: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)?;
+    Ok(file)
 }
 
 /// Which descriptors have something.

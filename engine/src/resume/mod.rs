@@ -1,0 +1,323 @@
+//! Goes on where a killed run stopped: says which task of a list is which task of the journal, which of them need not
+//! run again (`plan`), puts their results in place, and records what the others do.
+//!
+//! # Which task is which
+//! A task's identity is a hash of its kind, name, code path or program, arguments, environment, directory, accesses, and
+//! the identities of the tasks whose results it takes. Of equal tasks the n-th that is started in one run is the n-th of
+//! the other. A closure has no arguments that can be seen, so it is never taken for another: it runs again.
+//!
+//! # What is recorded
+//! After a task has succeeded and before anything that depends on it may begin: the state of the files it read and
+//! wrote, its result if it has a serde form of at most 64 KiB, and where a process's output is. A task with a longer
+//! result runs again. Data that are no files are in memory and die with the program: a task that must run again and reads
+//! one has the task run again that wrote it.
+//!
+//! # Who may write what
+//! All is decided when a list is started, before any task of it runs, under one lock; afterwards a run only reads what
+//! was decided for it. The journal takes records from any thread.
+
+mod identity;
+mod plan;
+
+use crate::error::Error;
+use crate::journal::{Entry, FileState, Identity, Journal, JournalError, Options, Seen, Streams};
+use crate::plan::Plan;
+use crate::shared::Shared;
+use crate::task::Exit;
+use crate::task::output::{Output, Which};
+use crate::task::record::Ref;
+use parking_lot::Mutex;
+use plan::{Datum, Dirty, Gone, Node, Past, Tree};
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the processes of a killed run may take to end.
+const TREES_MAX: Duration = Duration::from_secs(10);
+
+/// The journal of a batch, and what of it was used.
+pub(crate) struct Book {
+    journal: Journal,
+    /// What the killed runs left, for each file.
+    left: HashMap<PathBuf, Vec<FileState>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many tasks of each identity have been started.
+    started: HashMap<Identity, u32>,
+    dirty: Dirty,
+    /// A list was found to have something in common with the journal.
+    is_known: bool,
+}
+
+/// What was decided for one run.
+pub(crate) struct Ledger {
+    book: Arc<Book>,
+    /// For each node its task's identity and, if the task is reused, its record.
+    nodes: Box<[(Identity, Option<Arc<Entry>>)]>,
+}
+
+impl Book {
+    /// Opens the journal. Waits until no process of a killed run is left that could still write.
+    ///
+    /// # Errors
+    /// [`Error::Journal`] with what is wrong, and what to do.
+    pub(crate) fn open(path: &Path, options: Options) -> Result<Self, Error> {
+        let failed = |error: JournalError| Error::Journal(error.to_string());
+        let journal = Journal::open(path, options).map_err(failed)?;
+        let lock = Self::lock_of(journal.path());
+        if !is_let_go(&lock, Instant::now() + TREES_MAX) {
+            return Err(Error::Journal(format!(
+                "processes of the run that wrote the journal {} still run after {TREES_MAX:?}: end them, or wait",
+                journal.path().display()
+            )));
+        }
+        let mut left: HashMap<PathBuf, Vec<FileState>> = HashMap::new();
+        for entry in journal.all_past() {
+            for seen in &entry.outputs {
+                left.entry(seen.path.clone()).or_default().push(seen.state.clone());
+            }
+        }
+        Ok(Self { journal, left, state: Mutex::default() })
+    }
+
+    /// The file that is locked while processes of the batch may write.
+    pub(crate) fn lock(&self) -> PathBuf {
+        Self::lock_of(self.journal.path())
+    }
+
+    fn lock_of(path: &Path) -> PathBuf {
+        Self::outputs(path).join("lock")
+    }
+
+    /// Where the output of processes stays.
+    pub(crate) fn outputs(path: &Path) -> PathBuf {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".out");
+        name.into()
+    }
+
+    /// Writes what is left.
+    pub(crate) fn close(&self) -> Result<(), JournalError> {
+        self.journal.close()
+    }
+
+    /// Decides which tasks of a list run.
+    ///
+    /// # Errors
+    /// [`Error::OtherJournal`] if the first list has nothing in common with the journal, [`Error::CannotResume`] if a
+    /// task must read again what is gone.
+    pub(crate) fn begin(self: &Arc<Self>, plan: &Plan) -> Result<Ledger, Error> {
+        let mut state = self.state.lock();
+        let list = plan.list();
+        let names = identity::all(plan, &list, &mut state.started);
+        plan.cohort.set_identities(&names);
+        let has_past = self.journal.past_len() > 0;
+        if !has_past {
+            return Ok(self.ledger(plan, &names, |_| None));
+        }
+        let entries: Vec<Option<Arc<Entry>>> = names.iter().map(|name| self.journal.past(name.0)).collect();
+        if !state.is_known && !list.is_empty() {
+            if entries.iter().all(Option::is_none) {
+                let (path, tasks) = (self.journal.path().to_path_buf(), self.journal.past_len());
+                return Err(Error::OtherJournal { path, tasks });
+            }
+            state.is_known = true;
+        }
+        let nodes: Vec<Node> = list.iter().enumerate().map(|(i, task)| node(plan, *task, names[i].1)).collect();
+        let parents = plan.shared.space.parents().unwrap_or_default();
+        let mut looked = Looked { book: self, shared: &plan.shared, list: &list, entries: &entries, now: HashMap::new() };
+        let again = plan::again(&nodes, &Tree(&parents), &mut looked, &mut state.dirty);
+        let again = again.map_err(|gone| cannot(&plan.shared, &list, &gone))?;
+        let invalid = (0..list.len()).filter(|i| again[*i] && entries[*i].is_some()).map(|i| names[i].0);
+        self.journal.begun_all(invalid).map_err(|error| Error::Journal(error.to_string()))?;
+        Ok(self.ledger(plan, &names, |i| if again[i] { None } else { entries[i].clone() }))
+    }
+
+    fn ledger(
+        self: &Arc<Self>,
+        plan: &Plan,
+        names: &[(Identity, bool)],
+        reused: impl Fn(usize) -> Option<Arc<Entry>>,
+    ) -> Ledger {
+        let gates = plan.gates.len() as u32;
+        let node = |node: u32| match plan.record(node) {
+            None => (Identity(0), None),
+            Some(_) => {
+                let at = (plan.graph.task(node) - gates) as usize;
+                (names[at].0, reused(at))
+            }
+        };
+        Ledger { book: Arc::clone(self), nodes: (0..plan.graph.len()).map(node).collect() }
+    }
+}
+
+/// Waits until nobody has the lock, at most until `deadline`.
+fn is_let_go(lock: &Path, deadline: Instant) -> bool {
+    if let Some(folder) = lock.parent() {
+        // If it cannot be made, no process will write there either, and its own error says why.
+        let _ = std::fs::create_dir_all(folder);
+    }
+    let Ok(file) = std::fs::File::create(lock) else { return true };
+    loop {
+        match file.try_lock() {
+            Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => return false,
+            // A file system without locks has nobody who holds one.
+            Ok(()) | Err(_) => return true,
+        }
+    }
+}
+
+fn node(plan: &Plan, task: Ref, is_unknown: bool) -> Node {
+    let mut node = Node { is_unknown, ..Node::default() };
+    for access in task.accesses() {
+        let data = if access.writes() { &mut node.writes } else { &mut node.reads };
+        data.push(access.datum());
+    }
+    crate::gather::each_input(task, &mut |input| {
+        if let Some(at) = plan.position(input.task) {
+            node.takes.push(at - plan.gates.len() as u32);
+        }
+    });
+    node
+}
+
+fn cannot(shared: &Shared, list: &[Ref], gone: &[Gone]) -> Error {
+    let all = gone.iter().map(|g| (list[g.task].name(), shared.space.name_of(g.datum)));
+    Error::CannotResume { tasks: all.collect() }
+}
+
+/// The files as they are, looked at once.
+struct Looked<'a> {
+    book: &'a Book,
+    shared: &'a Shared,
+    list: &'a [Ref],
+    entries: &'a [Option<Arc<Entry>>],
+    now: HashMap<PathBuf, Option<FileState>>,
+}
+
+impl Looked<'_> {
+    fn now(&mut self, path: &Path) -> Option<&FileState> {
+        if !self.now.contains_key(path) {
+            self.now.insert(path.to_path_buf(), self.book.journal.look(path).ok());
+        }
+        self.now[path].as_ref()
+    }
+
+    /// Whether a file is as some recorded task left it.
+    fn was_left(&mut self, path: &Path) -> bool {
+        let book = self.book;
+        let Some(now) = self.now(path) else { return false };
+        book.left.get(path).is_some_and(|states| states.iter().any(|state| state.is_same(now)))
+    }
+
+    fn is_as(&mut self, seen: &Seen) -> bool {
+        self.now(&seen.path).is_some_and(|now| seen.state.is_same(now))
+    }
+}
+
+impl Past for Looked<'_> {
+    fn is_sound(&mut self, task: usize) -> bool {
+        let Some(entry) = self.entries[task].clone() else { return false };
+        if entry.value.is_none() || entry.outputs.len() < files_written(self.shared, self.list[task]) {
+            return false;
+        }
+        let streams = entry.streams.iter().flat_map(|s| [&s.stdout, &s.stderr]);
+        let mut files = entry.inputs.iter().chain(&entry.outputs);
+        streams.cloned().collect::<Vec<_>>().iter().all(|seen| self.is_as(seen))
+            && files.all(|seen| self.is_as(seen) || self.was_left(&seen.path))
+    }
+
+    fn is_as_left(&mut self, task: usize, datum: Datum) -> bool {
+        let Some(path) = self.shared.space.path_of(datum) else { return false };
+        let Some(entry) = self.entries[task].clone() else { return false };
+        entry.outputs.iter().find(|seen| seen.path == path).is_some_and(|seen| self.is_as(seen))
+    }
+
+    fn was_written(&mut self, datum: Datum) -> bool {
+        self.shared.space.path_of(datum).is_some_and(|path| self.was_left(&path))
+    }
+}
+
+fn files_written(shared: &Shared, task: Ref) -> usize {
+    let writes = task.accesses().iter().filter(|a| a.writes());
+    let data: HashSet<u32> = writes.map(|a| a.datum()).collect();
+    data.into_iter().filter(|d| shared.space.path_of(*d).is_some()).count()
+}
+
+impl Ledger {
+    /// Whether the task of a node need not run.
+    pub(crate) fn is_reused(&self, node: u32) -> bool {
+        self.nodes[node as usize].1.is_some()
+    }
+
+    /// How many tasks need not run.
+    pub(crate) fn reused(&self) -> usize {
+        self.nodes.iter().filter(|(_, entry)| entry.is_some()).count()
+    }
+
+    /// Puts the recorded result of a reused task in place; false if that cannot be done, so that it must run after all.
+    pub(crate) fn put(&self, node: u32, task: Ref) -> bool {
+        let Some(entry) = &self.nodes[node as usize].1 else { return false };
+        let Some(value) = &entry.value else { return false };
+        if let Some(streams) = &entry.streams
+            && let Some(cohort) = task.cohort()
+        {
+            let paths = (streams.stdout.path.clone(), streams.stderr.path.clone());
+            cohort.keep_output(task.index(), Output::paths(paths));
+        }
+        if task.head().code.command.is_some() {
+            return postcard::from_bytes::<Exit>(value).map(|exit| task.put_exit(exit)).is_ok();
+        }
+        task.read_value(value)
+    }
+
+    /// Records that the task of a node has succeeded; its value is in place, and nobody reads it yet.
+    pub(crate) fn record(&self, node: u32, task: Ref, took_ns: u64) {
+        let (identity, _) = self.nodes[node as usize];
+        let Some(value) = value_of(task) else { return };
+        let shared = task.shared();
+        let seen = |datum: u32| {
+            let path = shared.space.path_of(datum)?;
+            let state = self.book.journal.look(&path).ok()?;
+            Some(Seen { path, state })
+        };
+        let accesses = task.accesses();
+        let mut writes: Vec<u32> = accesses.iter().filter(|a| a.writes()).map(|a| a.datum()).collect();
+        writes.sort_unstable();
+        writes.dedup();
+        // What it both reads and writes is known by what it left.
+        let reads = accesses.iter().filter(|a| !a.writes() && !writes.contains(&a.datum()));
+        let inputs: Vec<Seen> = reads.filter_map(|a| seen(a.datum())).collect();
+        let outputs = writes.iter().filter_map(|datum| seen(*datum)).collect();
+        let streams = task.head().code.command.is_some().then(|| self.streams(task)).flatten();
+        let entry = Entry { identity, inputs, outputs, taken: Vec::new(), value: Some(value), streams, exit: 0, took_ns };
+        // What is wrong with the journal is told when it is closed; the run goes on.
+        let _ = self.book.journal.append(&entry);
+    }
+
+    fn streams(&self, task: Ref) -> Option<Streams> {
+        let path = |which| task.cohort()?.with_output(task.index(), |o| o.path(which)).flatten();
+        let seen = |which| {
+            let path = path(which)?;
+            let state = FileState::look(&path, false).ok()?;
+            Some(Seen { path, state })
+        };
+        Some(Streams { stdout: seen(Which::Out)?, stderr: seen(Which::Err)? })
+    }
+}
+
+/// The result as bytes; `None` if it has no serde form or is too long.
+fn value_of(task: Ref) -> Option<Vec<u8>> {
+    let value = match task.head().code.command {
+        Some(_) => postcard::to_allocvec(&task.exit()).ok()?,
+        None => task.write_value()?,
+    };
+    (value.len() <= crate::journal::VALUE_BYTES_MAX).then_some(value)
+}
