@@ -27,6 +27,7 @@ pub struct Builder {
     keep_output: bool,
     unbound: bool,
     foreground: bool,
+    leaves_signals: bool,
     journal: Option<PathBuf>,
     journal_options: Options,
 }
@@ -115,6 +116,14 @@ impl Builder {
         self
     }
 
+    /// Whether SIGINT and SIGTERM are taken once this batch starts processes, if they have their default action: the
+    /// first cancels all that runs and lets nothing start any more, so that the program can report; the second (or the
+    /// first, when nothing runs) ends the program at once. They are taken, without this.
+    pub fn signals(mut self, take: bool) -> Self {
+        self.leaves_signals = !take;
+        self
+    }
+
     /// Keeps a journal in this file: what each task did that succeeded, so that a run that is killed can be
     /// [resumed](Self::resume). The output of processes stays in a directory beside it (its name and `.out`).
     ///
@@ -195,6 +204,7 @@ impl Builder {
             cpu_ids: machine.cpus,
             binds: !self.unbound,
             background: !self.foreground,
+            signals: !self.leaves_signals,
             book,
         });
         Ok(Batch::inside(&Arc::new(shared)))

@@ -7,6 +7,7 @@
 //! in the cohorts of those (`members`). A run of a plan is a run of all these cohorts, so two plans that share tasks
 //! never run at the same time.
 
+use crate::attend::is_interrupted;
 use crate::background::Client;
 use crate::body::inside;
 use crate::cohort::Cohort;
@@ -258,6 +259,9 @@ impl Owned {
     /// # Errors
     /// [`Error::AlreadyRunning`] if this plan, or one it shares tasks with, runs.
     pub(crate) fn start(&self, once: bool) -> Result<(), Error> {
+        if is_interrupted() {
+            return Err(Error::Interrupted);
+        }
         let plan = self.plan();
         let mut cohorts = plan.cohorts();
         // In the order in which `launch` waits for producers, so that no two wait for each other.

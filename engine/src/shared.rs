@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     desk: OnceLock<Desk>,
     /// Its journal.
     pub(crate) book: Option<Arc<Book>>,
+    /// SIGINT and SIGTERM cancel what runs.
+    pub(crate) signals: bool,
     /// Submitted tasks queue up.
     pub(crate) background: bool,
     /// `Batch` values, as far as they have not gone.
@@ -62,8 +64,18 @@ pub(crate) struct Shared {
     /// Runs that have begun and not ended.
     runs: Mutex<usize>,
     /// The same runs, as far as they can be told to stop.
-    active: Mutex<Vec<Weak<Run>>>,
+    pub(crate) active: Arc<ActiveRuns>,
     all_ended: Condvar,
+}
+
+/// Runs of a batch that are under way.
+#[derive(Default)]
+pub(crate) struct ActiveRuns(Mutex<Vec<Weak<Run>>>);
+
+impl ActiveRuns {
+    pub(crate) fn now(&self) -> Vec<Arc<Run>> {
+        self.0.lock().iter().filter_map(Weak::upgrade).collect()
+    }
 }
 
 /// What a batch is built with.
@@ -77,6 +89,7 @@ pub(crate) struct Parts {
     pub(crate) cpu_ids: Vec<u32>,
     pub(crate) binds: bool,
     pub(crate) background: bool,
+    pub(crate) signals: bool,
     pub(crate) book: Option<Book>,
 }
 
@@ -122,13 +135,14 @@ impl Shared {
             desk: OnceLock::new(),
             book: parts.book.map(Arc::new),
             background: parts.background,
+            signals: parts.signals,
             all_clients: Mutex::default(),
             open_clients: Mutex::default(),
             client_closed: Condvar::new(),
             clients: AtomicUsize::new(0),
             inner_clients: AtomicUsize::new(0),
             runs: Mutex::default(),
-            active: Mutex::default(),
+            active: Arc::default(),
             all_ended: Condvar::new(),
         }
     }
@@ -199,17 +213,17 @@ impl Shared {
 
     /// The run can be told to stop.
     pub(crate) fn run_is_active(&self, run: &Arc<Run>) {
-        self.active.lock().push(Arc::downgrade(run));
+        self.active.0.lock().push(Arc::downgrade(run));
     }
 
     /// The run has ended.
     pub(crate) fn run_is_over(&self, run: &Weak<Run>) {
-        self.active.lock().retain(|other| !other.ptr_eq(run));
+        self.active.0.lock().retain(|other| !other.ptr_eq(run));
     }
 
     /// Runs under way.
     pub(crate) fn active_runs(&self) -> Vec<Arc<Run>> {
-        self.active.lock().iter().filter_map(Weak::upgrade).collect()
+        self.active.now()
     }
 
     pub(crate) fn run_ended(&self) {

@@ -38,8 +38,10 @@ mod ledger;
 mod office;
 mod outcome;
 mod process;
+mod signals;
 mod state;
 mod timers;
 
 pub(crate) use ledger::{Share, Totals};
+pub(crate) use signals::is_interrupted;
 pub(crate) use office::{Desk, Office, while_waiting};

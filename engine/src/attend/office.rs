@@ -1,6 +1,7 @@
 //! The office: takes in what happened, has somebody drive it, and keeps the thread that listens to the supervisor.
 
 use super::bodies::Bodies;
+use super::signals;
 use super::state::{Finished, State};
 use crate::background::Client;
 use crate::run::Run;
@@ -9,7 +10,9 @@ use crate::shared::Shared;
 use crate::task::record::Ref;
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -39,6 +42,8 @@ pub(super) enum Event {
     Closed(InstanceId),
     /// The queue of a client is to be looked at, at this time.
     Watch(Weak<Client>, Instant),
+    /// SIGINT, or SIGTERM, came.
+    Signal { terminates: bool },
 }
 
 /// See the module's page.
@@ -51,6 +56,8 @@ pub(crate) struct Office {
     /// The supervisor's events, on their way to the thread.
     pub(super) listen_to: Mutex<Option<Events>>,
     closing: AtomicBool,
+    /// Some batch did not ask to leave signals alone.
+    pub(super) takes_signals: AtomicBool,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -77,6 +84,7 @@ impl Office {
             bell: bell.expect("a descriptor for the office's bell"),
             listen_to: Mutex::default(),
             closing: AtomicBool::new(false),
+            takes_signals: AtomicBool::new(false),
             thread: Mutex::default(),
         });
         let weak = Arc::downgrade(&office);
@@ -148,6 +156,9 @@ impl Office {
             let sooner = state.deadline() != before && !is_thread;
             drop(state);
             finished.into_iter().for_each(|(run, node, failure)| run.end_outside(node, failure));
+            if is_thread {
+                self.state.lock().look_at_the_end();
+            }
             clients.into_iter().for_each(|client| self.look_at(client));
             rounds += 1;
             let is_more = !self.inbox.lock().is_empty();
@@ -193,6 +204,7 @@ impl Office {
 /// bell rings.
 fn listen(office: &Weak<Office>, bell: &OwnedFd) {
     let mut events: Option<Events> = None;
+    let mut signals: Option<[UnixStream; 2]> = None;
     loop {
         let Some(this) = office.upgrade() else { return };
         if this.closing.load(Ordering::Acquire) {
@@ -200,6 +212,9 @@ fn listen(office: &Weak<Office>, bell: &OwnedFd) {
         }
         if let Some(new) = this.listen_to.lock().take() {
             events = Some(new);
+            if signals.is_none() && this.takes_signals.load(Ordering::Acquire) {
+                signals = signals::take();
+            }
         }
         let deadline = this.state.lock().deadline();
         drop(this);
@@ -207,14 +222,21 @@ fn listen(office: &Weak<Office>, bell: &OwnedFd) {
         let timeout = timeout.map(|t| Timespec::try_from(t).expect("a time that fits"));
         let mut fds = vec![PollFd::new(bell, PollFlags::IN)];
         fds.extend(events.as_ref().map(|e| PollFd::new(e, PollFlags::IN)));
+        let streams = signals.iter().flatten();
+        fds.extend(streams.map(|stream| PollFd::new(stream, PollFlags::IN)));
         // An interrupted poll looks again; there is no other error with valid descriptors.
         let _ = poll(&mut fds, timeout.as_ref());
-        let told = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        let told = events.is_some() && fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
         drop(fds);
         let _ = rustix::io::read(bell, &mut [0u8; 8]);
         let mut batch = Vec::new();
         let alive = !told || events.as_mut().is_some_and(|e| matches!(e.read(&mut batch), Ok(true)));
         let Some(this) = office.upgrade() else { return };
+        for (stream, terminates) in signals.iter_mut().flatten().zip([false, true]) {
+            if matches!(stream.read(&mut [0u8; 8]), Ok(n) if n > 0) {
+                this.inbox.lock().push(Event::Signal { terminates });
+            }
+        }
         if !batch.is_empty() {
             this.inbox.lock().push(Event::Supervisor(batch));
         }
@@ -248,6 +270,7 @@ impl Desk {
     /// The batch gets a place.
     pub(crate) fn open(shared: &Shared) -> Self {
         let office = Office::open();
+        office.takes_signals.fetch_or(shared.signals, Ordering::AcqRel);
         let instance = office.state.lock().open(shared);
         if let Some(pool) = shared.executor.pool() {
             pool.attended_by(&office);

@@ -4,12 +4,13 @@ use super::bodies::{Attempt, Bodies, Returned};
 use super::job::{Body, Job, Stage};
 use super::office::{Event, Office};
 use super::process::{Processes, Started};
+use super::signals;
 use super::timers::{Due, Timers};
 use crate::background::Client;
 use crate::error::{Cause, Failure, How, ProcessFailure};
 use crate::run::{Pool, Ran, Run, retry};
 use crate::schedule::{AccountId, Action, Desk, InstanceId, JobId, Place, Seats};
-use crate::shared::Shared;
+use crate::shared::{ActiveRuns, Shared};
 use crate::task::record::Ref;
 use crate::task::{Usage, default_need};
 use std::collections::{BTreeSet, HashMap};
@@ -26,6 +27,8 @@ pub(super) type Finished = (Arc<Run>, u32, Option<Arc<Failure>>);
 /// One batch.
 struct Instance {
     pool: Option<Weak<Pool>>,
+    /// Its runs under way.
+    runs: Weak<ActiveRuns>,
     workers: u32,
     /// Most cpus that its jobs and awake workers use together.
     cpus: u32,
@@ -59,6 +62,8 @@ pub(super) struct State {
     lanes_len: u32,
     next_job: u64,
     next_instance: u32,
+    /// SIGTERM came.
+    terminates: bool,
     office: Weak<Office>,
 }
 
@@ -100,6 +105,7 @@ impl State {
             lanes_len: 0,
             next_job: 0,
             next_instance: 0,
+            terminates: false,
             office: office.clone(),
         }
     }
@@ -115,7 +121,8 @@ impl State {
         self.desk.open(id, AccountId(account), stock);
         let workers = shared.executor.pool().map_or(1, |pool| pool.threads() as u32);
         let pool = shared.executor.pool().map(Arc::downgrade);
-        self.instances.insert(id, Instance { pool, workers, cpus: totals.cpus, held: 0 });
+        let runs = Arc::downgrade(&shared.active);
+        self.instances.insert(id, Instance { pool, runs, workers, cpus: totals.cpus, held: 0 });
         self.processes.open(id, shared);
         id
     }
@@ -155,6 +162,7 @@ impl State {
             Event::Cancel(run, task) => self.cancel(&run, task),
             Event::Seats => {}
             Event::Waits(id, waits) => self.waits(id, waits),
+            Event::Signal { terminates } => self.signal(terminates),
             Event::Watch(client, at) => self.watched.push((at, client)),
             Event::Closed(id) => {
                 self.desk.close(id);
@@ -380,6 +388,27 @@ impl State {
                 Stage::Running | Stage::Standing if is_process => self.processes.kill(id, job),
                 Stage::Running | Stage::Standing => {}
             }
+        }
+    }
+
+    /// SIGINT or SIGTERM came: all that runs is cancelled.
+    fn signal(&mut self, terminates: bool) {
+        let runs: Vec<Arc<Run>> = self.instances.values().filter_map(|i| i.runs.upgrade()).flat_map(|runs| runs.now()).collect();
+        self.terminates |= terminates;
+        if signals::came(terminates, !runs.is_empty()) {
+            for run in runs {
+                run.stop.all();
+                self.cancel(&run, None);
+            }
+        }
+    }
+
+    /// After SIGTERM the program ends when nothing runs any more.
+    pub(super) fn look_at_the_end(&mut self) {
+        let runs = || self.instances.values().filter_map(|i| i.runs.upgrade()).any(|runs| !runs.now().is_empty());
+        if self.terminates && !runs() {
+            self.terminates = false;
+            signals::terminate_soon();
         }
     }
 

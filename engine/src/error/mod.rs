@@ -84,6 +84,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A signal told the program to stop.
+    #[error("interrupted by a signal: nothing starts any more")]
+    Interrupted,
     /// The journal cannot be opened, read or written.
     #[error("{0}")]
     Journal(String),

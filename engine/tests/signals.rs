@@ -1,0 +1,122 @@
+//! SIGINT and SIGTERM: once to stop in good order, twice to stop at once; nothing stays behind.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tarragon_engine::{Batch, Error, ErrorKind};
+
+/// Not a test of its own: the program that gets the signals.
+#[test]
+fn child_program() {
+    let Some(dir) = std::env::var_os("TARRAGON_TEST_DIR") else { return };
+    let stubborn = std::env::var_os("TARRAGON_TEST_STUBBORN").is_some();
+    let dir = Path::new(&dir);
+    let batch = Batch::builder().assume_cpus(4).run_dir(dir).build().expect("a batch");
+    let trap = if stubborn { "trap '' TERM; " } else { "" };
+    let script = format!("{trap}echo $$ > pid.$$; while :; do sleep 0.05; done");
+    let all: Vec<_> = (0..20)
+        .map(|_| batch.process("/bin/sh").arg("-c").arg(&script).cwd(dir).grace(Duration::from_secs(30)))
+        .collect();
+    let compiled = batch.compile(&all).expect("a list");
+    let error = compiled.run().expect_err("it is interrupted");
+    let cancelled = all.iter().filter(|t| t.wait().is_err_and(|e| e.kind() == ErrorKind::Cancelled)).count();
+    let again = batch.process("true").run().expect_err("nothing starts any more");
+    assert!(matches!(again, Error::Interrupted), "{again}");
+    fs::write(dir.join("report"), format!("{cancelled} of {}: {error}", all.len())).expect("a file");
+    if std::env::var_os("TARRAGON_TEST_STAYS").is_some() {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    std::process::exit(7);
+}
+
+struct Program {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Program {
+    fn start(variables: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(["--exact", "child_program"]).env("TARRAGON_TEST_DIR", dir.path());
+        variables.iter().for_each(|v| drop(command.env(v, "1")));
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        let program = Self { child, dir };
+        program.wait_until("four processes run", |p| p.pids().len() == 4);
+        program
+    }
+
+    fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !is_so(self) {
+            assert!(Instant::now() < deadline, "never: {what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The processes that have begun.
+    fn pids(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.dir.path()).expect("a directory");
+        let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
+        names.filter_map(|name| Some(name.strip_prefix("pid.")?.to_string())).collect()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("it is there");
+    }
+
+    /// How it ended, once nothing of it is left.
+    fn end(mut self) -> (ExitStatus, Option<String>) {
+        let status = self.child.wait().expect("its end");
+        let gone = |pid: &String| !Path::new("/proc").join(pid).exists();
+        self.wait_until("all its processes are gone", |p| p.pids().iter().all(gone));
+        (status, fs::read_to_string(self.dir.path().join("report")).ok())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn one_interrupt_cancels_and_lets_the_program_report() {
+    let program = Program::start(&[]);
+    program.signal(Signal::INT);
+    let mut program = program;
+    let status = program.child.wait().expect("its end");
+    assert_eq!(status.code(), Some(7), "the program ends as it likes");
+    let report = fs::read_to_string(program.dir.path().join("report")).expect("a report");
+    assert!(report.starts_with("20 of 20: "), "{report}");
+    assert_eq!(program.pids().len(), 4, "nothing was started after the signal");
+}
+
+#[test]
+fn a_second_interrupt_ends_it_at_once() {
+    let program = Program::start(&["TARRAGON_TEST_STUBBORN"]);
+    program.signal(Signal::INT);
+    std::thread::sleep(Duration::from_millis(200));
+    program.signal(Signal::INT);
+    let (status, report) = program.end();
+    assert_eq!(status.signal(), Some(2));
+    assert_eq!(report, None);
+}
+
+#[test]
+fn a_termination_ends_it_after_its_report() {
+    let program = Program::start(&["TARRAGON_TEST_STAYS"]);
+    program.signal(Signal::TERM);
+    let (status, report) = program.end();
+    assert_eq!(status.signal(), Some(15), "it had time to report, and then is ended");
+    assert!(report.is_some_and(|r| r.starts_with("20 of 20")));
+    let program = Program::start(&[]);
+    program.signal(Signal::TERM);
+    let (status, _) = program.end();
+    assert_eq!(status.code(), Some(7), "or it ends by itself");
+}
