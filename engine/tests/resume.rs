@@ -268,7 +268,7 @@ fn spawn(dir: &Path, steps: usize) -> Child {
         .env("TARRAGON_TEST_CAMPAIGN", dir)
         .env("TARRAGON_TEST_STEPS", steps.to_string())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(fs::File::create(dir.join("said")).expect("a file"))
         .spawn()
         .expect("this program starts again")
 }
@@ -357,7 +357,8 @@ fn kill_9_at_any_moment_loses_nothing() {
                 assert!(misses <= kills_wanted, "{misses} kills hit no running process, {kills} did");
                 continue;
             }
-            assert!(status.success(), "a resumed run fails: {status}");
+            let said = || fs::read_to_string(dir.path().join("said")).unwrap_or_default();
+            assert!(status.success(), "a resumed run fails: {status}: {}", said());
             break;
         }
         assert_eq!(files(dir.path()), wanted, "after {kills} kills");
