@@ -33,8 +33,9 @@ pub mod prelude;
 
 pub use tarragon_engine::{
     AnyTask, Batch, Builder, Cause, CompileError, Compiled, Context, Data, DataId, Edge, Error, ErrorKind,
-    Failure, Graph, Handle, HasResult, Hazard, IntoDatum, Keys, Mistake, Status, Stream, Summary, Task,
-    TaskError, TaskList, Val, Workers, results, tasks, value, wire,
+    Exit, Failure, Graph, Handle, HasResult, Hazard, IntoDatum, Keys, Mistake, ProcessArg, ProcessFailure,
+    ProcessInput, Status, Stream, Summary, Task, TaskError, TaskList, ToWord, Usage, Val, Workers, results,
+    tasks, value, wire,
 };
 
 #[cfg(doctest)]

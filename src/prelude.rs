@@ -12,5 +12,6 @@
 //! ```
 
 pub use crate::{
-    Batch, Compiled, Context, DataId, Handle, Keys, Task, TaskError, TaskList, Workers, tasks, value,
+    Batch, Compiled, Context, DataId, ErrorKind, Exit, Handle, Keys, Task, TaskError, TaskList, Workers,
+    tasks, value,
 };

@@ -6,6 +6,7 @@ use super::tree::{Breach, Tree};
 
 /// The files that may hold `unsafe`. Edit it together with the code; an entry whose file is not there yet is no breach.
 const UNSAFE_FILES: &[&str] = &[
+    "benches/floor/mod.rs",
     "benches/measure/alloc.rs",
     "engine/src/body/function.rs",
     "engine/src/function/identity.rs",

@@ -105,6 +105,12 @@ fn standing_max(running: u32) -> u32 {
     2 * running + 2
 }
 
+/// With fewer than these standing, others join them: several at a time, since each message wakes the supervisor and us
+/// on cpus that processes could use.
+fn standing_low(running: u32) -> u32 {
+    running + 1
+}
+
 impl Desk {
     /// An account has so many cpus, now; it may have had another number before.
     pub(crate) fn account(&mut self, account: AccountId, cpus: u32) {
@@ -330,13 +336,16 @@ impl Desk {
             if seats.are_wanted(*id) || waiting.iter().any(|(other, a)| other != id && a == account) {
                 continue;
             }
-            while let Some(job) = self.stand_one(*id) {
+            let mut most: fn(u32) -> u32 = standing_low;
+            while let Some(job) = self.stand_one(*id, most) {
                 actions.push(Action::Stand(job));
+                most = standing_max;
             }
         }
     }
 
-    fn stand_one(&mut self, id: InstanceId) -> Option<JobId> {
+    /// Lets the head stand, if it is a process and fewer than `most` of its class do.
+    fn stand_one(&mut self, id: InstanceId, most: fn(u32) -> u32) -> Option<JobId> {
         let heads = self.instances[&id].classes.iter();
         let head =
             heads.filter_map(|c| Some((self.classes[*c as usize].waiting.first_key_value()?, *c))).min();
@@ -344,7 +353,7 @@ impl Desk {
         let (order, job) = (*order, *job);
         let class = &mut self.classes[class as usize];
         let entry = self.jobs.get_mut(&job).expect("a job that waits");
-        if !entry.can_stand || class.running == 0 || class.standing >= standing_max(class.running) {
+        if !entry.can_stand || class.running == 0 || class.standing >= most(class.running) {
             return None;
         }
         class.waiting.remove(&order);

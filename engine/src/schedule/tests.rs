@@ -186,6 +186,23 @@ fn instances_take_turns() {
 }
 
 #[test]
+fn jobs_join_those_that_stand_several_at_a_time() {
+    let mut world = World::new(2, &[2]);
+    for _ in 0..20 {
+        world.ready(0, cpus(1), 0);
+    }
+    world.fill();
+    let mut standing = vec![world.standing.len()];
+    for _ in 0..8 {
+        let job = *world.running.iter().next().expect("one runs");
+        world.end(job);
+        world.fill();
+        standing.push(world.standing.len());
+    }
+    assert_eq!(standing, [6, 5, 4, 3, 6, 5, 4, 3, 6]);
+}
+
+#[test]
 fn a_withdrawn_job_never_starts() {
     let mut world = World::new(1, &[1]);
     let a = world.ready(0, cpus(1), 0);
