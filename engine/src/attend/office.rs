@@ -5,7 +5,7 @@ use crate::run::Run;
 use crate::schedule::{InstanceId, JobId};
 use crate::shared::Shared;
 use crate::task::record::Ref;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +38,8 @@ pub(super) enum Event {
 pub(crate) struct Office {
     inbox: Mutex<Vec<Event>>,
     state: Mutex<State>,
+    /// Read by whoever ends nodes, and so may hold the last share of a run.
+    ends: RwLock<()>,
     bell: OwnedFd,
     /// The supervisor's events, on their way to the thread.
     pub(super) listen_to: Mutex<Option<Events>>,
@@ -62,6 +64,7 @@ impl Office {
         let office = Arc::new_cyclic(|this| Self {
             inbox: Mutex::default(),
             state: Mutex::new(State::new(this)),
+            ends: RwLock::default(),
             bell: bell.expect("a descriptor for the office's bell"),
             listen_to: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -128,8 +131,7 @@ impl Office {
             let before = state.deadline();
             let finished = self.round(&mut state);
             let sooner = state.deadline() != before && !is_thread;
-            drop(state);
-            finished.into_iter().for_each(|(run, node, failure)| run.end_outside(node, failure));
+            self.end(state, finished);
             rounds += 1;
             let is_more = !self.inbox.lock().is_empty();
             if sooner || is_more && !is_thread && rounds >= ROUNDS_MAX {
@@ -138,6 +140,26 @@ impl Office {
             if !is_more || !is_thread && rounds >= ROUNDS_MAX {
                 return;
             }
+        }
+    }
+
+    /// Ends nodes, outside of the lock.
+    fn end(&self, state: MutexGuard<'_, State>, finished: Vec<Finished>) {
+        // Ending one may make others ready, and so lead here again.
+        let ends = self.ends.read_recursive();
+        let outer = ENDS.replace(true);
+        drop(state);
+        finished.into_iter().for_each(|(run, node, failure)| run.end_outside(node, failure));
+        ENDS.set(outer);
+        drop(ends);
+    }
+
+    /// Waits until nobody here holds a share of a run that has ended.
+    pub(crate) fn let_go(&self) {
+        // Who ends nodes at this moment cannot wait for itself.
+        if !ENDS.get() {
+            drop(self.state.lock());
+            drop(self.ends.write());
         }
     }
 
@@ -238,6 +260,8 @@ impl Drop for Desk {
 thread_local! {
     /// The job whose body this thread is inside of.
     static HELD: std::cell::RefCell<Option<(Weak<Office>, JobId)>> = const { std::cell::RefCell::new(None) };
+    /// Whether this thread ends nodes.
+    static ENDS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// While it lives, this thread is inside the body of a job.
