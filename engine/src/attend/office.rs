@@ -115,12 +115,21 @@ impl Office {
 
     /// Why a job waits: jobs before it, and cpus that are free.
     pub(crate) fn why_waiting(&self, run: &Arc<Run>, node: u32) -> Option<String> {
-        self.state.lock().why_waiting(run, node)
+        self.with_state(|state| state.why_waiting(run, node))
     }
 
     pub(super) fn push(&self, event: Event) {
         self.inbox.lock().push(event);
         self.drive(false);
+    }
+
+    /// Looks at the state without driving. Who pushed meanwhile has counted on us, so what is there is taken in.
+    fn with_state<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+        let result = act(&mut self.state.lock());
+        if !self.inbox.lock().is_empty() {
+            self.drive(false);
+        }
+        result
     }
 
     /// Drives, if nobody else does, until nothing is left to take in.
@@ -158,7 +167,7 @@ impl Office {
     pub(crate) fn let_go(&self) {
         // Who ends nodes at this moment cannot wait for itself.
         if !ENDS.get() {
-            drop(self.state.lock());
+            self.with_state(|_| ());
             drop(self.ends.write());
         }
     }
@@ -196,7 +205,7 @@ fn listen(office: &Weak<Office>, bell: &OwnedFd) {
         if let Some(new) = this.listen_to.lock().take() {
             events = Some(new);
         }
-        let deadline = this.state.lock().deadline();
+        let deadline = this.with_state(|state| state.deadline());
         drop(this);
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.map(|t| Timespec::try_from(t).expect("a time that fits"));
@@ -243,7 +252,7 @@ impl Desk {
     /// The batch gets a place.
     pub(crate) fn open(shared: &Shared) -> Self {
         let office = Office::open();
-        let instance = office.state.lock().open(shared);
+        let instance = office.with_state(|state| state.open(shared));
         if let Some(pool) = shared.executor.pool() {
             pool.attended_by(&office);
         }
@@ -288,4 +297,16 @@ pub(crate) fn while_waiting<R>(sleep: impl FnOnce() -> R) -> R {
     let result = sleep();
     office.push(Event::Waits(job, false));
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, Office};
+
+    #[test]
+    fn what_is_pushed_while_somebody_looks_is_taken_in() {
+        let office = Office::open();
+        office.with_state(|_| office.push(Event::Seats));
+        assert!(office.inbox.lock().is_empty(), "nobody would look at it before something else happens");
+    }
 }
