@@ -163,7 +163,8 @@ impl Again {
     /// Waits for its test to pass.
     pub(crate) fn passes(mut self) {
         let mut status: Option<ExitStatus> = None;
-        wait_until("the inner test ends", || {
+        let patience = if is_long() { PATIENCE * 60 } else { PATIENCE * 2 };
+        wait_within(patience, "the inner test ends", || {
             status = self.0.try_wait().expect("its status");
             status.is_some()
         });
@@ -272,8 +273,12 @@ pub(crate) fn kill(pid: u32, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, is_so);
+}
+
+fn wait_within(patience: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !is_so() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(3));
