@@ -332,6 +332,7 @@ impl Drop for Batch {
         } else if self.shared.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
             if !self.shared.executor.is_worker() {
                 self.shared.wait_for_all();
+                self.shared.let_go();
             }
             self.shared.close_if_unused();
         }

@@ -72,6 +72,12 @@ impl Outputs {
         Ok(self.path.get_or_init(|| path))
     }
 
+    /// Where the directory is, or is wanted.
+    pub(crate) fn place(&self) -> PathBuf {
+        let place = self.path().or(self.wanted.as_deref());
+        place.map_or_else(std::env::temp_dir, Path::to_path_buf)
+    }
+
     /// The number of a task's files, whose folder is there.
     pub(crate) fn number(&self) -> io::Result<u64> {
         let directory = self.directory()?;

@@ -255,6 +255,23 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Waits until the office holds no run of this batch that has ended, so that whoever drops the last of its parts
+    /// drops all of it.
+    pub(crate) fn let_go(&self) {
+        if let Some(desk) = self.desk.get() {
+            desk.office.let_go();
+        }
+    }
+}
+
+impl Drop for Shared {
+    /// Output goes now, and not when the office has heard that the batch is closed: the program may end before.
+    fn drop(&mut self) {
+        self.outputs.remove();
+    }
+}
+
 /// Entries of the first segment; each further one is twice as long.
 const SEGMENT_MIN: usize = 32;
 const SEGMENTS: usize = 27;

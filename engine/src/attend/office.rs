@@ -8,7 +8,7 @@ use crate::run::Run;
 use crate::schedule::{InstanceId, JobId};
 use crate::shared::Shared;
 use crate::task::record::Ref;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -52,6 +52,8 @@ pub(crate) struct Office {
     state: Mutex<State>,
     bodies: Arc<Bodies>,
     this: Weak<Office>,
+    /// Read by whoever ends nodes, and so may hold the last share of a run.
+    ends: RwLock<()>,
     bell: OwnedFd,
     /// The supervisor's events, on their way to the thread.
     pub(super) listen_to: Mutex<Option<Events>>,
@@ -81,6 +83,7 @@ impl Office {
             state: Mutex::new(State::new(this, &bodies)),
             bodies,
             this: this.clone(),
+            ends: RwLock::default(),
             bell: bell.expect("a descriptor for the office's bell"),
             listen_to: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -137,12 +140,21 @@ impl Office {
 
     /// Why a job waits: jobs before it, and cpus that are free.
     pub(crate) fn why_waiting(&self, run: &Arc<Run>, node: u32) -> Option<String> {
-        self.state.lock().why_waiting(run, node)
+        self.with_state(|state| state.why_waiting(run, node))
     }
 
     pub(super) fn push(&self, event: Event) {
         self.inbox.lock().push(event);
         self.drive(false);
+    }
+
+    /// Looks at the state without driving. Who pushed meanwhile has counted on us, so what is there is taken in.
+    fn with_state<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+        let result = act(&mut self.state.lock());
+        if !self.inbox.lock().is_empty() {
+            self.drive(false);
+        }
+        result
     }
 
     /// Drives, if nobody else does, until nothing is left to take in.
@@ -154,10 +166,9 @@ impl Office {
             let finished = self.round(&mut state);
             let clients = if is_thread { state.due_clients(Instant::now()) } else { Vec::new() };
             let sooner = state.deadline() != before && !is_thread;
-            drop(state);
-            finished.into_iter().for_each(|(run, node, failure)| run.end_outside(node, failure));
+            self.end(state, finished);
             if is_thread {
-                self.state.lock().look_at_the_end();
+                self.with_state(State::look_at_the_end);
             }
             clients.into_iter().for_each(|client| self.look_at(client));
             rounds += 1;
@@ -176,6 +187,26 @@ impl Office {
         let bodies = Arc::clone(&self.bodies);
         if bodies.look(&self.this, &client).is_err() {
             self.watch(&client, Instant::now() + IDLE_WITHOUT_THREADS);
+        }
+    }
+
+    /// Ends nodes, outside of the lock.
+    fn end(&self, state: MutexGuard<'_, State>, finished: Vec<Finished>) {
+        // Ending one may make others ready, and so lead here again.
+        let ends = self.ends.read_recursive();
+        let outer = ENDS.replace(true);
+        drop(state);
+        finished.into_iter().for_each(|(run, node, failure)| run.end_outside(node, failure));
+        ENDS.set(outer);
+        drop(ends);
+    }
+
+    /// Waits until nobody here holds a share of a run that has ended.
+    pub(crate) fn let_go(&self) {
+        // Who ends nodes at this moment cannot wait for itself.
+        if !ENDS.get() {
+            self.with_state(|_| ());
+            drop(self.ends.write());
         }
     }
 
@@ -216,7 +247,7 @@ fn listen(office: &Weak<Office>, bell: &OwnedFd) {
                 signals = signals::take();
             }
         }
-        let deadline = this.state.lock().deadline();
+        let deadline = this.with_state(|state| state.deadline());
         drop(this);
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.map(|t| Timespec::try_from(t).expect("a time that fits"));
@@ -271,7 +302,7 @@ impl Desk {
     pub(crate) fn open(shared: &Shared) -> Self {
         let office = Office::open();
         office.takes_signals.fetch_or(shared.signals, Ordering::AcqRel);
-        let instance = office.state.lock().open(shared);
+        let instance = office.with_state(|state| state.open(shared));
         if let Some(pool) = shared.executor.pool() {
             pool.attended_by(&office);
         }
@@ -288,6 +319,8 @@ impl Drop for Desk {
 thread_local! {
     /// The job whose body this thread is inside of.
     static HELD: std::cell::RefCell<Option<(Weak<Office>, JobId)>> = const { std::cell::RefCell::new(None) };
+    /// Whether this thread ends nodes.
+    static ENDS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// While it lives, this thread is inside the body of a job.
@@ -314,4 +347,16 @@ pub(crate) fn while_waiting<R>(sleep: impl FnOnce() -> R) -> R {
     let result = sleep();
     office.push(Event::Waits(job, false));
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, Office};
+
+    #[test]
+    fn what_is_pushed_while_somebody_looks_is_taken_in() {
+        let office = Office::open();
+        office.with_state(|_| office.push(Event::Seats));
+        assert!(office.inbox.lock().is_empty(), "nobody would look at it before something else happens");
+    }
 }

@@ -94,7 +94,9 @@ fn tail(path: &Path) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     file.take(TAIL_BYTES_MAX).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
-    let whole = if from > 0 { text.split_once('\n').map_or(&*text, |(_, rest)| rest) } else { &text };
+    // A line whose beginning is cut off goes, unless it is all there is.
+    let whole = text.split_once('\n').map(|(_, rest)| rest).filter(|rest| from > 0 && !rest.trim().is_empty());
+    let whole = whole.unwrap_or(&text);
     let lines: Vec<&str> = whole.lines().collect();
     let first = lines.len().saturating_sub(TAIL_LINES_MAX);
     Ok(lines[first..].join("\n").trim_end().to_string())

@@ -3,18 +3,18 @@
 
 use super::job::Job;
 use super::office::Office;
-use crate::error::Cause;
+use crate::error::{Cause, How, ProcessFailure};
 use crate::outputs::{Outputs, Which};
 use crate::program;
 use crate::schedule::{InstanceId, JobId, Need};
 use crate::shared::Shared;
 use crate::task::output::Output as Kept;
 use crate::task::words::{Feed, Kind, Word};
-use crate::task::Command;
+use crate::task::{Command, Usage};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tarragon_supervisor::{Input, Output, Request, Spawn, Supervisor, Why};
@@ -118,7 +118,8 @@ impl Processes {
         office: &Office,
     ) -> Started {
         if let Err(error) = self.supervised(office) {
-            return Started::Failed(Cause::Error(Box::new(error)));
+            let program = job.task.command_of().program.clone();
+            return Started::Failed(could_not_start("a supervisor for", program, error));
         }
         let place = self.places.get_mut(&job.instance).expect("the batch of a job is open");
         match place.prepare(id, job, hold, need, stands) {
@@ -280,7 +281,8 @@ impl Place {
         if let Some(number) = job.output {
             return Ok(number);
         }
-        let number = self.outputs.number().map_err(|e| Cause::Output("the run directory".into(), e))?;
+        let number = self.outputs.number();
+        let number = number.map_err(|e| could_not_start("the run directory", self.outputs.place(), e))?;
         job.output = Some(number);
         if let Some(cohort) = job.task.cohort() {
             cohort.keep_output(job.task.index(), Kept::files(&self.outputs, number));
@@ -315,13 +317,17 @@ impl Place {
             Feed::Word(word) => word.write()?.into_owned(),
         };
         let path = self.outputs.input(number);
-        write(&path, &text).map_err(|e| Cause::Output(path.display().to_string(), e))?;
-        Ok(Some(path))
+        match std::fs::write(&path, text.as_encoded_bytes()) {
+            Ok(()) => Ok(Some(path)),
+            Err(error) => Err(could_not_start("its input file", path, error)),
+        }
     }
 }
 
-fn write(path: &Path, text: &OsString) -> io::Result<()> {
-    std::fs::write(path, text.as_encoded_bytes())
+/// The process did not come to be, for want of this file or directory.
+fn could_not_start(what: &'static str, path: PathBuf, error: io::Error) -> Cause {
+    let how = How::CouldNotStart { what, path, error };
+    Cause::Process(Box::new(ProcessFailure { how, tail: String::new(), usage: Usage::default() }))
 }
 
 fn written(word: &Word) -> Result<OsString, Cause> {

@@ -368,6 +368,13 @@ impl State {
                 _ => {}
             }
         }
+        // Jobs that have ended, and whose heir the supervisor could not name any more.
+        for id in self.desk.left_behind(|id| self.jobs.contains_key(&id)) {
+            let instance = self.desk.instance(id);
+            let cpus = self.desk.ended(id);
+            self.processes.unbind(id, None);
+            instance.into_iter().for_each(|instance| self.give_cpus(instance, cpus));
+        }
     }
 
     // ── cancelling, waiting ─────────────────────────────────────────────────────────────────────────────────
@@ -535,9 +542,16 @@ impl State {
 
     fn could_not_prepare(&mut self, id: JobId, cause: Cause) {
         let Some(job) = self.jobs.get(&id) else { return };
+        // What the system refuses now it may grant later; an argument that is missing does not come back.
+        let is_worth = matches!(cause, Cause::Process(_)) && !job.cancelled;
         let failure = Failure::new(job.task, cause, job.attempt);
-        let failure = job.run.fail(job.task, failure);
-        self.finish(id, Some(failure));
+        match retry::delay(job.task, job.attempt, &failure) {
+            Some(delay) if is_worth => self.rest(id, delay),
+            _ => {
+                let failure = job.run.fail(job.task, failure);
+                self.finish(id, Some(failure));
+            }
+        }
     }
 
     fn start_function(&mut self, id: JobId, office: &Office) {

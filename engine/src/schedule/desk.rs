@@ -140,6 +140,11 @@ impl Desk {
         self.jobs.get(&job).map(|j| j.class)
     }
 
+    /// The batch of a job.
+    pub(crate) fn instance(&self, job: JobId) -> Option<InstanceId> {
+        self.jobs.get(&job).map(|j| self.classes[j.class as usize].instance)
+    }
+
     pub(crate) fn place(&self, job: JobId) -> Option<Place> {
         self.jobs.get(&job).map(|j| j.place)
     }
@@ -199,6 +204,12 @@ impl Desk {
         let account = self.accounts.get_mut(&instance.account.0).expect("an account");
         account.0 += i64::from(class.need.cpus);
         class.need.cpus
+    }
+
+    /// Running jobs that `is_known` does not know any more.
+    pub(crate) fn left_behind(&self, is_known: impl Fn(JobId) -> bool) -> Vec<JobId> {
+        let running = self.jobs.iter().filter(|(id, job)| job.place == Place::Running && !is_known(**id));
+        running.map(|(id, _)| *id).collect()
     }
 
     /// A running job sleeps, so that its cpus are for others (or it goes on, and takes them back whatever is left);
