@@ -151,13 +151,11 @@ impl Client {
         if let Some(task) = tasks().find(|t| t.cohort().is_some() || t.is_queued()) {
             return Err(Error::AlreadyStarted(task.name()));
         }
-        let mut queued = 0;
-        for task in tasks() {
+        for (queued, task) in tasks().enumerate() {
             if !task.queue() {
                 tasks().take(queued).for_each(Ref::unqueue);
                 return Err(Error::AlreadyStarted(task.name()));
             }
-            queued += 1;
             each_input(task, &mut |input| others |= input.task.is_queued());
         }
         if others {
@@ -343,10 +341,13 @@ impl Frontier {
         }
         let mut gates: Vec<(u64, Gate)> = found.into_values().collect();
         gates.sort_by_key(|(order, _)| *order);
-        gates.into_iter().map(|(_, mut gate)| {
-            gate.accesses.sort_by_key(|a| a.writes());
-            gate
-        }).collect()
+        gates
+            .into_iter()
+            .map(|(_, mut gate)| {
+                gate.accesses.sort_by_key(|a| a.writes());
+                gate
+            })
+            .collect()
     }
 
     /// A task is compiled: later ones depend on it.

@@ -9,9 +9,10 @@ use crate::function::args::Args;
 use crate::function::outcome::{ClosureOutcome, Failure, Fallible, Outcome};
 use crate::function::{Data, Function, Spec, Takes, thunk_code};
 use crate::plan::Owned;
+use crate::resume::JournalStatus;
 use crate::shared::Shared;
-use crate::task::record::Ref;
 use crate::task::command::PROCESS;
+use crate::task::record::Ref;
 use crate::task::{Command, Exit, Task, TaskList};
 use std::path::Path;
 use std::sync::Arc;
@@ -299,6 +300,20 @@ impl Batch {
             book.close().map_err(|error| Error::Journal(error.to_string()))?;
         }
         fenced
+    }
+
+    /// How it is with the journal; `None` without one.
+    pub fn journal(&self) -> Option<JournalStatus> {
+        self.shared.book.as_ref().map(|book| book.status())
+    }
+
+    /// Returns when the journal's records are in its file, and on the disk unless it was asked not to. Nothing without a
+    /// journal.
+    ///
+    /// # Errors
+    /// [`Error::Journal`] if they cannot be written now.
+    pub fn flush_journal(&self) -> Result<(), Error> {
+        self.shared.book.as_ref().map_or(Ok(()), |book| book.flush())
     }
 
     /// Cancels all that runs: tasks that have not begun are skipped, processes are ended (TERM, after their grace KILL,

@@ -7,9 +7,9 @@ use crate::error::Error;
 use crate::journal::{Options, Sync};
 use crate::machine::Machine;
 use crate::outputs::Outputs;
+use crate::resume::Book;
 use crate::run::{Executor, Pool, WORKERS_MAX};
 use crate::schedule::UNITS;
-use crate::resume::Book;
 use crate::shared::{Parts, Resources, Shared};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -189,7 +189,8 @@ impl Builder {
             Some(Cpus::OfMachine(cpus)) => cpus,
             _ => granted,
         };
-        let executor = executor(self.workers.unwrap_or(Workers::Threads((threads as usize).min(WORKERS_MAX))))?;
+        let executor =
+            executor(self.workers.unwrap_or(Workers::Threads((threads as usize).min(WORKERS_MAX))))?;
         let book = self.journal.as_ref().map(|path| Book::open(path, self.journal_options)).transpose();
         let book = book?;
         let run_dir = self.run_dir.or_else(|| self.journal.as_deref().map(Book::outputs));

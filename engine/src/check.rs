@@ -35,7 +35,11 @@ pub(crate) fn need(shared: &Shared, task: u32, record: Ref, need: &Need, mistake
 }
 
 /// Processes that could not start.
-pub(crate) fn processes(shared: &Shared, tasks: impl Iterator<Item = Ref> + Clone, mistakes: &mut Vec<Mistake>) {
+pub(crate) fn processes(
+    shared: &Shared,
+    tasks: impl Iterator<Item = Ref> + Clone,
+    mistakes: &mut Vec<Mistake>,
+) {
     let mut programs: HashMap<&Path, Option<BadProgram>> = HashMap::new();
     let mut missing: Vec<(Ref, PathBuf, String)> = Vec::new();
     for task in tasks.clone().filter(|t| t.head().code.command.is_some()) {

@@ -23,8 +23,8 @@ use crate::task::output::Output;
 use crate::task::record::{Ref, state};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
 
 /// State shared by tasks compiled in one list.
 pub(crate) struct Cohort {

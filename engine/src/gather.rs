@@ -6,8 +6,8 @@
 
 use crate::check;
 use crate::cohort::Cohort;
-use crate::data::Access;
 use crate::compile::{self, EDGES_MAX, Frontier, Listing, TASKS_MAX};
+use crate::data::Access;
 use crate::error::{CompileError, Error, Mistake};
 use crate::graph::{JOIN, Outline};
 use crate::plan::{Owned, Plan};

@@ -67,10 +67,11 @@ pub use data::{DataFile, DataId, IntoDatum, Keys};
 pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, ProcessFailure, TaskError};
 pub use function::Data;
 pub use graph::{Edge, Graph};
+pub use resume::JournalStatus;
 pub use summary::Summary;
 pub use task::{
-    AnyTask, Exit, Handle, HasResult, ProcessArg, ProcessInput, Status, Stream, Task, TaskList, ToWord, Usage, Val,
-    list_element, results, value,
+    AnyTask, Exit, Handle, HasResult, ProcessArg, ProcessInput, Status, Stream, Task, TaskList, ToWord,
+    Usage, Val, list_element, results, value,
 };
 
 pub mod wire {

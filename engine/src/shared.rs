@@ -3,9 +3,9 @@
 use crate::attend::{Desk, Office, Share, Totals};
 use crate::background::Client;
 use crate::cohort::Cohort;
-use crate::error::Error;
 use crate::compile::{Frontier, Listing};
 use crate::data::Space;
+use crate::error::Error;
 use crate::outputs::Outputs;
 use crate::resume::Book;
 use crate::run::{Executor, Run};

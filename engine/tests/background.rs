@@ -166,7 +166,8 @@ fn a_failure_reaches_readers_in_later_batches() {
         let batch = batch(workers);
         let (x, y) = (batch.datum("x"), batch.datum("y"));
         let now = || batch.file("/elsewhere").expect("a path").wait().expect("nothing writes it");
-        let fails = batch.try_function(|| -> Result<u64, String> { Err("no".into()) }, ()).writes(x).name("fails");
+        let fails =
+            batch.try_function(|| -> Result<u64, String> { Err("no".into()) }, ()).writes(x).name("fails");
         batch.submit(&fails).expect("it is queued");
         now();
         let reads = batch.function(|| 1u64, ()).reads(x).writes(y).name("reads");

@@ -72,9 +72,12 @@ fn functions_with_cpus_never_hold_more_than_there_are() {
 #[test]
 fn processes_hold_cpus_memory_and_named_resources() {
     let dir = tempfile::tempdir().expect("a directory");
-    let batch = Batch::builder().assume_cpus(8).memory(1000 << 20).resource("licence", 1.5).build().expect("a batch");
+    let batch =
+        Batch::builder().assume_cpus(8).memory(1000 << 20).resource("licence", 1.5).build().expect("a batch");
     let script = |kind: &str, most: usize| {
-        format!("mkdir {kind}.$$; n=$(ls -d {kind}.* | wc -l); sleep 0.03; rmdir {kind}.$$; test $n -le {most}")
+        format!(
+            "mkdir {kind}.$$; n=$(ls -d {kind}.* | wc -l); sleep 0.03; rmdir {kind}.$$; test $n -le {most}"
+        )
     };
     let mut all = Vec::new();
     for _ in 0..8 {
@@ -178,8 +181,12 @@ fn a_process_with_two_cpus_is_bound_to_two() {
 fn a_process_over_its_timeout_is_ended_with_its_tree() {
     let dir = tempfile::tempdir().expect("a directory");
     let batch = batch(2);
-    let script = "trap '' TERM; (trap '' TERM; setsid sh -c 'echo $$ > pid; exec sleep 1000') & echo talks; wait";
-    let task = sh(&batch, script).cwd(dir.path()).timeout(Duration::from_millis(300)).grace(Duration::from_millis(50));
+    let script =
+        "trap '' TERM; (trap '' TERM; setsid sh -c 'echo $$ > pid; exec sleep 1000') & echo talks; wait";
+    let task = sh(&batch, script)
+        .cwd(dir.path())
+        .timeout(Duration::from_millis(300))
+        .grace(Duration::from_millis(50));
     task.run().expect_err("it is over its timeout");
     let error = task.wait().expect_err("it is over its timeout");
     assert_eq!(error.kind(), ErrorKind::OverTime);
@@ -287,7 +294,10 @@ fn a_failed_task_is_tried_again_with_the_same_arguments() {
         }
         let given = batch.function(text, ());
         let again = batch.try_function(fails_twice, (given.result(), "own".to_string())).retries(5);
-        let never = batch.try_function(|| -> Result<(), String> { Err("always".into()) }, ()).retries(2).name("never");
+        let never = batch
+            .try_function(|| -> Result<(), String> { Err("always".into()) }, ())
+            .retries(2)
+            .name("never");
         let compiled = batch.compile(tasks![flaky, given, again, never]).expect("a list");
         let error = compiled.run_once().expect_err("one never succeeds");
         assert_eq!(error.to_string(), "task #3 `never` failed 3 times, at last: always");
@@ -309,7 +319,11 @@ fn only_failures_that_are_worth_it_are_tried_again() {
     let again = sh(&batch, "echo x >> other; test $(wc -l < other) -eq 3; r=$?; echo attempt; exit $r");
     let again = again.cwd(dir.path()).retries(2).back_off(Duration::from_millis(5));
     again.run().expect("the third attempt succeeds");
-    assert_eq!(again.stdout().get().expect("its output"), "attempt\n", "each attempt starts with empty output");
+    assert_eq!(
+        again.stdout().get().expect("its output"),
+        "attempt\n",
+        "each attempt starts with empty output"
+    );
     remove_kept(&task);
 }
 
@@ -382,5 +396,10 @@ fn everything_can_be_cancelled() {
         assert!(all.iter().all(|t| t.wait().expect_err("cancelled").kind() == ErrorKind::Cancelled));
     }
     sh(&batch, "true").run().expect("what comes later is not cancelled");
-    lists.iter().flat_map(|(all, _)| all.iter()).find(|t| t.stdout().path().is_some()).into_iter().for_each(remove_kept);
+    lists
+        .iter()
+        .flat_map(|(all, _)| all.iter())
+        .find(|t| t.stdout().path().is_some())
+        .into_iter()
+        .for_each(remove_kept);
 }

@@ -108,10 +108,7 @@ fn exit_codes_and_signals() {
     let error = compiled.run().expect_err("two fail");
     assert!(error.to_string().contains("exit code 3"), "{error}");
     let failed = fails.wait().expect_err("it fails");
-    assert_eq!(
-        failed.to_string(),
-        "task #0 `fails` failed: exit code 3; its last lines:\n    why it failed"
-    );
+    assert_eq!(failed.to_string(), "task #0 `fails` failed: exit code 3; its last lines:\n    why it failed");
     assert_eq!((failed.kind(), failed.exit_code(), failed.signal()), (ErrorKind::Exited, Some(3), None));
     assert_eq!(failed.last_lines(), Some("why it failed"));
     assert!(failed.usage().expect("usage").max_rss_bytes > 0);
@@ -171,10 +168,15 @@ fn what_cannot_start_is_found_before_anything_runs() {
     check(batch.process("true").cpus(3), "asks for 3 of cpus, but the batch has 2: it could never start");
     check(batch.process("true").memory(0), "asks for 0 of memory");
     check(batch.process("true").memory(1 << 62), "of memory, but the batch has");
-    check(batch.process("true").resource("licence", 1.0), "asks for the resource `licence`, but the batch has none");
+    check(
+        batch.process("true").resource("licence", 1.0),
+        "asks for the resource `licence`, but the batch has none",
+    );
     check(batch.process("true").timeout(Duration::ZERO), "asks for 0 s of timeout");
     let licensed = Batch::builder().assume_cpus(1).resource("licence", 2.0).build().expect("a batch");
-    for (amount, wanted) in [(-1.0, "asks for -1 of licence"), (f64::NAN, "NaN of licence"), (2.5, "asks for 2.5")] {
+    for (amount, wanted) in
+        [(-1.0, "asks for -1 of licence"), (f64::NAN, "NaN of licence"), (2.5, "asks for 2.5")]
+    {
         let error = compile_error(licensed.process("true").resource("licence", amount), &licensed);
         assert!(error.contains(wanted), "{error}");
     }
@@ -208,7 +210,10 @@ fn what_goes_wrong_only_at_the_start_is_told() {
     assert_eq!(error.kind(), ErrorKind::CouldNotStart);
     assert!(error.to_string().contains("wrong format: neither a program"), "{error}");
     let error = stdin.wait().expect_err("no input");
-    assert!(error.to_string().contains("could not start: its input") && error.to_string().contains("missing"), "{error}");
+    assert!(
+        error.to_string().contains("could not start: its input") && error.to_string().contains("missing"),
+        "{error}"
+    );
     remove_kept(&make);
 }
 

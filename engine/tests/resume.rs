@@ -114,8 +114,10 @@ fn a_data_that_is_no_file_is_made_again_for_who_needs_it() {
         let batch = batch(dir.path());
         let grid = batch.datum("grid");
         let fill = batch.function(write, (dir.path().join("log"), "x")).writes(grid);
-        let first = batch.function(write, (dir.path().join("a"), "a")).reads(grid).writes(dir.path().join("a"));
-        let next = batch.function(write, (dir.path().join("b"), second)).reads(grid).writes(dir.path().join("b"));
+        let first =
+            batch.function(write, (dir.path().join("a"), "a")).reads(grid).writes(dir.path().join("a"));
+        let next =
+            batch.function(write, (dir.path().join("b"), second)).reads(grid).writes(dir.path().join("b"));
         batch.compile(tasks![fill, first, next]).expect("a list").run().expect("all succeed");
         calls()
     };
@@ -128,13 +130,21 @@ fn a_data_that_is_no_file_is_made_again_for_who_needs_it() {
 fn the_journal_of_another_list_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     small(&batch(dir.path()), dir.path(), "x").compiled.run().expect("all succeed");
+    // A record torn by a crash.
+    let mut file = fs::OpenOptions::new().append(true).open(dir.path().join("journal")).expect("the journal");
+    std::io::Write::write_all(&mut file, b"torn").expect("it is written");
+    drop(file);
     let other = batch(dir.path());
+    let status = other.journal().expect("a journal");
+    assert_eq!((status.past, status.dropped_bytes, status.error), (5, 4, None));
+    other.flush_journal().expect("it is written");
     let task = other.process("true").arg("unknown");
     let error = task.run().expect_err("another list");
     assert!(matches!(error, Error::OtherJournal { tasks: 5, .. }), "{error}");
     assert!(error.to_string().contains("none of the 5 tasks in the journal"), "{error}");
     drop((task, other));
-    let error = Batch::builder().journal(dir.path().join("journal")).build().map(drop).expect_err("it exists");
+    let error =
+        Batch::builder().journal(dir.path().join("journal")).build().map(drop).expect_err("it exists");
     assert!(error.to_string().contains("resume"), "{error}");
     fs::write(dir.path().join("foreign"), "no journal at all, but long enough for a header").expect("a file");
     let foreign = Batch::builder().journal(dir.path().join("foreign")).resume(true).build().map(drop);
@@ -155,7 +165,10 @@ fn an_input_that_is_gone_is_told() {
     run("/dev/null").expect("both succeed");
     run("/dev/null").expect("nothing runs");
     let error = run("/dev/zero/x").expect_err("what it read is gone");
-    assert!(error.contains("task `reads` must run again and reads") && error.contains("overwritten"), "{error}");
+    assert!(
+        error.contains("task `reads` must run again and reads") && error.contains("overwritten"),
+        "{error}"
+    );
 }
 
 fn chatty(ctx: &Context) -> Vec<u8> {
@@ -299,7 +312,8 @@ fn running(dir: &Path) -> usize {
 
 /// Whether a process has begun and not ended at this moment.
 fn is_running(dir: &Path) -> bool {
-    let names = fs::read_dir(dir).expect("a directory").filter_map(|e| e.ok()?.file_name().into_string().ok());
+    let names =
+        fs::read_dir(dir).expect("a directory").filter_map(|e| e.ok()?.file_name().into_string().ok());
     let (mut began, mut ended) = (0, 0);
     for name in names {
         began += usize::from(name.starts_with("began."));

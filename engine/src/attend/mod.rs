@@ -44,5 +44,5 @@ mod state;
 mod timers;
 
 pub(crate) use ledger::{Share, Totals};
-pub(crate) use signals::is_interrupted;
 pub(crate) use office::{Desk, Office, while_waiting};
+pub(crate) use signals::is_interrupted;

@@ -43,7 +43,9 @@ pub(super) enum Event {
     /// The queue of a client is to be looked at, at this time.
     Watch(Weak<Client>, Instant),
     /// SIGINT, or SIGTERM, came.
-    Signal { terminates: bool },
+    Signal {
+        terminates: bool,
+    },
 }
 
 /// See the module's page.

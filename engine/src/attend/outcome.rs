@@ -95,7 +95,8 @@ fn tail(path: &Path) -> std::io::Result<String> {
     file.take(TAIL_BYTES_MAX).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     // A line whose beginning is cut off goes, unless it is all there is.
-    let whole = text.split_once('\n').map(|(_, rest)| rest).filter(|rest| from > 0 && !rest.trim().is_empty());
+    let whole =
+        text.split_once('\n').map(|(_, rest)| rest).filter(|rest| from > 0 && !rest.trim().is_empty());
     let whole = whole.unwrap_or(&text);
     let lines: Vec<&str> = whole.lines().collect();
     let first = lines.len().saturating_sub(TAIL_LINES_MAX);

@@ -197,11 +197,8 @@ impl Processes {
             }
         }
         let starts = prepared.iter().map(Prepared::request);
-        let kills = kills.iter().map(|(id, grace)| Request::Kill {
-            id: id.0,
-            grace: *grace,
-            why: Why::Cancelled,
-        });
+        let kills =
+            kills.iter().map(|(id, grace)| Request::Kill { id: id.0, grace: *grace, why: Why::Cancelled });
         let requests: Vec<Request<'_>> = starts.chain(kills).collect();
         let _ = supervisor.send(&requests);
     }

@@ -400,7 +400,8 @@ impl State {
 
     /// SIGINT or SIGTERM came: all that runs is cancelled.
     fn signal(&mut self, terminates: bool) {
-        let runs: Vec<Arc<Run>> = self.instances.values().filter_map(|i| i.runs.upgrade()).flat_map(|runs| runs.now()).collect();
+        let runs: Vec<Arc<Run>> =
+            self.instances.values().filter_map(|i| i.runs.upgrade()).flat_map(|runs| runs.now()).collect();
         self.terminates |= terminates;
         if signals::came(terminates, !runs.is_empty()) {
             for run in runs {
@@ -412,7 +413,8 @@ impl State {
 
     /// After SIGTERM the program ends when nothing runs any more.
     pub(super) fn look_at_the_end(&mut self) {
-        let runs = || self.instances.values().filter_map(|i| i.runs.upgrade()).any(|runs| !runs.now().is_empty());
+        let runs =
+            || self.instances.values().filter_map(|i| i.runs.upgrade()).any(|runs| !runs.now().is_empty());
         if self.terminates && !runs() {
             self.terminates = false;
             signals::terminate_soon();
@@ -589,14 +591,20 @@ impl State {
         let (id, job) = self.jobs.iter().find(|(_, j)| Arc::ptr_eq(&j.run, run) && j.node == node)?;
         let need = self.desk.need(*id);
         Some(match (job.stage, self.desk.place(*id)) {
-            (Stage::Resting, _) => format!("it failed {} times and rests before the next attempt", job.attempt - 1),
+            (Stage::Resting, _) => {
+                format!("it failed {} times and rests before the next attempt", job.attempt - 1)
+            }
             (_, Some(Place::Running)) => "it runs".to_string(),
-            (_, Some(Place::Standing)) => "it takes over the cpus of the next process of its kind that ends".into(),
+            (_, Some(Place::Standing)) => {
+                "it takes over the cpus of the next process of its kind that ends".into()
+            }
             _ => {
                 let (account, _) = job.run.plan.shared.share.account();
                 let cpus = need.map_or(1, |n| n.cpus);
                 let (free, ahead) = (self.desk.free(AccountId(account)), self.desk.ahead_of(*id));
-                format!("it is ready and waits for {cpus} cpus, of which {free} are free; {ahead} tasks are before it")
+                format!(
+                    "it is ready and waits for {cpus} cpus, of which {free} are free; {ahead} tasks are before it"
+                )
             }
         })
     }

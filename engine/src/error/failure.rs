@@ -178,11 +178,7 @@ impl TaskError {
 
     pub(crate) fn about(task: Ref, kind: ErrorKind, what: &str) -> Self {
         let cause = Cause::Error(what.into());
-        Self {
-            kind,
-            failure: Failure::new(task, cause, 0),
-            stdout: None,
-        }
+        Self { kind, failure: Failure::new(task, cause, 0), stdout: None }
     }
 
     pub(crate) fn output(task: Ref, error: io::Error) -> Self {

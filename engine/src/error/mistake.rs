@@ -138,7 +138,9 @@ pub enum Mistake {
         known: Vec<String>,
     },
     /// More than the batch will ever have.
-    #[error("task #{task} `{name}` asks for {asked} of {resource}, but the batch has {there}: it could never start")]
+    #[error(
+        "task #{task} `{name}` asks for {asked} of {resource}, but the batch has {there}: it could never start"
+    )]
     NeverEnough {
         /// Its index.
         task: u32,

@@ -7,8 +7,8 @@ mod process;
 
 pub use failure::{Cause, ErrorKind, Failure, TaskError};
 pub use mistake::Mistake;
-pub use process::ProcessFailure;
 pub(crate) use process::How;
+pub use process::ProcessFailure;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -73,7 +73,9 @@ pub enum Error {
     #[error("this client of the batch is closed: submit before `close`, or by another clone of the batch")]
     Closed,
     /// Tasks were submitted to a batch that does not queue them.
-    #[error("this batch was built with `background(false)`: compile and start the list instead of submitting it")]
+    #[error(
+        "this batch was built with `background(false)`: compile and start the list instead of submitting it"
+    )]
     NoBackground,
     /// A file that a task wrote could not be read.
     #[error("cannot read {path}")]

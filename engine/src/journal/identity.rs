@@ -23,6 +23,7 @@ impl Identity {
         }
     }
 
+    #[cfg(test)]
     /// What stands for the result of this task, or for element `element` of it, among the arguments of another one,
     /// whose identity has to be known before this task has run.
     pub(crate) fn of_result(self, element: Option<u32>) -> Identity {

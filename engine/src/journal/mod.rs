@@ -33,12 +33,12 @@ pub(crate) use {
     identity::IdentityHasher,
     record::{Seen, Streams, VALUE_BYTES_MAX},
 };
+pub(crate) use {record::Entry, state::FileState};
 #[cfg(test)]
 pub(crate) use {
     record::{RECORD_BYTES_MAX, hash_of_value},
     state::{Hash, Kind},
 };
-pub(crate) use {record::Entry, state::FileState};
 
 use disk::Disk;
 use parking_lot::Mutex;
@@ -218,6 +218,7 @@ impl Journal {
         self.put(&Record::Done(entry)).map(|_| ())
     }
 
+    #[cfg(test)]
     /// Records that a task with an entry runs again, so that the entry no longer counts. To be called before the task
     /// touches anything: returns when the record would survive the end of this process, about 0.1 ms later.
     ///

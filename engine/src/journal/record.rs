@@ -82,6 +82,7 @@ pub(super) enum Record<E> {
     Begun(Identity),
 }
 
+#[cfg(test)]
 /// The hash of a function's result, for [`Entry::taken`].
 pub(crate) fn hash_of_value(value: &[u8]) -> [u8; 16] {
     xxhash_rust::xxh3::xxh3_128(value).to_le_bytes()

@@ -99,6 +99,7 @@ impl FileState {
         }
     }
 
+    #[cfg(test)]
     /// Does `path` still lead to this? With a content hash, equal contents count as unchanged whatever the
     /// modification time; contents are read only if the size is the same.
     ///

@@ -53,6 +53,22 @@ struct State {
     is_known: bool,
 }
 
+/// How it is with a batch's journal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct JournalStatus {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Tasks that earlier runs recorded.
+    pub past: usize,
+    /// Bytes at its end that were no whole records when it was opened, and were cut off: what a crash tore.
+    pub dropped_bytes: u64,
+    /// Records that are not in the file yet.
+    pub unwritten: u64,
+    /// Why records cannot be written at this moment (a full disk, say); the run goes on.
+    pub error: Option<String>,
+}
+
 /// What was decided for one run.
 pub(crate) struct Ledger {
     book: Arc<Book>,
@@ -78,7 +94,7 @@ impl Book {
         let mut left: HashMap<PathBuf, Vec<FileState>> = HashMap::new();
         for entry in journal.all_past() {
             for seen in &entry.outputs {
-                left.entry(seen.path.clone()).or_default().push(seen.state.clone());
+                left.entry(seen.path.clone()).or_default().push(seen.state);
             }
         }
         Ok(Self { journal, left, state: Mutex::default() })
@@ -98,6 +114,23 @@ impl Book {
         let mut name = path.as_os_str().to_owned();
         name.push(".out");
         name.into()
+    }
+
+    /// How it is with the journal.
+    pub(crate) fn status(&self) -> JournalStatus {
+        let journal = &self.journal;
+        JournalStatus {
+            path: journal.path().to_path_buf(),
+            past: journal.past_len(),
+            dropped_bytes: journal.dropped_bytes(),
+            unwritten: journal.waiting(),
+            error: journal.error().map(|error| error.to_string()),
+        }
+    }
+
+    /// Returns when all that was recorded is in the file, and on the disk unless it was asked not to.
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        self.journal.flush().map_err(|error| Error::Journal(error.to_string()))
     }
 
     /// Writes what is left.
@@ -127,9 +160,11 @@ impl Book {
             }
             state.is_known = true;
         }
-        let nodes: Vec<Node> = list.iter().enumerate().map(|(i, task)| node(plan, *task, names[i].1)).collect();
+        let nodes: Vec<Node> =
+            list.iter().enumerate().map(|(i, task)| node(plan, *task, names[i].1)).collect();
         let parents = plan.shared.space.parents().unwrap_or_default();
-        let mut looked = Looked { book: self, shared: &plan.shared, list: &list, entries: &entries, now: HashMap::new() };
+        let mut looked =
+            Looked { book: self, shared: &plan.shared, list: &list, entries: &entries, now: HashMap::new() };
         let again = plan::again(&nodes, &Tree(&parents), &mut looked, &mut state.dirty);
         let again = again.map_err(|gone| cannot(&plan.shared, &list, &gone))?;
         let invalid = (0..list.len()).filter(|i| again[*i] && entries[*i].is_some()).map(|i| names[i].0);
@@ -297,7 +332,16 @@ impl Ledger {
         let inputs: Vec<Seen> = reads.filter_map(|a| seen(a.datum())).collect();
         let outputs = writes.iter().filter_map(|datum| seen(*datum)).collect();
         let streams = task.head().code.command.is_some().then(|| self.streams(task)).flatten();
-        let entry = Entry { identity, inputs, outputs, taken: Vec::new(), value: Some(value), streams, exit: 0, took_ns };
+        let entry = Entry {
+            identity,
+            inputs,
+            outputs,
+            taken: Vec::new(),
+            value: Some(value),
+            streams,
+            exit: 0,
+            took_ns,
+        };
         // What is wrong with the journal is told when it is closed; the run goes on.
         let _ = self.book.journal.append(&entry);
     }

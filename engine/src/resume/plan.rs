@@ -96,8 +96,8 @@ pub(super) fn again<P: Past>(
 ) -> Result<Vec<bool>, Vec<Gone>> {
     let writers = last_writers(nodes, tree);
     let mut search = Search { nodes, tree, past, writers, again: vec![false; nodes.len()] };
-    for task in 0..nodes.len() {
-        if nodes[task].is_unknown || !search.past.is_sound(task) {
+    for (task, node) in nodes.iter().enumerate() {
+        if node.is_unknown || !search.past.is_sound(task) {
             search.mark(task);
         }
     }
@@ -134,7 +134,9 @@ fn last_writers(nodes: &[Node], tree: &Tree<'_>) -> Vec<Vec<Option<u32>>> {
         all.push(node.reads.iter().map(writer).collect());
         for datum in &node.writes {
             at.insert(*datum, task as u32);
-            tree.above(*datum).for_each(|up| drop(below.insert(up, task as u32)));
+            for up in tree.above(*datum) {
+                below.insert(up, task as u32);
+            }
         }
     }
     all
@@ -162,8 +164,9 @@ impl<P: Past> Search<'_, P> {
     /// Whether what a task wrote of a datum is as it left it.
     fn is_left(&mut self, task: usize, datum: Datum) -> bool {
         let tree = self.tree;
-        let is_related =
-            |d: Datum| d == datum || tree.above(d).any(|up| up == datum) || tree.above(datum).any(|up| up == d);
+        let is_related = |d: Datum| {
+            d == datum || tree.above(d).any(|up| up == datum) || tree.above(datum).any(|up| up == d)
+        };
         let nodes = self.nodes;
         nodes[task].writes.iter().filter(|d| is_related(**d)).all(|d| self.past.is_as_left(task, *d))
     }
@@ -276,7 +279,11 @@ mod tests {
     fn what_a_later_task_overwrote_is_made_again_for_readers() {
         // 0 writes f, 1 reads it, 2 overwrites it; 1 must run again.
         let list = [node(&[], &[], &[1]), node(&[], &[1], &[4]), node(&[], &[], &[1])];
-        assert_eq!(check(&list, &[0, 2], &[(2, 1)], &[1]), Ok(vec![0, 1, 2]), "and then 2 overwrites it again");
+        assert_eq!(
+            check(&list, &[0, 2], &[(2, 1)], &[1]),
+            Ok(vec![0, 1, 2]),
+            "and then 2 overwrites it again"
+        );
     }
 
     #[test]
@@ -288,11 +295,7 @@ mod tests {
 
     #[test]
     fn what_an_earlier_list_made_may_be_read() {
-        let mut told = Told {
-            sound: [0].into(),
-            left: [(0, 1)].into(),
-            written: [1].into(),
-        };
+        let mut told = Told { sound: [0].into(), left: [(0, 1)].into(), written: [1].into() };
         let mut dirty = Dirty::default();
         let tree = Tree(&[]);
         assert_eq!(again(&[node(&[], &[], &[1])], &tree, &mut told, &mut dirty), Ok(vec![false]));

@@ -10,8 +10,8 @@ use crate::resume::Ledger;
 use crate::task::record::{Ref, state};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// One run of a plan.

@@ -152,7 +152,7 @@ impl Pool {
     }
 
     /// A piece that came from outside, and some more into `deque`.
-    pub(super) fn from_outside(&self, deque: &Deque<Piece>) -> Option<Piece> {
+    pub(super) fn take_outside(&self, deque: &Deque<Piece>) -> Option<Piece> {
         loop {
             match self.outside.steal_batch_and_pop(deque) {
                 Steal::Success(piece) => return Some(piece),

@@ -96,7 +96,7 @@ impl Worker<'_> {
         if let Some((slot, run)) = self.pool.run_with_roots() {
             return Some(Found::Roots(slot, run));
         }
-        if let Some(piece) = self.pool.from_outside(self.deque) {
+        if let Some(piece) = self.pool.take_outside(self.deque) {
             return Some(Found::Piece(piece));
         }
         self.others().find_map(|seat| {

@@ -167,7 +167,7 @@ impl Session<'_> {
             if let Some(failure) = failure {
                 self.blame_targets(node, &failure);
             }
-            let gives_way = node % WINDOW == 0 && self.me.pool.seats.is_over();
+            let gives_way = node.is_multiple_of(WINDOW) && self.me.pool.seats.is_over();
             if gives_way || !SINGLE && clock.is_slow(node + 1) || stop.is_some_and(|stop| stop()) {
                 self.me.own(|kept| {
                     kept.solo = None;

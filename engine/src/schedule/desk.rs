@@ -303,7 +303,8 @@ impl Desk {
             let instance = self.instances.get_mut(&id).expect("an open instance");
             let free = self.accounts.get_mut(&instance.account.0).expect("an account");
             let need = &self.classes[class].need;
-            let fits = i64::from(need.cpus) <= free.0 && instance.stock.has(need) && seats.take(id, need.cpus);
+            let fits =
+                i64::from(need.cpus) <= free.0 && instance.stock.has(need) && seats.take(id, need.cpus);
             if !fits {
                 if i == 0 {
                     instance.blocked = Some(need.cpus);
@@ -335,7 +336,9 @@ impl Desk {
         let account = self.instances[&id].account;
         let free = self.accounts[&account.0].0;
         let others = self.instances.iter_mut().filter(|(other, i)| **other != id && i.account == account);
-        others.filter(|(_, i)| i.blocked.is_some_and(|cpus| i64::from(cpus) > free)).for_each(|(_, i)| i.passed += 1);
+        others
+            .filter(|(_, i)| i.blocked.is_some_and(|cpus| i64::from(cpus) > free))
+            .for_each(|(_, i)| i.passed += 1);
     }
 
     /// Lets processes stand where that passes over nobody.

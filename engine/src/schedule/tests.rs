@@ -78,7 +78,7 @@ impl World {
 
     /// What the running jobs hold never exceeds what there is.
     fn check(&self) {
-        for (instance, _) in &self.seats.free {
+        for instance in self.seats.free.keys() {
             let held = self.running.iter().map(|j| &self.needs[j]).filter(|(i, _)| i == instance);
             let (mut memory, mut named) = (0, 0);
             for (_, need) in held {

@@ -102,7 +102,11 @@ impl<T> Task<T> {
     }
 
     fn open(&self) -> Result<(), Error> {
-        if self.task.cohort().is_some() || self.task.is_queued() { Err(Error::Sealed(self.task.name())) } else { Ok(()) }
+        if self.task.cohort().is_some() || self.task.is_queued() {
+            Err(Error::Sealed(self.task.name()))
+        } else {
+            Ok(())
+        }
     }
 
     #[inline(always)]

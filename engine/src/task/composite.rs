@@ -72,7 +72,7 @@ impl<X: Handles> Handles for Vec<X> {
     }
 
     fn describe(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
-        out.value(&slot.iter().count())?;
+        out.value(&slot.len())?;
         slot.iter_mut().try_for_each(|s| X::describe(s, out))
     }
 }
@@ -109,7 +109,7 @@ impl<X: Handles> Handles for Option<X> {
     }
 
     fn describe(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
-        out.value(&slot.iter().count())?;
+        out.value(&slot.is_some())?;
         slot.iter_mut().try_for_each(|s| X::describe(s, out))
     }
 }
@@ -147,7 +147,7 @@ impl<X: Handles, const N: usize> Handles for [X; N] {
     }
 
     fn describe(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
-        out.value(&slot.iter().count())?;
+        out.value(&N)?;
         slot.iter_mut().try_for_each(|s| X::describe(s, out))
     }
 }

@@ -10,7 +10,11 @@ pub(crate) struct Kept(pub(crate) Ref);
 impl Kept {
     /// The caller keeps the record meanwhile.
     pub(crate) fn new(task: Ref) -> Self {
-        if task.is_plain() { chunk::retain(task.0) } else { task.add_hold() }
+        if task.is_plain() {
+            chunk::retain(task.0)
+        } else {
+            task.add_hold()
+        }
         Self(task)
     }
 }

@@ -31,7 +31,11 @@ impl<T> Task<T> {
         self.attend(|extra| {
             extra.need.get_or_insert_default().memory = bytes;
             if bytes == 0 {
-                extra.mistakes.push(Mistake::BadAmount { name, resource: "memory".into(), amount: "0".into() });
+                extra.mistakes.push(Mistake::BadAmount {
+                    name,
+                    resource: "memory".into(),
+                    amount: "0".into(),
+                });
             }
         });
         self
@@ -73,7 +77,11 @@ impl<T> Task<T> {
         self.attend(|extra| {
             extra.limits.timeout = Some(timeout);
             if timeout.is_zero() {
-                extra.mistakes.push(Mistake::BadAmount { name, resource: "timeout".into(), amount: "0 s".into() });
+                extra.mistakes.push(Mistake::BadAmount {
+                    name,
+                    resource: "timeout".into(),
+                    amount: "0 s".into(),
+                });
             }
         });
         self

@@ -3,8 +3,8 @@
 
 use super::record::Ref;
 use crate::error::TaskError;
-pub(crate) use crate::outputs::Which;
 use crate::outputs::Outputs;
+pub(crate) use crate::outputs::Which;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -21,8 +21,8 @@
 #![expect(unsafe_code, reason = "records of different types behind one head, with values in place")]
 
 use super::chunk::{self, Chunk};
-pub(crate) use super::keep::Kept;
 use super::extra::Extra;
+pub(crate) use super::keep::Kept;
 use crate::body::Call;
 use crate::data::Access;
 use crate::function::Code;
@@ -222,7 +222,11 @@ impl Ref {
 
     pub(crate) fn watch(self, on: bool) {
         let flags = &self.head().flags;
-        if on { flags.fetch_or(WATCHED, Ordering::AcqRel) } else { flags.fetch_and(!WATCHED, Ordering::AcqRel) };
+        if on {
+            flags.fetch_or(WATCHED, Ordering::AcqRel)
+        } else {
+            flags.fetch_and(!WATCHED, Ordering::AcqRel)
+        };
     }
 
     /// It is not queued any more.
