@@ -52,7 +52,6 @@ mod journal;
 mod cohort;
 mod error;
 mod machine;
-#[cfg_attr(not(test), expect(dead_code, reason = "runs are not recorded yet"))]
 mod report;
 mod shared;
 mod summary;
@@ -67,6 +66,7 @@ pub use data::{DataFile, DataId, IntoDatum, Keys};
 pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, ProcessFailure, TaskError};
 pub use function::Data;
 pub use graph::{Edge, Graph};
+pub use report::Report;
 pub use summary::Summary;
 pub use task::{
     AnyTask, Exit, Handle, HasResult, ProcessArg, ProcessInput, Status, Stream, Task, TaskList, ToWord, Usage, Val,

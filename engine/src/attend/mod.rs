@@ -40,6 +40,7 @@ mod outcome;
 mod process;
 mod state;
 mod timers;
+mod why;
 
 pub(crate) use ledger::{Share, Totals};
 pub(crate) use office::{Desk, Office, while_waiting};

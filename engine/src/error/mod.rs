@@ -75,9 +75,11 @@ pub enum Error {
     /// Tasks were submitted to a batch that does not queue them.
     #[error("this batch was built with `background(false)`: compile and start the list instead of submitting it")]
     NoBackground,
-    /// A file that a task wrote could not be read.
-    #[error("cannot read {path}")]
+    /// A file that a task wrote could not be read, or one that was asked for could not be written.
+    #[error("cannot {verb} {path}")]
     File {
+        /// `read` or `write`.
+        verb: &'static str,
         /// The file.
         path: std::path::PathBuf,
         /// What the system said.

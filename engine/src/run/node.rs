@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// One run of a plan.
 pub(crate) struct Run {
@@ -62,12 +62,14 @@ pub(crate) enum Ran {
     Away,
 }
 
-/// When one node ran, in nanoseconds since its run began, and on which lane; zeros if it did not.
+/// When one node ran last, in nanoseconds since its run began, on which lane, and how often it was tried; zeros if it
+/// never ran.
 #[derive(Clone, Copy)]
 pub(crate) struct Timed {
     pub(crate) began: u64,
     pub(crate) ended: u64,
     pub(crate) lane: u32,
+    pub(crate) attempts: u32,
 }
 
 impl Timed {
@@ -82,6 +84,8 @@ impl Timed {
 pub(crate) struct Measured {
     pub(crate) nodes: Box<[Timed]>,
     pub(crate) wall: Duration,
+    /// When it began, in milliseconds since 1970, UTC.
+    pub(crate) started_unix_ms: u64,
 }
 
 /// What is still inside the run's tasks.
@@ -318,11 +322,14 @@ impl Run {
     /// Notes when a process ran, by the monotonic clock.
     pub(crate) fn note_process(&self, node: u32, began_ns: u64, ended_ns: u64, lane: u32) {
         if let Some(spans) = &self.spans {
-            let span = &spans[node as usize];
-            span.began.store(began_ns.saturating_sub(self.started_ns), Ordering::Relaxed);
-            span.ended.store(ended_ns.saturating_sub(self.started_ns), Ordering::Relaxed);
-            span.lane.store(lane, Ordering::Relaxed);
+            let since = |at: u64| at.saturating_sub(self.started_ns);
+            spans[node as usize].note(since(began_ns), since(ended_ns), lane);
         }
+    }
+
+    /// Notes a process whose end nobody saw, as if it were now.
+    pub(crate) fn note_lost(&self, node: u32, began_ns: u64, lane: u32) {
+        self.note_process(node, began_ns, monotonic_ns(), lane);
     }
 
     /// Now, in nanoseconds since the run began; 0 unless the batch measures.
@@ -335,10 +342,7 @@ impl Run {
     #[inline(always)]
     pub(crate) fn note_time(&self, node: u32, began: u64, lane: impl FnOnce() -> u32) {
         if let Some(spans) = &self.spans {
-            let span = &spans[node as usize];
-            span.began.store(began, Ordering::Relaxed);
-            span.ended.store(self.clock(), Ordering::Relaxed);
-            span.lane.store(lane(), Ordering::Relaxed);
+            spans[node as usize].note(began, self.clock(), lane());
         }
     }
 
@@ -357,6 +361,7 @@ impl Run {
         if let Some(client) = &self.plan.client {
             client.run_ended(self.plan.tasks().count(), self.plan.first_failure());
         }
+        self.keep_times();
         let mut left = self.left.lock();
         left.finished = true;
         if left.bodies > 0 {
@@ -369,6 +374,16 @@ impl Run {
         self.release();
         self.plan.shared.run_is_over(&self.this);
         self.plan.shared.run_ended();
+    }
+
+    /// All nodes have ended: what was noted of them is for whoever asks.
+    fn keep_times(&self) {
+        let Some(spans) = &self.spans else { return };
+        let nodes = spans.iter().map(Span::read).collect();
+        let wall = self.started.elapsed();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let started_unix_ms = now.saturating_sub(wall).as_millis() as u64;
+        *self.plan.measured.lock() = Some(Measured { nodes, wall, started_unix_ms });
     }
 
     /// A body was given up: it goes on by itself, and what it uses must stay.
@@ -388,10 +403,6 @@ impl Run {
 
     /// Nothing of this run is under way any more.
     fn release(&self) {
-        if let Some(spans) = &self.spans {
-            let nodes = spans.iter().map(Span::read).collect();
-            *self.plan.measured.lock() = Some(Measured { nodes, wall: self.started.elapsed() });
-        }
         let last = self.owner.lock().take().and_then(Owned::let_go);
         self.plan.ended();
         // Nobody else owns the plan, so nobody can start it again: its tasks can go.
@@ -409,20 +420,30 @@ fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// When one node ran, in nanoseconds since its run began, and on which lane.
+/// As [`Timed`], while it runs. One attempt of a node follows the other, so nobody writes at the same time.
 #[derive(Default)]
 struct Span {
     began: AtomicU64,
     ended: AtomicU64,
     lane: AtomicU32,
+    attempts: AtomicU32,
 }
 
 impl Span {
+    #[inline(always)]
+    fn note(&self, began: u64, ended: u64, lane: u32) {
+        self.began.store(began, Ordering::Relaxed);
+        self.ended.store(ended, Ordering::Relaxed);
+        self.lane.store(lane, Ordering::Relaxed);
+        self.attempts.store(self.attempts.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
     fn read(&self) -> Timed {
         Timed {
             began: self.began.load(Ordering::Relaxed),
             ended: self.ended.load(Ordering::Relaxed),
             lane: self.lane.load(Ordering::Relaxed),
+            attempts: self.attempts.load(Ordering::Relaxed),
         }
     }
 }
