@@ -69,6 +69,11 @@ impl Plan {
         }
     }
 
+    /// The node of a task. Cost: a look at each node before it.
+    pub(crate) fn node_of(&self, task: Ref) -> Option<u32> {
+        (0..self.records.len() as u32).find(|node| self.record(*node) == Some(task))
+    }
+
     /// Every task, in execution order.
     pub(crate) fn tasks(&self) -> impl Iterator<Item = Ref> + '_ {
         (0..self.records.len() as u32).filter_map(|node| self.record(node))

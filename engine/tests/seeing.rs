@@ -1,4 +1,4 @@
-//! What is seen of a run: its report as table, page and trace.
+//! What is seen of a run: its report as table, page and trace; why a task waits; how far a list is.
 
 use serde_json::Value;
 use std::fs;
@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tarragon_engine::{Batch, Compiled, Error, Report, Status, Workers, tasks};
+use tarragon_engine::{Batch, Compiled, Error, Report, Status, Task, Workers, tasks};
 
 fn measuring(workers: Workers) -> Batch {
     Batch::builder().workers(workers).assume_cpus(2).timing(true).build().expect("a batch")
@@ -201,6 +201,170 @@ fn cancelled_tasks_are_told_from_failed_ones() {
     assert!(!table.contains("failed") && table.contains("cancelled"), "{table}");
 }
 
+// ── why a task waits ────────────────────────────────────────────────────────────────────────────────────────────────
+
+fn batch(threads: usize) -> Batch {
+    Batch::builder().workers(Workers::Threads(threads)).assume_cpus(2).build().expect("a batch")
+}
+
+/// Waits until the task says that it waits for what contains `words`.
+fn wait_for_words<T>(task: &Task<T>, words: &str) {
+    let is_so = || task.why_waiting().is_some_and(|why| why.contains(words));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "expected `{words}`, found {:?}", task.why_waiting());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_task_that_nobody_started_says_so() {
+    let batch = batch(1);
+    let task = batch.function(add, (1u64, 2u64));
+    wait_for_words(&task, "nobody has started it: it is in no list");
+    let compiled = batch.compile(tasks![task]).expect("a list");
+    wait_for_words(&task, "it is compiled, but nobody has started");
+    compiled.run().expect("it succeeds");
+    assert_eq!(task.why_waiting(), None);
+    assert_eq!(task.result().why_waiting(), None);
+}
+
+#[test]
+fn a_submitted_task_waits_in_its_queue_or_for_earlier_ones() {
+    let batch = batch(1);
+    let gate = Gate::new();
+    let datum = batch.datum("d");
+    let first = batch.closure(gate.body()).name("first").writes(datum);
+    batch.submit(&first).expect("it is queued");
+    wait_for("it runs", || first.status() == Status::Running);
+    let second = batch.function(add, (1u64, 2u64)).reads(datum);
+    batch.submit(&second).expect("it is queued");
+    // It stands behind a gate for the first, which is of another list.
+    wait_for_words(&second, "it waits for task #0 `first` (runs)");
+    gate.open();
+    batch.fence().expect("both succeed");
+    assert_eq!(second.why_waiting(), None);
+}
+
+#[test]
+fn a_queued_task_says_what_makes_the_queue_run() {
+    let batch = batch(1);
+    // An idle queue runs after 5 ms, so one look may come too late.
+    wait_for("a look comes before the queue runs", || {
+        let task = batch.function(add, (1u64, 2u64));
+        batch.submit(&task).expect("it is queued");
+        task.why_waiting().is_some_and(|why| why.contains("stands in a queue"))
+    });
+}
+
+#[test]
+fn a_task_names_those_before_it_through_joins_too() {
+    let batch = batch(2);
+    let gate = Gate::new();
+    let datum = batch.datum("d");
+    let first = batch.closure(gate.body()).name("first").writes(datum);
+    let readers: Vec<_> =
+        (0..8u64).map(|i| batch.function(add, (i, i)).reads(datum).name("reader")).collect();
+    let writers: Vec<_> =
+        (0..8u64).map(|i| batch.function(add, (i, i)).writes(datum).name("writer")).collect();
+    let compiled = batch.compile(tasks![first, readers, writers]).expect("a list");
+    compiled.start().expect("it starts");
+    wait_for_words(&readers[7], "it waits for task #0 `first` (runs)");
+    wait_for_words(&writers[0], "task #1 `reader`, task #2 `reader`, task #3 `reader`, task #4 `reader`");
+    wait_for_words(&writers[0], "and 3 more");
+    wait_for_words(&writers[1], "it waits for task #9 `writer`");
+    assert_eq!(first.why_waiting(), None, "it runs");
+    gate.open();
+    compiled.wait().expect("all succeed");
+    assert_eq!(writers[7].why_waiting(), None);
+}
+
+#[test]
+fn a_ready_task_waits_for_a_worker() {
+    let batch = batch(1);
+    let gate = Gate::new();
+    let held = batch.closure(gate.body());
+    let ready = batch.function(add, (1u64, 2u64));
+    let compiled = batch.compile(tasks![held, ready]).expect("a list");
+    compiled.start().expect("it starts");
+    wait_for_words(&ready, "it is ready and waits for a worker: the batch has 1 worker, all at other tasks");
+    gate.open();
+    compiled.wait().expect("both succeed");
+}
+
+#[test]
+fn a_list_waits_for_results_of_another() {
+    let batch = batch(2);
+    let gate = Gate::new();
+    let mut hold = gate.body();
+    let maker = batch.closure(move || {
+        hold();
+        7u64
+    });
+    let maker = maker.name("maker");
+    maker.start().expect("it starts");
+    let taker = batch.function(add, (maker.result(), 1u64));
+    let compiled = batch.compile(tasks![taker]).expect("a list");
+    compiled.start().expect("it starts");
+    wait_for_words(
+        &taker,
+        "its list begins when results from outside of it are there; missing: task #0 `maker`",
+    );
+    gate.open();
+    compiled.wait().expect("it succeeds");
+}
+
+#[test]
+fn a_job_waits_for_cpus_memory_and_named_resources() {
+    let builder = Batch::builder().workers(Workers::Threads(2)).assume_cpus(2).memory(1 << 30);
+    let batch = builder.resource("licence", 1.5).build().expect("a batch");
+    let go = Go::new();
+    let hold = |mebibytes: u64| {
+        let process = batch.process("sh").arg("-c").arg(go.script());
+        process.cpus(2).memory(mebibytes << 20).resource("licence", 1.0)
+    };
+    let first = hold(600);
+    let second = hold(601).priority(-1);
+    let third = batch.process("true").priority(-2);
+    let compiled = batch.compile(tasks![first, second, third]).expect("a list");
+    compiled.start().expect("it starts");
+    wait_for_words(&third, "1 cpu (0 free); 1 task is before it");
+    wait_for_words(
+        &second,
+        "2 cpus (0 free), 630194176 bytes of memory (444596224 free), 1 of licence (0.5 free)",
+    );
+    wait_for_words(&second, "it is the next");
+    assert_eq!(first.why_waiting(), None, "it runs");
+    drop(go);
+    compiled.wait().expect("all succeed");
+    assert_eq!(second.why_waiting(), None);
+}
+
+#[test]
+fn a_process_stands_behind_others_of_its_kind() {
+    let batch = batch(1);
+    let go = Go::new();
+    let all: Vec<_> = (0..4).map(|_| batch.process("sh").arg("-c").arg(go.script())).collect();
+    let compiled = batch.compile(&all).expect("a list");
+    compiled.start().expect("it starts");
+    wait_for_words(&all[3], "it is ready, and next when a process of its kind ends");
+    drop(go);
+    compiled.wait().expect("all succeed");
+}
+
+#[test]
+fn a_failed_task_rests_before_its_next_attempt() {
+    let batch = batch(2);
+    let process = batch.process("false").retries(3).back_off(Duration::from_secs(600));
+    let function = batch.try_function(fails, ()).retries(3).back_off(Duration::from_secs(600));
+    let compiled = batch.compile(tasks![process, function]).expect("a list");
+    compiled.start().expect("it starts");
+    wait_for_words(&process, "it failed, and rests until its second attempt");
+    wait_for_words(&function, "it failed, and rests until its second attempt");
+    compiled.cancel();
+    compiled.wait().expect_err("both were cancelled");
+}
+
 // ── what tests wait for ─────────────────────────────────────────────────────────────────────────────────────────────
 
 /// A body that waits until it is let go.
@@ -228,6 +392,19 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         self.open();
+    }
+}
+
+/// Processes that wait until it is dropped.
+struct Go(tempfile::TempDir);
+
+impl Go {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn script(&self) -> String {
+        format!("while [ -e {} ]; do sleep 0.01; done", self.0.path().display())
     }
 }
 

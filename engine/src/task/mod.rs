@@ -12,6 +12,7 @@ pub(crate) mod list;
 mod options;
 pub(crate) mod output;
 pub(crate) mod record;
+mod why;
 pub(crate) mod words;
 
 pub use builder::Task;
