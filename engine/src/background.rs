@@ -24,6 +24,7 @@
 use crate::cohort::Progress;
 use crate::data::Access;
 use crate::error::{Error, TaskError};
+use crate::events;
 use crate::gather::{self, Gate, each_input};
 use crate::plan::Owned;
 use crate::shared::Shared;
@@ -225,6 +226,7 @@ impl Client {
         }
         frontier.sweep();
         drop(frontier);
+        events::flushed(list.len());
         let owned = Owned::new(plan);
         let started = owned.start(true);
         tasks().for_each(Ref::unqueue);

@@ -4,6 +4,7 @@ use crate::attend::{Share, Totals};
 use crate::batch::{Batch, Workers};
 use crate::body::install_panic_hook;
 use crate::error::Error;
+use crate::events;
 use crate::machine::Machine;
 use crate::outputs::Outputs;
 use crate::run::{Executor, Pool, WORKERS_MAX};
@@ -142,6 +143,7 @@ impl Builder {
             binds: !self.unbound,
             background: !self.foreground,
         });
+        events::batch_opened(shared.executor.workers(), cpus);
         Ok(Batch::inside(&Arc::new(shared)))
     }
 }

@@ -51,6 +51,7 @@ mod journal;
 
 mod cohort;
 mod error;
+mod events;
 mod machine;
 mod report;
 mod shared;

@@ -11,6 +11,7 @@ use crate::background::Client;
 use crate::body::inside;
 use crate::cohort::Cohort;
 use crate::error::{Cause, Error, Failure, Mistake, TaskError};
+use crate::events;
 use crate::gather;
 use crate::graph::Outline;
 use crate::run::{Measured, Run};
@@ -270,6 +271,7 @@ impl Owned {
             plan.cohort.set_once();
         }
         plan.shared.run_is_active(&run);
+        events::run_started(plan);
         if plan.producers().iter().any(|c| c.is_running()) {
             // The results it takes are not there yet. Waiting for them is a thread's work, and rare.
             let waiting = Arc::clone(&run);

@@ -4,6 +4,7 @@ use crate::attend::{Desk, Office, Share, Totals};
 use crate::background::Client;
 use crate::cohort::Cohort;
 use crate::error::Error;
+use crate::events;
 use crate::compile::{Frontier, Listing};
 use crate::data::Space;
 use crate::outputs::Outputs;
@@ -233,6 +234,12 @@ impl Shared {
                 self.all_ended.wait(&mut runs);
             }
         });
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        events::batch_closed();
     }
 }
 

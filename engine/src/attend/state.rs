@@ -7,6 +7,7 @@ use super::process::{Processes, Started};
 use super::timers::{Due, Timers};
 use crate::background::Client;
 use crate::error::{Cause, Failure, How, ProcessFailure};
+use crate::events;
 use crate::run::{Pool, Ran, Run, retry};
 use crate::schedule::{AccountId, Action, Desk, InstanceId, JobId, Seats};
 use crate::shared::Shared;
@@ -200,6 +201,7 @@ impl State {
     /// Another attempt follows after `delay`, as another job: the desk may still know this one.
     fn rest(&mut self, id: JobId, delay: Duration) {
         let mut job = self.jobs.remove(&id).expect("a job that is known");
+        events::retried(job.task, job.attempt, delay);
         job.stage = Stage::Resting;
         job.attempt += 1;
         (job.body, job.lane) = (None, None);
@@ -279,6 +281,7 @@ impl State {
                     self.release(id);
                 }
                 let how = self.processes.could_not_start(self.jobs.get(&id), step, errno);
+                events::could_not_start(&how);
                 self.process_failed(id, how, Usage::default());
             }
             Told::Ended(ended) => {
@@ -344,6 +347,7 @@ impl State {
     }
 
     fn supervisor_gone(&mut self) {
+        events::supervisor_lost();
         self.processes.lost();
         let all: Vec<JobId> = self.jobs.keys().copied().collect();
         for id in all {
@@ -430,6 +434,7 @@ impl State {
     fn time_is_up(&mut self, id: JobId, attempt: u32, now: Instant) {
         let Some(job) = self.jobs.get(&id).filter(|job| job.attempt == attempt) else { return };
         let Some(body) = &job.body else { return };
+        events::over_time(job.task, attempt);
         body.over.store(true, std::sync::atomic::Ordering::Release);
         let limits = job.task.extra().map(|e| &e.limits);
         match limits {
@@ -446,6 +451,7 @@ impl State {
         if !job.body.as_ref().is_some_and(|body| body.give_up()) {
             return;
         }
+        events::given_up(job.task);
         job.run.give_up();
         let timeout = job.task.extra().and_then(|e| e.limits.timeout).unwrap_or_default();
         let failure = Failure::new(job.task, Cause::TimedOut(timeout), job.attempt);

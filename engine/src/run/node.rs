@@ -4,6 +4,7 @@ use super::retry;
 use super::stop::Stop;
 use crate::body::{Call, Verdict};
 use crate::error::{Cause, Failure};
+use crate::events;
 use crate::function::arg::Moves;
 use crate::plan::{Owned, Plan};
 use crate::task::record::{Ref, state};
@@ -312,6 +313,7 @@ impl Run {
         if task.head().code.command.is_some() && status == state::FAILED {
             self.plan.shared.outputs.task_failed();
         }
+        events::not_done(&failure);
         let cohort = task.cohort().expect("a task that runs has a cohort");
         cohort.note_failure(task.index(), Arc::clone(&failure));
         task.head().status.store(status | self.parity(task), Ordering::Release);
@@ -362,6 +364,7 @@ impl Run {
             client.run_ended(self.plan.tasks().count(), self.plan.first_failure());
         }
         self.keep_times();
+        events::run_ended(&self.plan, self.started.elapsed());
         let mut left = self.left.lock();
         left.finished = true;
         if left.bodies > 0 {
