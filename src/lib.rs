@@ -31,10 +31,13 @@
 
 pub mod prelude;
 
+mod progress;
+
+pub use progress::Progress;
 pub use tarragon_engine::{
-    AnyTask, Batch, Builder, Cause, CompileError, Compiled, Context, Data, DataId, Edge, Error, ErrorKind,
-    Failure, Graph, Handle, HasResult, Hazard, IntoDatum, Keys, Mistake, Status, Stream, Summary, Task,
-    TaskError, TaskList, Val, Workers, results, tasks, value, wire,
+    AnyTask, Batch, Builder, Cause, CompileError, Compiled, Context, Counts, Data, DataId, Edge, Error,
+    ErrorKind, Failure, Graph, Handle, HasResult, Hazard, IntoDatum, Keys, Mistake, Report, Status, Stream,
+    Summary, Task, TaskError, TaskList, Val, Watch, Workers, results, tasks, value, wire,
 };
 
 #[cfg(doctest)]

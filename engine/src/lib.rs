@@ -50,6 +50,7 @@ mod body;
 mod journal;
 
 mod cohort;
+mod counts;
 mod error;
 mod events;
 mod machine;
@@ -63,6 +64,7 @@ pub use body::Context;
 pub use builder::Builder;
 pub use compile::Hazard;
 pub use compiled::Compiled;
+pub use counts::{Counts, Watch};
 pub use data::{DataFile, DataId, IntoDatum, Keys};
 pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, ProcessFailure, TaskError};
 pub use function::Data;

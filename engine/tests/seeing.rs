@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tarragon_engine::{Batch, Compiled, Error, Report, Status, Task, Workers, tasks};
+use tarragon_engine::{Batch, Compiled, Counts, Error, Report, Status, Task, Workers, tasks};
 
 fn measuring(workers: Workers) -> Batch {
     Batch::builder().workers(workers).assume_cpus(2).timing(true).build().expect("a batch")
@@ -363,6 +363,41 @@ fn a_failed_task_rests_before_its_next_attempt() {
     wait_for_words(&function, "it failed, and rests until its second attempt");
     compiled.cancel();
     compiled.wait().expect_err("both were cancelled");
+}
+
+// ── how far a list is ───────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn counts_tell_every_state_and_add_up() {
+    let batch = batch(2);
+    let gate = Gate::new();
+    let done = batch.function(add, (1u64, 2u64));
+    let failed = batch.try_function(fails, ());
+    let skipped = batch.function(add, (failed.result(), done.result()));
+    let running = batch.closure(gate.body());
+    let part = batch.compile(tasks![done, failed]).expect("a list");
+    let waiting = batch.function(|_: ()| (), (running.result(),));
+    let compiled = batch.compile(tasks![part, skipped, running, waiting]).expect("a list");
+    let counts = |done, failed, skipped, running, waiting| Counts {
+        total: 5,
+        done,
+        failed,
+        skipped,
+        running,
+        waiting,
+    };
+    assert_eq!(compiled.progress(), counts(0, 0, 0, 0, 5));
+    let watch = compiled.watch();
+    for _ in 0..2 {
+        gate.shut();
+        compiled.start().expect("it starts");
+        wait_for("all but two have ended", || compiled.progress() == counts(1, 1, 1, 1, 1));
+        assert_eq!(watch.progress().ended(), 3);
+        gate.open();
+        compiled.wait().expect_err("one fails");
+        assert_eq!(compiled.progress(), counts(3, 1, 1, 0, 0));
+        assert!(watch.progress().is_over());
+    }
 }
 
 // ── what tests wait for ─────────────────────────────────────────────────────────────────────────────────────────────
