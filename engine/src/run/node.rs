@@ -33,7 +33,7 @@ pub(crate) struct Run {
     pub(super) ended: AtomicU32,
     spans: Option<Box<[Span]>>,
     started: Instant,
-    /// The same moment by the monotonic clock, as the supervisor tells times.
+    /// The same moment by the monotonic clock, as the supervisor tells times; 0 unless the batch measures.
     started_ns: u64,
     /// What of it is cancelled.
     pub(crate) stop: Arc<Stop>,
@@ -101,7 +101,7 @@ impl Run {
     pub(crate) fn new(owned: Owned, once: bool) -> Arc<Self> {
         let plan = Arc::clone(owned.plan());
         let n = plan.graph.len();
-        let spans = plan.shared.timing.then(|| (0..n).map(|_| Span::default()).collect());
+        let spans: Option<Box<[Span]>> = plan.shared.timing.then(|| (0..n).map(|_| Span::default()).collect());
         Arc::new_cyclic(|this| Self {
             once,
             parity: plan.members.is_empty().then(|| plan.cohort.parity()),
@@ -109,9 +109,9 @@ impl Run {
             blames: Mutex::default(),
             cursor: AtomicU32::new(0),
             ended: AtomicU32::new(0),
-            spans,
             started: Instant::now(),
-            started_ns: monotonic_ns(),
+            started_ns: spans.as_ref().map_or(0, |_| monotonic_ns()),
+            spans,
             stop: Arc::default(),
             left: Mutex::default(),
             told: Mutex::default(),
