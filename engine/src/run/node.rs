@@ -101,7 +101,8 @@ impl Run {
     pub(crate) fn new(owned: Owned, once: bool) -> Arc<Self> {
         let plan = Arc::clone(owned.plan());
         let n = plan.graph.len();
-        let spans: Option<Box<[Span]>> = plan.shared.timing.then(|| (0..n).map(|_| Span::default()).collect());
+        let spans: Option<Box<[Span]>> =
+            plan.shared.timing.then(|| (0..n).map(|_| Span::default()).collect());
         Arc::new_cyclic(|this| Self {
             once,
             parity: plan.members.is_empty().then(|| plan.cohort.parity()),
@@ -182,10 +183,10 @@ impl Run {
         if task.is_attended() {
             return self.attend(node, task);
         }
-        let began = self.clock();
-        self.begin(task);
-        let verdict = task.call(&self.call(task, None));
-        self.note_time(node, began, super::worker::lane);
+        let verdict = match &self.spans {
+            None => self.call_body(task),
+            Some(_) => self.call_and_note(node, task),
+        };
         match verdict {
             Verdict::Done => {
                 self.done(task);
@@ -193,6 +194,22 @@ impl Run {
             }
             Verdict::Failed(cause) => self.failed_attempt(node, task, *cause),
         }
+    }
+
+    #[inline(always)]
+    fn call_body(&self, task: Ref) -> Verdict {
+        self.begin(task);
+        task.call(&self.call(task, None))
+    }
+
+    /// Apart, so that a run that is not measured keeps no time at hand while a body runs: it looks once whether it is.
+    #[cold]
+    #[inline(never)]
+    fn call_and_note(&self, node: u32, task: Ref) -> Verdict {
+        let began = self.clock();
+        let verdict = self.call_body(task);
+        self.note_time(node, began, super::worker::lane);
+        verdict
     }
 
     /// What the body of a task is called with.
