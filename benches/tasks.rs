@@ -4,7 +4,8 @@
 //! most 1.5x a serial loop over the same counters and bodies; `declare` (stencil: 3 reads and 1 write per task, dense
 //! integer keys, 10^5) at most 1/2 of what rayon takes to box its closures and run them with the edges given; a chain
 //! of 1 µs bodies at most 1.05x the plain loop; independent 10 µs bodies on 2 threads at least 0.95x of what a bare
-//! two-thread loop gains; idle for 5 s: at most 1 ms of CPU time.
+//! two-thread loop gains; idle for 5 s: at most 1 ms of CPU time; to note when and where each task runs (`traced`): at
+//! most 100 ns per task.
 //!
 //! Results are read back and summed inside the timed work of every system, and checked.
 //!
@@ -19,7 +20,7 @@
 mod measure;
 mod peers;
 
-use measure::{Figure, Options, System, compare, report, time};
+use measure::{Figure, Options, System, compare, median, report, time};
 use peers::shapes::{NAMES, Shape};
 use peers::{Prebuilt, body, rayon_boxed, rayon_pool};
 use std::hint::black_box;
@@ -42,6 +43,9 @@ fn main() {
     }
     if options.wants("independent_10us") {
         independent_10us(&options);
+    }
+    if options.wants("traced") {
+        [1, 2].into_iter().for_each(|threads| traced(&options, threads));
     }
     if options.wants("idle") {
         idle(&options);
@@ -186,6 +190,40 @@ fn independent_10us(options: &Options) {
     let figure =
         Figure { bench: "tasks", case: "independent_10us", mode: "rerun", n, unit: "ns/task", operations: n };
     compare(options, figure, if options.quick { 5 } else { 15 }, systems);
+}
+
+/// What it costs to note when and where each task runs: empty tasks with and without, in turn.
+fn traced(options: &Options, threads: usize) {
+    let n: usize = if options.quick { 10_000 } else { 100_000 };
+    let rounds = if options.quick { 11 } else { 41 };
+    let built = [false, true].map(|timing| {
+        let batch =
+            Batch::builder().workers(Workers::Threads(threads)).timing(timing).build().expect("a batch");
+        let tasks: Vec<Task<u64>> = (0..n as u64).map(|i| batch.function(body, (i,))).collect();
+        let compiled = batch.compile(&tasks).expect("the list is right");
+        (tasks, compiled)
+    });
+    let expected = (0..n as u64).fold(0u64, |sum, i| sum.wrapping_add(body(i)));
+    let run = |traced: usize| {
+        let (tasks, compiled) = &built[traced];
+        let took = time(|| assert_eq!(run_and_sum(compiled, tasks), expected, "a result is wrong"));
+        std::thread::sleep(Duration::from_micros(500));
+        took.as_nanos() as f64 / n as f64
+    };
+    let pairs: Vec<[f64; 2]> = (0..rounds)
+        .map(|round| {
+            // Whoever comes second finds warmer caches, so they take turns.
+            let first = run(round % 2);
+            let second = run(1 - round % 2);
+            if round % 2 == 0 { [first, second] } else { [second, first] }
+        })
+        .collect();
+    let figure =
+        || Figure { bench: "tasks", case: "independent", mode: "traced", n, unit: "ns/task", operations: n };
+    let of = |value: fn(&[f64; 2]) -> f64| median(pairs.iter().map(value).collect());
+    report(options, figure(), "off", threads, of(|[off, _]| *off));
+    report(options, figure(), "on", threads, of(|[_, on]| *on));
+    report(options, figure(), "on_minus_off", threads, of(|[off, on]| on - off));
 }
 
 /// CPU time of this process while a batch that has just worked is idle.

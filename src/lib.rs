@@ -31,11 +31,14 @@
 
 pub mod prelude;
 
+mod progress;
+
+pub use progress::Progress;
 pub use tarragon_engine::{
-    AnyTask, Batch, Builder, Cause, CompileError, Compiled, Context, Data, DataId, Edge, Error, ErrorKind,
-    Exit, Failure, Graph, Handle, HasResult, Hazard, IntoDatum, Keys, Mistake, ProcessArg, ProcessFailure,
-    ProcessInput, Status, Stream, Summary, Task, TaskError, TaskList, ToWord, Usage, Val, Workers, results,
-    tasks, value, wire,
+    AnyTask, Batch, Builder, Cause, CompileError, Compiled, Context, Counts, Data, DataFile, DataId, Edge,
+    Error, ErrorKind, Exit, Failure, Graph, Handle, HasResult, Hazard, IntoDatum, JournalStatus, JournalSync,
+    Keys, Mistake, ProcessArg, ProcessFailure, ProcessInput, Report, Status, Stream, Summary, Task,
+    TaskError, TaskList, ToWord, Usage, Val, Watch, Workers, results, tasks, value, wire,
 };
 
 #[cfg(doctest)]

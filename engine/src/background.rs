@@ -8,13 +8,14 @@
 //! *gates*: joins that end when those tasks end, so the new list begins at once and waits for no more than it must.
 //!
 //! # What flushes
-//! Somebody waits for a queued task, or reads a file that one writes; [`fence`](crate::Batch::fence), `close`, `join`, or
-//! the client going away; the queue being [`WINDOW`] long; [`IDLE`] without a further task (the office's thread looks).
+//! Somebody waits for a queued task, or reads a file that one writes; [`fence`](crate::Batch::fence), `close`, `join`,
+//! or the client going away; the queue being [`WINDOW`] long; [`IDLE`] without a further task (the office's thread
+//! looks).
 //!
 //! # Bounds
 //! A queue holds at most [`WINDOW`] tasks, and a client has at most [`PENDING_MAX`] tasks that have not ended; then
-//! submitting waits. Rows of the frontier go when their tasks have ended well and the table has doubled since it was last
-//! looked through, so a stream of any length needs no more memory than what is under way.
+//! submitting waits. Rows of the frontier go when their tasks have ended well and the table has doubled since it was
+//! last looked through, so a stream of any length needs no more memory than what is under way.
 //!
 //! # Who may write what
 //! `queue` is held for moments. `frontier` is held by whoever flushes, from taking the queue until the list is compiled
@@ -24,6 +25,7 @@
 use crate::cohort::Progress;
 use crate::data::Access;
 use crate::error::{Error, TaskError};
+use crate::events;
 use crate::gather::{self, Gate, each_input};
 use crate::plan::Owned;
 use crate::shared::Shared;
@@ -223,6 +225,7 @@ impl Client {
         }
         frontier.sweep();
         drop(frontier);
+        events::flushed(list.len());
         let owned = Owned::new(plan);
         let started = owned.start(true);
         tasks().for_each(Ref::unqueue);

@@ -307,8 +307,8 @@ impl Batch {
         self.shared.book.as_ref().map(|book| book.status())
     }
 
-    /// Returns when the journal's records are in its file, and on the disk unless it was asked not to. Nothing without a
-    /// journal.
+    /// Returns when the journal's records are in its file, and on the disk unless it was asked not to. Nothing without
+    /// a journal.
     ///
     /// # Errors
     /// [`Error::Journal`] if they cannot be written now.

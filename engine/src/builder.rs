@@ -4,6 +4,7 @@ use crate::attend::{Share, Totals};
 use crate::batch::{Batch, Workers};
 use crate::body::install_panic_hook;
 use crate::error::Error;
+use crate::events;
 use crate::journal::{Options, Sync};
 use crate::machine::Machine;
 use crate::outputs::Outputs;
@@ -208,6 +209,7 @@ impl Builder {
             signals: !self.leaves_signals,
             book,
         });
+        events::batch_opened(shared.executor.workers(), cpus);
         Ok(Batch::inside(&Arc::new(shared)))
     }
 }

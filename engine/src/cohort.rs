@@ -332,6 +332,11 @@ impl Cohort {
         !self.notes.lock().failures.is_empty()
     }
 
+    /// How many tasks did not succeed.
+    pub(crate) fn failures_len(&self) -> usize {
+        self.notes.lock().failures.len()
+    }
+
     /// Every task that did not succeed, by index.
     pub(crate) fn failures(&self) -> Vec<TaskError> {
         let mut all: Vec<TaskError> =

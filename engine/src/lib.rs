@@ -50,9 +50,10 @@ mod journal;
 mod resume;
 
 mod cohort;
+mod counts;
 mod error;
+mod events;
 mod machine;
-#[cfg_attr(not(test), expect(dead_code, reason = "runs are not recorded yet"))]
 mod report;
 mod shared;
 mod summary;
@@ -63,10 +64,12 @@ pub use body::Context;
 pub use builder::{Builder, JournalSync};
 pub use compile::Hazard;
 pub use compiled::Compiled;
+pub use counts::{Counts, Watch};
 pub use data::{DataFile, DataId, IntoDatum, Keys};
 pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, ProcessFailure, TaskError};
 pub use function::Data;
 pub use graph::{Edge, Graph};
+pub use report::Report;
 pub use resume::JournalStatus;
 pub use summary::Summary;
 pub use task::{

@@ -12,6 +12,7 @@ use crate::background::Client;
 use crate::body::inside;
 use crate::cohort::Cohort;
 use crate::error::{Cause, Error, Failure, Mistake, TaskError};
+use crate::events;
 use crate::gather;
 use crate::graph::Outline;
 use crate::resume::Ledger;
@@ -71,6 +72,11 @@ impl Plan {
             Compact::NONE => None,
             place => Some(self.chunks.resolve(place)),
         }
+    }
+
+    /// The node of a task. Cost: a look at each node before it.
+    pub(crate) fn node_of(&self, task: Ref) -> Option<u32> {
+        (0..self.records.len() as u32).find(|node| self.record(*node) == Some(task))
     }
 
     /// Every task, in execution order.
@@ -290,6 +296,7 @@ impl Owned {
         cohorts.iter().for_each(|c| c.forget());
         plan.shared.run_begins();
         plan.shared.run_is_active(&run);
+        events::run_started(plan);
         if plan.producers().iter().any(|c| c.is_running()) {
             // The results it takes are not there yet. Waiting for them is a thread's work, and rare.
             let waiting = Arc::clone(&run);

@@ -6,6 +6,7 @@ use crate::cohort::Cohort;
 use crate::compile::{Frontier, Listing};
 use crate::data::Space;
 use crate::error::Error;
+use crate::events;
 use crate::outputs::Outputs;
 use crate::resume::Book;
 use crate::run::{Executor, Run};
@@ -268,6 +269,7 @@ impl Shared {
 impl Drop for Shared {
     /// Output goes now, and not when the office has heard that the batch is closed: the program may end before.
     fn drop(&mut self) {
+        events::batch_closed();
         self.outputs.remove();
     }
 }
@@ -360,8 +362,8 @@ const SOMEBODY: usize = 1;
 /// Who is to be told when single tasks end: users who sleep, and gates of later submissions.
 ///
 /// A worker that ends a task reads the notice, and if there is one, the task's own flag; who wants to be told
-/// registers in the table, sets the flag, puts up the notice and looks at the task again, with the table locked until it
-/// sleeps; so the worker that sees both, and locks the table, tells it.
+/// registers in the table, sets the flag, puts up the notice and looks at the task again, with the table locked until
+/// it sleeps; so the worker that sees both, and locks the table, tells it.
 #[derive(Default)]
 pub(crate) struct Awaited {
     /// [`NOBODY`] or [`SOMEBODY`].

@@ -30,6 +30,8 @@ pub(super) struct Job {
     pub(super) output: Option<u64>,
     /// Its place among running jobs: its lane in a run's record.
     pub(super) lane: Option<u32>,
+    /// When its body was called, by the run's clock.
+    pub(super) began: u64,
 }
 
 const OPEN: u8 = 0;

@@ -13,13 +13,14 @@
 //!
 //! # Who may write what
 //! - `inbox`: anybody pushes what happened.
-//! - The *state* (the desk, jobs, timers, the supervisor's client) belongs to whoever *drives*: takes its lock, takes in
-//!   the inbox, decides, sends. Whoever pushes tries to drive; if somebody else does, that one sees the push, because it
-//!   looks at the inbox again after it has let go of the lock. So a user's thread that starts a process has it started
-//!   before `start` returns, with no other thread in between.
-//! - A driver that is no thread of the office goes home after a few rounds, and wakes the office's thread if there is more.
-//! - Nodes are ended (`Run::end_outside`) outside of the lock, so that what becomes ready may come back in. Whoever does
-//!   so reads `ends`, so that a batch that goes can wait until nobody here has a share in it.
+//! - The *state* (the desk, jobs, timers, the supervisor's client) belongs to whoever *drives*: takes its lock, takes
+//!   in the inbox, decides, sends. Whoever pushes tries to drive; if somebody else does, that one sees the push,
+//!   because it looks at the inbox again after it has let go of the lock. So a user's thread that starts a process has
+//!   it started before `start` returns, with no other thread in between.
+//! - A driver that is no thread of the office goes home after a few rounds, and wakes the office's thread if there is
+//!   more.
+//! - Nodes are ended (`Run::end_outside`) outside of the lock, so that what becomes ready may come back in. Whoever
+//!   does so reads `ends`, so that a batch that goes can wait until nobody here has a share in it.
 //! - The office's thread reads the supervisor's events and keeps the timers; it sleeps in `poll` otherwise.
 //!
 //! # States of a job
@@ -42,6 +43,7 @@ mod process;
 mod signals;
 mod state;
 mod timers;
+mod why;
 
 pub(crate) use ledger::{Share, Totals};
 pub(crate) use office::{Desk, Office, while_waiting};

@@ -140,8 +140,8 @@ impl Office {
         self.push(Event::Closed(instance));
     }
 
-    /// Why a job waits: jobs before it, and cpus that are free.
-    pub(crate) fn why_waiting(&self, run: &Arc<Run>, node: u32) -> Option<String> {
+    /// Why the job of a node waits; `Some(None)` if it runs, `None` if it is not here.
+    pub(crate) fn why_waiting(&self, run: &Arc<Run>, node: u32) -> Option<Option<String>> {
         self.with_state(|state| state.why_waiting(run, node))
     }
 

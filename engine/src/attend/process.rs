@@ -4,6 +4,7 @@
 use super::job::Job;
 use super::office::Office;
 use crate::error::{Cause, How, ProcessFailure};
+use crate::events;
 use crate::outputs::{Outputs, Which};
 use crate::program;
 use crate::schedule::{InstanceId, JobId, Need};
@@ -138,6 +139,7 @@ impl Processes {
     fn supervised(&mut self, office: &Office) -> io::Result<()> {
         if self.supervisor.is_none() {
             let (supervisor, events) = Supervisor::start().map_err(io::Error::other)?;
+            events::supervisor_started();
             self.supervisor = Some(Arc::new(supervisor));
             self.places.values_mut().for_each(|place| place.is_known = false);
             *office.listen_to.lock() = Some(events);

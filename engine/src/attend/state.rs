@@ -8,8 +8,9 @@ use super::signals;
 use super::timers::{Due, Timers};
 use crate::background::Client;
 use crate::error::{Cause, Failure, How, ProcessFailure};
+use crate::events;
 use crate::run::{Pool, Ran, Run, retry};
-use crate::schedule::{AccountId, Action, Desk, InstanceId, JobId, Place, Seats};
+use crate::schedule::{AccountId, Action, Desk, InstanceId, JobId, Seats};
 use crate::shared::{ActiveRuns, Shared};
 use crate::task::record::Ref;
 use crate::task::{Usage, default_need};
@@ -48,9 +49,9 @@ impl Instance {
 }
 
 pub(super) struct State {
-    desk: Desk,
+    pub(super) desk: Desk,
     instances: HashMap<InstanceId, Instance>,
-    jobs: HashMap<JobId, Job>,
+    pub(super) jobs: HashMap<JobId, Job>,
     timers: Timers,
     /// Clients whose queues are to be looked at, and when.
     watched: Vec<(Instant, Weak<Client>)>,
@@ -187,6 +188,7 @@ impl State {
             body: None,
             output: None,
             lane: None,
+            began: 0,
         };
         self.jobs.insert(id, job);
         self.wait(id);
@@ -207,6 +209,7 @@ impl State {
     /// Another attempt follows after `delay`, as another job: the desk may still know this one.
     fn rest(&mut self, id: JobId, delay: Duration) {
         let mut job = self.jobs.remove(&id).expect("a job that is known");
+        events::retried(job.task, job.attempt, delay);
         job.stage = Stage::Resting;
         job.attempt += 1;
         (job.body, job.lane) = (None, None);
@@ -286,6 +289,7 @@ impl State {
                     self.release(id);
                 }
                 let how = self.processes.could_not_start(self.jobs.get(&id), step, errno);
+                events::could_not_start(&how);
                 self.process_failed(id, how, Usage::default());
             }
             Told::Ended(ended) => {
@@ -351,6 +355,7 @@ impl State {
     }
 
     fn supervisor_gone(&mut self) {
+        events::supervisor_lost();
         self.processes.lost();
         let all: Vec<JobId> = self.jobs.keys().copied().collect();
         for id in all {
@@ -358,6 +363,9 @@ impl State {
             let is_process = job.task.head().code.command.is_some();
             match job.stage {
                 Stage::Running if is_process => {
+                    if let Some(began) = self.processes.began.remove(&id) {
+                        job.run.note_lost(job.node, began.at_ns, began.lane);
+                    }
                     self.release(id);
                     self.process_failed(id, How::Lost, Usage::default());
                 }
@@ -464,6 +472,7 @@ impl State {
     fn time_is_up(&mut self, id: JobId, attempt: u32, now: Instant) {
         let Some(job) = self.jobs.get(&id).filter(|job| job.attempt == attempt) else { return };
         let Some(body) = &job.body else { return };
+        events::over_time(job.task, attempt);
         body.over.store(true, std::sync::atomic::Ordering::Release);
         let limits = job.task.extra().map(|e| &e.limits);
         match limits {
@@ -480,9 +489,12 @@ impl State {
         if !job.body.as_ref().is_some_and(|body| body.give_up()) {
             return;
         }
+        events::given_up(job.task);
         job.run.give_up();
         let timeout = job.task.extra().and_then(|e| e.limits.timeout).unwrap_or_default();
         let failure = Failure::new(job.task, Cause::TimedOut(timeout), job.attempt);
+        let lane = job.run.plan.shared.executor.workers() as u32 + job.lane.unwrap_or_default();
+        job.run.note_time(job.node, job.began, || lane);
         let failure = job.run.fail_inside(job.task, failure);
         self.release(id);
         self.finish(id, Some(failure));
@@ -561,6 +573,7 @@ impl State {
         let job = self.jobs.get_mut(&id).expect("a job that is known");
         job.stage = Stage::Running;
         job.run.begin(job.task);
+        job.began = job.run.clock();
         let body = Arc::new(Body::default());
         job.body = Some(Arc::clone(&body));
         let limits = job.task.extra().map(|e| e.limits.clone()).unwrap_or_default();
@@ -582,30 +595,5 @@ impl State {
             self.could_not_prepare(id, Cause::Error(Box::new(error)));
         }
         let _ = office;
-    }
-
-    // ── questions ───────────────────────────────────────────────────────────────────────────────────────────
-
-    /// Why the job of a node waits; `None` if it is not here.
-    pub(super) fn why_waiting(&self, run: &Arc<Run>, node: u32) -> Option<String> {
-        let (id, job) = self.jobs.iter().find(|(_, j)| Arc::ptr_eq(&j.run, run) && j.node == node)?;
-        let need = self.desk.need(*id);
-        Some(match (job.stage, self.desk.place(*id)) {
-            (Stage::Resting, _) => {
-                format!("it failed {} times and rests before the next attempt", job.attempt - 1)
-            }
-            (_, Some(Place::Running)) => "it runs".to_string(),
-            (_, Some(Place::Standing)) => {
-                "it takes over the cpus of the next process of its kind that ends".into()
-            }
-            _ => {
-                let (account, _) = job.run.plan.shared.share.account();
-                let cpus = need.map_or(1, |n| n.cpus);
-                let (free, ahead) = (self.desk.free(AccountId(account)), self.desk.ahead_of(*id));
-                format!(
-                    "it is ready and waits for {cpus} cpus, of which {free} are free; {ahead} tasks are before it"
-                )
-            }
-        })
     }
 }

@@ -83,7 +83,7 @@ impl DataFile {
     }
 
     fn error(&self, source: std::io::Error) -> Error {
-        Error::File { path: self.path.clone(), source }
+        Error::File { verb: "read", path: self.path.clone(), source }
     }
 }
 

@@ -278,6 +278,27 @@ impl TaskError {
         self.root().attempts
     }
 
+    /// How often this task was tried itself, whichever failed.
+    pub(crate) fn own_attempts(&self) -> u32 {
+        self.failure.attempts
+    }
+
+    /// What this task used itself, if it is a process that failed.
+    pub(crate) fn own_usage(&self) -> Option<Usage> {
+        match &self.failure.cause {
+            Cause::Process(process) => Some(process.usage),
+            _ => None,
+        }
+    }
+
+    /// Why, without saying again which task it is; of a skipped task what failed before it.
+    pub(crate) fn reason(&self) -> String {
+        match &self.failure.cause {
+            Cause::Upstream(_) => format!("skipped because {}", self.root()),
+            cause => cause.to_string(),
+        }
+    }
+
     /// The tasks from this one to the one that failed, by name.
     pub fn chain(&self) -> Vec<&str> {
         let mut names = vec![self.failure.name.as_str()];

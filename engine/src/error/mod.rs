@@ -77,9 +77,11 @@ pub enum Error {
         "this batch was built with `background(false)`: compile and start the list instead of submitting it"
     )]
     NoBackground,
-    /// A file that a task wrote could not be read.
-    #[error("cannot read {path}")]
+    /// A file that a task wrote could not be read, or one that was asked for could not be written.
+    #[error("cannot {verb} {path}")]
     File {
+        /// `read` or `write`.
+        verb: &'static str,
         /// The file.
         path: std::path::PathBuf,
         /// What the system said.
@@ -167,7 +169,7 @@ fn gone(tasks: &[(String, String)]) -> String {
     let (task, datum) = &tasks[0];
     let more = if tasks.len() > 1 { format!(" (and {} more)", tasks.len() - 1) } else { String::new() };
     format!(
-        "task `{task}` must run again and reads {datum}, which a later task of the killed run has overwritten{more}: put \
-         it back as it was, and start with a new journal"
+        "task `{task}` must run again and reads {datum}, which a later task of the killed run has overwritten{more}: \
+         put it back as it was, and start with a new journal"
     )
 }

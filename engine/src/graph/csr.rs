@@ -122,6 +122,17 @@ impl Csr {
         Self { first, targets, in_degree, many, roots }
     }
 
+    /// A graph in which node i waits for `sources[i]`.
+    #[cfg(test)]
+    pub(crate) fn of_sources(sources: &[&[u32]]) -> Self {
+        let mut all = Dependences { ends: Vec::new(), sources: Vec::new(), tasks: None };
+        for sources in sources {
+            all.sources.extend_from_slice(sources);
+            all.ends.push(all.sources.len() as u32);
+        }
+        Self::freeze(&all, None, |_| 0, |best, _| best + 1)
+    }
+
     /// Number of nodes.
     pub(crate) fn len(&self) -> usize {
         self.in_degree.len()

@@ -22,7 +22,8 @@ const CELL_CHARS_MAX: usize = 2_000;
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
 
 /// The page as text: see [`write`].
-pub(crate) fn html(run: &RunRecord) -> String {
+#[cfg(test)]
+pub(super) fn html(run: &RunRecord) -> String {
     let mut page = Vec::new();
     write(run, &mut page).expect("writing to a vector succeeds");
     String::from_utf8(page).expect("the page is made of text")

@@ -1,18 +1,22 @@
 //! A run to look at: as a trace for Perfetto, as a table on a terminal, and as one HTML page.
 //!
-//! All of it is made from a [`record::RunRecord`], which whoever ran the tasks fills. Nothing here reads a clock or
-//! opens a file; what is written goes where the caller says.
+//! `fill` makes a [`record::RunRecord`] of a plan that has run, everything else is made from that, and [`Report`] is
+//! what a user has of it. Nothing here reads a clock; only `shown` writes files.
 
 mod figures;
+pub(crate) mod fill;
 mod graph;
-pub(crate) mod html;
+mod html;
 mod json;
 mod layout;
 mod plain;
-pub(crate) mod record;
-pub(crate) mod table;
+mod record;
+mod shown;
+mod table;
 mod timeline;
-pub(crate) mod trace;
+mod trace;
+
+pub use shown::Report;
 
 #[cfg(test)]
 mod tests;

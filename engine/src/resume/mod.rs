@@ -2,15 +2,15 @@
 //! run again (`plan`), puts their results in place, and records what the others do.
 //!
 //! # Which task is which
-//! A task's identity is a hash of its kind, name, code path or program, arguments, environment, directory, accesses, and
-//! the identities of the tasks whose results it takes. Of equal tasks the n-th that is started in one run is the n-th of
-//! the other. A closure has no arguments that can be seen, so it is never taken for another: it runs again.
+//! A task's identity is a hash of its kind, name, code path or program, arguments, environment, directory, accesses,
+//! and the identities of the tasks whose results it takes. Of equal tasks the n-th that is started in one run is the
+//! n-th of the other. A closure has no arguments that can be seen, so it is never taken for another: it runs again.
 //!
 //! # What is recorded
 //! After a task has succeeded and before anything that depends on it may begin: the state of the files it read and
 //! wrote, its result if it has a serde form of at most 64 KiB, and where a process's output is. A task with a longer
-//! result runs again. Data that are no files are in memory and die with the program: a task that must run again and reads
-//! one has the task run again that wrote it.
+//! result runs again. Data that are no files are in memory and die with the program: a task that must run again and
+//! reads one has the task run again that wrote it.
 //!
 //! # Who may write what
 //! All is decided when a list is started, before any task of it runs, under one lock; afterwards a run only reads what
@@ -360,7 +360,7 @@ impl Ledger {
 /// The result as bytes; `None` if it has no serde form or is too long.
 fn value_of(task: Ref) -> Option<Vec<u8>> {
     let value = match task.head().code.command {
-        Some(_) => postcard::to_allocvec(&task.exit()).ok()?,
+        Some(_) => postcard::to_allocvec(&task.exit_in_place()).ok()?,
         None => task.write_value()?,
     };
     (value.len() <= crate::journal::VALUE_BYTES_MAX).then_some(value)

@@ -5,8 +5,8 @@
 //!    now is not what that task left or saw;
 //! 2. so does, before it, the task that wrote what it reads, unless that is still there as that task left it.
 //!
-//! Files that the list only reads must be as they are; one that was overwritten by a task of the killed run cannot be had
-//! back, so a task that must read it again cannot be resumed, and is reported.
+//! Files that the list only reads must be as they are; one that was overwritten by a task of the killed run cannot be
+//! had back, so a task that must read it again cannot be resumed, and is reported.
 //!
 //! All marks only grow, so the search for them ends; it is linear in accesses for each round of (1) and (2), of which
 //! there are as many as there are turns from one to the other, in practice one or two.

@@ -2,8 +2,8 @@
 //!
 //! `seats` decides who is awake, `hoard` what a worker keeps for itself, `worker` is the loop, `pool` the threads,
 //! `solo` how a run begins, `search` how a worker finds more, `outside` how nodes end that no worker runs, `stop` and
-//! `retry` what is cancelled and tried again, `serial` the reference that everything else must agree with, and `node` what it means to
-//! run one node.
+//! `retry` what is cancelled and tried again, `serial` the reference that everything else must agree with, and `node`
+//! what it means to run one node.
 
 mod hoard;
 mod node;

@@ -4,6 +4,7 @@ use super::retry;
 use super::stop::Stop;
 use crate::body::{Call, Verdict};
 use crate::error::{Cause, Failure};
+use crate::events;
 use crate::function::arg::Moves;
 use crate::plan::{Owned, Plan};
 use crate::resume::Ledger;
@@ -12,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// One run of a plan.
 pub(crate) struct Run {
@@ -33,7 +34,7 @@ pub(crate) struct Run {
     pub(super) ended: AtomicU32,
     spans: Option<Box<[Span]>>,
     started: Instant,
-    /// The same moment by the monotonic clock, as the supervisor tells times.
+    /// The same moment by the monotonic clock, as the supervisor tells times; 0 unless the batch measures.
     started_ns: u64,
     /// What of it is cancelled.
     pub(crate) stop: Arc<Stop>,
@@ -65,12 +66,14 @@ pub(crate) enum Ran {
     Away,
 }
 
-/// When one node ran, in nanoseconds since its run began, and on which lane; zeros if it did not.
+/// When one node ran last, in nanoseconds since its run began, on which lane, and how often it was tried; zeros if it
+/// never ran.
 #[derive(Clone, Copy)]
 pub(crate) struct Timed {
     pub(crate) began: u64,
     pub(crate) ended: u64,
     pub(crate) lane: u32,
+    pub(crate) attempts: u32,
 }
 
 impl Timed {
@@ -85,6 +88,8 @@ impl Timed {
 pub(crate) struct Measured {
     pub(crate) nodes: Box<[Timed]>,
     pub(crate) wall: Duration,
+    /// When it began, in milliseconds since 1970, UTC.
+    pub(crate) started_unix_ms: u64,
 }
 
 /// What is still inside the run's tasks.
@@ -99,7 +104,8 @@ impl Run {
     pub(crate) fn new(owned: Owned, once: bool, ledger: Option<Ledger>) -> Arc<Self> {
         let plan = Arc::clone(owned.plan());
         let n = plan.graph.len();
-        let spans = plan.shared.timing.then(|| (0..n).map(|_| Span::default()).collect());
+        let spans: Option<Box<[Span]>> =
+            plan.shared.timing.then(|| (0..n).map(|_| Span::default()).collect());
         Arc::new_cyclic(|this| Self {
             once,
             parity: plan.members.is_empty().then(|| plan.cohort.parity()),
@@ -107,9 +113,9 @@ impl Run {
             blames: Mutex::default(),
             cursor: AtomicU32::new(0),
             ended: AtomicU32::new(0),
-            spans,
             started: Instant::now(),
-            started_ns: monotonic_ns(),
+            started_ns: spans.as_ref().map_or(0, |_| monotonic_ns()),
+            spans,
             stop: Arc::default(),
             ledger,
             left: Mutex::default(),
@@ -184,10 +190,10 @@ impl Run {
         if task.is_attended() {
             return self.attend(node, task);
         }
-        let began = self.clock();
-        self.begin(task);
-        let verdict = task.call(&self.call(task, None));
-        self.note_time(node, began, super::worker::lane);
+        let verdict = match &self.spans {
+            None => self.call_body(task),
+            Some(_) => self.call_and_note(node, task),
+        };
         match verdict {
             Verdict::Done => {
                 self.done(node, task);
@@ -195,6 +201,22 @@ impl Run {
             }
             Verdict::Failed(cause) => self.failed_attempt(node, task, *cause),
         }
+    }
+
+    #[inline(always)]
+    fn call_body(&self, task: Ref) -> Verdict {
+        self.begin(task);
+        task.call(&self.call(task, None))
+    }
+
+    /// Apart, so that a run that is not measured keeps no time at hand while a body runs: it looks once whether it is.
+    #[cold]
+    #[inline(never)]
+    fn call_and_note(&self, node: u32, task: Ref) -> Verdict {
+        let began = self.clock();
+        let verdict = self.call_body(task);
+        self.note_time(node, began, super::worker::lane);
+        verdict
     }
 
     /// What the body of a task is called with.
@@ -337,6 +359,7 @@ impl Run {
         if task.head().code.command.is_some() && status == state::FAILED {
             self.plan.shared.outputs.task_failed();
         }
+        events::not_done(&failure);
         let cohort = task.cohort().expect("a task that runs has a cohort");
         cohort.note_failure(task.index(), Arc::clone(&failure));
         task.head().status.store(status | self.parity(task), Ordering::Release);
@@ -347,11 +370,14 @@ impl Run {
     /// Notes when a process ran, by the monotonic clock.
     pub(crate) fn note_process(&self, node: u32, began_ns: u64, ended_ns: u64, lane: u32) {
         if let Some(spans) = &self.spans {
-            let span = &spans[node as usize];
-            span.began.store(began_ns.saturating_sub(self.started_ns), Ordering::Relaxed);
-            span.ended.store(ended_ns.saturating_sub(self.started_ns), Ordering::Relaxed);
-            span.lane.store(lane, Ordering::Relaxed);
+            let since = |at: u64| at.saturating_sub(self.started_ns);
+            spans[node as usize].note(since(began_ns), since(ended_ns), lane);
         }
+    }
+
+    /// Notes a process whose end nobody saw, as if it were now.
+    pub(crate) fn note_lost(&self, node: u32, began_ns: u64, lane: u32) {
+        self.note_process(node, began_ns, monotonic_ns(), lane);
     }
 
     /// Now, in nanoseconds since the run began; 0 unless the batch measures.
@@ -364,10 +390,7 @@ impl Run {
     #[inline(always)]
     pub(crate) fn note_time(&self, node: u32, began: u64, lane: impl FnOnce() -> u32) {
         if let Some(spans) = &self.spans {
-            let span = &spans[node as usize];
-            span.began.store(began, Ordering::Relaxed);
-            span.ended.store(self.clock(), Ordering::Relaxed);
-            span.lane.store(lane(), Ordering::Relaxed);
+            spans[node as usize].note(began, self.clock(), lane());
         }
     }
 
@@ -386,6 +409,8 @@ impl Run {
         if let Some(client) = &self.plan.client {
             client.run_ended(self.plan.tasks().count(), self.plan.first_failure());
         }
+        self.keep_times();
+        events::run_ended(&self.plan, self.started.elapsed());
         let mut left = self.left.lock();
         left.finished = true;
         if left.bodies > 0 {
@@ -398,6 +423,16 @@ impl Run {
         self.release();
         self.plan.shared.run_is_over(&self.this);
         self.plan.shared.run_ended();
+    }
+
+    /// All nodes have ended: what was noted of them is for whoever asks.
+    fn keep_times(&self) {
+        let Some(spans) = &self.spans else { return };
+        let nodes = spans.iter().map(Span::read).collect();
+        let wall = self.started.elapsed();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let started_unix_ms = now.saturating_sub(wall).as_millis() as u64;
+        *self.plan.measured.lock() = Some(Measured { nodes, wall, started_unix_ms });
     }
 
     /// A body was given up: it goes on by itself, and what it uses must stay.
@@ -417,10 +452,6 @@ impl Run {
 
     /// Nothing of this run is under way any more.
     fn release(&self) {
-        if let Some(spans) = &self.spans {
-            let nodes = spans.iter().map(Span::read).collect();
-            *self.plan.measured.lock() = Some(Measured { nodes, wall: self.started.elapsed() });
-        }
         let last = self.owner.lock().take().and_then(Owned::let_go);
         self.plan.ended();
         // Nobody else owns the plan, so nobody can start it again: its tasks can go.
@@ -438,20 +469,30 @@ fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// When one node ran, in nanoseconds since its run began, and on which lane.
+/// As [`Timed`], while it runs. One attempt of a node follows the other, so nobody writes at the same time.
 #[derive(Default)]
 struct Span {
     began: AtomicU64,
     ended: AtomicU64,
     lane: AtomicU32,
+    attempts: AtomicU32,
 }
 
 impl Span {
+    #[inline(always)]
+    fn note(&self, began: u64, ended: u64, lane: u32) {
+        self.began.store(began, Ordering::Relaxed);
+        self.ended.store(ended, Ordering::Relaxed);
+        self.lane.store(lane, Ordering::Relaxed);
+        self.attempts.store(self.attempts.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
     fn read(&self) -> Timed {
         Timed {
             began: self.began.load(Ordering::Relaxed),
             ended: self.ended.load(Ordering::Relaxed),
             lane: self.lane.load(Ordering::Relaxed),
+            attempts: self.attempts.load(Ordering::Relaxed),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::worker::POISONED;
 use crate::attend::{Office, while_waiting};
 use crate::cohort::Progress;
 use crate::error::Failure;
+use crate::events;
 use crate::graph::NEEDS;
 use crate::schedule::Arrival;
 use crate::task::record::Ref;
@@ -56,6 +57,7 @@ impl Run {
 
     /// Cancels one task, or all that is left.
     pub(crate) fn cancel(self: &Arc<Self>, task: Option<Ref>) {
+        events::cancelled(task);
         match task {
             None => self.stop.all(),
             Some(task) => self.stop.task(task),

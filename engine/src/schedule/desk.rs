@@ -389,6 +389,11 @@ impl Desk {
         self.accounts.get(&account.0).map_or(0, |a| a.0.max(0) as u32)
     }
 
+    /// What is left of an instance's memory and named resources.
+    pub(crate) fn stock(&self, id: InstanceId) -> Option<&Stock> {
+        self.instances.get(&id).map(|instance| &instance.stock)
+    }
+
     /// Jobs that wait before this one.
     pub(crate) fn ahead_of(&self, id: JobId) -> usize {
         let Some(job) = self.jobs.get(&id) else { return 0 };

@@ -4,6 +4,7 @@ use super::chunk::space_of;
 use super::handle::{Handle, Status, status, wait};
 use super::output::{Stream, Which};
 use super::record::Ref;
+use super::why::why_waiting;
 use crate::data::{Access, BadDatum, DataId, IntoDatum, SpaceRef};
 use crate::error::{Error, Mistake, TaskError};
 use crate::gather::each_input;
@@ -165,6 +166,25 @@ impl<T> Task<T> {
     /// How far the task is.
     pub fn status(&self) -> Status {
         status(self.task)
+    }
+
+    /// Why the task waits, in a sentence for people: for which tasks (of more than a few so many are named), for a
+    /// worker, for cpus or other resources, until its next attempt, or for somebody to start it. `None` if it does not
+    /// wait: it runs, or has ended.
+    ///
+    /// Cost: a look at each task before it in its list. The words may change with any version.
+    ///
+    /// ```
+    /// # use tarragon_engine::Batch;
+    /// let batch = Batch::new()?;
+    /// let task = batch.function(|| 1u8, ());
+    /// assert!(task.why_waiting().expect("it waits").starts_with("nobody has started it"));
+    /// task.run()?;
+    /// assert_eq!(task.why_waiting(), None);
+    /// # Ok::<(), tarragon_engine::Error>(())
+    /// ```
+    pub fn why_waiting(&self) -> Option<String> {
+        why_waiting(self.task)
     }
 
     /// Cancels the task in the run under way, if there is one: if it has not begun it is skipped; a process is ended

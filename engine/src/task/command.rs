@@ -6,9 +6,10 @@
 
 use super::builder::Task;
 use super::input::Input;
-use super::record::Ref;
+use super::record::{Ref, state};
 use super::words::{Feed, ProcessArg, ProcessInput, Word};
 use crate::body::{Call, Verdict};
+use crate::cohort::Progress;
 use crate::error::Mistake;
 use crate::function::Code;
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,13 @@ impl Command {
             stdin: Feed::Nothing,
             accept: Vec::new(),
         }
+    }
+
+    /// The program and its arguments in one line, for people: other tasks' results and output by name.
+    pub(crate) fn line(&self) -> String {
+        let words = self.args.iter().map(Word::shown);
+        let program = super::words::quoted(&self.program.to_string_lossy());
+        std::iter::once(program).chain(words).collect::<Vec<_>>().join(" ")
     }
 
     /// Each argument that is another task's.
@@ -229,7 +237,7 @@ impl Ref {
     }
 
     /// The result of a process that has succeeded. The caller executes the task, or keeps its value in place.
-    pub(crate) fn exit(self) -> Exit {
+    pub(crate) fn exit_in_place(self) -> Exit {
         debug_assert!(self.head().code.command.is_some());
         // SAFETY: process tasks have this type of value, and the caller knows that it is there.
         unsafe { *self.value::<Exit>() }
@@ -240,6 +248,18 @@ impl Ref {
         debug_assert!(self.head().code.command.is_some());
         // SAFETY: process tasks have this type of value; nobody reads it before its status is published.
         unsafe { self.value::<Exit>().write(exit) };
+    }
+
+    /// How a process exited that succeeded; `None` for functions. The caller has seen the task end well, and keeps it
+    /// from running meanwhile.
+    pub(crate) fn exit(self) -> Option<Exit> {
+        self.head().code.command?;
+        let cohort = self.cohort()?;
+        let done =
+            matches!(cohort.progress(self), Progress::Ended(state::DONE | state::EMPTY | state::TAKEN));
+        // SAFETY: process tasks have this type of value. It was put there before the status said so, and it is plain
+        // data, so whoever takes it leaves it as it is; the next run, which the caller keeps away, replaces it.
+        done.then(|| unsafe { self.value::<Exit>().read() })
     }
 
     /// The command of a process task, for whoever executes it.

@@ -1,4 +1,5 @@
-//! What few tasks have: a name, a priority, a cost, many accesses, resources, limits, mistakes found while it was built.
+//! What few tasks have: a name, a priority, a cost, many accesses, resources, limits, mistakes found while it was
+//! built.
 
 use crate::data::Access;
 use crate::error::{Mistake, TaskError};

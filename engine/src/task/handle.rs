@@ -1,6 +1,7 @@
 //! Handles of results: wait for a task, copy, borrow or take its value.
 
 use super::record::{Ref, state};
+use super::why::why_waiting;
 use crate::body::inside;
 use crate::cohort::{Cohort, Progress};
 use crate::error::{ErrorKind, TaskError};
@@ -139,6 +140,15 @@ impl<T> Handle<T> {
     /// How far the task is.
     pub fn status(&self) -> Status {
         status(self.task)
+    }
+
+    /// Why the task waits, in a sentence for people: for which tasks (of more than a few so many are named), for a
+    /// worker, for cpus or other resources, until its next attempt, or for somebody to start it. `None` if it does not
+    /// wait: it runs, or has ended.
+    ///
+    /// Cost: a look at each task before it in its list. The words may change with any version.
+    pub fn why_waiting(&self) -> Option<String> {
+        why_waiting(self.task)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a user holds: tasks and handles of their results; and how they lie in memory.
 
 mod builder;
+mod bytes;
 pub(crate) mod chunk;
 pub(crate) mod command;
 mod composite;
@@ -12,6 +13,7 @@ pub(crate) mod list;
 mod options;
 pub(crate) mod output;
 pub(crate) mod record;
+mod why;
 pub(crate) mod words;
 
 pub use builder::Task;

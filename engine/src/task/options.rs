@@ -69,9 +69,9 @@ impl<T> Task<T> {
         self
     }
 
-    /// How long one attempt may take. A process tree is ended then (TERM, after [`grace`](Self::grace) KILL); a function
-    /// is asked through [`Context::cancelled`](crate::Context::cancelled), counts as failed at once, and a body that
-    /// does not return keeps its thread, which is replaced, and its arguments.
+    /// How long one attempt may take. A process tree is ended then (TERM, after [`grace`](Self::grace) KILL); a
+    /// function is asked through [`Context::cancelled`](crate::Context::cancelled), counts as failed at once, and a
+    /// body that does not return keeps its thread, which is replaced, and its arguments.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         let name = self.task().name();
         self.attend(|extra| {

@@ -41,6 +41,15 @@ impl Word {
         }
     }
 
+    /// The word as people read it: what is another task's by the name of that task.
+    pub(crate) fn shown(&self) -> String {
+        match &self.0 {
+            Kind::Text(text) => quoted(&text.to_string_lossy()),
+            Kind::Result(input, _) => format!("$({})", input.task.name()),
+            Kind::Output(_, stream) => format!("$({})", stream.name()),
+        }
+    }
+
     /// What the process gets; the tasks it comes from have ended.
     pub(crate) fn write(&self) -> Result<Cow<'_, OsStr>, Cause> {
         match &self.0 {
@@ -53,6 +62,15 @@ impl Word {
             }
         }
     }
+}
+
+/// Text as a shell takes it for one word.
+pub(super) fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_-+=./:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_string();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// What a process reads on its standard input.
