@@ -42,7 +42,9 @@ impl Program {
         let dir = tempfile::tempdir().expect("a directory");
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(["--exact", "child_program"]).env("TARRAGON_TEST_DIR", dir.path());
-        variables.iter().for_each(|v| drop(command.env(v, "1")));
+        for variable in variables {
+            command.env(variable, "1");
+        }
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
         let program = Self { child, dir };
         program.wait_until("four processes run", |p| p.pids().len() == 4);
