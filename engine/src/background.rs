@@ -208,7 +208,7 @@ impl Client {
                 }
             }
         };
-        let plan = gather::compile_after(&shared, &each, queue.len(), gates);
+        let plan = gather::compile_after(&shared, &each, queue.len(), Some(gates));
         let tasks = || queue.iter().filter_map(|e| if let Queued::Task(t) = e { Some(t.0) } else { None });
         let mut plan = match plan {
             Ok(plan) => plan,

@@ -34,10 +34,12 @@ pub(crate) fn need(shared: &Shared, task: u32, record: Ref, need: &Need, mistake
     }
 }
 
-/// Processes that could not start.
+/// Processes that could not start. Of submitted ones (`later`) an earlier submission may still make what is missing, so
+/// only what will never be there counts.
 pub(crate) fn processes(
     shared: &Shared,
     tasks: impl Iterator<Item = Ref> + Clone,
+    later: bool,
     mistakes: &mut Vec<Mistake>,
 ) {
     let mut programs: HashMap<&Path, Option<BadProgram>> = HashMap::new();
@@ -49,10 +51,11 @@ pub(crate) fn processes(
             continue;
         }
         let find = || program::find(&command.program, &shared.cwd, program::path_of(&shared.env)).err();
-        if let Some(wrong) = programs.entry(&command.program).or_insert_with(find) {
+        let wrong = programs.entry(&command.program).or_insert_with(find);
+        if let Some(wrong) = wrong.as_ref().filter(|w| !later || matches!(w, BadProgram::NotInPath(_))) {
             missing.push((task, shared.cwd.join(&command.program), wrong.to_string()));
         }
-        if let Some(cwd) = &command.cwd {
+        if let Some(cwd) = command.cwd.as_ref().filter(|_| !later) {
             let cwd = shared.cwd.join(cwd);
             if !cwd.is_dir() {
                 let what = if cwd.exists() { "is no directory" } else { "is not there" };

@@ -45,6 +45,8 @@ struct Gather<'a> {
     has_counted: bool,
     /// Some task is attended to, or may be tried again.
     attended: bool,
+    /// The list was submitted, and runs after others.
+    submitted: bool,
     has_processes: bool,
     /// A compiled batch in the list is running.
     running: bool,
@@ -54,21 +56,23 @@ struct Gather<'a> {
 
 /// Compiles what `each` shows.
 pub(crate) fn compile(shared: &Arc<Shared>, each: Each<'_>, size_hint: usize) -> Result<Plan, Error> {
-    compile_after(shared, each, size_hint, Vec::new())
+    compile_after(shared, each, size_hint, None)
 }
 
-/// Compiles what `each` shows, to run after what the gates stand for where it depends on that.
+/// Compiles what `each` shows, to run after what the gates stand for where it depends on that; with gates, and be it
+/// none of them, it was submitted.
 pub(crate) fn compile_after(
     shared: &Arc<Shared>,
     each: Each<'_>,
     size_hint: usize,
-    gates: Vec<Gate>,
+    gates: Option<Vec<Gate>>,
 ) -> Result<Plan, Error> {
     // One list at a time: it guards the claims in records, and the buffers.
     let mut scratch = shared.scratch.lock();
     let Scratch { listing, frontier } = &mut *scratch;
     let mut gather = Gather::new(shared, listing, size_hint);
-    gather.add_gates(gates);
+    gather.submitted = gates.is_some();
+    gather.add_gates(gates.unwrap_or_default());
     each(&mut |entry| gather.entry(&entry));
     let members = gather.members.clone();
     let plan = gather.plan(frontier);
@@ -94,6 +98,7 @@ impl<'a> Gather<'a> {
             has_inputs: false,
             has_counted: false,
             attended: false,
+            submitted: false,
             has_processes: false,
             running: false,
             too_many_chunks: false,
@@ -256,7 +261,7 @@ impl<'a> Gather<'a> {
         }
         if self.has_processes {
             let mut mistakes = Vec::new();
-            check::processes(self.shared, self.tasks(), &mut mistakes);
+            check::processes(self.shared, self.tasks(), self.submitted, &mut mistakes);
             self.mistakes.append(&mut mistakes);
         }
         let externals = if self.has_inputs { self.find_inputs() } else { Vec::new() };
@@ -423,6 +428,9 @@ pub(crate) fn check_task(shared: &Arc<Shared>, index: u32, task: Ref, mistakes: 
         if let Some(need) = &extra.need {
             check::need(shared, index, task, need, mistakes);
         }
+    }
+    if task.head().code.command.is_some() {
+        check::processes(shared, std::iter::once(task), true, mistakes);
     }
 }
 

@@ -73,6 +73,9 @@ fn what_was_never_submitted_is_an_error() {
     let wrong = batch.process("true").cpus(0);
     let error = batch.submit(&wrong).expect_err("a mistake");
     assert!(error.to_string().contains("asks for 0 of cpus"), "{error}");
+    let missing = batch.process("no-such-program-anywhere");
+    let error = batch.submit(&missing).expect_err("a mistake");
+    assert!(error.to_string().contains("no program `no-such-program-anywhere` in PATH"), "{error}");
     let other = self::batch(Workers::Threads(1));
     let foreign = other.function(|| 1u8, ());
     assert!(batch.submit(&foreign).expect_err("a mistake").to_string().contains("belongs to another batch"));
@@ -158,6 +161,20 @@ fn directories_keep_their_order_across_batches() {
         let log = log.lock().expect("the log").clone();
         assert_eq!(log, ["write a/f", "read a", "write a", "read a/g", "write a/g/h"]);
     }
+}
+
+#[test]
+fn a_program_may_be_made_by_an_earlier_submission() {
+    let batch = batch(Workers::Threads(2));
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("made");
+    let script = "echo '#!/bin/sh\necho made' > made; chmod +x made";
+    let make = batch.process("/bin/sh").arg("-c").arg(script).cwd(dir.path()).writes(&program);
+    batch.submit(&make).expect("it is queued");
+    batch.file("/elsewhere").expect("a path").wait().expect("nothing writes it");
+    let run = batch.process(&program).reads(&program);
+    batch.submit(&run).expect("it is queued");
+    assert_eq!(run.stdout().get().expect("it runs"), "made\n");
 }
 
 #[test]

@@ -44,6 +44,8 @@ enum Work {
     Attempt(Attempt),
     /// Look at the queue of a client, and run it if it has been idle for long enough.
     Look(Arc<Client>),
+    /// Record a process that has succeeded.
+    Conclude { job: JobId, run: Arc<Run>, node: u32, task: Ref },
 }
 
 #[derive(Default)]
@@ -67,6 +69,18 @@ impl Bodies {
     /// Has a thread look at the queue of a client.
     pub(super) fn look(self: &Arc<Self>, office: &Weak<Office>, client: &Arc<Client>) -> io::Result<()> {
         self.add(office, Work::Look(Arc::clone(client)))
+    }
+
+    /// Has a thread record a process that has succeeded.
+    pub(super) fn conclude(
+        self: &Arc<Self>,
+        office: &Weak<Office>,
+        job: JobId,
+        run: &Arc<Run>,
+        node: u32,
+        task: Ref,
+    ) -> io::Result<()> {
+        self.add(office, Work::Conclude { job, run: Arc::clone(run), node, task })
     }
 
     /// An error if the system gives no thread.
@@ -93,6 +107,13 @@ impl Bodies {
                         && let Some(office) = office.upgrade()
                     {
                         office.push(Event::Returned(job, returned));
+                    }
+                }
+                Work::Conclude { job, run, node, task } => {
+                    run.done(node, task);
+                    drop(run);
+                    if let Some(office) = office.upgrade() {
+                        office.push(Event::Concluded(job));
                     }
                 }
                 Work::Look(client) => {

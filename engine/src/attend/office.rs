@@ -31,6 +31,8 @@ pub(super) enum Event {
     /// The first attempt of a node failed; another is due after this time.
     Again(Arc<Run>, u32, Ref, Duration),
     Returned(JobId, super::bodies::Returned),
+    /// A process that succeeded is recorded.
+    Concluded(JobId),
     Supervisor(Vec<tarragon_supervisor::Event>),
     SupervisorGone,
     /// A run, or one task of it, is to stop.

@@ -9,6 +9,7 @@ use super::timers::{Due, Timers};
 use crate::background::Client;
 use crate::error::{Cause, Failure, How, ProcessFailure};
 use crate::events;
+use crate::resume::Ledger;
 use crate::run::{Pool, Ran, Run, retry};
 use crate::schedule::{AccountId, Action, Desk, InstanceId, JobId, Seats};
 use crate::shared::{ActiveRuns, Shared};
@@ -158,6 +159,7 @@ impl State {
                 self.rest(id, delay);
             }
             Event::Returned(id, returned) => self.returned(id, returned),
+            Event::Concluded(id) => self.finish(id, None),
             Event::Supervisor(told) => told.into_iter().for_each(|t| self.told(t)),
             Event::SupervisorGone => self.supervisor_gone(),
             Event::Cancel(run, task) => self.cancel(&run, task),
@@ -333,7 +335,13 @@ impl State {
         match self.processes.outcome(id, job, ended) {
             Ok(exit) => {
                 job.task.put_exit(exit);
-                job.run.done(job.node, job.task);
+                let (run, node, task) = (Arc::clone(&job.run), job.node, job.task);
+                // To read all that a process wrote may take long, so that is not done here.
+                let reads_files = run.ledger.as_ref().is_some_and(Ledger::reads_files);
+                if reads_files && self.bodies.conclude(&self.office, id, &run, node, task).is_ok() {
+                    return;
+                }
+                run.done(node, task);
                 self.finish(id, None);
             }
             Err(failure) => self.process_failed(id, failure.how, failure.usage),

@@ -39,6 +39,8 @@ const TREES_MAX: Duration = Duration::from_secs(10);
 /// The journal of a batch, and what of it was used.
 pub(crate) struct Book {
     journal: Journal,
+    /// Files are compared by their contents.
+    reads_files: bool,
     /// What the killed runs left, for each file.
     left: HashMap<PathBuf, Vec<FileState>>,
     state: Mutex<State>,
@@ -97,7 +99,7 @@ impl Book {
                 left.entry(seen.path.clone()).or_default().push(seen.state);
             }
         }
-        Ok(Self { journal, left, state: Mutex::default() })
+        Ok(Self { journal, reads_files: options.content_hash, left, state: Mutex::default() })
     }
 
     /// The file that is locked while processes of the batch may write.
@@ -290,6 +292,11 @@ impl Ledger {
     /// Whether the task of a node need not run.
     pub(crate) fn is_reused(&self, node: u32) -> bool {
         self.nodes[node as usize].1.is_some()
+    }
+
+    /// Whether recording a task reads the files it wrote.
+    pub(crate) fn reads_files(&self) -> bool {
+        self.book.reads_files
     }
 
     /// How many tasks need not run.

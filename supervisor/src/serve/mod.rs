@@ -31,6 +31,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, getppid};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::event::Event;
@@ -82,6 +83,8 @@ struct Server {
     cgroups: Option<cgroup::Place>,
     /// Files locked until the end.
     locks: Vec<OwnedFd>,
+    /// The engine, or who took its place before we looked.
+    parent: Option<Pid>,
 }
 
 impl Server {
@@ -100,6 +103,7 @@ impl Server {
             sampling: memory::Clock::default(),
             cgroups: use_cgroup.then(cgroup::Place::find).flatten(),
             locks: Vec::new(),
+            parent: getppid(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fcntl_setfl, openat};
 use rustix::io::Errno;
+use rustix::process::getppid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::spawn::Launch;
@@ -81,6 +82,11 @@ impl Server {
     fn try_start(&mut self, order: &Order<'_>, from: Option<&Predecessor>) -> Result<Task, (Step, Errno)> {
         if self.tasks.has(order.id) {
             return Err((Step::Spawn, Errno::EXIST));
+        }
+        // What is locked by now stays so until we end, so whoever waits for that sees all that is started here; and
+        // what the engine asked for before it died is not started after somebody else found nothing locked.
+        if getppid() != self.parent {
+            return Err((Step::Spawn, Errno::CANCELED));
         }
         let started_ns = now_ns();
         let affinity = match from.and_then(|from| from.affinity.clone()) {
