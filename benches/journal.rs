@@ -61,9 +61,11 @@ fn functions(options: &Options, dir: &Path, n: usize, rounds: usize) {
         let _ = std::fs::remove_file(&path);
         path
     };
-    for (mode, sync, n) in
-        [("default", every, n), ("never", JournalSync::Never, n), ("each_record", JournalSync::EachRecord, n / 1000)]
-    {
+    for (mode, sync, n) in [
+        ("default", every, n),
+        ("never", JournalSync::Never, n),
+        ("each_record", JournalSync::EachRecord, n / 1000),
+    ] {
         let figure = Figure { bench: "journal", case: "functions", mode, n, unit: "ns/task", operations: n };
         compare(
             options,

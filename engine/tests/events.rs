@@ -77,7 +77,9 @@ fn deaf(ctx: &Context) {
 #[test]
 fn what_is_rare_is_told_and_success_is_not() {
     tracing::subscriber::set_global_default(Collect).expect("the only one");
-    let batch = Batch::builder().workers(Workers::Threads(2)).assume_cpus(2).build().expect("a batch");
+    let output = tempfile::tempdir().expect("a directory");
+    let builder = Batch::builder().workers(Workers::Threads(2)).assume_cpus(2).run_dir(output.path());
+    let batch = builder.build().expect("a batch");
     wait_for("DEBUG batch opened workers=2 cpus=2");
 
     told().clear();

@@ -74,6 +74,10 @@ fn a_report_shows_every_kind_of_task_and_ending() {
         assert!(table.contains("#3 fourth: no luck today"), "{table}");
         assert!(table.contains("#5 sixth, 3 attempts: exit code 3"), "{table}");
         assert!(report.table(40).lines().all(|line| line.chars().count() <= 40));
+        // A task failed, so the output of all stays.
+        let output = f.stderr().path().expect("a file");
+        let run = output.parent().and_then(std::path::Path::parent).expect("the run directory");
+        std::fs::remove_dir_all(run).expect("it is there");
     }
 }
 

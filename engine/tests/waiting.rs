@@ -62,7 +62,7 @@ fn a_body_that_draws_its_own_list_fails() {
         let task = batch.closure(move || seen.get().graph().width());
         itself.set(batch.compile(&task).expect("compiles"));
         let error = itself.get().run().expect_err("it panics");
-        assert!(error.to_string().contains("asks for the graph of the compiled batch"), "{error}");
+        assert!(error.to_string().contains("a body looks at the whole of the compiled batch"), "{error}");
         itself.empty();
     }
 }

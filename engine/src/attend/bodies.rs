@@ -45,7 +45,12 @@ enum Work {
     /// Look at the queue of a client, and run it if it has been idle for long enough.
     Look(Arc<Client>),
     /// Record a process that has succeeded.
-    Conclude { job: JobId, run: Arc<Run>, node: u32, task: Ref },
+    Conclude {
+        job: JobId,
+        run: Arc<Run>,
+        node: u32,
+        task: Ref,
+    },
 }
 
 #[derive(Default)]

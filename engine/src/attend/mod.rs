@@ -35,6 +35,7 @@
 //! - This program: the supervisor sees its socket end and kills all trees within a second.
 
 mod bodies;
+mod halt;
 mod job;
 mod ledger;
 mod office;

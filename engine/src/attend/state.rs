@@ -4,13 +4,12 @@ use super::bodies::{Attempt, Bodies, Returned};
 use super::job::{Body, Job, Stage};
 use super::office::{Event, Office};
 use super::process::{Processes, Started};
-use super::signals;
 use super::timers::{Due, Timers};
 use crate::background::Client;
 use crate::error::{Cause, Failure, How, ProcessFailure};
 use crate::events;
 use crate::resume::Ledger;
-use crate::run::{Pool, Ran, Run, retry};
+use crate::run::{Pool, Run, retry};
 use crate::schedule::{AccountId, Action, Desk, InstanceId, JobId, Seats};
 use crate::shared::{ActiveRuns, Shared};
 use crate::task::record::Ref;
@@ -20,22 +19,19 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tarragon_supervisor::Event as Told;
 
-/// How long a function that was asked to return may take before another attempt is given up, if it does not say.
-const GRACE: Duration = Duration::from_secs(2);
-
 /// A node that has ended, and what its dependents are to be blamed for.
 pub(super) type Finished = (Arc<Run>, u32, Option<Arc<Failure>>);
 
 /// One batch.
-struct Instance {
-    pool: Option<Weak<Pool>>,
+pub(super) struct Instance {
+    pub(super) pool: Option<Weak<Pool>>,
     /// Its runs under way.
-    runs: Weak<ActiveRuns>,
-    workers: u32,
+    pub(super) runs: Weak<ActiveRuns>,
+    pub(super) workers: u32,
     /// Most cpus that its jobs and awake workers use together.
-    cpus: u32,
+    pub(super) cpus: u32,
     /// Cpus that its jobs hold.
-    held: u32,
+    pub(super) held: u32,
 }
 
 impl Instance {
@@ -51,22 +47,22 @@ impl Instance {
 
 pub(super) struct State {
     pub(super) desk: Desk,
-    instances: HashMap<InstanceId, Instance>,
+    pub(super) instances: HashMap<InstanceId, Instance>,
     pub(super) jobs: HashMap<JobId, Job>,
-    timers: Timers,
+    pub(super) timers: Timers,
     /// Clients whose queues are to be looked at, and when.
-    watched: Vec<(Instant, Weak<Client>)>,
+    pub(super) watched: Vec<(Instant, Weak<Client>)>,
     pub(super) processes: Processes,
-    bodies: Arc<Bodies>,
-    finished: Vec<Finished>,
+    pub(super) bodies: Arc<Bodies>,
+    pub(super) finished: Vec<Finished>,
     /// Numbers of lanes that no job has.
-    lanes: BTreeSet<u32>,
-    lanes_len: u32,
-    next_job: u64,
-    next_instance: u32,
+    pub(super) lanes: BTreeSet<u32>,
+    pub(super) lanes_len: u32,
+    pub(super) next_job: u64,
+    pub(super) next_instance: u32,
     /// SIGTERM came.
-    terminates: bool,
-    office: Weak<Office>,
+    pub(super) terminates: bool,
+    pub(super) office: Weak<Office>,
 }
 
 /// The pools' seats, as the desk asks for them.
@@ -198,7 +194,7 @@ impl State {
     }
 
     /// The job waits for what it needs.
-    fn wait(&mut self, id: JobId) {
+    pub(super) fn wait(&mut self, id: JobId) {
         let job = self.jobs.get_mut(&id).expect("a job that is known");
         job.stage = Stage::Waiting;
         let extra = job.task.extra();
@@ -231,7 +227,7 @@ impl State {
     }
 
     /// The job's cpus and other resources are free again.
-    fn release(&mut self, id: JobId) {
+    pub(super) fn release(&mut self, id: JobId) {
         let cpus = self.desk.ended(id);
         self.leave_lane(id);
         self.processes.unbind(id, None);
@@ -241,7 +237,7 @@ impl State {
 
     /// Cpus come back. Workers that have waited for them while nobody of them was awake go first, so that processes
     /// never keep functions from running for good.
-    fn give_cpus(&mut self, instance: InstanceId, cpus: u32) {
+    pub(super) fn give_cpus(&mut self, instance: InstanceId, cpus: u32) {
         let Some(instance) = self.instances.get_mut(&instance) else { return };
         instance.held -= cpus;
         if let Some(pool) = instance.pool().filter(|pool| pool.is_starved()) {
@@ -267,7 +263,7 @@ impl State {
         0
     }
 
-    fn finish(&mut self, id: JobId, failure: Option<Arc<Failure>>) {
+    pub(super) fn finish(&mut self, id: JobId, failure: Option<Arc<Failure>>) {
         if let Some(job) = self.jobs.remove(&id) {
             self.finished.push((job.run, job.node, failure));
         }
@@ -391,121 +387,6 @@ impl State {
             self.processes.unbind(id, None);
             instance.into_iter().for_each(|instance| self.give_cpus(instance, cpus));
         }
-    }
-
-    // ── cancelling, waiting ─────────────────────────────────────────────────────────────────────────────────
-
-    fn cancel(&mut self, run: &Arc<Run>, task: Option<Ref>) {
-        let of_run = |job: &Job| Arc::ptr_eq(&job.run, run) && task.is_none_or(|task| task == job.task);
-        let jobs: Vec<JobId> = self.jobs.iter().filter(|(_, j)| of_run(j)).map(|(id, _)| *id).collect();
-        for id in jobs {
-            let job = self.jobs.get_mut(&id).expect("a job that is known");
-            job.cancelled = true;
-            let is_process = job.task.head().code.command.is_some();
-            match job.stage {
-                Stage::Waiting => {
-                    self.desk.withdraw(id);
-                    self.stop(id);
-                }
-                Stage::Resting => self.stop(id),
-                Stage::Running | Stage::Standing if is_process => self.processes.kill(id, job),
-                Stage::Running | Stage::Standing => {}
-            }
-        }
-    }
-
-    /// SIGINT or SIGTERM came: all that runs is cancelled.
-    fn signal(&mut self, terminates: bool) {
-        let runs: Vec<Arc<Run>> =
-            self.instances.values().filter_map(|i| i.runs.upgrade()).flat_map(|runs| runs.now()).collect();
-        self.terminates |= terminates;
-        if signals::came(terminates, !runs.is_empty()) {
-            for run in runs {
-                run.stop.all();
-                self.cancel(&run, None);
-            }
-        }
-    }
-
-    /// After SIGTERM the program ends when nothing runs any more.
-    pub(super) fn look_at_the_end(&mut self) {
-        let runs =
-            || self.instances.values().filter_map(|i| i.runs.upgrade()).any(|runs| !runs.now().is_empty());
-        if self.terminates && !runs() {
-            self.terminates = false;
-            signals::terminate_soon();
-        }
-    }
-
-    /// A job that is not under way ends as cancelled.
-    fn stop(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        if let Ran::Failed(failure) = job.run.stopped(job.task) {
-            self.finish(id, Some(failure));
-        }
-    }
-
-    /// A body sleeps or goes on; what it holds beside cpus stays its own.
-    fn waits(&mut self, id: JobId, waits: bool) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        let cpus = self.desk.pause(id, waits);
-        if waits {
-            self.give_cpus(job.instance, cpus);
-        } else if let Some(instance) = self.instances.get_mut(&job.instance) {
-            instance.held += cpus;
-        }
-    }
-
-    /// What is due at `now`.
-    pub(super) fn look_at_the_clock(&mut self, now: Instant) {
-        while let Some(due) = self.timers.take(now) {
-            match due {
-                Due::Rested(id) => {
-                    if self.jobs.get(&id).is_some_and(|job| job.stage == Stage::Resting) {
-                        self.wait(id);
-                    }
-                }
-                Due::Timeout(id, attempt) => self.time_is_up(id, attempt, now),
-                Due::Grace(id, attempt) => {
-                    if self.jobs.get(&id).is_some_and(|job| job.attempt == attempt) {
-                        self.give_up(id);
-                    }
-                }
-            }
-        }
-    }
-
-    /// A function is asked to return. It counts as failed at once, unless another attempt is to follow: that needs its
-    /// arguments, so it gets a grace.
-    fn time_is_up(&mut self, id: JobId, attempt: u32, now: Instant) {
-        let Some(job) = self.jobs.get(&id).filter(|job| job.attempt == attempt) else { return };
-        let Some(body) = &job.body else { return };
-        events::over_time(job.task, attempt);
-        body.over.store(true, std::sync::atomic::Ordering::Release);
-        let limits = job.task.extra().map(|e| &e.limits);
-        match limits {
-            Some(limits) if attempt <= limits.retries => {
-                self.timers.add(now + limits.grace.unwrap_or(GRACE), Due::Grace(id, attempt));
-            }
-            _ => self.give_up(id),
-        }
-    }
-
-    /// The body is left to itself; the task has failed.
-    fn give_up(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        if !job.body.as_ref().is_some_and(|body| body.give_up()) {
-            return;
-        }
-        events::given_up(job.task);
-        job.run.give_up();
-        let timeout = job.task.extra().and_then(|e| e.limits.timeout).unwrap_or_default();
-        let failure = Failure::new(job.task, Cause::TimedOut(timeout), job.attempt);
-        let lane = job.run.plan.shared.executor.workers() as u32 + job.lane.unwrap_or_default();
-        job.run.note_time(job.node, job.began, || lane);
-        let failure = job.run.fail_inside(job.task, failure);
-        self.release(id);
-        self.finish(id, Some(failure));
     }
 
     // ── decisions ───────────────────────────────────────────────────────────────────────────────────────────

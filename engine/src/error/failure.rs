@@ -72,6 +72,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Whether a process failed by itself, so that its output may tell why.
+    pub(crate) fn is_of_process(&self) -> bool {
+        matches!(&self.cause, Cause::Process(process) if !matches!(process.how, How::Cancelled))
+    }
+
     pub(crate) fn new(task: Ref, cause: Cause, attempts: u32) -> Arc<Self> {
         Arc::new(Self { name: task.name(), index: task.index(), attempts, cause })
     }

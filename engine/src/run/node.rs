@@ -356,7 +356,7 @@ impl Run {
 
     #[cold]
     fn failed(&self, task: Ref, failure: Arc<Failure>, status: u8) -> Arc<Failure> {
-        if task.head().code.command.is_some() && status == state::FAILED {
+        if status == state::FAILED && failure.is_of_process() {
             self.plan.shared.outputs.task_failed();
         }
         events::not_done(&failure);
