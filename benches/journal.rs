@@ -6,6 +6,9 @@
 //!
 //! Tasks are functions of one `u64` whose result is recorded; they touch no files, since what the state of a file costs
 //! is one `stat` each (about 1 µs).
+//!
+//! What was learned. 0.62 µs per task: half of it for the identity (name, arguments, a hash), half for the record. With
+//! each record on the disk a task takes what the disk takes, 0.14 ms here.
 
 mod measure;
 

@@ -291,6 +291,7 @@ impl State {
                 self.process_failed(id, how, Usage::default());
             }
             Told::Ended(ended) => {
+                self.desk.took(id, ended.ended_ns.saturating_sub(ended.started_ns));
                 // Who takes over says so when it starts; until then the job keeps what it holds.
                 if ended.taken_over_by.is_none() {
                     self.release(id);

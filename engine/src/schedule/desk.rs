@@ -66,6 +66,8 @@ struct Class {
     waiting: BTreeMap<Order, JobId>,
     running: u32,
     standing: u32,
+    /// How long its jobs have taken lately, as far as somebody said.
+    took_ns: u64,
 }
 
 struct Instance {
@@ -100,15 +102,17 @@ pub(crate) struct Desk {
     next: u64,
 }
 
-/// How many jobs of a class may stand: enough that the supervisor never waits for us.
-fn standing_max(running: u32) -> u32 {
-    2 * running + 2
-}
+/// For so long the standing jobs of a class last, if they are as short as those before them: several turns of a
+/// scheduler that gives our thread a cpu only between processes.
+const RUNWAY_NS: u64 = 20_000_000;
+/// However short they are, no more than these stand.
+const STANDING_MOST: u64 = 256;
 
-/// With fewer than these standing, others join them: several at a time, since each message wakes the supervisor and us
-/// on cpus that processes could use.
-fn standing_low(running: u32) -> u32 {
-    running + 1
+/// How many jobs of a class may stand: enough that the supervisor never waits for us, few when each of them takes long,
+/// since what comes later with a higher priority does not pass them.
+fn standing_max(running: u32, took_ns: u64) -> u32 {
+    let runway = u64::from(running) * (RUNWAY_NS / took_ns.max(1)).min(STANDING_MOST);
+    (runway.min(STANDING_MOST) as u32).max(2 * running + 2)
 }
 
 impl Desk {
@@ -187,6 +191,7 @@ impl Desk {
             waiting: BTreeMap::new(),
             running: 0,
             standing: 0,
+            took_ns: RUNWAY_NS,
         });
         self.class_of.insert((instance, need.clone()), class);
         self.instances.get_mut(&instance).expect("an open instance").classes.push(class);
@@ -221,6 +226,14 @@ impl Desk {
         let cpus = i64::from(class.need.cpus);
         self.accounts.get_mut(&account.0).expect("an account").0 += if sleeps { cpus } else { -cpus };
         class.need.cpus
+    }
+
+    /// A running job has taken so long.
+    pub(crate) fn took(&mut self, id: JobId, ns: u64) {
+        if let Some(job) = self.jobs.get(&id) {
+            let class = &mut self.classes[job.class as usize];
+            class.took_ns = (7 * (class.took_ns / 8)).saturating_add(ns / 8);
+        }
     }
 
     /// A standing job has taken over what a running one held, which has ended.
@@ -350,16 +363,18 @@ impl Desk {
             if seats.are_wanted(*id) || waiting.iter().any(|(other, a)| other != id && a == account) {
                 continue;
             }
-            let mut most: fn(u32) -> u32 = standing_low;
-            while let Some(job) = self.stand_one(*id, most) {
+            // With few standing others join them, several at a time: each message wakes the supervisor and us on cpus
+            // that processes could use.
+            let mut share = 2;
+            while let Some(job) = self.stand_one(*id, share) {
                 actions.push(Action::Stand(job));
-                most = standing_max;
+                share = 1;
             }
         }
     }
 
-    /// Lets the head stand, if it is a process and fewer than `most` of its class do.
-    fn stand_one(&mut self, id: InstanceId, most: fn(u32) -> u32) -> Option<JobId> {
+    /// Lets the head stand, if it is a process and fewer than the `share`-th part of what may stand of its class do.
+    fn stand_one(&mut self, id: InstanceId, share: u32) -> Option<JobId> {
         let heads = self.instances[&id].classes.iter();
         let head =
             heads.filter_map(|c| Some((self.classes[*c as usize].waiting.first_key_value()?, *c))).min();
@@ -367,7 +382,8 @@ impl Desk {
         let (order, job) = (*order, *job);
         let class = &mut self.classes[class as usize];
         let entry = self.jobs.get_mut(&job).expect("a job that waits");
-        if !entry.can_stand || class.running == 0 || class.standing >= most(class.running) {
+        let most = standing_max(class.running, class.took_ns) / share;
+        if !entry.can_stand || class.running == 0 || class.standing >= most {
             return None;
         }
         class.waiting.remove(&order);
