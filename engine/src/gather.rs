@@ -138,7 +138,7 @@ impl<'a> Gather<'a> {
             return;
         }
         let head = task.head();
-        if head.cohort.load(Ordering::Relaxed) != 0 {
+        if head.cohort.load(Ordering::Relaxed) != 0 || task.is_queued() && !self.submitted {
             return self.not_new(index, task);
         }
         head.index.store(index, Ordering::Relaxed);

@@ -65,6 +65,8 @@ fn what_was_never_submitted_is_an_error() {
     batch.submit(&task).expect("it is queued");
     assert!(matches!(batch.submit(&task), Err(Error::AlreadyStarted(_))));
     assert!(matches!(task.start(), Err(Error::AlreadyStarted(_))));
+    let error = batch.compile(tasks![task]).map(drop).expect_err("it is submitted");
+    assert!(error.to_string().contains("was already compiled, submitted or started"), "{error}");
     task.wait().expect("it runs once");
     assert!(matches!(batch.submit(&task), Err(Error::AlreadyStarted(_))));
     let foreground = Batch::builder().background(false).build().expect("a batch");

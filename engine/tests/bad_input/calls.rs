@@ -28,8 +28,8 @@ fn a_task_started_twice() {
             batch.compile(&task),
             &expect![[r#"
             the task list has 1 mistake
-              task #0 `task` was already compiled or started: list the compiled batch it is in, or make a new
-                task
+              task #0 `task` was already compiled, submitted or started: list the compiled batch it is in, or
+                make a new task
         "#]],
         );
     }

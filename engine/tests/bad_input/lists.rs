@@ -161,10 +161,10 @@ fn a_task_compiled_twice() {
     message(
         batch.compile(&task),
         &expect![[r#"
-        the task list has 1 mistake
-          task #0 `task` was already compiled or started: list the compiled batch it is in, or make a new
-            task
-    "#]],
+            the task list has 1 mistake
+              task #0 `task` was already compiled, submitted or started: list the compiled batch it is in, or
+                make a new task
+        "#]],
     );
     message(
         task.start(),
@@ -211,9 +211,10 @@ fn a_compiled_batch_listed_twice() {
     message(
         batch.compile(tasks![c, b, inner]),
         &expect![[r#"
-        the task list has 1 mistake
-          task #1 `b` was already compiled or started: list the compiled batch it is in, or make a new task
-    "#]],
+            the task list has 1 mistake
+              task #1 `b` was already compiled, submitted or started: list the compiled batch it is in, or make
+                a new task
+        "#]],
     );
     let outer = batch.compile(tasks![c, inner]).expect("usable");
     message(
