@@ -3,8 +3,10 @@
 use crate::run::Run;
 use crate::schedule::InstanceId;
 use crate::task::record::Ref;
+use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
 
 /// See the states in the module's page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,12 +28,34 @@ pub(super) struct Job {
     pub(super) cancelled: bool,
     /// A function's body.
     pub(super) body: Option<Arc<Body>>,
+    /// How often the system had no room for it.
+    pub(super) refused: u32,
     /// The number of its output files, once it has some.
     pub(super) output: Option<u64>,
     /// Its place among running jobs: its lane in a run's record.
     pub(super) lane: Option<u32>,
     /// When its body was called, by the run's clock.
     pub(super) began: u64,
+}
+
+/// How often a process is started that the system has no room for; about half a minute in all.
+const REFUSED_MAX: u32 = 10;
+/// How long to wait the first time; twice as long each further time, up to `REFUSED_PAUSE_MAX`.
+const REFUSED_PAUSE: Duration = Duration::from_millis(50);
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+impl Job {
+    /// When to start the process again which the system refused with this error: where processes, memory or
+    /// descriptors have run out, others will give some back. `None` for other errors, and after many times.
+    pub(super) fn starts_again(&mut self, errno: i32) -> Option<Duration> {
+        let errno = Errno::from_raw_os_error(errno);
+        let passes = matches!(errno, Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE);
+        if !passes || self.cancelled || self.refused == REFUSED_MAX {
+            return None;
+        }
+        self.refused += 1;
+        Some((REFUSED_PAUSE * (1 << (self.refused - 1))).min(REFUSED_PAUSE_MAX))
+    }
 }
 
 const OPEN: u8 = 0;

@@ -30,6 +30,8 @@
 //!
 //! # Who may die
 //! - A process: the supervisor tells how. Its tree goes with it.
+//! - Nobody, but the system has no room for a process (pids, memory, descriptors): it is started again later, for about
+//!   half a minute, before that counts as an attempt that failed.
 //! - The supervisor: its socket ends; the trees it watched are killed by us, their tasks fail as lost (and are tried
 //!   again if they have retries); the next process starts a new supervisor.
 //! - This program: the supervisor sees its socket end and kills all trees within a second.

@@ -185,6 +185,7 @@ impl State {
             cancelled: false,
             body: None,
             output: None,
+            refused: 0,
             lane: None,
             began: 0,
         };
@@ -206,10 +207,17 @@ impl State {
 
     /// Another attempt follows after `delay`, as another job: the desk may still know this one.
     fn rest(&mut self, id: JobId, delay: Duration) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            events::retried(job.task, job.attempt, delay);
+            job.attempt += 1;
+        }
+        self.pause(id, delay);
+    }
+
+    /// The job is started anew after `delay`.
+    fn pause(&mut self, id: JobId, delay: Duration) {
         let mut job = self.jobs.remove(&id).expect("a job that is known");
-        events::retried(job.task, job.attempt, delay);
         job.stage = Stage::Resting;
-        job.attempt += 1;
         (job.body, job.lane) = (None, None);
         self.next_job += 1;
         let id = JobId(self.next_job);
@@ -288,6 +296,9 @@ impl State {
                 }
                 let how = self.processes.could_not_start(self.jobs.get(&id), step, errno);
                 events::could_not_start(&how);
+                if let Some(delay) = self.jobs.get_mut(&id).and_then(|job| job.starts_again(errno)) {
+                    return self.pause(id, delay);
+                }
                 self.process_failed(id, how, Usage::default());
             }
             Told::Ended(ended) => {

@@ -152,3 +152,45 @@ fn clients_in_threads_start_processes_at_once() {
     });
     rig.wait_gone();
 }
+
+/// A group of processes that may be so many and no more; it goes when the test does.
+struct Group(std::path::PathBuf);
+
+impl Group {
+    /// `None` where there is no such group to be had.
+    fn make() -> Option<Self> {
+        let path = Path::new("/sys/fs/cgroup/pids").join(format!("tarragon-test-{}", std::process::id()));
+        fs::create_dir(&path).ok().map(|()| Self(path))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        wait_until("the group is empty", || fs::remove_dir(&self.0).is_ok() || !self.0.exists());
+    }
+}
+
+/// A process that the system has no room for is started when there is room, and that is no attempt of the task.
+#[test]
+fn a_system_that_is_full_is_waited_for() {
+    let Some(rig) = Rig::inner() else {
+        let Some(group) = Group::make() else { return println!("skipped: pids: no group can be made") };
+        let path = group.0.display();
+        let setting = format!("export TARRAGON_TEST_GROUP={path}; echo $$ > {path}/cgroup.procs");
+        return Rig::new().again("crowd::a_system_that_is_full_is_waited_for", &setting).passes();
+    };
+    let group = std::env::var_os("TARRAGON_TEST_GROUP").expect("the group");
+    let file = |name: &str| Path::new(&group).join(name);
+    let number = |name: &str| -> u64 {
+        let text = fs::read_to_string(file(name)).expect("a file of the group");
+        text.split_whitespace().last().expect("a number").parse().expect("a number")
+    };
+    let batch = rig.batch(8);
+    batch.process("/bin/true").run().expect("it runs");
+    // Room for three processes, where eight are to run.
+    fs::write(file("pids.max"), (number("pids.current") + 3).to_string()).expect("the limit");
+    let all: Vec<_> = (0..40).map(|_| batch.process("/bin/sleep").arg(0.02)).collect();
+    let compiled = batch.compile(&all).expect("a list");
+    compiled.run().expect("all succeed, sooner or later");
+    assert!(number("pids.events") > 0, "nothing was refused");
+}
