@@ -65,7 +65,8 @@ pub enum Mistake {
     },
     /// A task is in the list twice, or was compiled or started before.
     #[error(
-        "task #{task} `{name}` was already compiled, submitted or started: list the compiled batch it is in, or make a new task"
+        "task #{task} `{name}` was already compiled, submitted or started: list the compiled batch it is in, or make a \
+         new task"
     )]
     Relisted {
         /// Its index.
