@@ -218,6 +218,10 @@ impl Client {
             }
         };
         plan.client = Some(Arc::clone(self));
+        if plan.members.is_empty() {
+            // Later lists may depend on it before it has started.
+            plan.cohort.set_once();
+        }
         let list = plan.list();
         self.pending.fetch_add(list.len(), Ordering::AcqRel);
         for task in &list {

@@ -39,6 +39,7 @@ pub(crate) fn status(task: Ref) -> Status {
         return if task.is_queued() { Status::Queued } else { Status::New };
     };
     match cohort.progress(task) {
+        Progress::NotStarted if task.is_queued() => Status::Queued,
         Progress::NotStarted => Status::Compiled,
         Progress::Pending { running: false } => Status::Waiting,
         Progress::Pending { running: true } => Status::Running,
@@ -68,7 +69,13 @@ fn wait_until(task: Ref, deadline: Option<Instant>) -> Result<(), TaskError> {
                 }
             }
             Progress::Ended(_) => return Ok(()),
-            Progress::NotStarted => return Err(TaskError::about(task, ErrorKind::NotStarted, NOT_STARTED)),
+            // Another thread has compiled what was submitted, and is about to start it.
+            Progress::NotStarted if task.is_queued() => std::thread::sleep(STARTING),
+            Progress::NotStarted => {
+                if cohort.progress(task) == Progress::NotStarted {
+                    return Err(TaskError::about(task, ErrorKind::NotStarted, NOT_STARTED));
+                }
+            }
             Progress::Pending { .. } if is_own(task, cohort) => {
                 return Err(TaskError::about(task, ErrorKind::WaitsForItself, OWN));
             }
@@ -107,6 +114,8 @@ const OWN: &str = "a body that runs on top of it, or before it on the same threa
                    end: pass its result as an argument";
 const STILL_NEEDED: &str =
     "other tasks of this run still need its result: take it after the run, or get() a copy";
+/// Between two looks at a task that another thread is about to start: that takes microseconds.
+const STARTING: Duration = Duration::from_micros(20);
 const NOT_STARTED: &str = "nobody compiled and started it, so its result would never come";
 
 /// The result of a task: wait for it, look at it, take it, or give it to another task as an argument.
