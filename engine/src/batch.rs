@@ -31,7 +31,8 @@ pub enum Workers {
 /// The batch service: makes tasks and compiles lists of them. Cheap to clone; clones are clients of one service, in
 /// any thread.
 ///
-/// When the last clone goes, what was started is finished first. Tasks, handles and compiled batches outlive it.
+/// When the last clone goes, what was started is finished first. Tasks, handles and compiled batches outlive it; the
+/// output of processes does not, unless it is kept ([`Builder::keep_output`]) or a task failed.
 ///
 /// ```
 /// use tarragon_engine::{Batch, tasks};
@@ -348,6 +349,9 @@ impl Drop for Batch {
             if !self.shared.executor.is_worker() {
                 self.shared.wait_for_all();
                 self.shared.let_go();
+                // Not left to whoever drops the last part of the batch: that may be a worker, and the program may end
+                // before.
+                self.shared.outputs.remove();
             }
             self.shared.close_if_unused();
         }

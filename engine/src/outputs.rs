@@ -6,8 +6,7 @@
 use parking_lot::Mutex;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Tasks whose files share a folder.
@@ -19,7 +18,7 @@ pub(crate) struct Outputs {
     /// Where the user wants it.
     wanted: Option<PathBuf>,
     keep: bool,
-    path: OnceLock<PathBuf>,
+    path: Mutex<Option<PathBuf>>,
     next: AtomicU64,
     /// Folders made so far are those below this.
     made: Mutex<u64>,
@@ -38,26 +37,24 @@ impl Outputs {
         Self {
             wanted,
             keep,
-            path: OnceLock::new(),
+            path: Mutex::default(),
             next: AtomicU64::new(0),
             made: Mutex::new(0),
             failed: AtomicBool::new(false),
         }
     }
 
-    /// The directory, if there is one yet.
-    pub(crate) fn path(&self) -> Option<&Path> {
-        self.path.get().map(PathBuf::as_path)
+    /// Where the directory is, or is to be.
+    pub(crate) fn place(&self) -> PathBuf {
+        let made = self.path.lock().clone();
+        made.or_else(|| self.wanted.clone()).unwrap_or_else(std::env::temp_dir)
     }
 
     /// The directory, made when it is not there.
-    fn directory(&self) -> io::Result<&Path> {
-        if let Some(path) = self.path.get() {
-            return Ok(path);
-        }
-        let mut made = self.made.lock();
-        if let Some(path) = self.path.get() {
-            return Ok(path);
+    fn directory(&self) -> io::Result<PathBuf> {
+        let mut place = self.path.lock();
+        if let Some(path) = &*place {
+            return Ok(path.clone());
         }
         let mut builder = tempfile::Builder::new();
         builder.prefix("tarragon-").disable_cleanup(true);
@@ -68,14 +65,8 @@ impl Outputs {
                 builder.prefix("run-").tempdir_in(path.canonicalize()?)?.path().to_path_buf()
             }
         };
-        *made = 0;
-        Ok(self.path.get_or_init(|| path))
-    }
-
-    /// Where the directory is, or is wanted.
-    pub(crate) fn place(&self) -> PathBuf {
-        let place = self.path().or(self.wanted.as_deref());
-        place.map_or_else(std::env::temp_dir, Path::to_path_buf)
+        *self.made.lock() = self.next.load(Ordering::Relaxed) / PER_FOLDER;
+        Ok(place.insert(path).clone())
     }
 
     /// The number of a task's files, whose folder is there.
@@ -102,7 +93,7 @@ impl Outputs {
     }
 
     fn named(&self, number: u64, end: &str) -> PathBuf {
-        let directory = self.path.get().expect("a number comes with the directory");
+        let directory = self.path.lock().clone().unwrap_or_default();
         directory.join(format!("{:05}/{number}.{end}", number / PER_FOLDER))
     }
 
@@ -111,13 +102,12 @@ impl Outputs {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    /// Removes the directory, unless it is to stay. Numbers go on; the next process makes a new one only in a new
-    /// batch.
+    /// Removes the directory, unless it is to stay. Numbers go on; another process gets a new directory.
     pub(crate) fn remove(&self) {
-        if let Some(path) = self.path.get()
-            && !self.keep
-            && !self.failed.load(Ordering::Relaxed)
-        {
+        if self.keep || self.failed.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(path) = self.path.lock().take() {
             // It may be gone already, or in use by somebody who looks at it: then it stays.
             let _ = fs::remove_dir_all(path);
         }
