@@ -66,6 +66,8 @@ pub(crate) struct Client {
     ended: Mutex<Option<TaskError>>,
     changed: Condvar,
     closed: AtomicBool,
+    /// Why a queue could not run that nobody flushed who could be told; the next call of the client is.
+    untold: Mutex<Option<Error>>,
 }
 
 /// A task as the frontier knows it.
@@ -119,6 +121,7 @@ impl Client {
             ended: Mutex::default(),
             changed: Condvar::new(),
             closed: AtomicBool::new(false),
+            untold: Mutex::default(),
         });
         shared.add_client(&client, counts);
         client
@@ -131,6 +134,7 @@ impl Client {
     /// Queues a list.
     pub(crate) fn submit(self: &Arc<Self>, shared: &Arc<Shared>, list: &dyn TaskList) -> Result<(), Error> {
         self.check_open()?;
+        self.tell()?;
         if !shared.background {
             return Err(Error::NoBackground);
         }
@@ -162,7 +166,7 @@ impl Client {
         }
         if others {
             // Tasks that wait in another client's queue come first.
-            shared.flush_others(self)?;
+            shared.flush_others(self);
         }
         let len = {
             let mut queue = self.queue.lock();
@@ -186,9 +190,22 @@ impl Client {
             return Some(due);
         }
         self.is_watched.store(false, Ordering::Release);
-        // What is wrong with it stays for the next call of the client.
-        let _ = self.flush();
+        let _ = self.flush_untold();
         None
+    }
+
+    /// An error that came while nobody could be told.
+    fn tell(&self) -> Result<(), Error> {
+        self.untold.lock().take().map_or(Ok(()), Err)
+    }
+
+    /// As [`flush`](Self::flush), by somebody who is not the client: its next call is told what went wrong, and the
+    /// caller in words.
+    pub(crate) fn flush_untold(self: &Arc<Self>) -> Result<(), String> {
+        let Err(error) = self.flush() else { return Ok(()) };
+        let words = error.to_string();
+        self.untold.lock().get_or_insert(error);
+        Err(words)
     }
 
     /// Compiles and starts what is queued.
@@ -235,6 +252,8 @@ impl Client {
         tasks().for_each(Ref::unqueue);
         if started.is_err() {
             self.pending.fetch_sub(list.len(), Ordering::AcqRel);
+            // They will never end, so nothing may wait for them.
+            self.frontier.lock().forget(&list);
         }
         started
     }
@@ -274,17 +293,18 @@ impl Client {
         }
         self.wait_for_fewer_than(shared, 1);
         self.frontier.lock().rows.clear();
+        self.tell()?;
         match self.ended.lock().take() {
             Some(error) => Err(Error::Task(error)),
             None => Ok(()),
         }
     }
 
-    /// Runs what is queued; nothing more may come. False if it was closed before.
-    pub(crate) fn close(self: &Arc<Self>) -> Result<bool, Error> {
+    /// Runs what is queued; nothing more may come. Also says whether this closed it, or it was closed before.
+    pub(crate) fn close(self: &Arc<Self>) -> (bool, Result<(), Error>) {
         let flushed = self.flush();
         let first = !self.closed.swap(true, Ordering::AcqRel);
-        flushed.map(|()| first)
+        (first, flushed.and_then(|()| self.tell()))
     }
 
     /// The task that wrote a datum last, if that matters to who reads it now.
@@ -372,6 +392,15 @@ impl Frontier {
                 row.readers_seen = row.readers.len();
             }
             row.readers.push(last.clone());
+        }
+    }
+
+    /// Drops tasks that could not be started.
+    fn forget(&mut self, tasks: &[Ref]) {
+        let tasks: std::collections::HashSet<Ref> = tasks.iter().copied().collect();
+        for row in self.rows.values_mut() {
+            row.writer.take_if(|writer| tasks.contains(&writer.task.0));
+            row.readers.retain(|reader| !tasks.contains(&reader.task.0));
         }
     }
 

@@ -276,10 +276,11 @@ impl Batch {
     /// # Errors
     /// What was wrong with tasks that were still queued.
     pub fn close(&self) -> Result<(), Error> {
-        if self.client.close()? && !self.inner {
+        let (first, told) = self.client.close();
+        if first && !self.inner {
             self.shared.client_is_closed();
         }
-        Ok(())
+        told
     }
 
     /// Closes this client, waits until every other one is closed or gone and all work has ended, and removes the output
@@ -339,7 +340,7 @@ impl Clone for Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         // What is wrong with the last tasks has nobody to be told to.
-        if matches!(self.client.close(), Ok(true) | Err(_)) && !self.inner {
+        if self.client.close().0 && !self.inner {
             self.shared.client_is_closed();
         }
         if self.inner {

@@ -5,7 +5,6 @@ use crate::background::Client;
 use crate::cohort::Cohort;
 use crate::compile::{Frontier, Listing};
 use crate::data::Space;
-use crate::error::Error;
 use crate::events;
 use crate::outputs::Outputs;
 use crate::resume::Book;
@@ -187,14 +186,16 @@ impl Shared {
     }
 
     /// Runs what other clients have queued.
-    pub(crate) fn flush_others(&self, but: &Arc<Client>) -> Result<(), Error> {
+    pub(crate) fn flush_others(&self, but: &Arc<Client>) {
         let clients = self.clients_now();
-        clients.iter().filter(|c| !Arc::ptr_eq(c, but)).try_for_each(Client::flush)
+        // What is wrong with their tasks they are told themselves.
+        let others = clients.iter().filter(|c| !Arc::ptr_eq(c, but));
+        others.for_each(|client| drop(client.flush_untold()));
     }
 
     /// Runs what all clients have queued.
-    pub(crate) fn flush_all(&self) -> Result<(), Error> {
-        self.clients_now().iter().try_for_each(Client::flush)
+    pub(crate) fn flush_all(&self) -> Result<(), String> {
+        self.clients_now().iter().map(Client::flush_untold).fold(Ok(()), Result::and)
     }
 
     /// Waits until every client is closed.

@@ -403,3 +403,11 @@ fn everything_can_be_cancelled() {
         .into_iter()
         .for_each(remove_kept);
 }
+
+#[test]
+fn a_timeout_beyond_the_clock_never_comes() {
+    let batch = batch(1);
+    let function = batch.function(|| 1u8, ()).timeout(Duration::MAX).grace(Duration::MAX);
+    let process = sh(&batch, "true").timeout(Duration::MAX).grace(Duration::MAX);
+    batch.compile(tasks![function, process]).expect("a list").run().expect("both succeed");
+}

@@ -220,6 +220,33 @@ fn submitted_tasks_are_resumed_too() {
     assert_eq!(run(50), 26);
 }
 
+/// A queue that runs by itself and cannot: the client is told, and does not wait for what will never run.
+#[test]
+fn a_submission_that_cannot_run_is_told_and_waited_for_by_nobody() {
+    let dir = tempfile::tempdir().expect("a directory");
+    small(&batch(dir.path()), dir.path(), "x").compiled.run().expect("all succeed");
+    let other = batch(dir.path());
+    let path = dir.path().join("elsewhere");
+    let unknown = other.function(write, (&path, "unknown")).writes(&path);
+    other.submit(&unknown).expect("it is queued");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while unknown.status() == tarragon_engine::Status::Queued {
+        assert!(Instant::now() < deadline, "an idle queue is not run");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let error = other.fence().expect_err("the list is another one");
+    assert!(matches!(error, Error::OtherJournal { .. }), "{error}");
+    other.fence().expect("told once");
+    assert_eq!(calls(), 4);
+    assert!(other.file(&path).expect("a path").read().is_err(), "nobody writes it, and nobody waits");
+    let client = other.clone();
+    let again = client.function(write, (&path, "unknown, too")).writes(&path);
+    client.submit(&again).expect("it is queued");
+    client.close().expect_err("the list is another one");
+    drop(client);
+    other.join().expect("a client that closed with an error is closed");
+}
+
 // ── killed ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const CHAINS: usize = 40;

@@ -106,7 +106,7 @@ impl State {
         let limits = job.task.extra().map(|e| &e.limits);
         match limits {
             Some(limits) if attempt <= limits.retries => {
-                self.timers.add(now + limits.grace.unwrap_or(GRACE), Due::Grace(id, attempt));
+                self.timers.add(now, limits.grace.unwrap_or(GRACE), Due::Grace(id, attempt));
             }
             _ => self.give_up(id),
         }

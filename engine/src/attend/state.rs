@@ -222,7 +222,7 @@ impl State {
         self.next_job += 1;
         let id = JobId(self.next_job);
         self.jobs.insert(id, job);
-        self.timers.add(Instant::now() + delay, Due::Rested(id));
+        self.timers.add(Instant::now(), delay, Due::Rested(id));
     }
 
     fn returned(&mut self, id: JobId, returned: Returned) {
@@ -479,7 +479,7 @@ impl State {
         job.body = Some(Arc::clone(&body));
         let limits = job.task.extra().map(|e| e.limits.clone()).unwrap_or_default();
         if let Some(timeout) = limits.timeout {
-            self.timers.add(Instant::now() + timeout, Due::Timeout(id, job.attempt));
+            self.timers.add(Instant::now(), timeout, Due::Timeout(id, job.attempt));
         }
         let attempt = Attempt {
             job: id,

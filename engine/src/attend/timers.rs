@@ -3,7 +3,7 @@
 use crate::schedule::JobId;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -20,8 +20,9 @@ pub(super) enum Due {
 pub(super) struct Timers(BinaryHeap<Reverse<(Instant, Due)>>);
 
 impl Timers {
-    pub(super) fn add(&mut self, at: Instant, due: Due) {
-        self.0.push(Reverse((at, due)));
+    /// A time that the clock cannot name never comes.
+    pub(super) fn add(&mut self, now: Instant, after: Duration, due: Due) {
+        self.0.extend(now.checked_add(after).map(|at| Reverse((at, due))));
     }
 
     pub(super) fn next(&self) -> Option<Instant> {

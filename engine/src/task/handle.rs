@@ -97,7 +97,7 @@ fn wait_until(task: Ref, deadline: Option<Instant>) -> Result<(), TaskError> {
 fn run_if_queued(task: Ref) -> Result<(), TaskError> {
     while task.cohort().is_none() && task.is_queued() {
         if let Err(error) = task.shared().flush_all() {
-            return Err(TaskError::about(task, ErrorKind::NotStarted, &error.to_string()));
+            return Err(TaskError::about(task, ErrorKind::NotStarted, &error));
         }
     }
     Ok(())
