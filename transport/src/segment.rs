@@ -18,6 +18,8 @@
 //! attaching, detaching, and sweeping. The last one to leave unlinks; after a crash the next start of any program of
 //! the user sweeps: a file on which nobody holds a lock is unlinked.
 
+#![expect(unsafe_code, reason = "declares what may lie in shared memory, and maps it")]
+
 use crate::error::SegmentError;
 use std::path::PathBuf;
 use std::sync::Arc;
