@@ -19,7 +19,9 @@ pub enum Error {
         name: String,
     },
     /// The checkpoint is no longer kept.
-    #[error("checkpoint {checkpoint} is retired: the oldest that is kept is {oldest} (the working set is {kept})")]
+    #[error(
+        "checkpoint {checkpoint} is retired: the oldest that is kept is {oldest} (the working set is {kept})"
+    )]
     Retired {
         /// The one that was asked for.
         checkpoint: u32,
@@ -64,4 +66,23 @@ pub enum Error {
     /// The segment.
     #[error(transparent)]
     Segment(SegmentError),
+}
+
+impl From<SegmentError> for Error {
+    fn from(error: SegmentError) -> Self {
+        match error {
+            SegmentError::Gone { name } => Self::Gone { name },
+            SegmentError::Damaged { what, offset } => Self::Damaged { what, offset },
+            other => Self::Segment(other),
+        }
+    }
+}
+
+impl From<HeapError> for Error {
+    fn from(error: HeapError) -> Self {
+        match error {
+            HeapError::Segment(error) => error.into(),
+            full => Self::Memory(full),
+        }
+    }
 }
