@@ -32,7 +32,7 @@ impl RobustLock {
     }
 
     /// Who has it; 0: nobody.
-    pub fn owner(&self) -> crate::agent::AgentId {
+    pub fn owner(&self) -> Option<crate::agent::AgentId> {
         todo!()
     }
 

@@ -34,7 +34,7 @@ impl Settle for Store {
             entry.unlock(dead);
         }
         for page in [PAGE, PAGE2].map(|word| self.segment.at::<Page>(intent.word(word))) {
-            if let Some(page) = page.filter(|page| page.lock.owner() == dead) {
+            if let Some(page) = page.filter(|page| page.lock.owner() == Some(dead)) {
                 page.recount();
                 self.let_go(dead, page);
                 page.lock.release_for(dead);

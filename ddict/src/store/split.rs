@@ -196,7 +196,7 @@ impl Store {
         shard: &Shard,
         change: impl FnOnce(Directory) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let is_mine = shard.lock.owner() == agent.id;
+        let is_mine = shard.lock.owner() == Some(agent.id);
         if !is_mine {
             shard.lock.lock(agent, self);
         }
