@@ -56,11 +56,21 @@ impl Segment {
             || local.retired_bytes.get() >= local.reclaim_at_bytes.get().max(batch_bytes)
     }
 
+    /// Calls [`reclaim`](Self::reclaim) if enough has come together. Worth a call once the intent of an operation that
+    /// retired something is zeroed: then the youngest entries can go as well, and memory is used again while warm.
+    #[inline(always)]
+    pub fn reclaim_if_due(&self, agent: &Agent<'_>) {
+        if self.is_reclaim_due(agent) {
+            self.reclaim(agent);
+        }
+    }
+
     /// Frees what this agent retired and nobody pins. `retire` calls it when enough has come together.
     pub fn reclaim(&self, agent: &Agent<'_>) {
         self.reclaim_unpinned(agent, false);
         let dropped = self.heap().dropped.load(Ordering::Relaxed);
-        if dropped > self.plan.units * UNIT_BYTES / 64 && agent.record.intent[0].load(Ordering::Relaxed) == 0 {
+        if dropped > self.plan.units * UNIT_BYTES / 64 && agent.record.intent[0].load(Ordering::Relaxed) == 0
+        {
             self.free_dropped(agent, false);
         }
     }
