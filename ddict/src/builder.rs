@@ -4,7 +4,7 @@ use crate::encoding::{type_name, types_hash};
 use crate::error::Error;
 use crate::handle::DDict;
 use crate::host;
-use crate::store::{Options, Store};
+use crate::store::{Options, SHARDS_MAX, Store};
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -12,8 +12,6 @@ use std::time::Duration;
 pub const MEMORY_BYTES_MIN: u64 = 1 << 18;
 /// The most memory a dictionary can have, in bytes.
 pub const MEMORY_BYTES_MAX: u64 = 1 << 44;
-/// The most shards a dictionary can have on a node.
-pub const SHARDS_MAX: u32 = 256;
 /// The most checkpoints a dictionary can keep.
 pub const WORKING_SET_MAX: u32 = 1024;
 

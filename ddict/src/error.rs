@@ -1,5 +1,6 @@
 //! What can go wrong with a dictionary.
 
+use crate::persist::PersistId;
 use std::path::PathBuf;
 use tarragon_transport::{HeapError, SegmentError};
 
@@ -194,15 +195,20 @@ pub enum Error {
         reason: &'static str,
     },
     /// Nothing was persisted under this id.
-    #[error("{dir} holds no persisted dictionary {id}; it holds {known:?}")]
+    #[error("{dir} holds no persisted dictionary {id}; it holds {}", numbers(known))]
     NotPersisted {
         /// The directory.
         dir: PathBuf,
         /// The id that was asked for.
-        id: u64,
+        id: PersistId,
         /// The ids that are there.
-        known: Vec<u64>,
+        known: Vec<PersistId>,
     },
+}
+
+fn numbers(ids: &[PersistId]) -> String {
+    let numbers: Vec<String> = ids.iter().map(PersistId::to_string).collect();
+    if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") }
 }
 
 impl Error {

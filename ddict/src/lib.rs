@@ -28,7 +28,7 @@ mod persist;
 mod store;
 mod view;
 
-pub use builder::{Builder, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, SHARDS_MAX, WORKING_SET_MAX};
+pub use builder::{Builder, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, WORKING_SET_MAX};
 pub use datum::DictKey;
 pub use descriptor::Descriptor;
 pub use encoding::{Key, Number, Plain, Value};
@@ -36,4 +36,7 @@ pub use error::Error;
 pub use handle::{
     Any, BatchPut, DDict, Exchange, Filtered, Items, Keys, ShardHandle, ShardStats, Stats, Values,
 };
+pub use persist::{PersistId, Persisted, PersistedItems, persisted_ids};
 pub use view::{Ref, View};
+
+pub use tarragon_transport::heap::Audit;

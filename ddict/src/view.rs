@@ -27,7 +27,7 @@ pub trait View: sealed::Sealed + Value {
     /// Looks at bytes in place.
     ///
     /// # Safety
-    /// `check` said `Ok(true)` to these bytes, at this place, and they did not change since.
+    /// `check` said `Ok(true)` to these bytes, and they did not change since.
     #[doc(hidden)]
     unsafe fn of_bytes(bytes: &[u8]) -> &Self::Target;
 }
@@ -119,8 +119,8 @@ impl<V: View> Deref for Ref<'_, V> {
     #[inline]
     fn deref(&self) -> &V::Target {
         match &self.held {
-            // SAFETY: `of_head` keeps only what `check` accepted; a published value does not change while it is
-            // pinned, and a `Pinned` that is a copy keeps it on the heap, where it does not move with the guard.
+            // SAFETY: `of_head` keeps only what `check` accepted, and a published value does not change while it is
+            // pinned; a `Pinned` that is a copy belongs to the guard alone.
             Held::InPlace { bytes, length } => unsafe { V::of_bytes(&bytes[..*length]) },
             Held::Copy(value) => value.of_owned(),
         }

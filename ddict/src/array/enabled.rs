@@ -1,6 +1,7 @@
 //! Arrays to bytes and back, and arrays in place.
 
 use super::npy::Header;
+use crate::encoding::fill_numbers;
 use crate::encoding::{Key, Pieces, Plain, with_key};
 use crate::error::Error;
 use crate::handle::DDict;
@@ -203,7 +204,7 @@ impl<K: Key, T: Plain, D: Dimension + Serialize + serde::de::DeserializeOwned + 
         with_key(key, |key| {
             self.fill_value(key, header.len() as u64 + bytes, |place| {
                 place[..header.len()].copy_from_slice(&header);
-                crate::handle::fill_numbers(&mut place[header.len()..], |elements: &mut [T]| {
+                fill_numbers(&mut place[header.len()..], |elements: &mut [T]| {
                     fill(ArrayViewMut::from_shape(dimension, elements).expect("their number is the shape's"));
                 });
             })

@@ -18,8 +18,8 @@ mod value;
 
 pub(crate) use key::{show, with_key};
 pub(crate) use key_read::read_key;
-pub(crate) use plain::add;
 pub use plain::{Number, Plain};
+pub(crate) use plain::{add, fill_numbers};
 pub(crate) use types::{pair_name, type_name, types_hash};
 pub(crate) use value::{DecodeError, Pieces, decode, encode};
 

@@ -66,11 +66,24 @@ macro_rules! implement {
 
 for_numbers! { implement }
 
-/// The bytes of a number's sum with `by`; a number that is not there counts as 0. Returns what it was, too.
-pub(crate) fn add<N: Number>(bytes: Option<&[u8]>, by: N) -> Result<(N, Vec<u8>), &'static str> {
+/// The bytes of a number's sum with `by`; a number that is not there counts as 0. Returns what it was, and the sum's bytes, at
+/// the start of those.
+pub(crate) fn add<N: Number>(bytes: Option<&[u8]>, by: N) -> Result<(N, [u8; 16]), &'static str> {
     let before = match bytes {
         Some(bytes) => bytemuck::try_pod_read_unaligned(bytes).map_err(|_| "its length is another")?,
         None => N::zeroed(),
     };
-    Ok((before, bytemuck::bytes_of(&before.plus(by)).to_vec()))
+    let mut sum = [0; 16];
+    sum[..size_of::<N>()].copy_from_slice(bytemuck::bytes_of(&before.plus(by)));
+    Ok((before, sum))
+}
+
+/// Lets `fill` write numbers where they will lie; small values, which may not lie aligned, by a copy.
+pub(crate) fn fill_numbers<T: Plain>(place: &mut [u8], fill: impl FnOnce(&mut [T])) {
+    if let Ok(numbers) = bytemuck::try_cast_slice_mut(&mut *place) {
+        return fill(numbers);
+    }
+    let mut numbers = vec![T::zeroed(); place.len() / size_of::<T>()];
+    fill(&mut numbers);
+    place.copy_from_slice(bytemuck::cast_slice(&numbers));
 }

@@ -130,7 +130,7 @@ impl<K: Key, N: Number + Value> DDict<K, N> {
             self.store().update(key, self.at(), &mut |found| match add(found, by) {
                 Ok((was, sum)) => {
                     before = Ok(was);
-                    Change::Write(sum)
+                    Change::Short(sum, size_of::<N>() as u8)
                 }
                 Err(reason) => {
                     before = Err(reason);

@@ -18,11 +18,11 @@ mod write;
 pub use exchange::Exchange;
 pub use filter::Filtered;
 pub use iterate::{Items, Keys, Values};
+pub(crate) use iterate::{Walk, key_of};
 pub use many::BatchPut;
 pub use mixed::Any;
 pub use shards::ShardHandle;
 pub use stats::{ShardStats, Stats};
-pub(crate) use write::fill_numbers;
 
 use crate::builder::Builder;
 use crate::datum::DictKey;

@@ -2,7 +2,8 @@
 
 use super::DDict;
 use crate::error::Error;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tarragon_transport::heap::Audit;
 
 /// Figures of a dictionary, see [`DDict::stats`].
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ impl<K, V> DDict<K, V> {
     /// `Gone`, `Retired`.
     pub fn stats(&self) -> Result<Stats, Error> {
         let at = self.at();
-        let shard = |(index, waits): (u32, &std::sync::atomic::AtomicU64)| {
+        let shard = |(index, waits): (u32, &AtomicU64)| {
             let figures = self.store().figures(index, at)?;
             Ok(ShardStats {
                 keys: figures.keys,
@@ -60,5 +61,15 @@ impl<K, V> DDict<K, V> {
             used_bytes: usage.allocated,
             free_bytes: usage.capacity.saturating_sub(usage.allocated),
         })
+    }
+
+    /// Compares memory in use with what the index leads to: blocks that nothing leads to, and entries that lead to no
+    /// block. Nobody may write meanwhile, and nothing may be pinned; then both are none, whoever was killed at whatever
+    /// moment, once [`DDict::recover`] was called. A scan of everything.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn audit(&self) -> Result<Audit, Error> {
+        self.store().audit()
     }
 }

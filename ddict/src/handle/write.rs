@@ -1,7 +1,7 @@
 //! Writing values.
 
 use super::DDict;
-use crate::encoding::{Key, Pieces, Plain, Value, encode, with_key};
+use crate::encoding::{Key, Pieces, Plain, Value, encode, fill_numbers, with_key};
 use crate::error::Error;
 use crate::store::{Keep, When};
 use serde::Serialize;
@@ -165,14 +165,4 @@ impl<K, V> DDict<K, V> {
         filled.unwrap_or_else(|no| match no {});
         Ok(())
     }
-}
-
-/// Lets `fill` write numbers where they will lie; small values, which may not lie aligned, by a copy.
-pub(crate) fn fill_numbers<T: Plain>(place: &mut [u8], fill: impl FnOnce(&mut [T])) {
-    if let Ok(numbers) = bytemuck::try_cast_slice_mut(&mut *place) {
-        return fill(numbers);
-    }
-    let mut numbers = vec![T::zeroed(); place.len() / size_of::<T>()];
-    fill(&mut numbers);
-    place.copy_from_slice(bytemuck::cast_slice(&numbers));
 }
