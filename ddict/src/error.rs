@@ -19,7 +19,9 @@ pub enum Error {
         name: String,
     },
     /// The checkpoint is no longer kept.
-    #[error("checkpoint {checkpoint} is retired: the oldest that is kept is {oldest} (the working set is {kept})")]
+    #[error(
+        "checkpoint {checkpoint} is retired: the oldest that is kept is {oldest} (the working set is {kept})"
+    )]
     Retired {
         /// The one that was asked for.
         checkpoint: u32,
