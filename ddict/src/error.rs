@@ -67,3 +67,22 @@ pub enum Error {
     #[error(transparent)]
     Segment(SegmentError),
 }
+
+impl From<SegmentError> for Error {
+    fn from(error: SegmentError) -> Self {
+        match error {
+            SegmentError::Gone { name } => Self::Gone { name },
+            SegmentError::Damaged { what, offset } => Self::Damaged { what, offset },
+            other => Self::Segment(other),
+        }
+    }
+}
+
+impl From<HeapError> for Error {
+    fn from(error: HeapError) -> Self {
+        match error {
+            HeapError::Segment(error) => error.into(),
+            full => Self::Memory(full),
+        }
+    }
+}

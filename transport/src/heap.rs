@@ -95,14 +95,22 @@ impl Segment {
         todo!()
     }
 
-    /// Gives up a block that this agent just unpublished: freed as soon as nobody has it pinned. Idempotent for one
-    /// allocation.
+    /// Notes a block that this agent just unpublished: to be freed as soon as nobody has it pinned. Only notes it: the
+    /// caller says that its deed is over and then calls `reclaim_if_due`, so that a survivor never finds a deed under
+    /// way whose block was freed already.
     pub fn retire(&self, agent: &Agent<'_>, offset: u64) {
         let _ = (agent, offset);
         todo!()
     }
 
-    /// Frees what this agent retired and nobody pins. `retire` calls it when enough has come together.
+    /// Calls `reclaim` if enough has come together. After each operation that retired something.
+    #[inline(always)]
+    pub fn reclaim_if_due(&self, agent: &Agent<'_>) {
+        let _ = agent;
+        todo!()
+    }
+
+    /// Frees what this agent retired and nobody pins.
     pub fn reclaim(&self, agent: &Agent<'_>) {
         let _ = agent;
         todo!()

@@ -31,6 +31,11 @@ impl RobustLock {
         todo!()
     }
 
+    /// Who has it; 0: nobody.
+    pub fn owner(&self) -> Option<crate::agent::AgentId> {
+        todo!()
+    }
+
     /// Lets go of it for `owner`, if that has it. For `Settle`.
     pub fn release_for(&self, owner: crate::agent::AgentId) -> bool {
         let _ = owner;
