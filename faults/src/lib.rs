@@ -61,6 +61,7 @@ mod tally;
 mod error;
 
 mod control;
+mod route;
 mod sys;
 mod traced;
 

@@ -5,6 +5,7 @@
 //! being asked, and everybody dies with the test: the forked children with the forking process, this with the thread
 //! that started it.
 
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::time::Duration;
@@ -132,8 +133,15 @@ impl Part {
     ///
     /// Each child calls `prepare` with the role's argument, then `operate` once where it is stepped through, or again
     /// and again. Attach shared things in `prepare`, not before `serve`: what was open before would be shared by all
-    /// children and outlive their deaths. Between `prepare` and `operate` nothing is counted.
+    /// children and outlive their deaths. Between `prepare` and `operate` nothing is counted. Not for operations that
+    /// panic and catch it.
+    ///
+    /// # Panics
+    ///
+    /// If this process has threads beside the test's and the test harness's, which sleeps: fork copies one.
     pub fn serve<T>(self, prepare: impl Fn(&str) -> T, operate: impl Fn(&mut T)) -> ! {
+        let threads = fs::read_dir("/proc/self/task").map(Iterator::count);
+        assert!(threads.is_ok_and(|count| count <= 2), "fork copies one thread: start others in `prepare`");
         let control = self.control();
         sys::ignore_children(true);
         let parent = getpid();
@@ -189,6 +197,7 @@ fn live<T>(
                 control.say_begun();
                 operate(&mut state);
                 control.say_ended();
+                sys::trap();
             }
             Manner::Endless => {
                 control.say_ready();

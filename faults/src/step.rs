@@ -13,6 +13,7 @@ use std::ops::Range;
 use crate::error::Fault;
 use crate::nursery::Nursery;
 use crate::role::Role;
+use crate::route::{Leg, Route};
 use crate::traced::Traced;
 
 /// How long a child may live unless told otherwise, in seconds.
@@ -53,7 +54,7 @@ pub struct Span {
 pub struct Killed {
     /// The pid it had.
     pub pid: u32,
-    /// How many instructions of the operation it executed.
+    /// How many instructions of the operation it executed; all that were counted if the operation was over.
     pub step: u64,
     /// The phase it was in; none if the operation was over by then.
     pub phase: Option<usize>,
@@ -64,6 +65,7 @@ pub struct Killed {
 pub struct Stepper<'a> {
     operation: Operation<'a>,
     nursery: Nursery,
+    route: Option<Route>,
     thread: PhantomData<*const ()>,
 }
 
@@ -130,7 +132,7 @@ impl<'a> Stepper<'a> {
             return Err(Fault::NotPermitted { errno });
         }
         let nursery = Nursery::start(&operation.role)?;
-        Ok(Self { operation, nursery, thread: PhantomData })
+        Ok(Self { operation, nursery, route: None, thread: PhantomData })
     }
 
     /// The operation that is killed.
@@ -151,27 +153,33 @@ impl<'a> Stepper<'a> {
         let Operation { name, phases, phase_of, seconds_max, .. } = &mut self.operation;
         let mut traced = Traced::begin(&mut self.nursery, name, *seconds_max)?;
         let mut spans: Vec<Span> = Vec::new();
+        let mut places = Vec::new();
         while !traced.is_over()? {
             let (phase, step) = (phase_now(&traced, phases, phase_of), traced.step());
             match spans.last_mut() {
                 Some(span) if span.phase == phase => span.steps.end = step + 1,
                 _ => spans.push(Span { phase, steps: step..step + 1 }),
             }
+            places.push(traced.place());
             traced.advance()?;
         }
         let steps = traced.step();
         traced.run_out()?;
+        self.route = Some(Route::new(&places));
         Ok(Trace { steps, spans })
     }
 
     /// Kills a child after so many steps of the operation, or when the operation is over, if that comes first. When it
     /// returns, the kernel has dropped the child's locks and memory, and the child is reaped.
     ///
+    /// Once the operation was counted, the child runs to a breakpoint near that step, and is stepped from there; should
+    /// it go another way than the one that was counted, it is killed where it comes by that instruction, in the phase
+    /// that it tells then, or when it is over.
+    ///
     /// # Errors
     ///
-    /// [`Fault::Ended`] if the child ends before it is killed, [`Fault::Endless`] after ten million steps or a minute (or
-    /// [`Operation::seconds_max`]),
-    /// [`Fault::NotPlayed`], [`Fault::NotPermitted`], [`Fault::System`].
+    /// [`Fault::Ended`] if the child ends before it is killed, [`Fault::Endless`] after ten million steps or
+    /// [`Operation::seconds_max`], [`Fault::NotPlayed`], [`Fault::NotPermitted`], [`Fault::System`].
     ///
     /// # Panics
     ///
@@ -179,14 +187,21 @@ impl<'a> Stepper<'a> {
     pub fn kill_at(&mut self, step: u64) -> Result<Killed, Fault> {
         let Operation { name, phases, phase_of, seconds_max, .. } = &mut self.operation;
         let mut traced = Traced::begin(&mut self.nursery, name, *seconds_max)?;
-        let mut is_over = traced.is_over()?;
-        while traced.step() < step && !is_over {
-            traced.advance()?;
-            is_over = traced.is_over()?;
+        match &self.route {
+            None => traced.follow(step, Leg::steps(step))?,
+            Some(route) => match route.to(step) {
+                Some(leg) => traced.follow(step, leg)?,
+                None => traced.finish()?,
+            },
         }
+        let is_over = traced.is_over()?;
+        let step = match &self.route {
+            Some(route) if is_over => route.steps(),
+            _ => traced.step(),
+        };
         let phase = (!is_over).then(|| phase_now(&traced, phases, phase_of));
         // Dropping it kills it.
-        Ok(Killed { pid: traced.pid(), step: traced.step(), phase })
+        Ok(Killed { pid: traced.pid(), step, phase })
     }
 
     /// Kills a child as soon as it is in this phase, or when the operation is over.

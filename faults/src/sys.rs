@@ -4,6 +4,8 @@
 
 use std::fmt;
 use std::io;
+#[cfg(target_arch = "x86_64")]
+use std::mem::offset_of;
 use std::ptr::null_mut;
 
 /// Why a traced process does not run.
@@ -64,9 +66,63 @@ pub(crate) fn ignore_children(ignore: bool) {
 }
 
 /// Stops this process for whoever traces it; kills it if nobody does.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn trap() {
+    // SAFETY: the instruction changes no register and no memory.
+    unsafe { std::arch::asm!("int3") };
+}
+
+/// Stops this process for whoever traces it; kills it if nobody does.
+#[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn trap() {
     // SAFETY: takes no pointer.
     unsafe { libc::raise(libc::SIGTRAP) };
+}
+
+/// The address of the instruction that a stopped process executes next.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn place(pid: u32) -> u64 {
+    let offset = offset_of!(libc::user, regs) + offset_of!(libc::user_regs_struct, rip);
+    // SAFETY: both pointer arguments are numbers for this request.
+    let word = unsafe { libc::ptrace(libc::PTRACE_PEEKUSER, id(pid), offset, null_mut::<()>()) };
+    word as u64
+}
+
+/// Stops the process before each execution of the instruction at `place`, by its first debug register.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn break_at(pid: u32, place: u64) -> io::Result<()> {
+    set_debug_register(pid, 0, place)?;
+    // The first register is on, for this process, for execution.
+    set_debug_register(pid, 7, 1)
+}
+
+/// No longer stops the process anywhere.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn break_nowhere(pid: u32) -> io::Result<()> {
+    set_debug_register(pid, 7, 0)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn set_debug_register(pid: u32, index: usize, value: u64) -> io::Result<()> {
+    let offset = offset_of!(libc::user, u_debugreg) + index * size_of::<libc::c_ulonglong>();
+    // SAFETY: both pointer arguments are numbers for this request.
+    checked(unsafe { libc::ptrace(libc::PTRACE_POKEUSER, id(pid), offset, value as usize) })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn place(_: u32) -> u64 {
+    0
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn break_at(_: u32, _: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn break_nowhere(_: u32) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Traces the process; it runs on, and dies with this thread.

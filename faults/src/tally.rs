@@ -8,8 +8,8 @@ use crate::step::{Killed, Operation};
 
 /// The kills of one operation.
 ///
-/// Printed: `put: 2314 steps; phases: prepare 120 kills, locked 40 kills, after 1 kill; 161 kills at 160 of 2315 moments
-/// in 1.2 s, slowest check 3 ms`.
+/// Printed: `put: 2314 steps; phases: prepare 120 kills, locked 40 kills, after 1 kill; 161 kills at 160 of 2315
+/// moments in 1.2 s, slowest check 3 ms`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
     operation: String,

@@ -11,6 +11,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity}
 use crate::control::{Control, Manner};
 use crate::error::Fault;
 use crate::nursery::{Infant, Nursery};
+use crate::route::Leg;
 use crate::sys::{self, End, Stop};
 
 /// Steps an operation may take.
@@ -38,7 +39,7 @@ impl<'n> Traced<'n> {
         seconds_max: u32,
     ) -> Result<Self, Fault> {
         let infant = nursery.fork(Manner::Stepped, seconds_max)?;
-        sys::seize(infant.pid()).map_err(|errno| Fault::NotPermitted { errno })?;
+        sys::seize(infant.pid()).map_err(refused)?;
         let cpu = OneCpu::share_with(infant.pid());
         let mut traced =
             Self { nursery, operation, seconds_max, infant, step: 0, is_reaped: false, _cpu: cpu };
@@ -55,10 +56,11 @@ impl<'n> Traced<'n> {
     ///
     /// # Errors
     ///
-    /// [`Fault::Ended`] if it panicked; the child has then run to its end.
+    /// [`Fault::Ended`] if something panicked, even if the operation caught it; the child has then run to its end.
     pub(crate) fn is_over(&mut self) -> Result<bool, Fault> {
         if self.control().has_panicked() {
             self.run_out()?;
+            return Err(self.ended(End::Exit(0)));
         }
         Ok(self.control().has_ended())
     }
@@ -71,6 +73,41 @@ impl<'n> Traced<'n> {
         self.resume(sys::step, 0)?;
         self.step += 1;
         self.until_trap(sys::step)
+    }
+
+    /// Brings the child to a step by the way that leads there, or to the operation's end if that comes first.
+    pub(crate) fn follow(&mut self, step: u64, leg: Leg) -> Result<(), Fault> {
+        let mut left = leg.steps;
+        if leg.hits > 0 && sys::break_at(self.pid(), leg.place).is_err() {
+            // No breakpoints on this machine: all of the way is steps.
+            left = step;
+        } else if leg.hits > 0 {
+            for _ in 0..leg.hits {
+                self.resume(sys::run, 0)?;
+                self.until_trap(sys::run)?;
+                if self.is_over()? {
+                    return Ok(());
+                }
+            }
+            sys::break_nowhere(self.pid()).map_err(|errno| Fault::system("ptrace", errno))?;
+            self.step = step - left;
+        }
+        for _ in 0..left {
+            if self.is_over()? {
+                break;
+            }
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    /// Lets the child run until the operation is over.
+    pub(crate) fn finish(&mut self) -> Result<(), Fault> {
+        while !self.is_over()? {
+            self.resume(sys::run, 0)?;
+            self.until_trap(sys::run)?;
+        }
+        Ok(())
     }
 
     /// Lets the child run to its end, which must be a good one.
@@ -88,6 +125,11 @@ impl<'n> Traced<'n> {
 
     pub(crate) fn pid(&self) -> u32 {
         self.infant.pid()
+    }
+
+    /// The address of the instruction that comes next.
+    pub(crate) fn place(&self) -> u64 {
+        sys::place(self.pid())
     }
 
     /// How many instructions of the operation the child has executed.
@@ -138,6 +180,14 @@ impl Drop for Traced<'_> {
             return;
         }
         while matches!(sys::wait(self.pid()), Ok(Stop::Trap | Stop::Notice | Stop::Signal(_))) {}
+    }
+}
+
+/// Who may not trace can show nothing; all else is wrong.
+fn refused(errno: io::Error) -> Fault {
+    match errno.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => Fault::NotPermitted { errno },
+        _ => Fault::system("ptrace", errno),
     }
 }
 

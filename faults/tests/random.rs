@@ -18,11 +18,11 @@ fn lives(pid: u32) -> bool {
 }
 
 fn role(test: &str, words: &Words) -> Role {
-    Role::new(test).with_argument(words.path().to_str().unwrap())
+    Role::new(test).with_argument(words.path().to_str().expect("the path is ASCII"))
 }
 
 fn open(path: &str) -> Words {
-    Words::open(Path::new(path)).unwrap()
+    Words::open(Path::new(path)).expect("the test has the words")
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Operations killed at every instruction: right protocols pass, wrong ones are caught, and each way to fail is told.
 
+#![expect(clippy::print_stdout, reason = "kills are counted in what the tests print")]
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -39,11 +41,11 @@ fn fault_of<T>(result: Result<T, Fault>) -> Option<Fault> {
 }
 
 fn open(path: &str) -> Words {
-    Words::open(Path::new(path)).unwrap()
+    Words::open(Path::new(path)).expect("the test has the words")
 }
 
 fn role(test: &str, words: &Words) -> Role {
-    Role::new(test).with_argument(words.path().to_str().unwrap())
+    Role::new(test).with_argument(words.path().to_str().expect("the path is ASCII"))
 }
 
 fn add_one(words: &Words, index: usize) {
@@ -70,7 +72,7 @@ fn check_both(words: &Words) {
 }
 
 fn intent_of(words: &Words) -> usize {
-    usize::try_from(words.word(INTENT).load(SeqCst)).unwrap()
+    usize::try_from(words.word(INTENT).load(SeqCst)).expect("0 or 1")
 }
 
 #[test]
@@ -144,6 +146,39 @@ fn a_child_executes_exactly_so_many_steps() {
     assert_eq!((over.step, over.phase), (trace.steps, None));
 }
 
+/// Children that run to a breakpoint leave what children leave that were stepped all the way.
+#[test]
+fn breakpoints_lead_where_steps_lead() {
+    const TEST: &str = "breakpoints_lead_where_steps_lead";
+    const TURNS: usize = 12;
+    if let Some(part) = playing(TEST) {
+        part.serve(open, |words| {
+            for turn in 1..TURNS {
+                phase(turn as u64 % 2);
+                add_one(words, turn);
+                add_one(words, 0);
+            }
+        });
+    }
+    let words = Words::create().unwrap();
+    let left_by = |stepper: &mut Stepper<'_>, step| {
+        let Killed { step, phase, .. } = stepper.kill_at(step).unwrap();
+        let values: Vec<u64> = (0..TURNS).map(|index| words.word(index).swap(0, SeqCst)).collect();
+        (step, phase, values)
+    };
+    let operation = || Operation::new("turns", role(TEST, &words), &["even", "odd"]);
+    let mut slow = Stepper::start(operation()).unwrap();
+    let mut quick = Stepper::start(operation()).unwrap();
+    let steps = match quick.count() {
+        Err(fault) if fault.is_skip() => return println!("{fault}"),
+        trace => trace.unwrap().steps,
+    };
+    (0..TURNS).for_each(|index| words.word(index).store(0, SeqCst));
+    for step in (0..steps).step_by(3).chain([steps - 1, steps, steps + 5]) {
+        assert_eq!(left_by(&mut quick, step), left_by(&mut slow, step), "step {step} of {steps}");
+    }
+}
+
 /// Where the system calls are: a file is locked and written, the file's text must be whole when the lock is free.
 #[test]
 fn kernel_locks_are_free_after_each_kill() {
@@ -171,7 +206,7 @@ fn kernel_locks_are_free_after_each_kill() {
         assert!(text.is_empty() || text == "whole", "{text}");
         File::options().write(true).truncate(true).open(&path).unwrap();
     };
-    let Some(tally) = shown(survey(operation, Budget::kills(300), check)) else { return };
+    let Some(tally) = shown(survey(operation, Budget::quick_or_long(300, 10_000), check)) else { return };
     assert!(tally.kills() >= 300, "{tally}");
 }
 
