@@ -1,8 +1,8 @@
 //! The words between a test and the children it kills: what is asked, how far it is, in which phase.
 //!
 //! One page per child process started by a [`Role`](crate::Role); the children it forks use the same page one after
-//! another. The test writes `ASKED`, `GO`, `MANNER` and `SECONDS_MAX`, the forking process `MADE` and `PID`, the forked child `STATE` and
-//! `PHASE`; the test clears these two before it asks.
+//! another. The test writes `ASKED`, `GO`, `MANNER` and `SECONDS_MAX`, the forking process `MADE` and `PID`, the forked
+//! child `STATE` and `PHASE`; the test clears these two before it asks.
 
 use std::io;
 use std::sync::atomic::AtomicU32;

@@ -31,8 +31,9 @@
 //!     let dict = Dict::create();
 //!     dict.put(7, 1);
 //!     let role = Role::new(TEST).with_argument(&dict.descriptor());
-//!     // What the intent word says, as it lies in the shared memory. Or the child says it: `tarragon_faults::phase(1)`.
-//!     let put = Operation::new("put", role, &["outside", "allocated", "published"]).phase_of(|pid| dict.intent_of(pid));
+//!     // What the intent word in shared memory says. Or the child says it: `tarragon_faults::phase(1)`.
+//!     let put = Operation::new("put", role, &["outside", "allocated", "published"]);
+//!     let put = put.phase_of(|pid| dict.intent_of(pid));
 //!     let budget = Budget::quick_or_long(300, 10_000).within(Duration::from_secs(20));
 //!     let tally = survey(put, budget, |killed| {
 //!         dict.recover();
