@@ -24,6 +24,8 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/task/handle.rs",
     "engine/src/task/input.rs",
     "engine/src/task/record.rs",
+    "faults/src/sys.rs",
+    "faults/src/words.rs",
     "supervisor/benches/floor.rs",
     "supervisor/src/boot.rs",
     "supervisor/src/serve/reap.rs",
