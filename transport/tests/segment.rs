@@ -279,14 +279,17 @@ fn full_shared_memory_is_an_error_that_says_so() {
     if role(test).is_some() {
         let spec = Spec { control_bytes: 8 << 20, ..SPEC };
         let error = Segment::create(&spec).unwrap_err();
-        assert!(matches!(error, SegmentError::Full { needed, free, .. } if needed >= 8 << 20 && free < 4 << 20));
+        assert!(
+            matches!(error, SegmentError::Full { needed, free, .. } if needed >= 8 << 20 && free < 4 << 20)
+        );
         let segment = Segment::create(&SPEC).unwrap();
         let agent = segment.agent().unwrap();
         let mut blocks = Vec::new();
         let error = loop {
             match segment.alloc(&agent, 100_000) {
                 Ok(held) => {
-                    let words = segment.slice::<std::sync::atomic::AtomicU64>(held.block.offset, 12_500).unwrap();
+                    let words =
+                        segment.slice::<std::sync::atomic::AtomicU64>(held.block.offset, 12_500).unwrap();
                     words.iter().for_each(|it| it.store(1, std::sync::atomic::Ordering::Relaxed));
                     segment.forget(&agent, held);
                     blocks.push(held.block.offset);
@@ -294,7 +297,10 @@ fn full_shared_memory_is_an_error_that_says_so() {
                 Err(error) => break error,
             }
         };
-        assert!(error.to_string().contains("TARRAGON_SHM") && error.to_string().contains("is full"), "{error}");
+        assert!(
+            error.to_string().contains("TARRAGON_SHM") && error.to_string().contains("is full"),
+            "{error}"
+        );
         assert!(blocks.len() > 20, "{} blocks of 100 kB in 4 MiB", blocks.len());
         blocks.iter().for_each(|offset| segment.retire(&agent, *offset));
         segment.alloc(&agent, 1 << 20).expect("freed memory is used again");
@@ -323,7 +329,8 @@ fn attaching_and_leaving_ten_thousand_times_leaves_nothing() {
         }
         let mappings = fs::read_to_string("/proc/self/maps").unwrap();
         assert!(!mappings.contains("tarragon-"), "a mapping is left");
-        let links = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|it| fs::read_link(it.path()).ok());
+        let links =
+            fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|it| fs::read_link(it.path()).ok());
         assert_eq!(links.filter(|it| it.to_string_lossy().contains("tarragon-")).count(), 0);
         return;
     }
@@ -334,7 +341,8 @@ fn attaching_and_leaving_ten_thousand_times_leaves_nothing() {
     };
     run();
     assert_eq!((segment.members(), segment.usage().allocated, segment.recover(&Nothing)), (1, 0, 0));
-    let blocks = |segment: &Segment| std::os::unix::fs::MetadataExt::blocks(&fs::metadata(segment.path()).unwrap());
+    let blocks =
+        |segment: &Segment| std::os::unix::fs::MetadataExt::blocks(&fs::metadata(segment.path()).unwrap());
     let before = blocks(&segment);
     run();
     assert!(blocks(&segment) <= before + 64, "the file grows with each process that comes and goes");

@@ -9,6 +9,9 @@ const ROLE: &str = "TARRAGON_TEST_ROLE";
 /// Lines of a child's that are for its parent; the test harness prints others.
 const MARK: &str = "##";
 
+/// The longest that a child may take.
+const LIFE: std::time::Duration = std::time::Duration::from_secs(100);
+
 /// A child that plays a role.
 pub(crate) struct Child {
     process: std::process::Child,
@@ -19,7 +22,13 @@ pub(crate) struct Child {
 /// The role this process plays in `test`, if it is a child.
 pub(crate) fn role(test: &str) -> Option<String> {
     let role = std::env::var(ROLE).ok()?;
-    role.strip_prefix(test)?.strip_prefix(':').map(str::to_owned)
+    let role = role.strip_prefix(test)?.strip_prefix(':')?.to_owned();
+    // A child that hangs ends all the same, and its parent's test fails.
+    std::thread::spawn(|| {
+        std::thread::sleep(LIFE);
+        std::process::exit(9);
+    });
+    Some(role)
 }
 
 /// In a child: says a line to its parent.
