@@ -1,6 +1,12 @@
 //! A segment's life: made, opened by other processes, left, swept; and files that are none. The heap is in `heap`,
 //! deaths in the middle of something in `crash`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops at what it did not expect, and talks to its parent"
+)]
+
 mod child;
 
 use child::{Child, role};
@@ -107,7 +113,7 @@ fn leftovers_of_the_killed_are_swept_at_the_next_start() {
     let test = "leftovers_of_the_killed_are_swept_at_the_next_start";
     let mut dead = Child::start(test, "leave");
     let left = PathBuf::from(dead.hear());
-    dead.kill();
+    dead.kill_running();
     assert!(left.exists());
     assert!(Child::start(test, "sweep").wait().success());
     assert!(!left.exists(), "not swept");
