@@ -347,11 +347,9 @@ fn attaching_and_leaving_ten_thousand_times_leaves_nothing() {
     };
     run();
     assert_eq!((segment.members(), segment.usage().allocated, segment.recover(&Nothing)), (1, 0, 0));
-    let blocks =
-        |segment: &Segment| std::os::unix::fs::MetadataExt::blocks(&fs::metadata(segment.path()).unwrap());
-    let before = blocks(&segment);
-    run();
-    assert!(blocks(&segment) <= before + 64, "the file grows with each process that comes and goes");
+    // Two agents at a time have two spans of each class, about 5 MiB; spans that nobody finds again would be GiB.
+    assert!(segment.usage().committed <= SPEC.heap_bytes / 2, "{:?}", segment.usage());
+    assert!(segment.agent().unwrap().id.0 <= 3, "agents' records are not used again");
 }
 
 #[test]
