@@ -12,6 +12,39 @@ pub mod pin;
 pub mod segment;
 
 mod error;
+mod lane;
 mod sync;
 
 pub use error::{HeapError, SegmentError};
+
+// The kernel's waits, pipes and processes below are out of reach of a model checker, except where they are modelled.
+#[cfg(not(loom))]
+pub mod bootstrap;
+#[doc(hidden)]
+#[cfg(not(loom))]
+pub mod conformance;
+#[cfg(not(loom))]
+pub mod fabric;
+#[cfg(not(loom))]
+pub mod message;
+#[cfg(not(loom))]
+pub mod region;
+#[cfg(not(loom))]
+pub mod wire;
+#[cfg(not(loom))]
+pub mod world;
+
+#[cfg(not(loom))]
+mod copy;
+#[cfg(not(loom))]
+mod rank;
+
+#[cfg(not(loom))]
+pub use self::{
+    bootstrap::{Bootstrap, Spawn},
+    fabric::{Fabric, FabricError, PeerState},
+    message::{Faults, HandlerId, Message},
+    rank::Rank,
+    region::{Region, RemoteKey},
+    world::{RankEnd, World, WorldError},
+};

@@ -119,3 +119,5 @@ impl Segment {
         todo!()
     }
 }
+// SAFETY: temporary
+unsafe impl Shared for crate::sync::AtomicU64 {}
