@@ -55,6 +55,11 @@ impl Lane<'_> {
         (&self.cells[(ticket % count) as usize], 2 * (ticket / count))
     }
 
+    /// The ticket that used the cell of this one in the lap before.
+    pub(crate) fn before(&self, ticket: u64) -> u64 {
+        ticket.saturating_sub(self.cells.len() as u64)
+    }
+
     /// Whether the sender can use this ticket.
     pub(crate) fn has_room(&self, ticket: u64) -> bool {
         let (cell, empty) = self.place(ticket);

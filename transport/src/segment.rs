@@ -119,5 +119,3 @@ impl Segment {
         todo!()
     }
 }
-// SAFETY: temporary
-unsafe impl Shared for crate::sync::AtomicU64 {}

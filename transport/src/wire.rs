@@ -114,7 +114,6 @@ pub fn put_piece(out: &mut Vec<u8>, piece: &[u8]) {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
 

@@ -98,10 +98,10 @@ fn ranks_know_themselves_and_their_ends_are_reported() {
     assert_eq!(pids[0], std::process::id());
     assert_eq!([world.pid(Rank(1)), world.pid(Rank(2))].map(|pid| pid.unwrap()), pids[1..]);
     let ends = world.leave_timeout(PATIENCE).unwrap();
-    assert_eq!(ends.iter().map(|end| (end.rank.0, end.status.code())).collect::<Vec<_>>(), [
-        (1, Some(1)),
-        (2, Some(2))
-    ]);
+    assert_eq!(
+        ends.iter().map(|end| (end.rank.0, end.status.code())).collect::<Vec<_>>(),
+        [(1, Some(1)), (2, Some(2))]
+    );
 }
 
 #[test]

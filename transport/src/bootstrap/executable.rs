@@ -43,7 +43,6 @@ fn fingerprint(path: &str) -> std::io::Result<u128> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
 

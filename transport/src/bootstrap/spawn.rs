@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::executable;
 use super::lifeline::{Inherited, Lifeline};
-use crate::fabric::shm_layout::{ABSENT, FAILED, JOINED, JOINING, RANKS_MAX, REFUSED, RUNNING};
+use crate::fabric::shm_layout::{ABSENT, FAILED, GATHERING, JOINED, JOINING, RANKS_MAX, REFUSED, RUNNING};
 use crate::fabric::{Deadline, Fabric, Shm, ShmSpec};
 use crate::rank::Rank;
 use crate::segment::SegmentName;
@@ -232,7 +232,7 @@ fn join(spawn: &Spawn, invitation: &Invitation) -> Result<Fabric, WorldError> {
             _ => {}
         }
         let Some(left) = deadline.left() else { return Err(WorldError::JoinTimeout { rank: Rank(0) }) };
-        shm.sleep_until(left, || head.state.load(Ordering::Acquire) != 0);
+        shm.sleep_until(left, || head.state.load(Ordering::Acquire) != GATHERING);
     }
 }
 

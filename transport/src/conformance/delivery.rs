@@ -19,7 +19,8 @@ pub(super) fn once_and_in_order(world: &World) {
     let (expected, first_wrong) = (next.clone(), wrong.clone());
     world.on(ID, move |_, message| {
         let wanted = expected[message.source.index()].fetch_add(1, SeqCst);
-        let whole = message.payload.len() == size_of(wanted) && message.payload.iter().all(|&it| it == wanted as u8);
+        let whole =
+            message.payload.len() == size_of(wanted) && message.payload.iter().all(|&it| it == wanted as u8);
         if message.tag != wanted || !whole {
             let mut wrong = first_wrong.lock().expect("nobody panics with it");
             wrong.get_or_insert((message.source, wanted, message.tag, message.payload.len()));
@@ -47,7 +48,24 @@ pub(super) fn once_and_in_order(world: &World) {
 pub(super) fn all_sizes(world: &World) {
     const ID: HandlerId = HandlerId(11);
     const SIZES: &[usize] = &[
-        0, 1, 7, 8, 9, 79, 80, 81, 112, 113, 4095, 4096, 65_535, 65_536, 65_537, 1 << 20, (1 << 20) + 1, 3 << 20,
+        0,
+        1,
+        7,
+        8,
+        9,
+        79,
+        80,
+        81,
+        112,
+        113,
+        4095,
+        4096,
+        65_535,
+        65_536,
+        65_537,
+        1 << 20,
+        (1 << 20) + 1,
+        3 << 20,
         64 << 20,
     ];
     let found: Arc<Mutex<Vec<(u64, usize, u64)>>> = Arc::default();

@@ -86,7 +86,9 @@ pub(super) fn unknown_handler(world: &World) {
 pub(super) fn wrong_arguments(world: &World) {
     let (nobody, size) = (Rank(world.size()), world.size());
     let sent = world.send(nobody, HandlerId(25), 0, &[]);
-    assert!(matches!(sent, Err(FabricError::NoSuchRank { rank, size: said }) if rank == nobody && said == size));
+    assert!(
+        matches!(sent, Err(FabricError::NoSuchRank { rank, size: said }) if rank == nobody && said == size)
+    );
     let told = world.broadcast_bytes(nobody, &[]);
     assert!(matches!(told, Err(WorldError::Fabric(FabricError::NoSuchRank { .. }))));
     barrier(world);

@@ -22,7 +22,12 @@ pub(super) fn barriers_hold(world: &World) {
         world.ranks().for_each(|to| world.send(to, ID, round, &[0; 500]).expect("all are here"));
         barrier(world);
         let size = u64::from(world.size());
-        assert!(seen.load(SeqCst) >= round * size, "round {round}: {} of {}", seen.load(SeqCst), round * size);
+        assert!(
+            seen.load(SeqCst) >= round * size,
+            "round {round}: {} of {}",
+            seen.load(SeqCst),
+            round * size
+        );
         barrier(world);
     }
 }
@@ -71,11 +76,8 @@ pub(super) fn order_is_checked(world: &World) {
     // The barrier of rank 0 meets the gathering of the others; both then know, and both calls are given up for the
     // ones that are meant.
     barrier(world);
-    let wrong = if world.rank().0 == 0 {
-        world.barrier_timeout(PATIENCE).err()
-    } else {
-        world.all_gather(&[]).err()
-    };
+    let wrong =
+        if world.rank().0 == 0 { world.barrier_timeout(PATIENCE).err() } else { world.all_gather(&[]).err() };
     let named = matches!(wrong, Some(WorldError::Order { rank }) if rank != world.rank());
     assert!(named, "{wrong:?}");
 }

@@ -228,6 +228,24 @@ impl Fabric {
     }
 }
 
+/// When somebody who waits is to ask again who lives.
+pub(crate) struct Liveness(Instant);
+
+impl Liveness {
+    pub(crate) fn new() -> Liveness {
+        Liveness(Instant::now())
+    }
+
+    /// Whether [`LIVENESS_MS`] have gone by since this was last true.
+    pub(crate) fn is_due(&mut self) -> bool {
+        let is_due = self.0.elapsed() >= Duration::from_millis(LIVENESS_MS);
+        if is_due {
+            self.0 = Instant::now();
+        }
+        is_due
+    }
+}
+
 /// A point in time to which something waits; none if it is too far for the clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline(Option<Instant>);

@@ -15,7 +15,11 @@ pub(crate) struct Assembly {
 
 impl Assembly {
     /// Adds a chunk. Returns the header and whole payload when it was the last one.
-    pub(crate) fn add(&mut self, header: Header, chunk: &[u8]) -> Result<Option<(Header, Vec<u8>)>, Malformed> {
+    pub(crate) fn add(
+        &mut self,
+        header: Header,
+        chunk: &[u8],
+    ) -> Result<Option<(Header, Vec<u8>)>, Malformed> {
         let result = self.check(&header, chunk);
         if let Err(malformed) = result {
             self.give_up();
@@ -47,7 +51,9 @@ impl Assembly {
         }
         let is_next = match &self.header {
             None => header.at == 0,
-            Some(first) => Header { at: first.at, ..*header } == *first && header.at == self.bytes.len() as u64,
+            Some(first) => {
+                Header { at: first.at, ..*header } == *first && header.at == self.bytes.len() as u64
+            }
         };
         let wanted = self.bytes.len() as u64;
         if is_next { Ok(()) } else { Err(Malformed::Order { found: header.at, wanted }) }

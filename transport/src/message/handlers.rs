@@ -96,8 +96,7 @@ impl Handlers {
     /// What could not be delivered.
     pub(crate) fn faults(&self) -> Faults {
         let last = self.last_unknown.load(Relaxed);
-        let last_unknown =
-            (last & SEEN != 0).then_some((Rank((last >> 16) as u32), HandlerId(last as u16)));
+        let last_unknown = (last & SEEN != 0).then_some((Rank((last >> 16) as u32), HandlerId(last as u16)));
         Faults {
             unknown_handlers: self.unknown.load(Relaxed),
             last_unknown,

@@ -9,8 +9,8 @@ mod assembly;
 mod handlers;
 
 pub(crate) use assembly::Assembly;
-pub(crate) use handlers::{Handlers, is_handling};
 pub use handlers::{Faults, HandlerId};
+pub(crate) use handlers::{Handlers, is_handling};
 
 use crate::rank::Rank;
 
@@ -133,8 +133,11 @@ mod tests {
 
     #[test]
     fn headers_come_back() {
-        let headers =
-            [header(Carriage::Inline, 80, 0), header(Carriage::Block, 1 << 32, 0), header(Carriage::Chunk, 9, 8)];
+        let headers = [
+            header(Carriage::Inline, 80, 0),
+            header(Carriage::Block, 1 << 32, 0),
+            header(Carriage::Chunk, 9, 8),
+        ];
         for header in headers {
             assert_eq!(Header::decode(header.encode(), Rank(7)), Ok(header));
         }

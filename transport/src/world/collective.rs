@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::WorldError;
-use crate::fabric::{Deadline, Fabric, FabricError, LIVENESS_MS, PeerState};
+use crate::fabric::{Deadline, Fabric, FabricError, LIVENESS_MS, Liveness, PeerState};
 use crate::message::{HandlerId, Message, is_handling};
 use crate::rank::Rank;
 
@@ -124,31 +124,44 @@ impl Collective {
     }
 
     fn hear(&self, fabric: &Fabric, call: &Call<'_>, number: u64) -> Result<(), WorldError> {
-        let deadline = Deadline::after(call.timeout);
+        let (deadline, mut liveness) = (Deadline::after(call.timeout), Liveness::new());
         loop {
             let Some(missing) = self.missing(call, number)? else { return Ok(()) };
             let Some(left) = deadline.left() else {
                 let waited_ms = call.timeout.as_millis() as u64;
                 return Err(WorldError::Timeout { rank: missing, waited_ms });
             };
-            if fabric.wait(left.min(Duration::from_millis(LIVENESS_MS))) > 0 {
+            fabric.wait(left.min(Duration::from_millis(LIVENESS_MS)));
+            if !liveness.is_due() && fabric.peer(missing) == PeerState::Here {
                 continue;
             }
             let dead = fabric.check_peers();
             // What the missing ones sent before they went may have come by now.
-            while fabric.progress() > 0 {}
+            self.take_all(fabric, call, number)?;
             if self.missing(call, number)?.is_none() {
                 return Ok(());
             }
             if let Some(&rank) = dead.first() {
                 return Err(FabricError::PeerDead { rank }.into());
             }
-            let heard = |rank: &Rank| self.lock_arrived().get(&number).is_some_and(|it| it.contains_key(rank));
+            let heard =
+                |rank: &Rank| self.lock_arrived().get(&number).is_some_and(|it| it.contains_key(rank));
             let gone = |rank: &&Rank| fabric.peer(**rank) == PeerState::Left && !heard(rank);
             if let Some(&rank) = call.hear.iter().find(gone) {
                 return Err(FabricError::PeerLeft { rank }.into());
             }
         }
+    }
+
+    /// Delivers what has come by now, a bounded number of rounds of it.
+    fn take_all(&self, fabric: &Fabric, call: &Call<'_>, number: u64) -> Result<(), WorldError> {
+        const ROUNDS_MAX: usize = 1000;
+        for _ in 0..ROUNDS_MAX {
+            if fabric.progress() == 0 || self.missing(call, number)?.is_none() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// One of whom nothing has come.

@@ -73,7 +73,9 @@ pub enum WorldError {
         rank: Rank,
     },
     /// A variable of the environment makes no sense.
-    #[error("the environment variable {variable} is missing or wrong in a process that was started as a rank")]
+    #[error(
+        "the environment variable {variable} is missing or wrong in a process that was started as a rank"
+    )]
     Environment {
         /// Which.
         variable: &'static str,

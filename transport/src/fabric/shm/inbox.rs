@@ -3,11 +3,11 @@
 use std::sync::TryLockError;
 use std::time::Duration;
 
-use crate::lane::{Lane, Words};
 use super::payload::Payload;
-use super::{INLINE_BYTES_MAX, Shm};
+use super::{INLINE_BYTES_MAX, MEMORY_LOOK_MS, Shm};
 use crate::agent::Agent;
 use crate::fabric::Fabric;
+use crate::lane::{Lane, Words};
 use crate::message::{Assembly, Carriage, HEADER_WORDS, Header, Malformed, is_handling};
 use crate::rank::Rank;
 
@@ -53,14 +53,19 @@ impl Shm {
     }
 
     pub(in crate::fabric) fn sleep(&self, timeout: Duration) {
-        self.sleep_until(timeout, || self.has_work());
+        let slice = if self.want_room() { Duration::from_millis(MEMORY_LOOK_MS) } else { timeout };
+        self.sleep_until(timeout.min(slice), || self.has_work());
     }
 
     /// Whether `progress` would find something. True while another thread makes progress.
     pub(super) fn has_work(&self) -> bool {
-        let Ok(inbox) = self.inbox.try_lock() else {
-            std::thread::yield_now();
-            return true;
+        let inbox = match self.inbox.try_lock() {
+            Ok(inbox) => inbox,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                std::thread::yield_now();
+                return true;
+            }
         };
         let sources = inbox.sources.iter().zip(0..);
         let mut waiting =

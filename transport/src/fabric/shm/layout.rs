@@ -13,8 +13,8 @@
 use std::sync::Arc;
 
 use super::bell::Bell;
-use crate::lane::{Cell, Lane, LaneLine};
 use crate::error::SegmentError;
+use crate::lane::{Cell, Lane, LaneLine};
 use crate::rank::Rank;
 use crate::segment::{Segment, Shared};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};

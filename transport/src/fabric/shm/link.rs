@@ -1,14 +1,13 @@
 //! The sending side of a lane: pushes messages whole or in parts, and keeps what handlers sent until there is room.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 
 use super::Shm;
-use crate::lane::{CELL_WORDS, Lane, Words};
 use crate::agent::Agent;
 use crate::copy;
 use crate::error::{HeapError, SegmentError};
 use crate::fabric::{BACKLOG_BYTES_MAX, FabricError};
+use crate::lane::{CELL_WORDS, Lane, Words};
 use crate::message::{Carriage, HEADER_WORDS, Header};
 use crate::rank::Rank;
 use crate::sync::Ordering;
@@ -26,6 +25,8 @@ pub(super) struct Link {
     /// Tickets and bytes of blocks that the receiver may not have taken yet.
     underway: VecDeque<(u64, u64)>,
     underway_bytes: u64,
+    /// Why what is kept could not be sent the last time.
+    stuck: Option<Pushed>,
 }
 
 struct Kept {
@@ -40,18 +41,24 @@ struct Kept {
 pub(super) enum Pushed {
     /// The message is sent.
     All,
-    /// The lane is full, or its share of the heap.
-    LaneFull,
-    /// The heap is full.
+    /// The lane is full, or its share of the heap, until the receiver takes what has this ticket.
+    Full { until: u64 },
+    /// The heap is full. Nobody rings when it is not any more.
     MemoryFull,
+    /// Another thread has its turn; rings when it ends.
+    Busy,
 }
 
 /// The right to finish a message of which a part was pushed. Given back when it goes, also by a panic.
-pub(super) struct Turn<'l>(pub(super) &'l Mutex<Link>);
+pub(super) struct Turn<'s> {
+    pub(super) shm: &'s Shm,
+    pub(super) to: Rank,
+}
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).busy = false;
+        self.shm.link(self.to).busy = false;
+        self.shm.ring(self.shm.rank);
     }
 }
 
@@ -67,14 +74,19 @@ impl Link {
         !std::mem::take(&mut self.kept).is_empty()
     }
 
-    /// Whether a block of so many bytes would go beyond the lane's share. One block always may.
-    fn is_over(&mut self, lane: &Lane<'_>, bytes: u64, share: u64) -> bool {
+    /// The ticket that must be taken before the next cell can be used, or a block of so many bytes fits into the
+    /// lane's share of the heap (one block always does).
+    fn obstacle(&mut self, lane: &Lane<'_>, bytes: u64, share: u64) -> Option<u64> {
+        if !lane.has_room(self.ticket) {
+            return Some(lane.before(self.ticket));
+        }
         while let Some(&(ticket, taken)) = self.underway.front().filter(|first| lane.was_taken(first.0)) {
             debug_assert!(ticket < self.ticket);
             self.underway.pop_front();
             self.underway_bytes -= taken;
         }
-        !self.underway.is_empty() && self.underway_bytes + bytes > share
+        let &(first, _) = self.underway.front()?;
+        (self.underway_bytes + bytes > share).then_some(first)
     }
 }
 
@@ -83,11 +95,12 @@ impl Shm {
     pub(super) fn post(&self, to: Rank, header: Header, payload: &[u8]) -> Result<(), FabricError> {
         let mut link = self.link(to);
         let mut at = 0;
-        if !link.busy
-            && self.send_kept(&mut link, to)?
-            && self.push(&mut link, to, &header, payload, &mut at)? == Pushed::All
-        {
-            return Ok(());
+        if self.send_kept(&mut link, to)? == Pushed::All {
+            let pushed = self.push(&mut link, to, &header, payload, &mut at)?;
+            if pushed == Pushed::All {
+                return Ok(());
+            }
+            link.stuck = Some(pushed);
         }
         let (bytes, max) = (link.kept_bytes, BACKLOG_BYTES_MAX);
         // The rest of a message of which a part is out must be kept in any case.
@@ -103,7 +116,7 @@ impl Shm {
     pub(super) fn send_all_kept(&self) {
         for to in (0..self.map.size).map(Rank) {
             let Ok(mut link) = self.links[to.index()].try_lock() else { continue };
-            if !link.busy && !link.kept.is_empty() {
+            if !link.kept.is_empty() {
                 // An error here is that of memory, and comes again when somebody sends or flushes.
                 let _ = self.send_kept(&mut link, to);
             }
@@ -112,14 +125,34 @@ impl Shm {
 
     /// Whether something is kept for which there is room now.
     pub(super) fn can_send_kept(&self) -> bool {
-        (0..self.map.size).map(Rank).any(|to| {
-            let Ok(link) = self.links[to.index()].try_lock() else { return false };
-            !link.kept.is_empty() && !link.busy && self.lane(self.rank, to).has_room(link.ticket)
+        self.any_stuck(|lane, stuck| matches!(stuck, Pushed::Full { until } if lane.was_taken(until)))
+    }
+
+    /// Says to the receivers of what is kept that this rank is about to sleep. Returns whether something waits for
+    /// memory, of which nobody tells.
+    pub(super) fn want_room(&self) -> bool {
+        self.any_stuck(|lane, stuck| {
+            lane.want();
+            stuck == Pushed::MemoryFull
         })
     }
 
-    /// Sends what is kept as far as there is room. Returns whether nothing is left.
-    pub(super) fn send_kept(&self, link: &mut Link, to: Rank) -> Result<bool, FabricError> {
+    fn any_stuck(&self, mut is_it: impl FnMut(&Lane<'_>, Pushed) -> bool) -> bool {
+        let ranks = (0..self.map.size).map(Rank);
+        let found = ranks.filter(|&to| {
+            // Who has the lock is about to send, and looks after what is kept.
+            let Ok(link) = self.links[to.index()].try_lock() else { return false };
+            let stuck = link.stuck.filter(|_| !link.kept.is_empty());
+            stuck.is_some_and(|stuck| is_it(&self.lane(self.rank, to), stuck))
+        });
+        found.count() > 0
+    }
+
+    /// Sends what is kept as far as there is room.
+    pub(super) fn send_kept(&self, link: &mut Link, to: Rank) -> Result<Pushed, FabricError> {
+        if link.busy {
+            return Ok(Pushed::Busy);
+        }
         while let Some(mut kept) = link.kept.pop_front() {
             let pushed = self.push(link, to, &kept.header, &kept.payload, &mut kept.at);
             if let Ok(Pushed::All) = pushed {
@@ -127,9 +160,10 @@ impl Shm {
                 continue;
             }
             link.kept.push_front(kept);
-            return pushed.map(|_| false);
+            link.stuck = pushed.as_ref().ok().copied();
+            return pushed;
         }
-        Ok(true)
+        Ok(Pushed::All)
     }
 
     /// Pushes the payload from byte `at` on as far as there is room, and counts `at` up.
@@ -143,8 +177,8 @@ impl Shm {
     ) -> Result<Pushed, FabricError> {
         let lane = self.lane(self.rank, to);
         if payload.len() <= super::INLINE_BYTES_MAX {
-            if !lane.has_room(link.ticket) {
-                return Ok(Pushed::LaneFull);
+            if let Some(until) = link.obstacle(&lane, 0, u64::MAX) {
+                return Ok(Pushed::Full { until });
             }
             let (words, count) = inline(header, payload);
             lane.push(link.ticket, &words[..count]);
@@ -156,8 +190,8 @@ impl Shm {
         let total = payload.len() as u64;
         while *at < total {
             let bytes = (total - *at).min(self.chunk_bytes());
-            if !lane.has_room(link.ticket) || link.is_over(&lane, bytes, self.share) {
-                return Ok(Pushed::LaneFull);
+            if let Some(until) = link.obstacle(&lane, bytes, self.share) {
+                return Ok(Pushed::Full { until });
             }
             let chunk = &payload[*at as usize..(*at + bytes) as usize];
             let carriage = if bytes == total { Carriage::Block } else { Carriage::Chunk };
@@ -183,7 +217,9 @@ impl Shm {
         let segment = &self.map.segment;
         let held = match segment.alloc(agent, chunk.len() as u64) {
             Ok(held) => held,
-            Err(HeapError::Full { .. } | HeapError::Segment(SegmentError::Full { .. })) if self.has_payloads() => {
+            Err(HeapError::Full { .. } | HeapError::Segment(SegmentError::Full { .. }))
+                if self.has_payloads() =>
+            {
                 return Ok(false);
             }
             Err(error) => return Err(error.into()),

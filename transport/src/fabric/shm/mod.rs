@@ -33,9 +33,9 @@ mod peers;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Deadline, Fabric, FabricError, LIVENESS_MS, PeerState};
-use crate::message::{HandlerId, Handlers, Header, is_handling};
+use super::{Deadline, Fabric, FabricError, LIVENESS_MS, Liveness, PeerState};
 use crate::lane::{CELL_WORDS, Lane};
+use crate::message::{HandlerId, Handlers, Header, is_handling};
 use crate::rank::Rank;
 use crate::region::SharedRegions;
 use crate::segment::{Segment, SegmentName, Spec};
@@ -201,47 +201,54 @@ impl Shm {
         let mut wait = Wait::new(self.patience);
         loop {
             let mut link = self.link(to);
-            let may = turn.is_some() || (!link.busy && self.send_kept(&mut link, to)?);
-            let pushed =
-                if may { self.push(&mut link, to, &header, payload, &mut at)? } else { Pushed::LaneFull };
+            let before = at;
+            let mut pushed = if turn.is_some() { Pushed::All } else { self.send_kept(&mut link, to)? };
             if pushed == Pushed::All {
-                return Ok(());
+                pushed = self.push(&mut link, to, &header, payload, &mut at)?;
+                if pushed == Pushed::All {
+                    return Ok(());
+                }
             }
             if at > 0 && turn.is_none() {
                 link.busy = true;
-                turn = Some(Turn(&self.links[to.index()]));
+                turn = Some(Turn { shm: self, to });
             }
-            let ticket = link.ticket;
             drop(link);
-            self.wait_for_room(fabric, to, &mut wait, (pushed, ticket))?;
+            if at > before {
+                wait = Wait::new(self.patience);
+            }
+            self.wait_for_room(fabric, to, &mut wait, pushed)?;
         }
     }
 
     pub(super) fn flush(&self, fabric: &Fabric) -> Result<(), FabricError> {
-        let mut wait = Wait::new(self.patience);
         let mut lost = None;
         for to in (0..self.size()).map(Rank) {
-            loop {
-                let mut link = self.link(to);
-                if let Err(error) = fabric.expect_here(to) {
-                    if link.give_up() {
+            match self.flush_to(fabric, to) {
+                Err(error @ (FabricError::PeerDead { .. } | FabricError::PeerLeft { .. })) => {
+                    if self.link(to).give_up() {
                         lost = Some(error);
                     }
-                    break;
                 }
-                if link.busy || !self.send_kept(&mut link, to)? {
-                    let ticket = link.ticket;
-                    drop(link);
-                    // Found dead or stalled: the next round gives up what is kept, or the error goes out.
-                    match self.wait_for_room(fabric, to, &mut wait, (Pushed::LaneFull, ticket)) {
-                        Err(error @ FabricError::Stalled { .. }) => return Err(error),
-                        _ => continue,
-                    }
-                }
-                break;
+                other => other?,
             }
         }
         lost.map_or(Ok(()), Err)
+    }
+
+    fn flush_to(&self, fabric: &Fabric, to: Rank) -> Result<(), FabricError> {
+        let mut wait = Wait::new(self.patience);
+        loop {
+            fabric.expect_here(to)?;
+            let pushed = {
+                let mut link = self.link(to);
+                self.send_kept(&mut link, to)?
+            };
+            if pushed == Pushed::All {
+                return Ok(());
+            }
+            self.wait_for_room(fabric, to, &mut wait, pushed)?;
+        }
     }
 
     /// Moves own messages on, or sleeps until there may be room for one to `to`.
@@ -250,17 +257,15 @@ impl Shm {
         fabric: &Fabric,
         to: Rank,
         wait: &mut Wait,
-        (why, ticket): (Pushed, u64),
+        why: Pushed,
     ) -> Result<(), FabricError> {
-        if self.progress(fabric) > 0 {
-            return Ok(());
-        }
+        let ran = self.progress(fabric);
         wait.looks += 1;
-        if wait.looks < ROOM_LOOKS {
+        if ran == 0 && wait.looks < ROOM_LOOKS {
             std::thread::yield_now();
             return Ok(());
         }
-        if wait.looks.is_multiple_of(ROOM_LOOKS) || why != Pushed::MemoryFull {
+        if wait.liveness.is_due() {
             self.check_peers();
         }
         fabric.expect_here(to)?;
@@ -268,11 +273,14 @@ impl Shm {
             let waited_ms = self.patience.as_millis() as u64;
             return Err(FabricError::Stalled { rank: to, waited_ms });
         };
-        let slice = if why == Pushed::LaneFull { LIVENESS_MS } else { MEMORY_LOOK_MS };
+        if ran > 0 {
+            return Ok(());
+        }
         let lane = self.lane(self.rank, to);
         lane.want();
+        let slice = if why == Pushed::MemoryFull { MEMORY_LOOK_MS } else { LIVENESS_MS };
         self.sleep_until(left.min(Duration::from_millis(slice)), || {
-            self.has_work() || (why == Pushed::LaneFull && lane.has_room(ticket))
+            self.has_work() || matches!(why, Pushed::Full { until } if lane.was_taken(until))
         });
         Ok(())
     }
@@ -289,11 +297,12 @@ impl Shm {
 /// How long a send has waited.
 struct Wait {
     looks: u32,
+    liveness: Liveness,
     deadline: Deadline,
 }
 
 impl Wait {
     fn new(patience: Duration) -> Wait {
-        Wait { looks: 0, deadline: Deadline::after(patience) }
+        Wait { looks: 0, liveness: Liveness::new(), deadline: Deadline::after(patience) }
     }
 }
