@@ -52,6 +52,8 @@ pub struct Doorbell {
     sequence: AtomicU32,
     state: AtomicU32,
     parked: AtomicU32,
+    #[cfg(loom)]
+    futex: kernel::Futex,
 }
 
 #[cfg(not(loom))]
@@ -95,7 +97,7 @@ impl Doorbell {
         }
         if self.state.fetch_and(!ASLEEP, Ordering::SeqCst) & ASLEEP != 0 {
             self.sequence.fetch_add(1, Ordering::SeqCst);
-            kernel::wake(&self.sequence, 1);
+            kernel::wake(self, 1);
         }
     }
 
@@ -104,7 +106,7 @@ impl Doorbell {
         fence(Ordering::SeqCst);
         self.state.fetch_and(!ASLEEP, Ordering::SeqCst);
         self.sequence.fetch_add(1, Ordering::SeqCst);
-        kernel::wake(&self.sequence, i32::MAX as u32);
+        kernel::wake(self, i32::MAX as u32);
     }
 
     /// Waits until `ready` says so or `until` has come; spins first. `ready` is called often, and once more before
@@ -126,9 +128,7 @@ impl Doorbell {
     /// Announces a sleeper; the value that it will sleep on. A heavy fence must follow, then the look.
     fn arm(&self) -> u32 {
         let seen = self.sequence.load(Ordering::Acquire);
-        if self.state.load(Ordering::Relaxed) & ASLEEP == 0 {
-            self.state.fetch_or(ASLEEP, Ordering::SeqCst);
-        }
+        self.state.fetch_or(ASLEEP, Ordering::SeqCst);
         seen
     }
 

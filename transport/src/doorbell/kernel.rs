@@ -10,7 +10,7 @@ mod system {
     use crate::doorbell::{BELLS_MAX, Doorbell};
     use rustix::thread::{MembarrierCommand, futex, membarrier};
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     static REGISTERED: AtomicBool = AtomicBool::new(false);
@@ -34,9 +34,9 @@ mod system {
         membarrier(MembarrierCommand::GlobalExpedited).is_ok()
     }
 
-    pub(in crate::doorbell) fn wake(word: &AtomicU32, count: u32) {
+    pub(in crate::doorbell) fn wake(bell: &Doorbell, count: u32) {
         // Refused only for addresses that are none; there is nobody to tell.
-        let _ = futex::wake(word, futex::Flags::empty(), count);
+        let _ = futex::wake(&bell.sequence, futex::Flags::empty(), count);
     }
 
     /// Sleeps until a word differs from what was seen, is woken, or the nap is over.
@@ -96,7 +96,7 @@ mod system {
 #[cfg(loom)]
 mod model {
     use crate::doorbell::{BELLS_MAX, Doorbell};
-    use crate::sync::{AtomicU32, Ordering};
+    use crate::sync::Ordering;
     use std::time::Duration;
 
     pub(in crate::doorbell) fn registered() -> bool {
@@ -109,14 +109,23 @@ mod model {
         true
     }
 
-    pub(in crate::doorbell) fn wake(_: &AtomicU32, _: u32) {}
+    /// What the kernel keeps for a word: who sleeps on it.
+    #[derive(Default)]
+    pub(in crate::doorbell) struct Futex {
+        gate: loom::sync::Mutex<()>,
+        sleepers: loom::sync::Condvar,
+    }
 
-    /// Ends when a word has changed and not before: a ring that is missed is a sleep without end, which loom reports.
+    pub(in crate::doorbell) fn wake(bell: &Doorbell, count: u32) {
+        let _gate = bell.futex.gate.lock().expect("no model panics in it");
+        if count == 1 { bell.futex.sleepers.notify_one() } else { bell.futex.sleepers.notify_all() }
+    }
+
+    /// Sleeps without end if it is not woken, which loom reports. One doorbell only.
     pub(in crate::doorbell) fn sleep(bells: &[&Doorbell], seen: &[u32; BELLS_MAX], _: Duration) {
-        let rung =
-            || bells.iter().zip(seen).any(|(bell, &seen)| bell.sequence.load(Ordering::Acquire) != seen);
-        while !rung() {
-            loom::thread::yield_now();
+        let gate = bells[0].futex.gate.lock().expect("no model panics in it");
+        if bells[0].sequence.load(Ordering::SeqCst) == seen[0] {
+            drop(bells[0].futex.sleepers.wait(gate));
         }
     }
 
