@@ -50,6 +50,10 @@ pub enum Taken {
     Empty,
     /// Another agent is about to take the next one, or to write it.
     Busy(AgentId),
+    /// The caller refused it; it is still there.
+    Refused,
+    /// The ring's memory holds what cannot be.
+    Damaged,
 }
 
 impl Lane {
@@ -82,17 +86,18 @@ impl Lane {
     /// Takes the next item into `item`, if there is one.
     #[inline(always)]
     pub fn try_pop(&self, cells: &[Cell], agent: AgentId, item: &mut Item) -> Taken {
-        let sight = self.head.look();
-        if let Some(owner) = sight.owner {
-            return Taken::Busy(owner);
+        loop {
+            let sight = self.head.look();
+            if let Some(owner) = sight.owner {
+                return Taken::Busy(owner);
+            }
+            if !arrived(cells, sight.ticket) {
+                return Taken::Empty;
+            }
+            if self.head.try_lock(sight.ticket, agent) {
+                return self.finish(cells, sight.ticket, item);
+            }
         }
-        if !arrived(cells, sight.ticket) {
-            return Taken::Empty;
-        }
-        if !self.head.try_lock(sight.ticket, agent) {
-            return self.head.look().owner.map_or(Taken::Empty, Taken::Busy);
-        }
-        self.finish(cells, sight.ticket, item)
     }
 
     /// Takes the next item into `item`; holds the lock and looks up to `looks` times for it to come, unless another
@@ -103,7 +108,7 @@ impl Lane {
             return Taken::Busy(owner);
         }
         if !self.head.try_lock(sight.ticket, agent) {
-            return self.head.look().owner.map_or(Taken::Empty, Taken::Busy);
+            return Taken::Empty;
         }
         for _ in 0..looks {
             if arrived(cells, sight.ticket) {
@@ -123,7 +128,7 @@ impl Lane {
         Taken::Yes { ring: self.head.unlock(ticket + 1) }
     }
 
-    /// Whether an item is there (that another consumer may be taking).
+    /// Whether no item is there, not even one that another consumer is taking.
     #[inline(always)]
     pub fn is_empty(&self, cells: &[Cell]) -> bool {
         !arrived(cells, self.head.look().ticket)
