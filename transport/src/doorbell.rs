@@ -208,7 +208,7 @@ fn sleep_on(bells: &[&Doorbell], until: Option<Instant>, mut ready: impl FnMut()
 /// The frequent side of an asymmetric fence over all processes: orders earlier stores before later loads, as seen by
 /// a thread that passes [`heavy`]. Free where the kernel has `membarrier`.
 #[inline(always)]
-pub(crate) fn light() {
+fn light() {
     if kernel::registered() {
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
     } else {

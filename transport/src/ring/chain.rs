@@ -222,8 +222,8 @@ impl Chain {
         }
     }
 
-    /// Like [`try_pop`](Self::try_pop), but holds the lock and looks up to `looks` times for an item to come, unless
-    /// another consumer asks. Saves the arrival a compare-exchange.
+    /// Like [`try_pop`](Self::try_pop), but holds the lock and looks up to `looks` times for an item to come: its
+    /// arrival costs no compare-exchange then.
     #[inline(always)]
     pub fn spin_pop<B: Blocks>(
         &self,
@@ -245,13 +245,9 @@ impl Chain {
                 if arrived::<B>(cells, sight.ticket) {
                     return self.finish::<B>(cells, sight.ticket, item, claim);
                 }
-                if self.head.asked() {
-                    break;
-                }
             }
         }
-        // Who asked looks again by itself: there was nothing to take.
-        let _ = self.head.unlock(sight.ticket);
+        self.head.unlock(sight.ticket);
         Taken::Empty
     }
 
@@ -265,7 +261,7 @@ impl Chain {
     ) -> Taken {
         at::<B>(cells, ticket).read(item);
         if !claim(item) {
-            let _ = self.head.unlock(ticket);
+            self.head.unlock(ticket);
             return Taken::Refused;
         }
         let mut next = ticket + 1;
@@ -274,7 +270,8 @@ impl Chain {
             self.head.owned[(next / B::CELLS & 1) as usize].store(block, Ordering::Relaxed);
             next += 1;
         }
-        Taken::Yes { ring: self.head.unlock(next) }
+        self.head.unlock(next);
+        Taken::Yes
     }
 
     #[inline(always)]

@@ -9,13 +9,12 @@
 //! The compare-exchange compares the ticket too: what a consumer saw before in the cell of that ticket is still so,
 //! since nobody took it in between.
 //!
-//! `wanted` is set by a consumer that found the head locked and is about to sleep. Whoever lets go of the head looks at
-//! it afterwards and rings the consumers' doorbell. (Both sides fenced as in `doorbell`: the one who sleeps looks at
-//! the head again after its heavy fence.) A consumer that holds the lock while it spins for an item, so that the
-//! arrival costs it no compare-exchange, lets go when it sees `wanted`.
+//! A consumer may hold the lock for some looks while it waits for an item, so that the arrival costs it no
+//! compare-exchange. It never sleeps with it. So a locked head is a matter of moments, unless its owner was killed,
+//! stopped or lost its core: others look again, ask whether it lives, and nap a millisecond at a time; nobody has to
+//! tell them.
 
 use crate::agent::AgentId;
-use crate::doorbell;
 use crate::sync::{AtomicU64, Ordering};
 
 const OWNER_BITS: u32 = 13;
@@ -26,7 +25,6 @@ const OWNER_MASK: u64 = (1 << OWNER_BITS) - 1;
 #[repr(C, align(64))]
 pub struct Head {
     word: AtomicU64,
-    wanted: AtomicU64,
     /// The ring's: words that only the owner of the lock writes.
     pub(super) owned: [AtomicU64; 4],
 }
@@ -60,27 +58,10 @@ impl Head {
         self.word.compare_exchange(free, locked, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// The owner lets go; `ticket` is next: the one it locked, or after it has taken that, the one after. True: somebody
-    /// asked for the head and may sleep; the caller rings.
+    /// The owner lets go; `ticket` is next: the one it locked, or after it has taken that, the one after.
     #[inline(always)]
-    #[must_use]
-    pub(super) fn unlock(&self, ticket: u64) -> bool {
+    pub(super) fn unlock(&self, ticket: u64) {
         self.word.store(ticket << OWNER_BITS, Ordering::Release);
-        doorbell::light();
-        self.wanted.load(Ordering::Relaxed) != 0 && self.wanted.swap(0, Ordering::AcqRel) != 0
-    }
-
-    /// Asks the owner to let go soon and to ring then.
-    pub fn ask(&self) {
-        if self.wanted.load(Ordering::Relaxed) == 0 {
-            self.wanted.store(1, Ordering::SeqCst);
-        }
-    }
-
-    /// Whether somebody asks the owner to let go.
-    #[inline(always)]
-    pub(super) fn asked(&self) -> bool {
-        self.wanted.load(Ordering::Relaxed) != 0
     }
 
     /// Sets the first ticket of a ring that nobody uses yet.

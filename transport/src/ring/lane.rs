@@ -41,11 +41,8 @@ struct Tail {
 /// What became of an attempt to take an item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Taken {
-    /// It is in the caller's hands. `ring`: another consumer waits for the lock, ring the doorbell.
-    Yes {
-        /// Ring the consumers' doorbell.
-        ring: bool,
-    },
+    /// It is in the caller's hands.
+    Yes,
     /// There is none.
     Empty,
     /// Another agent is about to take the next one, or to write it.
@@ -100,8 +97,7 @@ impl Lane {
         }
     }
 
-    /// Takes the next item into `item`; holds the lock and looks up to `looks` times for it to come, unless another
-    /// consumer asks.
+    /// Takes the next item into `item`; holds the lock and looks up to `looks` times for it to come.
     pub fn spin_pop(&self, cells: &[Cell], agent: AgentId, looks: u32, item: &mut Item) -> Taken {
         let sight = self.head.look();
         if let Some(owner) = sight.owner {
@@ -114,18 +110,15 @@ impl Lane {
             if arrived(cells, sight.ticket) {
                 return self.finish(cells, sight.ticket, item);
             }
-            if self.head.asked() {
-                break;
-            }
         }
-        // Who asked looks again by itself: there was nothing to take.
-        let _ = self.head.unlock(sight.ticket);
+        self.head.unlock(sight.ticket);
         Taken::Empty
     }
 
     fn finish(&self, cells: &[Cell], ticket: u64, item: &mut Item) -> Taken {
         place(cells, ticket).read(item);
-        Taken::Yes { ring: self.head.unlock(ticket + 1) }
+        self.head.unlock(ticket + 1);
+        Taken::Yes
     }
 
     /// Whether no item is there, not even one that another consumer is taking.

@@ -196,10 +196,11 @@ impl<'r, B: Blocks> Tickets<'r, B> {
     fn finish(&self, cell: &Cell, ticket: u64, item: &mut Item, claim: impl FnOnce(&Item) -> bool) -> Taken {
         cell.read(item);
         if !claim(item) {
-            let _ = self.ring.head.unlock(ticket);
+            self.ring.head.unlock(ticket);
             return Taken::Refused;
         }
-        Taken::Yes { ring: self.ring.head.unlock(ticket + 1) }
+        self.ring.head.unlock(ticket + 1);
+        Taken::Yes
     }
 
     /// Steps over a poisoned ticket; the caller has the lock.
@@ -217,7 +218,7 @@ impl<'r, B: Blocks> Tickets<'r, B> {
         };
         count.store(old + 1, Ordering::Release);
         place.store(ticket, Ordering::Release);
-        let _ = self.ring.head.unlock(ticket + 1);
+        self.ring.head.unlock(ticket + 1);
     }
 
     /// Poisoned tickets among those taken.

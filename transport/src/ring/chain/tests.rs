@@ -19,7 +19,7 @@ fn push<const N: usize>(chain: &Chain, store: &Store<N>, n: u64) -> bool {
 fn pop<const N: usize>(chain: &Chain, store: &Store<N>, agent: u16) -> Option<u64> {
     let mut item = Item::default();
     let taken = chain.try_pop(store, AgentId(agent), &mut item, |_| true);
-    matches!(taken, Taken::Yes { .. }).then(|| item.word(0))
+    (taken == Taken::Yes).then(|| item.word(0))
 }
 
 #[cfg(not(loom))]

@@ -57,7 +57,7 @@ impl<const N: usize> Whole<N> {
     fn pop(&self, agent: u16) -> Option<u64> {
         let mut item = Item::default();
         let taken = self.tickets().try_pop(AgentId(agent), &mut item, |_| true);
-        matches!(taken, Taken::Yes { .. }).then(|| item.word(0))
+        (taken == Taken::Yes).then(|| item.word(0))
     }
 
     /// A producer that dies after it claimed the next cell; the block and ticket it had noted.
