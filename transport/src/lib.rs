@@ -2,13 +2,16 @@
 //!
 //! Knows nothing of what the bytes mean. In reading order: `segment` maps memory by name and offsets; `member` says
 //! who of its users is alive; `agent` is what one thread holds there, written down so that a survivor can settle it;
-//! `lock` a lock whose dead owner is found; `heap` the allocator in a segment, `pin` a reader's hold on a block.
+//! `lock` a lock whose dead owner is found; `heap` the allocator in a segment, `pin` a reader's hold on a block;
+//! `doorbell` wakes who waits, `ring` are the queues of cells.
 
 pub mod agent;
+pub mod doorbell;
 pub mod heap;
 pub mod lock;
 pub mod member;
 pub mod pin;
+pub mod ring;
 pub mod segment;
 
 mod error;

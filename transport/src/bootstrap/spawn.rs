@@ -204,7 +204,7 @@ fn join(spawn: &Spawn, invitation: &Invitation) -> Result<Fabric, WorldError> {
     }
     let refuse = |error| {
         line.state.store(REFUSED, Ordering::Release);
-        shm.ring(Rank(0));
+        shm.ring_all(Rank(0));
         Err(error)
     };
     if map.size != size || spawn.size != size {
@@ -223,7 +223,7 @@ fn join(spawn: &Spawn, invitation: &Invitation) -> Result<Fabric, WorldError> {
         Err(source) => return refuse(WorldError::System { verb: "watch the starter", source }),
     }
     shm.enter();
-    shm.ring(Rank(0));
+    shm.ring_all(Rank(0));
     let deadline = Deadline::after(spawn.join_timeout);
     loop {
         match head.state.load(Ordering::Acquire) {
@@ -250,7 +250,7 @@ fn make(spawn: &Spawn) -> Result<(Fabric, Children), WorldError> {
     let gathered = start_all(spawn, &shm, &mut children).and_then(|()| gather(spawn, &shm, &mut children));
     let state = if gathered.is_ok() { RUNNING } else { FAILED };
     head.state.store(state, Ordering::Release);
-    (1..spawn.size).for_each(|rank| shm.ring(Rank(rank)));
+    (1..spawn.size).for_each(|rank| shm.ring_all(Rank(rank)));
     gathered.map(|()| (Fabric::Shm(shm), children))
 }
 

@@ -10,6 +10,7 @@ use crate::fabric::Fabric;
 use crate::lane::{Lane, Words};
 use crate::message::{Assembly, Carriage, HEADER_WORDS, Header, Malformed, is_handling};
 use crate::rank::Rank;
+use crate::sync::Ordering;
 
 /// Messages of one lane that are delivered before the next lane has its turn.
 const BATCH_MAX: usize = 64;
@@ -47,6 +48,7 @@ impl Shm {
         drop(inbox);
         if ran > 0 {
             // Another thread of this rank may wait for what a handler has done here.
+            self.delivered.fetch_add(1, Ordering::SeqCst);
             self.ring(self.rank);
         }
         ran
@@ -54,7 +56,9 @@ impl Shm {
 
     pub(in crate::fabric) fn sleep(&self, timeout: Duration) {
         let slice = if self.want_room() { Duration::from_millis(MEMORY_LOOK_MS) } else { timeout };
-        self.sleep_until(timeout.min(slice), || self.has_work());
+        let delivered = self.delivered.load(Ordering::SeqCst);
+        let is_new = || self.delivered.load(Ordering::SeqCst) != delivered;
+        self.sleep_until(timeout.min(slice), || is_new() || self.has_work());
     }
 
     /// Whether `progress` would find something. True while another thread makes progress.
@@ -86,7 +90,7 @@ impl Shm {
             }
         }
         if source.ticket != first && lane.take_want() {
-            self.ring(from);
+            self.ring_all(from);
         }
         ran
     }

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::bell::Bell;
+use crate::doorbell::Doorbell;
 use crate::error::SegmentError;
 use crate::lane::{Cell, Lane, LaneLine};
 use crate::rank::Rank;
@@ -59,7 +59,8 @@ pub(crate) struct RankLine {
     pub(crate) pid: AtomicU32,
     /// The member of the segment that this rank is, and 1 more.
     pub(crate) member: AtomicU64,
-    pub(crate) bell: Bell,
+    /// Where the rank's threads sleep.
+    pub(crate) bell: Doorbell,
 }
 
 const _: () = assert!(size_of::<Head>() == 128 && size_of::<RankLine>() == 128);
@@ -143,13 +144,14 @@ impl Map {
 
     /// This process as a member of the segment, as `RankLine::member` has it.
     pub(crate) fn own_member(&self) -> u64 {
-        todo!()
+        u64::from(self.segment.member) + 1
     }
 
     /// Whether the process of a rank that has joined lives. A system call.
     pub(crate) fn is_alive(&self, rank: Rank) -> bool {
-        let _ = rank;
-        todo!()
+        let member = self.line(rank).member.load(Ordering::Acquire).checked_sub(1);
+        let member = member.and_then(|member| u32::try_from(member).ok());
+        member.is_some_and(|member| self.segment.is_member_alive(member))
     }
 
     /// The number of the lane from one rank to another.

@@ -58,7 +58,7 @@ pub(super) struct Turn<'s> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.shm.link(self.to).busy = false;
-        self.shm.ring(self.shm.rank);
+        self.shm.ring_all(self.shm.rank);
     }
 }
 

@@ -22,7 +22,6 @@
 //!
 //! Who waits for a peer asks every [`LIVENESS_MS`] whether it lives, and is woken by a peer that leaves.
 
-mod bell;
 mod inbox;
 
 pub(crate) mod layout;
@@ -30,8 +29,9 @@ mod link;
 mod payload;
 mod peers;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Deadline, Fabric, FabricError, LIVENESS_MS, Liveness, PeerState};
 use crate::lane::{CELL_WORDS, Lane};
@@ -86,6 +86,8 @@ pub struct Shm {
     /// Bytes of a lane's blocks that were not yet taken.
     share: u64,
     spins: bool,
+    /// Counts the times that handlers ran.
+    delivered: AtomicU64,
 }
 
 impl Shm {
@@ -110,6 +112,7 @@ impl Shm {
     }
 
     fn new(map: Map, rank: Rank, spec: &ShmSpec) -> Shm {
+        crate::doorbell::prepare();
         let size = map.size;
         let lanes = u64::from(size) * u64::from(size);
         let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
@@ -124,6 +127,7 @@ impl Shm {
             patience: spec.patience,
             share: spec.heap_bytes / lanes,
             spins: size as usize <= cores,
+            delivered: AtomicU64::new(0),
         }
     }
 
@@ -139,14 +143,21 @@ impl Shm {
         &self.map
     }
 
-    /// Sleeps at this rank's bell until a ring, `timeout` (or a part of it), or `found`.
+    /// Sleeps at this rank's bell until `found`, or for `timeout`.
     pub(crate) fn sleep_until(&self, timeout: Duration, found: impl Fn() -> bool) {
-        self.map.line(self.rank).bell.wait(timeout, self.spins, found);
+        let (bell, until) = (&self.map.line(self.rank).bell, Instant::now().checked_add(timeout));
+        // What was found is looked for again by the caller.
+        let _ = if self.spins { bell.wait(until, found) } else { bell.sleep(until, found) };
     }
 
-    /// Wakes a rank.
-    pub(crate) fn ring(&self, rank: Rank) {
+    /// Wakes a thread of a rank that sleeps.
+    fn ring(&self, rank: Rank) {
         self.map.line(rank).bell.ring();
+    }
+
+    /// Wakes all threads of a rank that sleep.
+    pub(crate) fn ring_all(&self, rank: Rank) {
+        self.map.line(rank).bell.ring_all();
     }
 
     pub(super) fn rank(&self) -> Rank {
@@ -175,7 +186,7 @@ impl Shm {
 
     pub(super) fn leave(&self) {
         self.peers.leave(&self.map, self.rank);
-        (0..self.size()).for_each(|rank| self.ring(Rank(rank)));
+        (0..self.size()).for_each(|rank| self.ring_all(Rank(rank)));
     }
 
     /// The most bytes of a block: so that two fit into a lane's share.
