@@ -28,12 +28,20 @@ const UNSAFE_FILES: &[&str] = &[
     "supervisor/src/serve/reap.rs",
     "supervisor/src/serve/setup.rs",
     "supervisor/src/serve/spawn.rs",
+    "transport/src/agent.rs",
+    "transport/src/agent/local.rs",
+    "transport/src/agent/record.rs",
     "transport/src/bootstrap/lifeline.rs",
     "transport/src/copy.rs",
     "transport/src/doorbell.rs",
     "transport/src/fabric/shm/layout.rs",
     "transport/src/fabric/shm/payload.rs",
+    "transport/src/heap/layout.rs",
+    "transport/src/lock.rs",
     "transport/src/ring.rs",
+    "transport/src/segment.rs",
+    "transport/src/segment/plan.rs",
+    "transport/src/segment/system.rs",
 ];
 
 /// How far above an `unsafe` its `// SAFETY:` may be, in lines.

@@ -262,6 +262,26 @@ fn a_living_peer_that_takes_nothing_is_named_after_the_patience() {
 }
 
 #[test]
+fn payloads_for_a_dead_rank_are_freed() {
+    let test = "payloads_for_a_dead_rank_are_freed";
+    let world = join(spawn(2, test).patience(Duration::from_millis(200))).unwrap();
+    if world.rank().0 == 1 {
+        std::thread::sleep(PATIENCE * 10);
+    }
+    let error = (0..100_000).find_map(|tag| world.send(Rank(1), ID, tag, &[1; 1 << 20]).err());
+    assert!(matches!(error, Some(FabricError::Stalled { .. })), "{error:?}");
+    assert!(world.fabric().payload_bytes() >= 1 << 20);
+    let pid = rustix::process::Pid::from_raw(world.pid(Rank(1)).unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let begin = Instant::now();
+    while world.fabric().check_peers().is_empty() {
+        assert!(begin.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(world.fabric().payload_bytes(), 0);
+}
+
+#[test]
 fn who_has_left_is_told_apart_from_who_died() {
     let world = join(spawn(2, "who_has_left_is_told_apart_from_who_died")).unwrap();
     if world.rank().0 == 1 {

@@ -190,6 +190,14 @@ impl Fabric {
         }
     }
 
+    /// Bytes of shared memory that payloads on their way take, of all ranks together. A scan of the heap.
+    pub fn payload_bytes(&self) -> u64 {
+        match self {
+            Fabric::Loopback(_) => 0,
+            Fabric::Shm(shm) => shm.payload_bytes(),
+        }
+    }
+
     /// What could not be delivered on this rank.
     pub fn faults(&self) -> Faults {
         self.handlers().faults()

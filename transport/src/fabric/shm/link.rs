@@ -7,6 +7,8 @@ use crate::agent::Agent;
 use crate::copy;
 use crate::error::{HeapError, SegmentError};
 use crate::fabric::{BACKLOG_BYTES_MAX, FabricError};
+use crate::heap::Block;
+use crate::heap::entry::Entry;
 use crate::lane::{CELL_WORDS, Lane, Words};
 use crate::message::{Carriage, HEADER_WORDS, Header};
 use crate::rank::Rank;
@@ -22,8 +24,8 @@ pub(super) struct Link {
     /// What handlers sent, in order.
     kept: VecDeque<Kept>,
     kept_bytes: u64,
-    /// Tickets and bytes of blocks that the receiver may not have taken yet.
-    underway: VecDeque<(u64, u64)>,
+    /// Blocks that the receiver may not have taken yet.
+    underway: VecDeque<Underway>,
     underway_bytes: u64,
     /// Why what is kept could not be sent the last time.
     stuck: Option<Pushed>,
@@ -34,6 +36,13 @@ struct Kept {
     payload: Vec<u8>,
     /// Bytes of it that were pushed.
     at: u64,
+}
+
+/// A block that was published.
+struct Underway {
+    ticket: u64,
+    bytes: u64,
+    block: Block,
 }
 
 /// How far a push came.
@@ -80,12 +89,10 @@ impl Link {
         if !lane.has_room(self.ticket) {
             return Some(lane.before(self.ticket));
         }
-        while let Some(&(ticket, taken)) = self.underway.front().filter(|first| lane.was_taken(first.0)) {
-            debug_assert!(ticket < self.ticket);
-            self.underway.pop_front();
-            self.underway_bytes -= taken;
+        while let Some(taken) = self.underway.pop_front_if(|first| lane.was_taken(first.ticket)) {
+            self.underway_bytes -= taken.bytes;
         }
-        let &(first, _) = self.underway.front()?;
+        let first = self.underway.front()?.ticket;
         (self.underway_bytes + bytes > share).then_some(first)
     }
 }
@@ -234,11 +241,24 @@ impl Shm {
         lane.push(link.ticket, &[a, b, c, d, offset, chunk.len() as u64]);
         segment.forget(agent, held);
         intent[INTENT_LANE].store(0, Ordering::Release);
-        let block = (link.ticket, chunk.len() as u64);
-        link.underway.push_back(block);
-        link.underway_bytes += block.1;
+        let bytes = chunk.len() as u64;
+        link.underway.push_back(Underway { ticket: link.ticket, bytes, block: held.block });
+        link.underway_bytes += bytes;
         link.ticket += 1;
         Ok(true)
+    }
+
+    /// Frees the blocks that a dead receiver has not taken. One that it was about to take may be free already, by
+    /// `Segment::recover`, and something else by now: only the allocation that was sent is freed.
+    pub(super) fn bury(&self, dead: Rank) {
+        let lane = self.lane(self.rank, dead);
+        let mut link = self.link(dead);
+        link.underway_bytes = 0;
+        for Underway { ticket, block, .. } in std::mem::take(&mut link.underway) {
+            if !lane.was_taken(ticket) {
+                self.map.segment.free_entry(None, Entry::new(block.offset, block.generation));
+            }
+        }
     }
 
     /// Whether memory can become free by waiting: payloads are on their way somewhere.

@@ -18,7 +18,7 @@
 //! | before the block is published | it is among the blocks that the dead one holds: freed by `Segment::recover` |
 //! | after that, before it is let go | the intent names lane, ticket and block: the block is let go, since the cell shows that it was sent |
 //! | after the receiver took the block | it is among the blocks that the dead receiver holds: freed |
-//! | while messages wait for it | their blocks stay until the world ends: at most the dead rank's lanes' shares |
+//! | while messages wait for it | each sender frees the blocks that were not taken, when it finds the receiver dead |
 //!
 //! Who waits for a peer asks every [`LIVENESS_MS`] whether it lives, and is woken by a peer that leaves.
 
@@ -181,7 +181,13 @@ impl Shm {
     }
 
     pub(super) fn check_peers(&self) -> Vec<Rank> {
-        self.peers.check(&self.map, self.rank)
+        let (dead, fresh) = self.peers.check(&self.map, self.rank);
+        fresh.into_iter().for_each(|rank| self.bury(rank));
+        dead
+    }
+
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.map.segment.usage().allocated
     }
 
     pub(super) fn leave(&self) {

@@ -33,22 +33,22 @@ impl Peers {
         }
     }
 
-    /// Looks after all; cleans up after those newly found dead. Returns the dead.
-    pub(super) fn check(&self, map: &Map, own: Rank) -> Vec<Rank> {
-        let mut dead = Vec::new();
-        let mut fresh = false;
+    /// Looks after all; settles what those newly found dead have left. Returns the dead, and which of them are new.
+    pub(super) fn check(&self, map: &Map, own: Rank) -> (Vec<Rank>, Vec<Rank>) {
+        let (mut dead, mut fresh) = (Vec::new(), Vec::new());
         for rank in (0..map.size).map(Rank).filter(|&rank| rank != own) {
             let found = match self.states[rank.index()].load(Relaxed) {
                 HERE => look(map, rank),
                 known => known,
             };
-            fresh |= self.states[rank.index()].swap(found, Relaxed) == HERE && found == DEAD;
+            let is_new = self.states[rank.index()].swap(found, Relaxed) == HERE && found == DEAD;
+            fresh.extend(is_new.then_some(rank));
             dead.extend((found == DEAD).then_some(rank));
         }
-        if fresh {
+        if !fresh.is_empty() {
             map.segment.recover(&Settlement { map });
         }
-        dead
+        (dead, fresh)
     }
 
     /// Says to all that this rank has left; it knows that of itself.
