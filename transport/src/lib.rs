@@ -3,7 +3,9 @@
 //! Knows nothing of what the bytes mean. In reading order: `segment` maps memory by name and offsets; `member` says
 //! who of its users is alive; `agent` is what one thread holds there, written down so that a survivor can settle it;
 //! `lock` a lock whose dead owner is found; `heap` the allocator in a segment, `pin` a reader's hold on a block;
-//! `doorbell` wakes who waits, `ring` are the queues of cells.
+//! `doorbell` wakes who waits, `ring` are the queues of cells. Above these: `message` is what one rank sends another
+//! and `wire` how values become bytes, `fabric` is how they move, `region` memory that peers reach one-sidedly; `world`
+//! is all ranks, and `bootstrap` how they find one another.
 
 pub mod agent;
 pub mod doorbell;

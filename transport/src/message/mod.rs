@@ -3,7 +3,7 @@
 //! A small payload travels with the header (*inline*); a larger one lies in a block of shared memory whose place
 //! travels instead (*block*); the largest are cut into *chunks*, each a block, put together again by `assembly`.
 //! A header is four words of fixed layout. It comes from memory that another process writes, so it is copied out,
-//! then checked: nothing that stands in it is used before [`Header::decode`] has found it possible.
+//! then checked: nothing that stands in it is used before `Header::decode` has found it possible.
 
 mod assembly;
 mod handlers;

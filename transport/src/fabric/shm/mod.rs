@@ -16,7 +16,7 @@
 //! | killed | who settles it |
 //! |---|---|
 //! | before the block is published | it is among the blocks that the dead one holds: freed by `Segment::recover` |
-//! | after that, before it is let go | the intent names lane, ticket and block: the block is let go, since the cell shows that it was sent |
+//! | after that, before it is let go | the intent names lane, ticket, block; the cell shows it as sent: it is let go |
 //! | after the receiver took the block | it is among the blocks that the dead receiver holds: freed |
 //! | while messages wait for it | each sender frees the blocks that were not taken, when it finds the receiver dead |
 //!
