@@ -95,6 +95,13 @@ impl<'d, V: View> Ref<'d, V> {
         Self::of_head(bytes, length)
     }
 
+    /// Of bytes to which `View::check` said `Ok(true)`.
+    #[inline(always)]
+    pub(crate) fn of_checked(bytes: Pinned<'d>) -> Self {
+        let length = bytes.len();
+        Self { held: Held::InPlace { bytes, length } }
+    }
+
     /// Of the first `length` bytes.
     #[inline(always)]
     pub(crate) fn of_head(bytes: Pinned<'d>, length: usize) -> Result<Self, DecodeError> {

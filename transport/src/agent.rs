@@ -92,6 +92,13 @@ impl Segment {
         }
     }
 
+    /// This thread's agent if it was used a moment ago. What `agent` does first; no error to hand on.
+    #[inline(always)]
+    pub fn recent_agent(&self) -> Option<Agent<'_>> {
+        let (serial, local) = CURRENT.try_with(|recent| recent[self.serial as usize % RECENT].get()).ok()?;
+        (serial == self.serial).then(|| self.agent_at(local))
+    }
+
     #[inline(always)]
     fn agent_at(&self, local: *const Local) -> Agent<'_> {
         // SAFETY: pointers beside this segment's serial came from its `Locals`, which keep the box as long as the

@@ -17,6 +17,7 @@ pub mod ring;
 pub mod segment;
 
 mod error;
+mod fence;
 mod lane;
 mod place;
 mod sync;

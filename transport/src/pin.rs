@@ -3,7 +3,8 @@
 //! A pin is a word in the reader's agent record that holds the block's offset. The reader stores it, passes a full
 //! fence, and looks whether the block is still published; if not, it takes the pin back and starts over. Who
 //! unpublishes a block retires it; before a retired block is freed, all pins of all living agents are looked through,
-//! after a full fence. So either the reader sees that the block is no longer published, or the reclaimer sees the pin.
+//! after a full fence. The reader's fence costs it nothing where the reclaimer can run one on all cores (`fence`);
+//! readers are many, and a reclaimer looks once for many blocks. So either the reader sees that the block is no longer published, or the reclaimer sees the pin.
 //! Pins of the dead do not count: recovery zeroes them, and a reclaimer that finds memory short asks who lives.
 //!
 //! *Source*: Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects" (2004).
@@ -26,7 +27,7 @@ impl<'s> Agent<'s> {
     pub fn pin(&self, offset: u64) -> Option<Pin<'s>> {
         let slot = &self.record.pins[self.local.pin_next.get() as usize % PINS_MAX];
         let slot = if slot.load(Ordering::Relaxed) == 0 { slot } else { self.find_free_pin()? };
-        announce(slot, offset);
+        announce(slot, offset, self.segment.is_light);
         Some(Pin { slot })
     }
 
@@ -61,7 +62,7 @@ impl Segment {
     /// unpublished. `ask_who_lives` costs a system call per process with pins.
     pub(crate) fn pinned(&self, into: &mut Vec<u64>, ask_who_lives: bool) {
         into.clear();
-        fence(Ordering::SeqCst);
+        heavy(self.is_light);
         let mut lives = (u32::MAX, true);
         for (id, member, record) in self.agents() {
             let before = into.len();
@@ -80,18 +81,24 @@ impl Segment {
 
 /// The reader's half of the protocol: what it loads afterwards is not older than the pin.
 #[inline(always)]
-pub(crate) fn announce(slot: &AtomicU64, offset: u64) {
-    // On x86-64 an exchange is a full fence, and cheaper than a store and a fence.
-    #[cfg(all(target_arch = "x86_64", not(loom)))]
-    {
-        slot.swap(offset, Ordering::SeqCst);
-        std::sync::atomic::compiler_fence(Ordering::SeqCst);
-    }
-    #[cfg(any(not(target_arch = "x86_64"), loom))]
-    {
+pub(crate) fn announce(slot: &AtomicU64, offset: u64, is_light: bool) {
+    #[cfg(not(loom))]
+    if is_light {
         slot.store(offset, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        return std::sync::atomic::compiler_fence(Ordering::SeqCst);
     }
+    let _ = is_light;
+    slot.store(offset, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+}
+
+/// The reclaimer's fence. The kernel cannot refuse what it granted when the segment was mapped; if it does all the
+/// same, blocks may be freed under readers' hands, and ending is better.
+pub(crate) fn heavy(is_light: bool) {
+    fence(Ordering::SeqCst);
+    #[cfg(not(loom))]
+    assert!(!is_light || crate::fence::all_processes(), "membarrier worked before");
+    let _ = is_light;
 }
 
 /// Lets go. Release: pairs with the load in `collect`, so that what was read in place was read before it is freed.
@@ -123,7 +130,7 @@ mod models {
         if world.root.load(Ordering::Acquire) != 7 {
             return;
         }
-        announce(pin, 7);
+        announce(pin, 7, false);
         if world.root.load(Ordering::Acquire) == 7 {
             world.block.with(|_| ());
         }

@@ -81,6 +81,8 @@ pub struct Segment {
     pub(crate) serial: u64,
     /// This process's line.
     pub(crate) member: u32,
+    /// Whether who pins passes no fence of its own, see `fence`.
+    pub(crate) is_light: bool,
     pub(crate) this: Weak<Segment>,
     pub(crate) locals: Mutex<Locals>,
     /// Dead agents this process is settling right now.

@@ -150,10 +150,10 @@ impl<K: Key, V: Value + View> DDict<K, V> {
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        if let Some(value) = self.pin_fast(key).and_then(|bytes| Ref::new(bytes).ok()) {
-            return Ok(Some(value));
+        match self.pin_fast(key) {
+            Some(bytes) if V::check(&bytes) == Ok(true) => Ok(Some(Ref::of_checked(bytes))),
+            _ => self.get_ref_anyhow(key),
         }
-        self.get_ref_anyhow(key)
     }
 
     /// The same for every case.

@@ -40,7 +40,6 @@ use std::sync::atomic::Ordering;
 use tarragon_transport::agent::Agent;
 use tarragon_transport::segment::{Segment, SegmentName};
 use value::Fresh;
-use write::Done;
 
 /// The longest key, in encoded bytes.
 pub(crate) const KEY_BYTES_MAX: usize = (1 << 16) - 1;
@@ -196,7 +195,7 @@ impl Store {
     /// The same for an entry as it was seen: false if it changed meanwhile.
     #[inline(always)]
     pub(crate) fn put_seen(&self, seen: &Seen<'_>, hash: u64, value: &[u8], keep: Keep) -> bool {
-        let Ok(agent) = self.segment.agent() else { return false };
+        let Some(agent) = self.segment.recent_agent() else { return false };
         let is_done = self.replace_fast(&agent, seen, value, keep);
         if is_done {
             self.wake(hash);
@@ -277,7 +276,8 @@ impl Store {
         let agent = self.segment.agent()?;
         let key = Key::new(key, self.seed)?;
         self.admit_write(&agent, checkpoint)?;
-        self.put_fresh(&agent, &key, checkpoint, self.fresh(&agent, value)?, when, keep)
+        let mut fresh = self.fresh(&agent, value)?;
+        self.put_fresh(&agent, &key, checkpoint, &mut fresh, when, keep)
     }
 
     /// Writes a value of `len` bytes that `fill` makes in place. If `fill` panics or fails nothing is written.
@@ -293,7 +293,9 @@ impl Store {
         let key = Key::new(key, self.seed)?;
         self.admit_write(&agent, checkpoint)?;
         match self.fresh_with(&agent, len, fill)? {
-            Ok(fresh) => self.put_fresh(&agent, &key, checkpoint, fresh, When::Always, keep).map(|_| Ok(())),
+            Ok(mut fresh) => {
+                self.put_fresh(&agent, &key, checkpoint, &mut fresh, When::Always, keep).map(|_| Ok(()))
+            }
             Err(error) => Ok(Err(error)),
         }
     }
@@ -304,7 +306,7 @@ impl Store {
         agent: &'s Agent<'s>,
         key: &Key<'_>,
         checkpoint: u32,
-        mut fresh: Fresh<'s>,
+        fresh: &mut Fresh<'s>,
         when: When,
         keep: Keep,
     ) -> Result<bool, Error> {
@@ -320,9 +322,8 @@ impl Store {
                 Some(seen) => self.replace(agent, &seen, fresh, keep, &mut patience)?,
                 None => self.insert(agent, key, checkpoint, fresh, keep)?,
             };
-            match done {
-                Done::Written => break,
-                Done::Again(back) => fresh = back,
+            if done {
+                break;
             }
         }
         self.wake(key.hash);
@@ -350,7 +351,7 @@ impl Store {
                 },
                 _ => None,
             };
-            let fresh = match change(value.as_deref()) {
+            let mut fresh = match change(value.as_deref()) {
                 Change::Leave => return Ok(()),
                 Change::Remove => {
                     if self.remove_seen(&agent, &key, checkpoint, found.as_ref(), &mut patience)?.is_some() {
@@ -364,10 +365,10 @@ impl Store {
             // An older checkpoint's value stays, and this one gets an entry of its own.
             let own = found.filter(|seen| seen.entry.meta().checkpoint() == checkpoint);
             let done = match own {
-                Some(seen) => self.replace(&agent, &seen, fresh, Keep::Default, &mut patience)?,
-                None => self.insert(&agent, &key, checkpoint, fresh, Keep::Default)?,
+                Some(seen) => self.replace(&agent, &seen, &mut fresh, Keep::Default, &mut patience)?,
+                None => self.insert(&agent, &key, checkpoint, &mut fresh, Keep::Default)?,
             };
-            if matches!(done, Done::Written) {
+            if done {
                 self.wake(key.hash);
                 return Ok(());
             }
@@ -432,13 +433,13 @@ impl Store {
         patience: &mut Patience,
     ) -> Result<Option<Pinned<'s>>, Error> {
         let Some(value) = self.pin_seen(seen)? else { return Ok(None) };
-        let removed = Self::removed(agent);
+        let mut removed = Self::removed(agent);
         let done = if seen.entry.meta().checkpoint() == checkpoint {
-            self.replace(agent, seen, removed, Keep::Persistent, patience)?
+            self.replace(agent, seen, &mut removed, Keep::Persistent, patience)?
         } else {
-            self.insert(agent, key, checkpoint, removed, Keep::Persistent)?
+            self.insert(agent, key, checkpoint, &mut removed, Keep::Persistent)?
         };
-        Ok(matches!(done, Done::Written).then_some(value))
+        Ok(done.then_some(value))
     }
 
     /// Takes all keys that the checkpoint sees out.

@@ -91,7 +91,7 @@ impl<'s> Fresh<'s> {
 
     /// It was published: the block is the dictionary's now.
     #[inline(always)]
-    pub(super) fn published(mut self) {
+    pub(super) fn published(&mut self) {
         if let Some(held) = self.held.take() {
             self.agent.segment.forget(self.agent, held);
         }
@@ -216,7 +216,7 @@ impl Store {
         if form != BLOCK || start.is_null() {
             return None;
         }
-        let pin = self.segment.agent().ok()?.pin(offset)?;
+        let pin = self.segment.recent_agent()?.pin(offset)?;
         if !seen.entry.is_still(seen.ctl) {
             return None;
         }
@@ -237,7 +237,10 @@ impl Store {
         if self.segment.read(seen.slot.offset(), seen.slot.len()).is_null() {
             return Err(self.damaged_value(seen));
         }
-        self.segment.agent()?;
+        if self.segment.recent_agent().is_none() {
+            self.segment.agent()?;
+            return self.pin_seen(seen);
+        }
         self.pin_copied(seen)
     }
 

@@ -29,13 +29,6 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// What becomes of a put.
-pub(super) enum Done<'s> {
-    Written,
-    /// The entry, or the page, changed meanwhile: look again.
-    Again(Fresh<'s>),
-}
-
 impl Store {
     /// Locks the entry if it still is as it was seen. `false`: look again.
     #[inline(always)]
@@ -81,18 +74,18 @@ impl Store {
         true
     }
 
-    /// Gives a key that is there another value.
+    /// Gives a key that is there another value. `false`: the entry changed meanwhile, look again.
     #[inline(always)]
     pub(super) fn replace<'s>(
         &'s self,
         agent: &'s Agent<'s>,
         seen: &Seen<'s>,
-        fresh: Fresh<'s>,
+        fresh: &mut Fresh<'s>,
         keep: Keep,
         patience: &mut Patience,
-    ) -> Result<Done<'s>, Error> {
+    ) -> Result<bool, Error> {
         if !self.lock_entry(agent, seen, patience)? {
-            return Ok(Done::Again(fresh));
+            return Ok(false);
         }
         let persistent = self.is_persistent(keep);
         let old = Self::block_of(seen.ctl, seen.slot);
@@ -100,7 +93,7 @@ impl Store {
         if fresh.block() == 0 && old.is_none() {
             seen.entry.prepare(seen.ctl, fresh.slot);
             seen.entry.publish(next);
-            return Ok(Done::Written);
+            return Ok(true);
         }
         intent::note(agent, NEW, fresh.block());
         intent::note(agent, OLD, old.unwrap_or(0));
@@ -113,25 +106,25 @@ impl Store {
         }
         intent::end(agent);
         self.segment.reclaim_if_due(agent);
-        Ok(Done::Written)
+        Ok(true)
     }
 
-    /// Puts a key in that is not there.
+    /// Puts a key in that is not there. `false`: it is there now.
     #[inline(never)]
     pub(super) fn insert<'s>(
         &'s self,
         agent: &'s Agent<'s>,
         key: &Key<'_>,
         checkpoint: u32,
-        fresh: Fresh<'s>,
+        fresh: &mut Fresh<'s>,
         keep: Keep,
-    ) -> Result<Done<'s>, Error> {
-        let key_block = if key.is_inline() { None } else { Some(self.fresh_key(agent, key.bytes)?) };
+    ) -> Result<bool, Error> {
+        let mut key_block = if key.is_inline() { None } else { Some(self.fresh_key(agent, key.bytes)?) };
         let locked = loop {
             let locked = self.lock_page(agent, key.hash)?;
             self.admit_locked()?;
             if self.probe(locked.page, key, Which::At(checkpoint))?.is_some() {
-                return Ok(Done::Again(fresh));
+                return Ok(false);
             }
             if locked.page.live() < SPLIT {
                 break locked;
@@ -151,12 +144,12 @@ impl Store {
         entry.prepare(before, fresh.slot);
         entry.publish(before.next(FULL, fresh.form, self.is_persistent(keep), fresh.slot));
         fresh.published();
-        if let Some(block) = key_block {
+        if let Some(block) = &mut key_block {
             block.published();
         }
         locked.page.set_live(locked.page.live() + 1);
         intent::end(agent);
-        Ok(Done::Written)
+        Ok(true)
     }
 
     /// The first entry of a key's chain that no key has.

@@ -1,8 +1,11 @@
 //! A segment's life in this process: made or opened, registered, left, unlinked by the last one.
 
-use super::plan::{HEADER_BYTES, Header, MEMBER_BYTES, MEMBERS, MEMBERS_MAX, MemberLine, Plan};
+use super::plan::{
+    HEADER_BYTES, Header, MEMBER_BYTES, MEMBERS, MEMBERS_MAX, MemberLine, Plan, READY, READY_LIGHT,
+};
 use super::{Ahead, Segment, SegmentName, Spec, file, system};
 use crate::error::SegmentError;
+use crate::fence;
 use crate::sync::Ordering;
 use memmap2::MmapOptions;
 use std::collections::BTreeMap;
@@ -70,7 +73,7 @@ fn try_create(
         Ok(named)
     });
     match named {
-        Ok(true) => map(plan, folder, file, name, 0).map(Some),
+        Ok(true) => map(plan, folder, file, name, fence::prepare()).map(Some),
         Ok(false) => Ok(None),
         Err(error) => {
             file::remove_name(&file, &path);
@@ -98,7 +101,8 @@ fn fill<'f>(
     let pid = u64::from(std::process::id());
     let line: Vec<u8> = [1, pid, start].iter().flat_map(|word: &u64| word.to_ne_bytes()).collect();
     file.write_all_at(&line, MEMBERS).map_err(|source| system("write", source))?;
-    let mut words = plan.header(name.uid, pid, start);
+    let ready = if fence::prepare() { READY_LIGHT } else { READY };
+    let mut words = plan.header(name.uid, pid, start, ready);
     words[16] = 1;
     let header: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     file.write_all_at(&header, 0).map_err(|source| system("write", source))?;
@@ -169,11 +173,15 @@ fn attach(
     if uid != name.uid {
         return Err(SegmentError::Gone { name: name.file.clone() });
     }
+    let is_light = words[14] == READY_LIGHT;
+    if is_light && !fence::prepare() {
+        return Err(system("use membarrier for", io::ErrorKind::Unsupported.into()));
+    }
     // A hole in what must be memory would be filled at a fault, with a signal if that fails.
     file::commit(&file, folder, 0..super::plan::AGENTS)?;
     file::commit(&file, folder, super::plan::CONTROL..super::plan::CONTROL + plan.control_bytes.max(1))?;
     let mut segment =
-        map(&plan, folder, file.try_clone().map_err(|source| system("open", source))?, name.clone(), 0)?;
+        map(&plan, folder, file.try_clone().map_err(|source| system("open", source))?, name.clone(), is_light)?;
     segment.member = claim_line(&segment).inspect_err(|_| segment.forsake())?;
     drop(gate);
     Ok(segment)
@@ -215,7 +223,7 @@ fn map(
     folder: &Path,
     file: File,
     name: SegmentName,
-    member: u32,
+    is_light: bool,
 ) -> Result<Segment, SegmentError> {
     let mut options = MmapOptions::new();
     options.len(plan.bytes as usize).no_reserve_swap();
@@ -232,7 +240,8 @@ fn map(
         folder: folder.to_owned(),
         name,
         serial: SERIAL.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
-        member,
+        member: 0,
+        is_light,
         this: Weak::new(),
         locals: Mutex::default(),
         recovering: Mutex::default(),

@@ -59,6 +59,7 @@ pub(crate) struct Header {
     heap_bytes: AtomicU64,
     maker_pid: AtomicU64,
     maker_start: AtomicU64,
+    /// Complete, and how its users fence.
     ready: AtomicU64,
     /// Agents' records with numbers up to this one are memory; all claimed ones are among them.
     pub(crate) agents_high: AtomicU64,
@@ -82,6 +83,11 @@ pub(crate) struct MemberLine {
 unsafe impl Shared for Header {}
 // SAFETY: as above.
 unsafe impl Shared for MemberLine {}
+
+/// The file is complete; its users pass full fences.
+pub(crate) const READY: u64 = 1;
+/// The file is complete; its users pass fences that cost one side nothing, see `fence`.
+pub(crate) const READY_LIGHT: u64 = 2;
 
 /// The sizes a file was made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +125,7 @@ impl Plan {
     }
 
     /// The words of a new file's header.
-    pub(crate) fn header(&self, uid: u128, pid: u64, start: u64) -> [u64; 17] {
+    pub(crate) fn header(&self, uid: u128, pid: u64, start: u64, ready: u64) -> [u64; 17] {
         let [low, high] = uid_words(uid);
         let magic = u64::from_ne_bytes(MAGIC);
         let layout = u64::from(self.layout);
@@ -140,7 +146,7 @@ impl Plan {
             sizes[2],
             pid,
             start,
-            1,
+            ready,
             0,
             0,
         ]
@@ -175,7 +181,7 @@ impl Plan {
         let plan = Self::of(kind_words(kind), layout, words[10], words[11]);
         let plan = plan.filter(|plan| plan.bytes == words[9] && plan.bytes == file_bytes);
         let plan = plan.ok_or_else(|| foreign(format!("its sizes do not fit its {file_bytes} bytes")))?;
-        if words[14] != 1 {
+        if ![READY, READY_LIGHT].contains(&words[14]) {
             return Err(foreign("its maker died before it was ready".to_owned()));
         }
         Ok((plan, u128::from(words[7]) | u128::from(words[8]) << 64))
