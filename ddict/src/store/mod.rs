@@ -21,6 +21,9 @@ mod value;
 mod wait;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use layout::SHARDS_MAX;
 pub(crate) use value::{CHECKSUM_BYTES_MAX, Pinned};
 pub(crate) use wait::Watch;

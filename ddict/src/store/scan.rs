@@ -59,7 +59,8 @@ impl Store {
             if page.cover() != Some(cover) {
                 continue;
             }
-            listed.retain(|one: &Listed| one.order >= cursor);
+            // While a page is split, keys that are on their way out are still in it.
+            listed.retain(|one: &Listed| (cursor..end).contains(&one.order));
             listed.sort_unstable_by(|a, b| (a.order, &a.bytes).cmp(&(b.order, &b.bytes)));
             listed.dedup_by(|a, b| a.bytes == b.bytes);
             return Ok((listed, (end < 1 << DEPTH_MAX).then_some(end)));
