@@ -26,11 +26,11 @@ fn step() -> impl Strategy<Value = Step> {
     let value = || (0..6_u16).prop_map(|it| it * it * 12);
     prop_oneof![
         4 => (key(), value()).prop_map(|(k, v)| Step::Put(k, v)),
-        (key(), value()).prop_map(|(k, v)| Step::PutIfAbsent(k, v)),
-        (key(), prop::option::of(value()), prop::option::of(value())).prop_map(|(k, a, b)| Step::Exchange(k, a, b)),
-        key().prop_map(Step::Update),
+        1 => (key(), value()).prop_map(|(k, v)| Step::PutIfAbsent(k, v)),
+        1 => (key(), prop::option::of(value()), prop::option::of(value())).prop_map(|(k, a, b)| Step::Exchange(k, a, b)),
+        1 => key().prop_map(Step::Update),
         2 => key().prop_map(Step::Remove),
-        key().prop_map(Step::Pop),
+        1 => key().prop_map(Step::Pop),
         3 => key().prop_map(Step::Get),
         1 => Just(Step::Clear),
         1 => Just(Step::Checkpoint),

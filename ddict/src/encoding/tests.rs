@@ -29,7 +29,7 @@ enum Shape {
     Named { left: Option<u16>, right: (i64, bool) },
 }
 
-fn shape() -> impl Strategy<Value = Shape> {
+fn shape() -> impl Strategy<Value = Shape> + Clone {
     prop_oneof![
         Just(Shape::Nothing),
         any::<i32>().prop_map(Shape::One),
@@ -40,7 +40,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 }
 
 /// Texts that are often prefixes of one another, and have zeros.
-fn text() -> impl Strategy<Value = String> {
+fn text() -> impl Strategy<Value = String> + Clone {
     "[\u{0}\u{1}ab\u{ff}]{0,4}"
 }
 
