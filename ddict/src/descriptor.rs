@@ -76,7 +76,8 @@ impl Descriptor {
         &self.value_type
     }
 
-    /// A handle to the dictionary, at the checkpoint of the handle that gave the descriptor.
+    /// A handle to the dictionary, at the checkpoint of the handle that gave the descriptor. In a process that has the
+    /// dictionary open already: a look into a table.
     ///
     /// # Errors
     /// `Types` if it was made with other types, `Host` if it lives on another machine, `Gone` if it was destroyed or its
@@ -95,6 +96,9 @@ impl Descriptor {
         if self.host != host::boot_id() {
             let (name, host) = (self.segment.file.clone(), self.host.clone());
             return Err(Error::Host { name, host, here: host::boot_id().to_owned() });
+        }
+        if let Some(dict) = DDict::of_open(self.segment.uid, self.checkpoint) {
+            return Ok(dict);
         }
         let store = Store::open(&self.segment).map_err(|error| match error {
             Error::Segment(error) => Error::from_segment(error),

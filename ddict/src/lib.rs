@@ -18,7 +18,6 @@
 pub mod array;
 
 mod builder;
-mod datum;
 mod descriptor;
 mod encoding;
 mod error;
@@ -29,7 +28,6 @@ mod store;
 mod view;
 
 pub use builder::{Builder, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, WORKING_SET_MAX};
-pub use datum::DictKey;
 pub use descriptor::Descriptor;
 pub use encoding::{Key, Number, Plain, Value};
 pub use error::Error;
@@ -37,6 +35,7 @@ pub use handle::{
     Any, BatchPut, DDict, Exchange, Filtered, Items, Keys, ShardHandle, ShardStats, Stats, Values,
 };
 pub use persist::{PersistId, Persisted, PersistedItems, persisted_ids};
+pub use tarragon_transport::Place;
 pub use view::{Ref, View};
 
 pub use tarragon_transport::heap::Audit;

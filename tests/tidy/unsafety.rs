@@ -24,11 +24,21 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/task/handle.rs",
     "engine/src/task/input.rs",
     "engine/src/task/record.rs",
+    "faults/src/sys.rs",
+    "faults/src/words.rs",
     "supervisor/benches/floor.rs",
     "supervisor/src/boot.rs",
     "supervisor/src/serve/reap.rs",
     "supervisor/src/serve/setup.rs",
     "supervisor/src/serve/spawn.rs",
+    "transport/src/agent.rs",
+    "transport/src/agent/local.rs",
+    "transport/src/agent/record.rs",
+    "transport/src/heap/layout.rs",
+    "transport/src/lock.rs",
+    "transport/src/segment.rs",
+    "transport/src/segment/plan.rs",
+    "transport/src/segment/system.rs",
 ];
 
 /// How far above an `unsafe` its `// SAFETY:` may be, in lines.

@@ -41,6 +41,7 @@ use crate::agent::{Agent, AgentRecord, HELD_MAX};
 use crate::error::HeapError;
 use crate::segment::Segment;
 use crate::sync::Ordering;
+pub use audit::Reachable;
 use class::{Class, PAGE};
 use entry::Entry;
 use layout::UNIT_BYTES;

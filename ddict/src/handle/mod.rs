@@ -25,18 +25,19 @@ pub use shards::ShardHandle;
 pub use stats::{ShardStats, Stats};
 
 use crate::builder::Builder;
-use crate::datum::DictKey;
 use crate::descriptor::Descriptor;
 use crate::encoding::{DecodeError, Key, show, type_name, with_key};
 use crate::error::Error;
 use crate::store::Store;
 use serde::Serialize;
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+use tarragon_transport::Place;
 
 /// A dictionary from `K` to `V` in shared memory. Any process of the node that has its [`Descriptor`] reads and writes
 /// it at memory speed.
@@ -73,13 +74,38 @@ struct Inner {
     waits: Box<[AtomicU64]>,
 }
 
+/// The dictionaries this process has open, by uid: a body that attaches to one it shares finds it here.
+static OPEN: Mutex<BTreeMap<u128, Weak<Inner>>> = Mutex::new(BTreeMap::new());
+
+fn open() -> MutexGuard<'static, BTreeMap<u128, Weak<Inner>>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    fn new(store: Store) -> Arc<Self> {
+        let (wait_for_keys, shards) = (store.options().wait_for_keys, store.options().shards.max(1));
+        let waits = (0..shards).map(|_| AtomicU64::new(0)).collect();
+        let inner = Arc::new(Self { store, wait_for_keys, shards, waits });
+        let mut open = open();
+        open.retain(|_, other| other.strong_count() > 0);
+        open.insert(inner.store.name().uid, Arc::downgrade(&inner));
+        inner
+    }
+}
+
 impl<K, V> DDict<K, V> {
     pub(crate) fn new(store: Store, checkpoint: u32) -> Self {
-        let options = store.options();
-        let timeout = options.timeout_ms.map(Duration::from_millis);
-        let (wait_for_keys, shards) = (options.wait_for_keys, options.shards.max(1));
-        let waits = (0..shards).map(|_| AtomicU64::new(0)).collect();
-        let inner = Arc::new(Inner { store, wait_for_keys, shards, waits });
+        Self::of(Inner::new(store), checkpoint)
+    }
+
+    /// A handle to a dictionary that this process has open, if it has, and it was not destroyed.
+    pub(crate) fn of_open(uid: u128, checkpoint: u32) -> Option<Self> {
+        let inner = open().get(&uid).and_then(Weak::upgrade)?;
+        inner.store.is_there().then(|| Self::of(inner, checkpoint))
+    }
+
+    fn of(inner: Arc<Inner>, checkpoint: u32) -> Self {
+        let timeout = inner.store.options().timeout_ms.map(Duration::from_millis);
         Self { inner, checkpoint: AtomicU32::new(checkpoint), timeout, types: PhantomData }
     }
 
@@ -212,16 +238,17 @@ pub(crate) fn decoded<V: 'static>(key: &[u8], value: Result<V, DecodeError>) -> 
 }
 
 impl<K: Key, V> DDict<K, V> {
-    /// The name of a key's value as a datum: what a task reads or writes.
+    /// The name of a key's value, whether or not it is there: what a task says it reads or writes. Equal keys have equal
+    /// names, in every process.
     ///
     /// # Errors
     /// `KeyTooLong`, `Encode`.
-    pub fn key<Q>(&self, key: &Q) -> Result<DictKey, Error>
+    pub fn key<Q>(&self, key: &Q) -> Result<Place, Error>
     where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        with_key(key, |key| DictKey::new(self.uid(), key))
+        with_key(key, |key| Place { uid: self.uid(), bytes: key.to_vec() })
     }
 
     /// Whether a key is there. Never waits.

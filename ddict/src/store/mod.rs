@@ -25,8 +25,7 @@ mod write;
 mod tests;
 
 pub(crate) use layout::SHARDS_MAX;
-pub(crate) use value::{CHECKSUM_BYTES_MAX, Pinned};
-pub(crate) use wait::Watch;
+pub(crate) use value::Pinned;
 
 use crate::error::Error;
 use entry::{BLOCK, INLINE_MAX, REMOVED as REMOVED_FORM};
@@ -122,6 +121,11 @@ impl Store {
     /// What it was made with.
     pub(crate) fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Whether it was not destroyed.
+    pub(crate) fn is_there(&self) -> bool {
+        self.admit().is_ok()
     }
 
     /// Whether it still is.

@@ -1,5 +1,7 @@
 //! What a process remembers of its own agents: caches, which need no repair when they are lost.
 
+#![expect(unsafe_code, reason = "hands a thread's memory from one thread to the next")]
+
 use crate::heap::class::{CLASS_COUNT, Class};
 use std::cell::{Cell, RefCell};
 
@@ -68,12 +70,9 @@ struct Slot {
     in_use: bool,
 }
 
-#[expect(unsafe_code, reason = "hands a thread's memory from one thread to the next")]
-mod hand_over {
-    // SAFETY: a `Local` is used by the one thread that `Locals::take` gave it to, until `give_back`; both are called
-    // under the mutex around `Locals`, which orders one thread's use before the next one's.
-    unsafe impl Send for super::Slot {}
-}
+// SAFETY: a `Local` is used by the one thread that `Locals::take` gave it to, until `give_back`; both are called
+// under the mutex around `Locals`, which orders one thread's use before the next one's.
+unsafe impl Send for Slot {}
 
 impl Locals {
     /// One nobody uses, preferring one that has an agent (with guards that are still about); makes one if needed.
