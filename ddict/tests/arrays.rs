@@ -1,6 +1,6 @@
 //! `ndarray` arrays: their bytes are `.npy` files, and they are read in place.
 
-use ndarray::{Array1, Array2, Array3, ArrayD, IxDyn, arr0};
+use ndarray::{Array0, Array1, Array2, Array3, ArrayD, IxDyn, arr0};
 use ndarray_npy::ReadNpyExt;
 use std::io::Cursor;
 use tarragon_ddict::{Any, DDict};
@@ -26,19 +26,19 @@ fn arrays_come_back_in_place_and_as_npy() {
 #[test]
 fn every_order_and_shape_comes_back() {
     let turned = Array2::from_shape_fn((5, 9), |(i, j)| (i * 100 + j) as i32).reversed_axes();
-    let turned_dict = dict();
+    let turned_dict = dict::<Array2<i32>>();
     turned_dict.put("a", &turned).unwrap();
     assert_eq!(turned_dict.get("a").unwrap(), Some(turned));
 
-    let empty = dict();
+    let empty = dict::<Array3<u8>>();
     empty.put("a", Array3::<u8>::zeros((0, 4, 2))).unwrap();
     assert_eq!(empty.get("a").unwrap().unwrap().shape(), [0, 4, 2]);
 
-    let single = dict();
+    let single = dict::<Array0<f32>>();
     single.put("a", arr0(2.5_f32)).unwrap();
     assert_eq!(single.get("a").unwrap(), Some(arr0(2.5_f32)));
 
-    let any_axes = dict();
+    let any_axes = dict::<ArrayD<u64>>();
     let array = ArrayD::from_shape_fn(IxDyn(&[2, 3, 4, 5]), |i| i[3] as u64);
     any_axes.put("a", &array).unwrap();
     assert_eq!(any_axes.get("a").unwrap(), Some(array.clone()));

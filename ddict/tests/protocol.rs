@@ -74,8 +74,14 @@ fn one_of_many_pops_a_value() {
 fn put_if_absent_lets_one_win() {
     let dict = self::dict::<String, u32>();
     let wins: Vec<bool> = thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..4).map(|i| scope.spawn({ let dict = &dict; move || dict.put_if_absent("k", i).unwrap() })).collect();
+        let threads: Vec<_> = (0..4)
+            .map(|i| {
+                scope.spawn({
+                    let dict = &dict;
+                    move || dict.put_if_absent("k", i).unwrap()
+                })
+            })
+            .collect();
         threads.into_iter().map(|it| it.join().unwrap()).collect()
     });
     assert_eq!(wins.iter().filter(|&&won| won).count(), 1);
@@ -240,8 +246,7 @@ fn filter_gives_what_holds_in_order() {
     for i in -500..500 {
         dict.put(&(i / 10, i.to_string()), i).unwrap();
     }
-    let found: Vec<_> =
-        dict.filter(|_, value| value % 3 == 0).unwrap().collect::<Result<_, _>>().unwrap();
+    let found: Vec<_> = dict.filter(|_, value| value % 3 == 0).unwrap().collect::<Result<_, _>>().unwrap();
     let mut wanted: Vec<((i32, String), i32)> =
         (-500..500).filter(|i| i % 3 == 0).map(|i| ((i / 10, i.to_string()), i)).collect();
     wanted.sort();
@@ -366,7 +371,13 @@ fn nothing_leaks() {
     for round in 0..5_u32 {
         for i in 0..500 {
             dict.put(&i, vec![round as u8; (i * 37 % 5000) as usize]).unwrap();
-            dict.update(&i, |value| value.map(|mut it| { it.push(1); it })).unwrap();
+            dict.update(&i, |value| {
+                value.map(|mut it| {
+                    it.push(1);
+                    it
+                })
+            })
+            .unwrap();
         }
         (0..250).for_each(|i| assert!(dict.remove(&(i * 2)).unwrap()));
     }
@@ -381,6 +392,6 @@ fn keys_name_data() {
     assert_eq!(one.key("k").unwrap(), one.clone().key(&"k".to_owned()).unwrap());
     assert_ne!(one.key("k").unwrap(), one.key("l").unwrap());
     assert_ne!(one.key("k").unwrap(), other.key("k").unwrap());
-    assert_eq!(one.key("k").unwrap().dict(), one.uid());
-    assert_eq!(one.key("k").unwrap().key(), b"k");
+    assert_eq!(one.key("k").unwrap().uid, one.uid());
+    assert_eq!(one.key("k").unwrap().bytes, b"k");
 }

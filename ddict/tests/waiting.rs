@@ -33,10 +33,16 @@ fn a_read_waits_for_the_put() {
     dict.remove("k").unwrap();
     assert_eq!(wait_then(|| dict.get_verified("k").unwrap(), put), Some(7));
     dict.remove("k").unwrap();
-    assert_eq!(wait_then(|| dict.multi_get(["k", "l"]).unwrap(), || {
-        put();
-        dict.fetch_add("l", 1).unwrap();
-    }), [Some(7), Some(1)]);
+    assert_eq!(
+        wait_then(
+            || dict.multi_get(["k", "l"]).unwrap(),
+            || {
+                put();
+                dict.fetch_add("l", 1).unwrap();
+            }
+        ),
+        [Some(7), Some(1)]
+    );
     assert_eq!(dict.get_or("nothing", 3).unwrap(), 3, "this one never waits");
     assert!(!dict.contains("nothing").unwrap());
     assert_eq!(dict.pop("nothing").unwrap(), None);
@@ -77,7 +83,8 @@ fn a_wait_ends_at_its_timeout() {
     patient(short.wait_for_keys(["k"]));
     patient(short.wait_for("k", 5));
     patient(short.multi_get(["k"]).map(|_| ()));
-    let made = DDict::<String, u64>::builder().memory(MEMORY).wait_for_keys(true).timeout(SHORT).create().unwrap();
+    let made =
+        DDict::<String, u64>::builder().memory(MEMORY).wait_for_keys(true).timeout(SHORT).create().unwrap();
     patient(made.get("k").map(|_| ()));
     assert!(made.stats().unwrap().shards[0].waits > 0);
 }
@@ -93,16 +100,20 @@ fn destroying_wakes_who_waits() {
 fn wait_for_wants_the_very_value() {
     let dict = DDict::<String, u64>::builder().memory(MEMORY).timeout(LONG).create().unwrap();
     wait_then(|| dict.wait_for("k", 3).unwrap(), || (1..=3).for_each(|i| dict.put("k", i).unwrap()));
-    wait_then(|| dict.wait_for_keys(["k", "l", "m"]).unwrap(), || {
-        dict.put("m", 0).unwrap();
-        dict.put("l", 0).unwrap();
-    });
+    wait_then(
+        || dict.wait_for_keys(["k", "l", "m"]).unwrap(),
+        || {
+            dict.put("m", 0).unwrap();
+            dict.put("l", 0).unwrap();
+        },
+    );
     assert_eq!(wait_then(|| dict.get_timeout("n", LONG).unwrap(), || dict.put("n", 9).unwrap()), 9);
 }
 
 #[test]
 fn many_waiters_of_many_keys_get_theirs() {
-    let dict = DDict::<u32, u32>::builder().memory(MEMORY).wait_for_keys(true).timeout(LONG).create().unwrap();
+    let dict =
+        DDict::<u32, u32>::builder().memory(MEMORY).wait_for_keys(true).timeout(LONG).create().unwrap();
     thread::scope(|scope| {
         for i in 0..64 {
             let dict = &dict;

@@ -34,8 +34,7 @@ fn shape() -> impl Strategy<Value = Shape> + Clone {
         Just(Shape::Nothing),
         any::<i32>().prop_map(Shape::One),
         (text(), prop::collection::vec(0..3_u8, 0..4)).prop_map(|(a, b)| Shape::Two(a, b)),
-        any::<(Option<u16>, i64, bool)>()
-            .prop_map(|(left, a, b)| Shape::Named { left, right: (a, b) }),
+        any::<(Option<u16>, i64, bool)>().prop_map(|(left, a, b)| Shape::Named { left, right: (a, b) }),
     ]
 }
 

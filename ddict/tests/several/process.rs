@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 const ROLE: &str = "TARRAGON_TEST_ROLE";
 const ARGUMENT: &str = "TARRAGON_TEST_ARGUMENT";
 /// No part of a test takes so long.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What this process was started for, and with what.
-pub fn role() -> Option<(String, String)> {
+pub(crate) fn role() -> Option<(String, String)> {
     Some((env::var(ROLE).ok()?, env::var(ARGUMENT).ok()?))
 }
 
 /// Another process of this test; killed when dropped.
-pub struct Other {
+pub(crate) struct Other {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -25,7 +25,7 @@ pub struct Other {
 
 impl Other {
     /// Starts the test `test` of this program in a role.
-    pub fn start(test: &str, role: &str, argument: &str) -> Self {
+    pub(crate) fn start(test: &str, role: &str, argument: &str) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
@@ -40,7 +40,7 @@ impl Other {
     }
 
     /// The rest of the next line that starts with `mark`; panics if it ends without.
-    pub fn line(&mut self, mark: &str) -> String {
+    pub(crate) fn line(&mut self, mark: &str) -> String {
         loop {
             let mut line = String::new();
             assert_ne!(self.stdout.read_line(&mut line).unwrap(), 0, "it ended without saying `{mark}`");
@@ -51,17 +51,17 @@ impl Other {
         }
     }
 
-    pub fn say(&mut self, line: &str) {
+    pub(crate) fn say(&mut self, line: &str) {
         writeln!(self.stdin, "{line}").unwrap();
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Waits for its end, which must be a good one.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         let start = Instant::now();
         let status: ExitStatus = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -83,7 +83,7 @@ impl Drop for Other {
 }
 
 /// In a role: waits for a line from who started it.
-pub fn hear() -> String {
+pub(crate) fn hear() -> String {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
     line.trim().to_owned()

@@ -1,8 +1,6 @@
 //! Several processes and one dictionary.
 
-mod process;
-
-use process::{Other, PATIENCE, hear, role};
+use crate::process::{Other, PATIENCE, hear, role};
 use tarragon_ddict::{DDict, Descriptor, Error};
 
 type Dict = DDict<String, Vec<u64>>;
@@ -29,7 +27,7 @@ fn another_process_reads_and_writes() {
     let dict = create();
     dict.put("from the first", vec![1, 2, 3]).unwrap();
     let mut other =
-        Other::start("another_process_reads_and_writes", "reader", &dict.descriptor().to_string());
+        Other::start("live::another_process_reads_and_writes", "reader", &dict.descriptor().to_string());
     other.line("DONE");
     assert_eq!(dict.get("from the other").unwrap(), Some(vec![4; 10_000]));
     other.say("end");
@@ -45,7 +43,8 @@ fn a_put_of_another_process_wakes() {
         return;
     }
     let dict = create();
-    let mut other = Other::start("a_put_of_another_process_wakes", "writer", &dict.descriptor().to_string());
+    let mut other =
+        Other::start("live::a_put_of_another_process_wakes", "writer", &dict.descriptor().to_string());
     other.say("now");
     assert_eq!(dict.get_timeout("k", PATIENCE).unwrap(), [5]);
     other.finish();
@@ -66,8 +65,11 @@ fn values_are_never_torn_for_another_process() {
     }
     let dict = create();
     dict.put("k", vec![0]).unwrap();
-    let mut other =
-        Other::start("values_are_never_torn_for_another_process", "writer", &dict.descriptor().to_string());
+    let mut other = Other::start(
+        "live::values_are_never_torn_for_another_process",
+        "writer",
+        &dict.descriptor().to_string(),
+    );
     other.line("READY");
     for _ in 0..20_000 {
         let value = dict.get_ref("k").unwrap().unwrap();
@@ -98,7 +100,7 @@ fn a_killed_process_loses_nothing_that_was_put() {
     for round in 0..10 {
         dict.put("start", vec![round; 1000]).unwrap();
         let mut other = Other::start(
-            "a_killed_process_loses_nothing_that_was_put",
+            "live::a_killed_process_loses_nothing_that_was_put",
             "writer",
             &dict.descriptor().to_string(),
         );
@@ -126,7 +128,7 @@ fn the_dictionary_outlives_its_maker() {
         hear();
         return;
     }
-    let mut maker = Other::start("the_dictionary_outlives_its_maker", "maker", "");
+    let mut maker = Other::start("live::the_dictionary_outlives_its_maker", "maker", "");
     let text = maker.line("AT ");
     let dict = attach(&text);
     maker.kill();
@@ -147,7 +149,7 @@ fn two_processes_count_together() {
     }
     let dict: DDict<String, u64> = DDict::builder().memory(1 << 20).create().unwrap();
     let text = dict.descriptor().to_string();
-    let others = [(); 2].map(|()| Other::start("two_processes_count_together", "counter", &text));
+    let others = [(); 2].map(|()| Other::start("live::two_processes_count_together", "counter", &text));
     (0..TIMES).for_each(|_| assert!(dict.fetch_add("n", 1).is_ok()));
     others.into_iter().for_each(Other::finish);
     assert_eq!(dict.get("n").unwrap(), Some(3 * TIMES));

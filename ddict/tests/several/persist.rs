@@ -1,8 +1,6 @@
 //! Dictionaries in files: what comes back, what is written again, what is refused, and what a kill leaves.
 
-mod process;
-
-use process::{Other, hear, role};
+use crate::process::{Other, hear, role};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -218,8 +216,11 @@ fn a_kill_at_any_time_leaves_whole_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let mut newest = 0;
     for round in 0..12_u64 {
-        let mut other =
-            Other::start("a_kill_at_any_time_leaves_whole_numbers", dir.path().to_str().unwrap(), "1000");
+        let mut other = Other::start(
+            "persist::a_kill_at_any_time_leaves_whole_numbers",
+            dir.path().to_str().unwrap(),
+            "1000",
+        );
         other.line("ROUND ");
         std::thread::sleep(std::time::Duration::from_micros(round * 733));
         other.kill();
@@ -269,7 +270,10 @@ fn a_full_disk_leaves_older_numbers_whole() {
     let all = items(&dict);
     dict.multi_put((5..20).map(|key| (key, vec![key as u8; 100_000]))).unwrap();
     let error = dict.persist(&dir).unwrap_err();
-    assert!(matches!(&error, Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull), "{error}");
+    assert!(
+        matches!(&error, Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull),
+        "{error}"
+    );
     assert_eq!(persisted_ids(&dir).unwrap(), [first]);
     assert!(files(&dir).iter().all(|path| !path.file_name().unwrap().to_str().unwrap().starts_with("new-")));
     assert_eq!(items(&Dict::restore(&dir, first).unwrap()), all);
