@@ -3,6 +3,12 @@
 //!
 //! `TARRAGON_TEST_LONG=1` kills 2000 instead of 100.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops at what it did not expect, and talks to its parent"
+)]
+
 mod child;
 
 use child::{Child, role};

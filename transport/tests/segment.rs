@@ -1,6 +1,12 @@
 //! A segment's life: made, opened by other processes, left, swept; and files that are none. The heap is in `heap`,
 //! deaths in the middle of something in `crash`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops at what it did not expect, and talks to its parent"
+)]
+
 mod child;
 
 use child::{Child, role};
@@ -107,7 +113,7 @@ fn leftovers_of_the_killed_are_swept_at_the_next_start() {
     let test = "leftovers_of_the_killed_are_swept_at_the_next_start";
     let mut dead = Child::start(test, "leave");
     let left = PathBuf::from(dead.hear());
-    dead.kill();
+    dead.kill_running();
     assert!(left.exists());
     assert!(Child::start(test, "sweep").wait().success());
     assert!(!left.exists(), "not swept");
@@ -341,11 +347,9 @@ fn attaching_and_leaving_ten_thousand_times_leaves_nothing() {
     };
     run();
     assert_eq!((segment.members(), segment.usage().allocated, segment.recover(&Nothing)), (1, 0, 0));
-    let blocks =
-        |segment: &Segment| std::os::unix::fs::MetadataExt::blocks(&fs::metadata(segment.path()).unwrap());
-    let before = blocks(&segment);
-    run();
-    assert!(blocks(&segment) <= before + 64, "the file grows with each process that comes and goes");
+    // Two agents at a time have two spans of each class, about 5 MiB; spans that nobody finds again would be GiB.
+    assert!(segment.usage().committed <= SPEC.heap_bytes / 2, "{:?}", segment.usage());
+    assert!(segment.agent().unwrap().id.0 <= 3, "agents' records are not used again");
 }
 
 #[test]

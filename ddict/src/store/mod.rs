@@ -184,11 +184,34 @@ impl Store {
         checkpoint: u32,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>, Error> {
-        self.admit_read(checkpoint)?;
         let key = Key::new(key, self.seed)?;
         let mut read = read;
+        if let Some(seen) = self.find_fast(&key, checkpoint) {
+            let form = seen.ctl.form();
+            if form <= INLINE_MAX as u64 {
+                return Ok(Some(read(&seen.slot.bytes()[..form as usize])));
+            }
+            if form == BLOCK {
+                match self.show(&seen, read)? {
+                    Ok(shown) => return Ok(Some(shown)),
+                    Err(again) => read = again,
+                }
+            }
+        }
+        self.get_anyhow(&key, checkpoint, read)
+    }
+
+    /// The same for every key and checkpoint.
+    #[inline(never)]
+    fn get_anyhow<R>(
+        &self,
+        key: &Key<'_>,
+        checkpoint: u32,
+        mut read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, Error> {
+        self.admit_read(checkpoint)?;
         loop {
-            let Some(seen) = self.find(&key, Which::Seen(checkpoint))? else { return Ok(None) };
+            let Some(seen) = self.find(key, Which::Seen(checkpoint))? else { return Ok(None) };
             let form = seen.ctl.form();
             if form <= INLINE_MAX as u64 {
                 return Ok(Some(read(&seen.slot.bytes()[..form as usize])));
@@ -204,26 +227,36 @@ impl Store {
     }
 
     /// The value in place.
+    #[inline(always)]
     pub(crate) fn pin(&self, key: &[u8], checkpoint: u32) -> Result<Option<Pinned<'_>>, Error> {
+        let short = Key::new(key, self.seed)?;
+        if let Some(pinned) = self.find_fast(&short, checkpoint).and_then(|seen| self.pin_fast(&seen)) {
+            return Ok(Some(pinned));
+        }
+        self.pin_anyhow(&short, checkpoint)
+    }
+
+    /// The same for every key and checkpoint.
+    #[inline(never)]
+    fn pin_anyhow(&self, key: &Key<'_>, checkpoint: u32) -> Result<Option<Pinned<'_>>, Error> {
         Ok(self.pin_with(key, checkpoint)?.map(|(pinned, _)| pinned))
     }
 
     /// As `pin`, and compares the checksum; an error if it is not that of the value as it was put. A value without
     /// one (see `Options::checksums`) passes.
     pub(crate) fn pin_verified(&self, key: &[u8], checkpoint: u32) -> Result<Option<Pinned<'_>>, Error> {
-        let Some((pinned, seen)) = self.pin_with(key, checkpoint)? else { return Ok(None) };
+        let short = Key::new(key, self.seed)?;
+        let Some((pinned, seen)) = self.pin_with(&short, checkpoint)? else { return Ok(None) };
         if self.checksum_of(&seen).is_some_and(|sum| sum != Self::checksum(&pinned)) {
             return Err(Error::Checksum { key: String::from_utf8_lossy(key).into_owned() });
         }
         Ok(Some(pinned))
     }
 
-    #[inline(always)]
-    fn pin_with(&self, key: &[u8], checkpoint: u32) -> Result<Option<(Pinned<'_>, Seen<'_>)>, Error> {
+    fn pin_with(&self, key: &Key<'_>, checkpoint: u32) -> Result<Option<(Pinned<'_>, Seen<'_>)>, Error> {
         self.admit_read(checkpoint)?;
-        let key = Key::new(key, self.seed)?;
         loop {
-            let found = self.find(&key, Which::Seen(checkpoint))?;
+            let found = self.find(key, Which::Seen(checkpoint))?;
             let Some(seen) = found.filter(Seen::has_value) else { return Ok(None) };
             if let Some(pinned) = self.pin_seen(&seen)? {
                 return Ok(Some((pinned, seen)));
@@ -249,6 +282,14 @@ impl Store {
     ) -> Result<bool, Error> {
         let agent = self.segment.agent()?;
         let key = Key::new(key, self.seed)?;
+        if when == When::Always
+            && value.len() <= INLINE_MAX
+            && let Some(seen) = self.find_fast(&key, checkpoint)
+            && self.replace_fast(&agent, &seen, value, keep)
+        {
+            self.wake(key.hash);
+            return Ok(true);
+        }
         self.admit_write(&agent, checkpoint)?;
         self.put_fresh(&agent, &key, checkpoint, self.fresh(&agent, value)?, when, keep)
     }
@@ -312,6 +353,21 @@ impl Store {
     ) -> Result<(), Error> {
         let agent = self.segment.agent()?;
         let key = Key::new(key, self.seed)?;
+        if let Some(seen) = self.find_fast(&key, checkpoint)
+            && seen.ctl.form() <= INLINE_MAX as u64
+        {
+            match change(Some(&seen.slot.bytes()[..seen.ctl.form() as usize])) {
+                Change::Leave => return Ok(()),
+                Change::Short(bytes, len) => {
+                    let value = &bytes[..usize::from(len)];
+                    if self.replace_fast(&agent, &seen, value, Keep::Default) {
+                        self.wake(key.hash);
+                        return Ok(());
+                    }
+                }
+                _ => {}
+            }
+        }
         let mut patience = Patience::default();
         loop {
             self.admit_write(&agent, checkpoint)?;

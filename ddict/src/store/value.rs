@@ -24,9 +24,9 @@ pub(crate) const CHECKSUM_BYTES_MAX: u64 = 16 << 10;
 pub(crate) struct Pinned<'s>(Bytes<'s>);
 
 enum Bytes<'s> {
-    Short { bytes: Aligned<INLINE_MAX>, len: u8 },
+    Short { bytes: [u8; INLINE_MAX], len: u8 },
     InPlace { bytes: &'s [u8], _pin: Pin<'s> },
-    Copied { words: Vec<Line>, len: usize },
+    Copied { words: Box<[Line]>, len: usize },
 }
 
 /// Bytes aligned as a block's are.
@@ -43,7 +43,7 @@ impl Deref for Pinned<'_> {
     #[inline(always)]
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Bytes::Short { bytes, len } => &bytes.0[..usize::from(*len)],
+            Bytes::Short { bytes, len } => &bytes[..usize::from(*len)],
             Bytes::InPlace { bytes, .. } => bytes,
             // SAFETY: lines are arrays of bytes without padding, and `len` is at most their length.
             Bytes::Copied { words, len } => unsafe {
@@ -56,7 +56,7 @@ impl Deref for Pinned<'_> {
 impl Pinned<'_> {
     /// No bytes.
     pub(super) fn empty() -> Self {
-        Self(Bytes::Short { bytes: Aligned([0; INLINE_MAX]), len: 0 })
+        Self(Bytes::Short { bytes: [0; INLINE_MAX], len: 0 })
     }
 }
 
@@ -195,27 +195,41 @@ impl Store {
         Ok(if seen.entry.is_still(seen.ctl) { Ok(read(&bytes.0[..len as usize])) } else { Err(read) })
     }
 
-    /// The value of an entry in place; `None` if the entry has another one meanwhile.
+    /// The value of an entry in place, if nothing stands in the way; else `pin_seen` says what does.
     #[inline(always)]
-    pub(super) fn pin_seen<'s>(&'s self, seen: &Seen<'s>) -> Result<Option<Pinned<'s>>, Error> {
+    pub(super) fn pin_fast<'s>(&'s self, seen: &Seen<'s>) -> Option<Pinned<'s>> {
         let (form, slot) = (seen.ctl.form(), seen.slot);
         if form <= INLINE_MAX as u64 {
-            return Ok(Some(Pinned(Bytes::Short { bytes: Aligned(slot.bytes()), len: form as u8 })));
+            return Some(Pinned(Bytes::Short { bytes: slot.bytes(), len: form as u8 }));
         }
         let (offset, len) = (slot.offset(), slot.len());
-        let agent = self.segment.agent()?;
-        let Some(pin) = agent.pin(offset) else { return self.pin_copied(seen) };
-        if !seen.entry.is_still(seen.ctl) {
-            return Ok(None);
-        }
         let start = self.segment.read(offset, len);
-        if start.is_null() {
-            return Err(self.damaged_value(seen));
+        if form != BLOCK || start.is_null() {
+            return None;
+        }
+        let pin = self.segment.agent().ok()?.pin(offset)?;
+        if !seen.entry.is_still(seen.ctl) {
+            return None;
         }
         // SAFETY: the bytes lie inside of the mapping, which lives as long as the store. A published value is not
         // written to, and the pin, set before the entry was looked at again, keeps its block from being used anew.
         let bytes = unsafe { std::slice::from_raw_parts(start, len as usize) };
-        Ok(Some(Pinned(Bytes::InPlace { bytes, _pin: pin })))
+        Some(Pinned(Bytes::InPlace { bytes, _pin: pin }))
+    }
+
+    /// The value of an entry in place; `None` if the entry has another one meanwhile.
+    pub(super) fn pin_seen<'s>(&'s self, seen: &Seen<'s>) -> Result<Option<Pinned<'s>>, Error> {
+        if let Some(pinned) = self.pin_fast(seen) {
+            return Ok(Some(pinned));
+        }
+        if !seen.entry.is_still(seen.ctl) {
+            return Ok(None);
+        }
+        if self.segment.read(seen.slot.offset(), seen.slot.len()).is_null() {
+            return Err(self.damaged_value(seen));
+        }
+        self.segment.agent()?;
+        self.pin_copied(seen)
     }
 
     #[inline(never)]
@@ -229,7 +243,7 @@ impl Store {
         for (line, chunk) in words.iter_mut().zip(copied.chunks(64)) {
             line.0[..chunk.len()].copy_from_slice(chunk);
         }
-        Ok(Some(Pinned(Bytes::Copied { words, len: copied.len() })))
+        Ok(Some(Pinned(Bytes::Copied { words: words.into(), len: copied.len() })))
     }
 
     /// The checksum of a value, as it was put: `None` if it has none.

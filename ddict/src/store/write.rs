@@ -6,6 +6,7 @@
 use super::entry::{Ctl, EMPTY, Entry, FULL, INLINE_MAX, Meta, REMOVED, Slot, TOMB};
 use super::intent::{self, ENTRY, INSERT, KEY, NEW, OLD, PAGE, REMOVE, UPDATE};
 use super::key::{self, Key};
+use super::layout::{DESTROYED, FROZEN};
 use super::lookup::{Seen, Which};
 use super::page::{PLACES, Page, SPLIT};
 use super::patience::Patience;
@@ -57,6 +58,26 @@ impl Store {
             return Err(error);
         }
         Ok(true)
+    }
+
+    /// Gives a key whose value lies in its entry another one that does, if nothing stands in the way.
+    #[inline(always)]
+    pub(super) fn replace_fast(&self, agent: &Agent<'_>, seen: &Seen<'_>, value: &[u8], keep: Keep) -> bool {
+        if seen.ctl.form() > INLINE_MAX as u64 || seen.ctl.owner().0 != 0 {
+            return false;
+        }
+        intent::note(agent, ENTRY, self.offset_of(seen.entry));
+        if !seen.entry.try_lock(seen.ctl, agent.id) {
+            return false;
+        }
+        if self.root().flags.load(Ordering::Relaxed) & (DESTROYED | FROZEN) != 0 {
+            seen.entry.unlock(agent.id);
+            return false;
+        }
+        let slot = Slot::inline(value);
+        seen.entry.prepare(seen.ctl, slot);
+        seen.entry.publish(seen.ctl.next(FULL, value.len() as u64, self.is_persistent(keep), slot));
+        true
     }
 
     /// Gives a key that is there another value.

@@ -21,6 +21,8 @@ pub(crate) struct Local {
     pub(crate) reclaim_at: Cell<usize>,
     /// Bytes at which the next reclaim is worth it.
     pub(crate) reclaim_at_bytes: Cell<u64>,
+    /// Reclaims so far.
+    pub(crate) reclaims: Cell<u32>,
     /// The spans it owns.
     pub(crate) spans: [Owned; CLASS_COUNT],
     /// For `reclaim`: the pins of all.
@@ -45,6 +47,7 @@ impl Local {
             retired_bytes: Cell::new(0),
             reclaim_at: Cell::new(0),
             reclaim_at_bytes: Cell::new(0),
+            reclaims: Cell::new(0),
             spans: std::array::from_fn(|_| Owned { span: Cell::new(0), free: RefCell::default() }),
             pinned: RefCell::default(),
         }
