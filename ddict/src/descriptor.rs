@@ -20,7 +20,7 @@ const SHOWN_MAX: usize = 80;
 ///
 /// Its text is one line without blanks: `let text = descriptor.to_string()`, and `text.parse::<Descriptor>()`.
 ///
-/// ```no_run
+/// ```
 /// use tarragon_ddict::{DDict, Descriptor};
 ///
 /// let dict = DDict::<String, u64>::builder().create()?;

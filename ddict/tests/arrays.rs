@@ -1,5 +1,7 @@
 //! `ndarray` arrays: their bytes are `.npy` files, and they are read in place.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
+
 use ndarray::{Array0, Array1, Array2, Array3, ArrayD, IxDyn, arr0};
 use ndarray_npy::ReadNpyExt;
 use std::io::Cursor;

@@ -1,5 +1,7 @@
 //! A dictionary with checkpoints against the plainest one that can be: random operations must give the same.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
+
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use tarragon_ddict::{DDict, Error, Exchange};
@@ -147,14 +149,34 @@ fn next(value: Option<Bytes>) -> Option<Bytes> {
 }
 
 fn modelled(model: &mut Model, step: &Step) -> Result<String, ()> {
-    Ok(match step {
+    match step {
+        Step::Get(key) => model.read().map(|()| format!("{:?}", model.get(*key))),
+        Step::Walk => model.read().map(|()| format!("{:?}", model.items())),
+        Step::Checkpoint => {
+            model.at += 1;
+            Ok(model.at.to_string())
+        }
+        Step::Rollback if model.at == 0 => Ok("none".to_owned()),
+        Step::Rollback if model.at - 1 < model.oldest() => Err(()),
+        Step::Rollback => {
+            model.at -= 1;
+            Ok(model.at.to_string())
+        }
+        Step::Newest => {
+            model.at = model.newest;
+            Ok(model.at.to_string())
+        }
+        writes => model.write().map(|()| written(model, writes)),
+    }
+}
+
+fn written(model: &mut Model, step: &Step) -> String {
+    match step {
         Step::Put(key, value) => {
-            model.write()?;
             model.set(*key, Some(bytes(*value)));
             "()".to_owned()
         }
         Step::PutIfAbsent(key, value) => {
-            model.write()?;
             let is_absent = model.get(*key).is_none();
             if is_absent {
                 model.set(*key, Some(bytes(*value)));
@@ -162,61 +184,33 @@ fn modelled(model: &mut Model, step: &Step) -> Result<String, ()> {
             is_absent.to_string()
         }
         Step::Exchange(key, current, new) => {
-            model.write()?;
             let found = model.get(*key);
-            if found == current.map(bytes) {
-                model.set(*key, new.map(bytes));
-                format!("{:?}", Exchange::<Bytes>::Done)
-            } else {
-                format!("{:?}", Exchange::Other(found))
+            if found != current.map(bytes) {
+                return format!("{:?}", Exchange::Other(found));
             }
+            model.set(*key, new.map(bytes));
+            format!("{:?}", Exchange::<Bytes>::Done)
         }
         Step::Update(key) => {
-            model.write()?;
             let value = next(model.get(*key));
             model.set(*key, value);
             "()".to_owned()
         }
         Step::Remove(key) => {
-            model.write()?;
             let was_there = model.get(*key).is_some();
             model.set(*key, None);
             was_there.to_string()
         }
         Step::Pop(key) => {
-            model.write()?;
             let value = model.get(*key);
             model.set(*key, None);
             format!("{value:?}")
         }
-        Step::Get(key) => {
-            model.read()?;
-            format!("{:?}", model.get(*key))
-        }
-        Step::Clear => {
-            model.write()?;
+        _ => {
             model.items().into_keys().for_each(|key| model.set(key, None));
             "()".to_owned()
         }
-        Step::Checkpoint => {
-            model.at += 1;
-            model.at.to_string()
-        }
-        Step::Rollback if model.at == 0 => "none".to_owned(),
-        Step::Rollback if model.at - 1 < model.oldest() => return Err(()),
-        Step::Rollback => {
-            model.at -= 1;
-            model.at.to_string()
-        }
-        Step::Newest => {
-            model.at = model.newest;
-            model.at.to_string()
-        }
-        Step::Walk => {
-            model.read()?;
-            format!("{:?}", model.items())
-        }
-    })
+    }
 }
 
 proptest! {

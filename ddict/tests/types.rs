@@ -1,5 +1,7 @@
 //! Types of keys and values, their limits, and descriptors.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,7 @@
 //! Waiting for keys: until the put, the timeout, or the end of the dictionary; and checkpoints that want keys anew.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
+
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;

@@ -48,7 +48,7 @@ use tarragon_transport::Place;
 ///
 /// Keys are looked up by borrowed forms, as in a `HashMap`. Values are given as `V` or as `&V`.
 ///
-/// ```no_run
+/// ```
 /// use tarragon_ddict::DDict;
 ///
 /// let dict = DDict::<String, f64>::builder().memory(1 << 20).create()?;
@@ -208,7 +208,6 @@ impl<K, V> DDict<K, V> {
 
 impl<K: 'static, V: 'static> DDict<K, V> {
     /// Starts to make a dictionary.
-    #[must_use]
     pub fn builder() -> Builder<K, V> {
         Builder::new()
     }

@@ -124,7 +124,7 @@ impl<K: Key, V: Value + View> DDict<K, V> {
     /// A value that is held keeps its memory: drop guards soon. Very many guards of one thread (1024) make further ones
     /// copies.
     ///
-    /// ```no_run
+    /// ```
     /// # use tarragon_ddict::DDict;
     /// # let dict = DDict::<u64, Vec<f64>>::builder().create()?;
     /// dict.put(&7, vec![1.0, 2.0])?;

@@ -41,6 +41,9 @@ pub(super) enum Place {
     InFile(FilePlace),
 }
 
+/// A key, and where its value is.
+pub(super) type Entry = (Box<[u8]>, Place);
+
 /// A value in a `values` file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FilePlace {
@@ -207,7 +210,7 @@ impl ListReader {
     }
 
     /// The next key and where its value is.
-    pub(super) fn next_entry(&mut self) -> Result<Option<(Box<[u8]>, Place)>, Error> {
+    pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
         if self.is_over {
             return Ok(None);
         }
