@@ -24,7 +24,8 @@ pub(crate) const CHECKSUM_BYTES_MAX: u64 = 16 << 10;
 pub(crate) struct Pinned<'s>(Bytes<'s>);
 
 enum Bytes<'s> {
-    Short { bytes: [u8; INLINE_MAX], len: u8 },
+    /// Words, not bytes: a guard is moved about, and words are moved as such.
+    Short { words: [u64; 2], len: u64 },
     InPlace { bytes: &'s [u8], _pin: Pin<'s> },
     Copied { words: Box<[Line]>, len: usize },
 }
@@ -43,7 +44,7 @@ impl Deref for Pinned<'_> {
     #[inline(always)]
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Bytes::Short { bytes, len } => &bytes[..usize::from(*len)],
+            Bytes::Short { words, len } => &bytemuck::bytes_of(words)[..*len as usize],
             Bytes::InPlace { bytes, .. } => bytes,
             // SAFETY: lines are arrays of bytes without padding, and `len` is at most their length.
             Bytes::Copied { words, len } => unsafe {
@@ -56,7 +57,7 @@ impl Deref for Pinned<'_> {
 impl Pinned<'_> {
     /// No bytes.
     pub(super) fn empty() -> Self {
-        Self(Bytes::Short { bytes: [0; INLINE_MAX], len: 0 })
+        Self(Bytes::Short { words: [0; 2], len: 0 })
     }
 }
 
@@ -200,7 +201,7 @@ impl Store {
     pub(super) fn pin_fast<'s>(&'s self, seen: &Seen<'s>) -> Option<Pinned<'s>> {
         let (form, slot) = (seen.ctl.form(), seen.slot);
         if form <= INLINE_MAX as u64 {
-            return Some(Pinned(Bytes::Short { bytes: slot.bytes(), len: form as u8 }));
+            return Some(Pinned(Bytes::Short { words: slot.0.map(u64::to_le), len: form }));
         }
         let (offset, len) = (slot.offset(), slot.len());
         let start = self.segment.read(offset, len);

@@ -1,0 +1,95 @@
+//! What can go wrong with a queue.
+
+use tarragon_transport::{HeapError, SegmentError};
+
+/// Why a queue did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It holds as many items as it may, and the time to wait for room is over.
+    #[error("the queue is full: it holds {bound} items")]
+    Full {
+        /// The most it may hold.
+        bound: u64,
+    },
+    /// Its memory is full, and the time to wait for some is over.
+    #[error("the queue's memory is full: {needed} bytes are needed, the whole is {capacity}; take items, or make it with more")]
+    Memory {
+        /// Bytes needed, for the item or for cells; 0 if the queue's table of cells is full.
+        needed: u64,
+        /// The memory bound, in bytes.
+        capacity: u64,
+    },
+    /// An item is larger than the queue's whole memory.
+    #[error("an item of {needed} bytes does not fit into the queue's memory of {capacity} bytes")]
+    TooLarge {
+        /// Bytes of the item.
+        needed: u64,
+        /// The memory bound, in bytes.
+        capacity: u64,
+    },
+    /// It has no item, and the time to wait for one is over.
+    #[error("the queue is empty")]
+    Empty,
+    /// It was closed; what was put before has been taken.
+    #[error("the queue is closed")]
+    Closed,
+    /// It was destroyed, with what was in it.
+    #[error("the queue was destroyed")]
+    Destroyed,
+    /// It was made for items of another type.
+    #[error("the queue {queue} holds items of another type than {wanted}")]
+    Type {
+        /// File name of its segment.
+        queue: String,
+        /// The type that was asked for.
+        wanted: &'static str,
+    },
+    /// A text is no descriptor of a queue.
+    #[error("`{text}` describes no queue")]
+    Descriptor {
+        /// The text.
+        text: String,
+    },
+    /// An item could not be made bytes.
+    #[error("an item could not be encoded: {0}")]
+    Encode(postcard::Error),
+    /// Bytes are no item.
+    #[error("an item could not be decoded: {0}")]
+    Decode(postcard::Error),
+    /// `task_done` was called more often than items were put.
+    #[error("task_done was called for more items than were put: {put}")]
+    NotTaken {
+        /// Items put ever.
+        put: u64,
+    },
+    /// Items are not done, and the time to wait for them is over.
+    #[error("{left} items are not done")]
+    Unfinished {
+        /// Items put, less those done.
+        left: u64,
+    },
+    /// A thread has too many items in its hands.
+    #[error("a thread can hold {max} items in place at once")]
+    Held {
+        /// The most.
+        max: usize,
+    },
+    /// What the memory says cannot be: it was damaged.
+    #[error("the queue's memory is damaged")]
+    Damaged,
+    /// The shared memory.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}
+
+impl Error {
+    /// Of an allocation of `needed` bytes.
+    pub(crate) fn of_heap(error: HeapError) -> Self {
+        match error {
+            HeapError::Full { needed, capacity, .. } => Self::Memory { needed, capacity },
+            HeapError::TooLarge { needed, capacity } => Self::TooLarge { needed, capacity },
+            HeapError::Held { max } => Self::Held { max },
+            HeapError::Segment(error) => Self::Segment(error),
+        }
+    }
+}

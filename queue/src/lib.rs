@@ -1,0 +1,43 @@
+//! A FIFO that any process of a node can put to and get from, at the speed of shared memory.
+//!
+//! ```
+//! use tarragon_queue::Queue;
+//!
+//! let queue = Queue::<String>::new()?;
+//! queue.put("hello".to_owned())?;
+//! // Another process attaches by what `queue.descriptor()` prints; here, a thread will do.
+//! let same = queue.descriptor().attach::<String>()?;
+//! assert_eq!(same.get()?, "hello");
+//! # Ok::<(), tarragon_queue::Error>(())
+//! ```
+//!
+//! In reading order: [`Queue`] is the handle, [`Builder`] makes one, [`Descriptor`] leads to one from another process;
+//! [`Loan`] and [`ItemRef`] write and read items in place, [`select`] waits for several queues. Inside: `layout` is what
+//! lies in shared memory, `put` and `get` the two ways through it, `growth` its blocks, `settle` what is done for a
+//! process that died, `encoding` how items become bytes.
+
+mod builder;
+mod descriptor;
+mod error;
+mod queue;
+
+mod loan;
+mod select;
+mod taken;
+
+mod bytes;
+mod encoding;
+mod get;
+mod growth;
+mod join;
+mod layout;
+mod put;
+mod settle;
+
+pub use builder::Builder;
+pub use descriptor::Descriptor;
+pub use error::Error;
+pub use loan::Loan;
+pub use queue::Queue;
+pub use select::{AnyQueue, select};
+pub use taken::ItemRef;

@@ -1,0 +1,382 @@
+//! A queue of one producer that grows by blocks of cells; any number of consumers.
+//!
+//! # Shape
+//! Blocks form a list, from the oldest to the one that the producer fills. The first cell of a block is its header: the
+//! offset of the *next* block (0: none yet) and the block's *number*. Ticket t lies in cell t mod n of block t / n;
+//! tickets with t mod n = 0 are never given, since headers are there. A cell's state is t + 1 once item t is in it.
+//!
+//! # Who may write what
+//! | words | written by |
+//! |---|---|
+//! | cells, headers, `tail` | the producer |
+//! | `head`, and in it the block of the next ticket (two words, by the block's number mod 2) | who locked the head |
+//!
+//! *Taking* is as in `lane`. Who takes the last item of a block reads `next`, stores it in the word that the next
+//! block's number chooses, and then commits: until then the word is nobody's, so a survivor does the same again.
+//!
+//! *Growing.* Before the producer publishes the last item of a block X it links the next block O: (a) chooses the
+//! oldest one if that is taken empty, else a new one; (b) `X.next = O`; (c) if it was the oldest, moves `oldest` on; (d)
+//! `O.next = 0`, `O.number`. Then it publishes; so consumers who take the last item find `next`. A short queue goes
+//! round in two blocks. After a burst, blocks beyond [`SPARES_MAX`] that are taken empty go back to the heap one at a
+//! time. Consumers may look into a block that has gone: what they see there is worth nothing, since their lock then
+//! fails; blocks stay mapped.
+//!
+//! # Deaths
+//! - Producer before (b): nothing has happened (a new block is still in its held table). Between (b) and (d): whoever
+//!   goes on finds `X.next` set and does the rest again; `X.next == oldest` says that (c) is missing, and it says so
+//!   only then, because (d) of X has cleared its `next`, and a block is never its own oldest. After the publishing:
+//!   `tail` is behind by one item, [`Chain::resume`].
+//! - Consumer: as in `lane`.
+
+#[cfg(test)]
+mod tests;
+
+use super::Blocks;
+use super::cell::{Cell, Item};
+use super::head::Head;
+use super::lane::Taken;
+use crate::agent::AgentId;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Blocks that are taken empty and kept for use.
+pub const SPARES_MAX: u64 = 4;
+
+const NEXT: usize = 0;
+const NUMBER: usize = 1;
+
+/// Both ends of a chain. Zeroed: it has no blocks yet.
+#[derive(Default)]
+#[repr(C)]
+pub struct Chain {
+    tail: Tail,
+    head: Head,
+}
+
+#[derive(Default)]
+#[repr(C, align(64))]
+struct Tail {
+    ticket: AtomicU64,
+    /// Block of `ticket`. 0: the chain was not started.
+    block: AtomicU64,
+    oldest: AtomicU64,
+    owner: AtomicU64,
+}
+
+/// What became of an attempt to put an item.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pushed {
+    /// It is in.
+    Yes,
+    /// A block must be linked first.
+    Grow,
+    /// As many items as allowed are in.
+    Full,
+    /// The ring's memory holds what cannot be.
+    Damaged,
+}
+
+impl Chain {
+    /// The consumers' end.
+    #[inline(always)]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The agent whose chain it is; 0: nobody's yet.
+    #[inline(always)]
+    pub fn owner(&self) -> u64 {
+        self.tail.owner.load(Ordering::Acquire)
+    }
+
+    /// Makes it `agent`'s, if it is nobody's. A chain keeps its owner's number for good.
+    pub fn claim(&self, agent: AgentId) -> bool {
+        let owner = u64::from(agent.0);
+        self.tail.owner.compare_exchange(0, owner, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Puts an item at the end. Only the producer may call it.
+    ///
+    /// Costs a store per eight bytes and two more. The consumers' doorbell is the caller's to ring.
+    ///
+    /// # Panics
+    /// More than [`INLINE_MAX`](super::cell::INLINE_MAX) bytes.
+    #[inline(always)]
+    pub fn try_push<B: Blocks>(&self, blocks: &B, tag: u32, bytes: &[u8]) -> Pushed {
+        let ticket = self.tail.ticket.load(Ordering::Relaxed);
+        let block = self.tail.block.load(Ordering::Relaxed);
+        let Some(cells) = blocks.cells(block) else {
+            return if block == 0 { Pushed::Grow } else { Pushed::Damaged };
+        };
+        let last = ticket & (B::CELLS - 1) == B::CELLS - 1;
+        if last && let Err(pushed) = self.prepare_next(blocks, cells, ticket) {
+            return pushed;
+        }
+        let cell = at::<B>(cells, ticket);
+        cell.write(tag, bytes);
+        // Pairs with the acquire load in `holds`.
+        cell.state.store(ticket + 1, Ordering::Release);
+        self.advance::<B>(cells, ticket);
+        Pushed::Yes
+    }
+
+    /// Where the next item will be put: block and ticket, as [`holds`] understands them.
+    #[inline(always)]
+    pub fn place(&self) -> (u64, u64) {
+        (self.tail.block.load(Ordering::Relaxed), self.tail.ticket.load(Ordering::Relaxed))
+    }
+
+    fn advance<B: Blocks>(&self, cells: &[Cell], ticket: u64) {
+        if ticket & (B::CELLS - 1) < B::CELLS - 1 {
+            self.tail.ticket.store(ticket + 1, Ordering::Release);
+        } else {
+            self.tail.block.store(cells[0].word(NEXT).load(Ordering::Relaxed), Ordering::Release);
+            self.tail.ticket.store(ticket + 2, Ordering::Release);
+        }
+    }
+
+    /// Steps (a) to (d), as far as they are not done.
+    #[cold]
+    fn prepare_next<B: Blocks>(&self, blocks: &B, cells: &[Cell], ticket: u64) -> Result<(), Pushed> {
+        let oldest = self.tail.oldest.load(Ordering::Relaxed);
+        let mut next = cells[0].word(NEXT).load(Ordering::Relaxed);
+        if next == 0 {
+            let number = number(blocks, oldest).ok_or(Pushed::Damaged)?;
+            if number >= self.head.look().ticket / B::CELLS {
+                return Err(Pushed::Grow);
+            }
+            next = oldest;
+            cells[0].word(NEXT).store(next, Ordering::Release);
+        }
+        let header = &blocks.cells(next).ok_or(Pushed::Damaged)?[0];
+        if next == oldest {
+            self.tail.oldest.store(header.word(NEXT).load(Ordering::Relaxed), Ordering::Release);
+        }
+        header.word(NEXT).store(0, Ordering::Release);
+        header.word(NUMBER).store(ticket / B::CELLS + 1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Links a new block, whose cells were [wiped](super::wipe), after [`Pushed::Grow`]. The caller holds the block
+    /// and lets go of it afterwards; killed in between, [`is_linked`](Self::is_linked) says what to do.
+    pub fn link<B: Blocks>(&self, blocks: &B, block: u64) -> Result<(), Pushed> {
+        let tail = self.tail.block.load(Ordering::Relaxed);
+        if tail != 0 {
+            let cells = blocks.cells(tail).ok_or(Pushed::Damaged)?;
+            cells[0].word(NEXT).store(block, Ordering::Release);
+            return Ok(());
+        }
+        let header = &blocks.cells(block).ok_or(Pushed::Damaged)?[0];
+        header.word(NEXT).store(0, Ordering::Relaxed);
+        header.word(NUMBER).store(0, Ordering::Relaxed);
+        self.tail.oldest.store(block, Ordering::Relaxed);
+        self.tail.ticket.store(1, Ordering::Relaxed);
+        self.head.owned[0].store(block, Ordering::Relaxed);
+        self.head.start(1);
+        self.tail.block.store(block, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether [`link`](Self::link) of this block, the last one that the dead producer tried, has happened.
+    pub fn is_linked<B: Blocks>(&self, blocks: &B, block: u64) -> bool {
+        let mut linked = false;
+        self.each_block(blocks, &mut |one| linked |= one == block);
+        linked
+    }
+
+    /// A block that is taken empty and more than is kept for use: the caller holds it, calls
+    /// [`drop_oldest`](Self::drop_oldest), and frees it. Only the producer may call it.
+    pub fn surplus<B: Blocks>(&self, blocks: &B) -> Option<u64> {
+        let oldest = self.tail.oldest.load(Ordering::Relaxed);
+        let number = number(blocks, oldest)?;
+        (number + SPARES_MAX < self.head.look().ticket / B::CELLS).then_some(oldest)
+    }
+
+    /// Takes the oldest block, the [surplus](Self::surplus) one, out of the chain.
+    pub fn drop_oldest<B: Blocks>(&self, blocks: &B) {
+        if let Some(cells) = blocks.cells(self.tail.oldest.load(Ordering::Relaxed)) {
+            self.tail.oldest.store(cells[0].word(NEXT).load(Ordering::Relaxed), Ordering::Release);
+        }
+    }
+
+    /// Takes the next item, if there is one. `claim` sees it before it is committed, and may refuse it.
+    #[inline(always)]
+    pub fn try_pop<B: Blocks>(
+        &self,
+        blocks: &B,
+        agent: AgentId,
+        item: &mut Item,
+        claim: impl FnOnce(&Item) -> bool,
+    ) -> Taken {
+        loop {
+            let sight = self.head.look();
+            if let Some(owner) = sight.owner {
+                return Taken::Busy(owner);
+            }
+            let Some(cells) = self.cells_of(blocks, sight.ticket) else { return Taken::Empty };
+            if !arrived::<B>(cells, sight.ticket) {
+                return Taken::Empty;
+            }
+            if self.head.try_lock(sight.ticket, agent) {
+                return self.finish::<B>(cells, sight.ticket, item, claim);
+            }
+        }
+    }
+
+    /// Like [`try_pop`](Self::try_pop), but holds the lock and looks up to `looks` times for an item to come: its
+    /// arrival costs no compare-exchange then.
+    #[inline(always)]
+    pub fn spin_pop<B: Blocks>(
+        &self,
+        blocks: &B,
+        agent: AgentId,
+        looks: u32,
+        item: &mut Item,
+        claim: impl FnOnce(&Item) -> bool,
+    ) -> Taken {
+        let sight = self.head.look();
+        if let Some(owner) = sight.owner {
+            return Taken::Busy(owner);
+        }
+        if !self.head.try_lock(sight.ticket, agent) {
+            return Taken::Empty;
+        }
+        if let Some(cells) = self.cells_of(blocks, sight.ticket) {
+            for _ in 0..looks {
+                if arrived::<B>(cells, sight.ticket) {
+                    return self.finish::<B>(cells, sight.ticket, item, claim);
+                }
+            }
+        }
+        self.head.unlock(sight.ticket);
+        Taken::Empty
+    }
+
+    #[inline(always)]
+    fn finish<B: Blocks>(
+        &self,
+        cells: &[Cell],
+        ticket: u64,
+        item: &mut Item,
+        claim: impl FnOnce(&Item) -> bool,
+    ) -> Taken {
+        at::<B>(cells, ticket).read(item);
+        if !claim(item) {
+            self.head.unlock(ticket);
+            return Taken::Refused;
+        }
+        let mut next = ticket + 1;
+        if next & (B::CELLS - 1) == 0 {
+            let block = cells[0].word(NEXT).load(Ordering::Relaxed);
+            self.head.owned[(next / B::CELLS & 1) as usize].store(block, Ordering::Relaxed);
+            next += 1;
+        }
+        self.head.unlock(next);
+        Taken::Yes
+    }
+
+    #[inline(always)]
+    fn cells_of<'b, B: Blocks>(&self, blocks: &'b B, ticket: u64) -> Option<&'b [Cell]> {
+        blocks.cells(self.head.owned[(ticket / B::CELLS & 1) as usize].load(Ordering::Relaxed))
+    }
+
+    /// Whether the next item is there and nobody is taking it.
+    #[inline(always)]
+    pub fn is_ready<B: Blocks>(&self, blocks: &B) -> bool {
+        let sight = self.head.look();
+        sight.owner.is_none()
+            && self.cells_of(blocks, sight.ticket).is_some_and(|it| arrived::<B>(it, sight.ticket))
+    }
+
+    /// The next item, whether or not somebody is taking it. For those who settle a dead consumer, which had the lock.
+    pub fn peek<B: Blocks>(&self, blocks: &B) -> Option<Item> {
+        let ticket = self.head.look().ticket;
+        let cells = self.cells_of(blocks, ticket).filter(|cells| arrived::<B>(cells, ticket))?;
+        let mut item = Item::default();
+        at::<B>(cells, ticket).read(&mut item);
+        Some(item)
+    }
+
+    /// Items that were put ever, and of these, taken.
+    pub fn counts<B: Blocks>(&self) -> (u64, u64) {
+        let taken = items_before::<B>(self.head.look().ticket);
+        (items_before::<B>(self.tail.ticket.load(Ordering::Acquire)).max(taken), taken)
+    }
+
+    /// Makes the producer's words right after a producer died. Idempotent.
+    pub fn resume<B: Blocks>(&self, blocks: &B) {
+        loop {
+            let (block, ticket) = self.place();
+            // The two words of `advance` are stored one after the other: with the new block and the old ticket, the
+            // ticket is the old block's last.
+            if block != 0 && number(blocks, block) == Some(ticket / B::CELLS + 1) {
+                self.tail.ticket.store(ticket + 2, Ordering::Release);
+                continue;
+            }
+            match blocks.cells(block).filter(|_| holds(blocks, block, ticket)) {
+                Some(cells) => self.advance::<B>(cells, ticket),
+                None => return,
+            }
+        }
+    }
+
+    /// Calls `visit` with the offset of each block of the chain, while its producer does nothing.
+    pub fn each_block<B: Blocks>(&self, blocks: &B, visit: &mut dyn FnMut(u64)) {
+        let tail = self.tail.block.load(Ordering::Acquire);
+        let mut block = self.tail.oldest.load(Ordering::Acquire);
+        let mut after_tail = false;
+        while tail != 0
+            && block != 0
+            && let Some(cells) = blocks.cells(block)
+        {
+            visit(block);
+            let next = cells[0].word(NEXT).load(Ordering::Acquire);
+            // The one linked after the tail is the last; it may be the oldest again, if the producer died linking it.
+            if after_tail || (block == tail && next == self.tail.oldest.load(Ordering::Acquire)) {
+                return;
+            }
+            after_tail = block == tail;
+            block = next;
+        }
+    }
+
+    /// Calls `visit` with each item that is in the chain, while nobody uses it.
+    pub fn each_item<B: Blocks>(&self, blocks: &B, visit: &mut dyn FnMut(&Item)) {
+        let mut ticket = self.head.look().ticket;
+        let mut cells = self.cells_of(blocks, ticket);
+        while let Some(here) = cells.filter(|here| arrived::<B>(here, ticket)) {
+            let mut item = Item::default();
+            at::<B>(here, ticket).read(&mut item);
+            visit(&item);
+            ticket += 1;
+            if ticket & (B::CELLS - 1) == 0 {
+                cells = blocks.cells(here[0].word(NEXT).load(Ordering::Acquire));
+                ticket += 1;
+            }
+        }
+    }
+}
+
+/// Whether the item with this ticket was published in this block, by a producer that has put none since.
+pub fn holds<B: Blocks>(blocks: &B, block: u64, ticket: u64) -> bool {
+    blocks.cells(block).is_some_and(|cells| arrived::<B>(cells, ticket))
+}
+
+#[inline(always)]
+fn at<B: Blocks>(cells: &[Cell], ticket: u64) -> &Cell {
+    &cells[(ticket & (B::CELLS - 1)) as usize]
+}
+
+/// Pairs with the release store in `try_push`.
+#[inline(always)]
+fn arrived<B: Blocks>(cells: &[Cell], ticket: u64) -> bool {
+    at::<B>(cells, ticket).state.load(Ordering::Acquire) == ticket + 1
+}
+
+fn number<B: Blocks>(blocks: &B, block: u64) -> Option<u64> {
+    blocks.cells(block).map(|cells| cells[0].word(NUMBER).load(Ordering::Relaxed))
+}
+
+/// Items with lower tickets: all but those of the headers.
+fn items_before<B: Blocks>(ticket: u64) -> u64 {
+    ticket.saturating_sub(ticket / B::CELLS + 1)
+}

@@ -1,0 +1,385 @@
+//! A queue of many producers and many consumers in one strict order, that grows by blocks of cells.
+//!
+//! # Shape
+//! Ticket t lies in cell t mod n of block t / n. The *directory*, an array of the caller, has the offset of block k at
+//! k mod d. The *range* word says which blocks it has: those before `newest`, `count` of them. Numbers start at block 1,
+//! so that 0 is older than every ticket.
+//!
+//! # States of a cell
+//! A cell's state is a ticket, an agent, and a kind. Seen from ticket t:
+//! | state | means | next, by whom |
+//! |---|---|---|
+//! | older ticket | empty | WRITING(t, a): producer a, by compare-exchange |
+//! | WRITING(t, a) | a writes the item | FULL(t, a): a, by a store. POISON(t, a): who settles a's death, by compare-exchange |
+//! | FULL(t, a) | the item is there | nothing: the head says that it is taken |
+//! | POISON(t, a) | a died; there is no item | nothing: consumers step over it |
+//! | newer ticket | long taken | - |
+//!
+//! States only grow. A block serves one number at a time, and is given the next one only when all its tickets are taken;
+//! so whoever stalled with an old ticket in hand finds a ticket as new or newer there, and its compare-exchange
+//! fails. That is why blocks of a ring never go back to the heap while it lives.
+//!
+//! # Putting
+//! From the tail, a hint that is never beyond the first empty cell, a producer walks to that cell and claims it by
+//! compare-exchange; there are no tickets but those claimed in a cell, so none can be abandoned. It writes, publishes by
+//! one store, and moves the hint on. A put that begins after another has ended gets the higher ticket: one order for all.
+//!
+//! # Taking
+//! As in `lane`. A consumer that finds WRITING waits a moment and then asks whether that agent lives.
+//!
+//! # Growing
+//! Under the caller's lock. (a) The oldest block, if it is taken empty, else a new one, goes to `directory[newest]`,
+//! which is no block's place yet; (b) `range` is stored: one word, so there is nothing between. A reader of the directory
+//! looks at the range before and after: the entry was valid if its block was in both.
+//!
+//! # Deaths
+//! - Producer: before it claims, nothing has happened. A survivor finds by the *note* that each put leaves ([`Note`])
+//!   which cell a dead one claimed. WRITING becomes POISON; later states mean that the item is in.
+//! - Consumer: as in `lane`. The count of poisoned tickets is kept in two places that are written in turns, each with
+//!   the ticket it is for; one with a ticket that is not taken yet does not count.
+//! - In growing: a new block is in `held` of who died, and [`TicketRing::is_linked`] says whether it is in the ring.
+
+#[cfg(test)]
+mod tests;
+
+use super::Blocks;
+use super::cell::{Cell, Item};
+use super::chain::Pushed;
+use super::head::Head;
+use super::lane::Taken;
+use crate::agent::AgentId;
+use crate::sync::{AtomicU64, Ordering};
+
+const KIND_BITS: u32 = 2;
+const AGENT_BITS: u32 = 13;
+const TICKET_SHIFT: u32 = KIND_BITS + AGENT_BITS;
+const WRITING: u64 = 1;
+const FULL: u64 = 2;
+const POISON: u64 = 3;
+const COUNT_BITS: u32 = 24;
+
+/// Both ends of a ring. Zeroed: it must be [started](TicketRing::start).
+#[derive(Default)]
+#[repr(C)]
+pub struct TicketRing {
+    tail: Line,
+    range: Line,
+    head: Head,
+}
+
+#[derive(Default)]
+#[repr(C, align(64))]
+struct Line(AtomicU64);
+
+/// Where a producer writes down what it is about to do, for those who settle its death.
+pub trait Note {
+    /// It will try to claim the cell of `ticket` in `block`. What it noted before is void.
+    fn claiming(&self, block: u64, ticket: u64);
+    /// It has claimed it.
+    fn claimed(&self);
+}
+
+/// A ring together with where its memory lies.
+#[derive(Clone, Copy)]
+pub struct Tickets<'r, B> {
+    /// The ring.
+    pub ring: &'r TicketRing,
+    /// Its directory: zeroed at first, always the same.
+    pub directory: &'r [AtomicU64],
+    /// Its blocks.
+    pub blocks: &'r B,
+}
+
+/// What a look at a ticket shows.
+enum Seen {
+    Cell(u64),
+    NotYet,
+    Gone,
+    Damaged,
+}
+
+impl TicketRing {
+    /// Makes a zeroed ring ready, before anybody uses it.
+    pub fn start<B: Blocks>(&self) {
+        self.range.0.store(1 << COUNT_BITS, Ordering::Relaxed);
+        self.head.start(B::CELLS);
+        self.tail.0.store(B::CELLS, Ordering::Release);
+    }
+
+    /// The consumers' end.
+    #[inline(always)]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// (Number after the newest block, how many blocks.)
+    fn range(&self) -> (u64, u64) {
+        let word = self.range.0.load(Ordering::Acquire);
+        (word >> COUNT_BITS, word & ((1 << COUNT_BITS) - 1))
+    }
+}
+
+impl<'r, B: Blocks> Tickets<'r, B> {
+    /// Puts an item at the end, if fewer than `bound` are in (0: no bound).
+    ///
+    /// Costs two compare-exchanges and a store per eight bytes. The doorbell is the caller's to ring.
+    ///
+    /// # Panics
+    /// More than [`INLINE_MAX`](super::cell::INLINE_MAX) bytes.
+    #[inline(always)]
+    pub fn try_push(&self, agent: AgentId, bound: u64, tag: u32, bytes: &[u8], note: &impl Note) -> Pushed {
+        let hint = self.ring.tail.0.load(Ordering::Acquire);
+        let mut ticket = hint;
+        loop {
+            if bound != 0 && ticket.saturating_sub(self.ring.head.look().ticket) >= bound {
+                return Pushed::Full;
+            }
+            let block = match self.find(ticket) {
+                Seen::Cell(block) => block,
+                Seen::NotYet => return Pushed::Grow,
+                Seen::Gone => {
+                    ticket = self.ring.head.look().ticket.max(ticket + 1);
+                    continue;
+                }
+                Seen::Damaged => return Pushed::Damaged,
+            };
+            let Some(cell) = self.cell(block, ticket) else { return Pushed::Damaged };
+            let state = cell.state.load(Ordering::Acquire);
+            if state >> TICKET_SHIFT >= ticket {
+                ticket += 1;
+                continue;
+            }
+            note.claiming(block, ticket);
+            let writing = pack(ticket, agent, WRITING);
+            if cell.state.compare_exchange(state, writing, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            note.claimed();
+            cell.write(tag, bytes);
+            // Pairs with the acquire load in `try_pop`.
+            cell.state.store(pack(ticket, agent, FULL), Ordering::Release);
+            let _ = self.ring.tail.0.compare_exchange(hint, ticket + 1, Ordering::AcqRel, Ordering::Relaxed);
+            return Pushed::Yes;
+        }
+    }
+
+    /// Takes the next item, if there is one. `claim` sees it before it is committed, and may refuse it.
+    #[inline(always)]
+    pub fn try_pop(&self, agent: AgentId, item: &mut Item, claim: impl FnOnce(&Item) -> bool) -> Taken {
+        loop {
+            let sight = self.ring.head.look();
+            if let Some(owner) = sight.owner {
+                return Taken::Busy(owner);
+            }
+            let ticket = sight.ticket;
+            let cell = match self.find(ticket) {
+                Seen::Cell(block) => self.cell(block, ticket),
+                Seen::NotYet => return Taken::Empty,
+                Seen::Gone if self.ring.head.look() != sight => continue,
+                Seen::Gone | Seen::Damaged => return Taken::Damaged,
+            };
+            let Some(cell) = cell else { return Taken::Damaged };
+            match kind_of(cell.state.load(Ordering::Acquire), ticket) {
+                Some((FULL, _)) if self.ring.head.try_lock(ticket, agent) => {
+                    return self.finish(cell, ticket, item, claim);
+                }
+                Some((POISON, _)) if self.ring.head.try_lock(ticket, agent) => self.skip(ticket),
+                Some((WRITING, writer)) => return Taken::Busy(writer),
+                Some(_) => {}
+                None if self.ring.head.look().ticket == ticket => return Taken::Empty,
+                None => {}
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish(&self, cell: &Cell, ticket: u64, item: &mut Item, claim: impl FnOnce(&Item) -> bool) -> Taken {
+        cell.read(item);
+        if !claim(item) {
+            self.ring.head.unlock(ticket);
+            return Taken::Refused;
+        }
+        self.ring.head.unlock(ticket + 1);
+        Taken::Yes
+    }
+
+    /// Steps over a poisoned ticket; the caller has the lock.
+    #[cold]
+    fn skip(&self, ticket: u64) {
+        let [first, first_count, second, second_count] = &self.ring.head.owned;
+        let (first_at, second_at) = (first.load(Ordering::Relaxed), second.load(Ordering::Relaxed));
+        // The one that counts is the newer one of those that are taken.
+        let keep_first = first_at < ticket && (second_at >= ticket || first_at > second_at);
+        let (old, place, count) = if keep_first {
+            (first_count.load(Ordering::Relaxed), second, second_count)
+        } else {
+            let none = second_at == 0 || second_at >= ticket;
+            (if none { 0 } else { second_count.load(Ordering::Relaxed) }, first, first_count)
+        };
+        count.store(old + 1, Ordering::Release);
+        place.store(ticket, Ordering::Release);
+        self.ring.head.unlock(ticket + 1);
+    }
+
+    /// Poisoned tickets among those taken.
+    fn skipped(&self) -> u64 {
+        loop {
+            let before = self.ring.head.look().ticket;
+            let words = [0, 1, 2, 3].map(|at| self.ring.head.owned[at].load(Ordering::Acquire));
+            if self.ring.head.look().ticket == before {
+                let counted = [(words[0], words[1]), (words[2], words[3])];
+                let taken = counted.into_iter().filter(|&(ticket, _)| ticket != 0 && ticket < before);
+                return taken.max().map_or(0, |(_, count)| count);
+            }
+        }
+    }
+
+    /// Whether the next item is there, or a poisoned ticket to step over, and nobody is taking it.
+    #[inline(always)]
+    pub fn is_ready(&self) -> bool {
+        let sight = self.ring.head.look();
+        let state = self.state(sight.ticket).and_then(|state| kind_of(state, sight.ticket));
+        sight.owner.is_none() && state.is_some_and(|(kind, _)| kind != WRITING)
+    }
+
+    /// Whether `bound` items are in.
+    pub fn is_full(&self, bound: u64) -> bool {
+        bound != 0 && self.end().saturating_sub(self.ring.head.look().ticket) >= bound
+    }
+
+    /// The next item, whether or not somebody is taking it. For those who settle a dead consumer, which had the lock.
+    pub fn peek(&self) -> Option<Item> {
+        self.item(self.ring.head.look().ticket)
+    }
+
+    /// Items that were put ever, and of these, taken. One that is being written counts as put.
+    pub fn counts(&self) -> (u64, u64) {
+        let end = self.end();
+        let skipped = self.skipped();
+        let head = self.ring.head.look().ticket;
+        let before = |ticket: u64| (ticket - B::CELLS).saturating_sub(skipped);
+        (before(end.max(head)), before(head))
+    }
+
+    /// The first ticket that nobody has claimed.
+    fn end(&self) -> u64 {
+        let mut ticket = self.ring.tail.0.load(Ordering::Acquire).max(self.ring.head.look().ticket);
+        while self.state(ticket).is_some_and(|state| state >> TICKET_SHIFT >= ticket) {
+            ticket += 1;
+        }
+        ticket
+    }
+
+    /// For those who settle `dead`, which had noted a claim of `ticket` in `block`: whether it still writes the item.
+    pub fn is_writing(&self, dead: AgentId, block: u64, ticket: u64) -> bool {
+        let state = self.cell(block, ticket).map(|cell| cell.state.load(Ordering::Acquire));
+        state == Some(pack(ticket, dead, WRITING))
+    }
+
+    /// Poisons the ticket that `dead` was writing; does nothing if it was not. Idempotent.
+    pub fn poison(&self, dead: AgentId, block: u64, ticket: u64) {
+        if let Some(cell) = self.cell(block, ticket) {
+            let (writing, poison) = (pack(ticket, dead, WRITING), pack(ticket, dead, POISON));
+            let _ = cell.state.compare_exchange(writing, poison, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// After [`Pushed::Grow`], under the caller's lock: whether there is room for a ticket more by now, if need be by
+    /// using the oldest block again. False: a new block must be [linked](Self::link).
+    pub fn reuse(&self) -> bool {
+        let (newest, count) = self.ring.range();
+        if self.end() < newest * B::CELLS {
+            return true;
+        }
+        let oldest = newest - count;
+        if count == 0 || self.ring.head.look().ticket / B::CELLS <= oldest {
+            return false;
+        }
+        let block = self.entry(oldest).load(Ordering::Relaxed);
+        self.entry(newest).store(block, Ordering::Release);
+        self.ring.range.0.store((newest + 1) << COUNT_BITS | count, Ordering::Release);
+        true
+    }
+
+    /// Links a new block, whose cells were [wiped](super::wipe), under the caller's lock. False if the directory is
+    /// full. The caller holds the block and lets go of it afterwards.
+    pub fn link(&self, block: u64) -> bool {
+        let (newest, count) = self.ring.range();
+        if count >= self.directory.len() as u64 {
+            return false;
+        }
+        self.entry(newest).store(block, Ordering::Release);
+        self.ring.range.0.store((newest + 1) << COUNT_BITS | (count + 1), Ordering::Release);
+        true
+    }
+
+    /// Whether a block is in the ring.
+    pub fn is_linked(&self, block: u64) -> bool {
+        let mut linked = false;
+        self.each_block(&mut |one| linked |= one == block);
+        linked
+    }
+
+    /// Calls `visit` with the offset of each block, while nobody grows the ring.
+    pub fn each_block(&self, visit: &mut dyn FnMut(u64)) {
+        let (newest, count) = self.ring.range();
+        let count = count.min(newest).min(self.directory.len() as u64);
+        (newest - count..newest).for_each(|number| visit(self.entry(number).load(Ordering::Acquire)));
+    }
+
+    /// Calls `visit` with each item that is in the ring, while nobody uses it.
+    pub fn each_item(&self, visit: &mut dyn FnMut(&Item)) {
+        let (head, end) = (self.ring.head.look().ticket, self.end());
+        (head..end).filter_map(|ticket| self.item(ticket)).for_each(|item| visit(&item));
+    }
+
+    fn item(&self, ticket: u64) -> Option<Item> {
+        let Seen::Cell(block) = self.find(ticket) else { return None };
+        let cell = self.cell(block, ticket)?;
+        let kind = kind_of(cell.state.load(Ordering::Acquire), ticket)?;
+        let mut item = Item::default();
+        cell.read(&mut item);
+        (kind.0 == FULL).then_some(item)
+    }
+
+    fn entry(&self, number: u64) -> &'r AtomicU64 {
+        &self.directory[(number % self.directory.len() as u64) as usize]
+    }
+
+    /// The block of a ticket.
+    #[inline(always)]
+    fn find(&self, ticket: u64) -> Seen {
+        let number = ticket / B::CELLS;
+        let (newest, _) = self.ring.range();
+        if number >= newest {
+            return Seen::NotYet;
+        }
+        let block = self.entry(number).load(Ordering::Acquire);
+        let (newest, count) = self.ring.range();
+        if number < newest.saturating_sub(count) {
+            return Seen::Gone;
+        }
+        if block == 0 { Seen::Damaged } else { Seen::Cell(block) }
+    }
+
+    #[inline(always)]
+    fn cell(&self, block: u64, ticket: u64) -> Option<&'r Cell> {
+        self.blocks.cells(block)?.get((ticket & (B::CELLS - 1)) as usize)
+    }
+
+    #[inline(always)]
+    fn state(&self, ticket: u64) -> Option<u64> {
+        let Seen::Cell(block) = self.find(ticket) else { return None };
+        self.cell(block, ticket).map(|cell| cell.state.load(Ordering::Acquire))
+    }
+}
+
+fn pack(ticket: u64, agent: AgentId, kind: u64) -> u64 {
+    ticket << TICKET_SHIFT | u64::from(agent.0) << KIND_BITS | kind
+}
+
+/// The kind of a state and its agent, if it is of this ticket.
+fn kind_of(state: u64, ticket: u64) -> Option<(u64, AgentId)> {
+    let agent = state >> KIND_BITS & ((1 << AGENT_BITS) - 1);
+    (state >> TICKET_SHIFT == ticket).then_some((state & ((1 << KIND_BITS) - 1), AgentId(agent as u16)))
+}
