@@ -29,7 +29,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (key(), value()).prop_map(|(k, v)| Step::Put(k, v)),
         1 => (key(), value()).prop_map(|(k, v)| Step::PutIfAbsent(k, v)),
-        1 => (key(), prop::option::of(value()), prop::option::of(value())).prop_map(|(k, a, b)| Step::Exchange(k, a, b)),
+        1 => (key(), prop::option::of(value()), prop::option::of(value()))
+            .prop_map(|(k, a, b)| Step::Exchange(k, a, b)),
         1 => key().prop_map(Step::Update),
         2 => key().prop_map(Step::Remove),
         1 => key().prop_map(Step::Pop),

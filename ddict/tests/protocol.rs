@@ -200,6 +200,19 @@ fn get_ref_is_in_place_aligned_and_stays() {
 }
 
 #[test]
+fn short_guards_may_be_moved() {
+    let dict = dict::<u32, Vec<u128>>();
+    for len in [0, 1, 2, 100] {
+        dict.put(&1, vec![7; len]).unwrap();
+        // Places that are 8 bytes apart, modulo 16.
+        let held: Vec<(u8, _)> = (0..9).map(|i| (i, dict.get_ref(&1).unwrap().unwrap())).collect();
+        let boxed: Vec<Box<(u64, _)>> =
+            held.into_iter().map(|(i, it)| Box::new((u64::from(i), it))).collect();
+        assert!(boxed.iter().all(|it| it.1[..] == vec![7; len]));
+    }
+}
+
+#[test]
 fn very_many_guards_of_a_thread_are_still_right() {
     let dict = dict::<u32, Vec<u32>>();
     for i in 0..3000 {

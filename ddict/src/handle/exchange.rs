@@ -26,8 +26,8 @@ impl<V> Exchange<V> {
 
 impl<K: Key, V: Value> DDict<K, V> {
     /// Puts `new` if the key has the value `current`; as one step. `None` stands for a key that is not there: so
-    /// `(None, Some(v))` puts only what is absent, and `(Some(v), None)` removes only what is known. Values are compared
-    /// by their bytes (a float that is not a number equals itself). Never waits for a key.
+    /// `(None, Some(v))` puts only what is absent, and `(Some(v), None)` removes only what is known. Values are
+    /// compared by their bytes (a float that is not a number equals itself). Never waits for a key.
     ///
     /// ```
     /// # use tarragon_ddict::{DDict, Exchange};

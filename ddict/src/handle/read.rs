@@ -11,8 +11,8 @@ use std::borrow::Borrow;
 use std::time::Duration;
 
 impl<K: Key, V: Value> DDict<K, V> {
-    /// The value of a key; `None` if it is not there. If the dictionary waits for keys it sleeps until somebody puts the
-    /// key instead, up to the handle's timeout.
+    /// The value of a key; `None` if it is not there. If the dictionary waits for keys it sleeps until somebody puts
+    /// the key instead, up to the handle's timeout.
     ///
     /// Cost: a search of the index without a lock, and the value's decoding (a copy for plain values).
     ///
