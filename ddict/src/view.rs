@@ -64,7 +64,7 @@ impl<T: Plain> View for Vec<T> {
         self
     }
 
-    #[inline]
+    #[inline(always)]
     fn check(bytes: &[u8]) -> Result<bool, &'static str> {
         if !bytes.len().is_multiple_of(size_of::<T>()) {
             return Err("the length is another");
@@ -94,14 +94,14 @@ enum Held<'d, V> {
 }
 
 impl<'d, V: View> Ref<'d, V> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(bytes: Pinned<'d>) -> Result<Self, DecodeError> {
         let length = bytes.len();
         Self::of_head(bytes, length)
     }
 
     /// Of the first `length` bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of_head(bytes: Pinned<'d>, length: usize) -> Result<Self, DecodeError> {
         let held = match V::check(&bytes[..length]) {
             Ok(true) => Held::InPlace { bytes, length },

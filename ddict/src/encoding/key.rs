@@ -19,7 +19,7 @@
 //! *Source*: the idea of the tuple layer of FoundationDB, design/tuple.md.
 
 use crate::error::Error;
-use crate::store::KEY_BYTES_MAX;
+use crate::store::{KEY_BYTES_MAX, ShortKey};
 use serde::ser::{self, Serialize};
 use std::fmt;
 use std::marker::PhantomData;
@@ -48,6 +48,14 @@ where
         Ok(result) => Ok(result),
         Err(reason) => Err(failed(&reason, std::any::type_name::<Q>())),
     }
+}
+
+/// The bytes of a key of at most 16, as two little-endian words; `None` for longer ones and those that have none.
+///
+/// For a number the compiler leaves a swap of its bytes of this.
+#[inline(always)]
+pub(crate) fn short_key<Q: Serialize + ?Sized>(key: &Q) -> Option<ShortKey> {
+    key.serialize(Whole { use_bytes: ShortKey::of, result: PhantomData }).ok().flatten()
 }
 
 #[cold]
@@ -172,7 +180,7 @@ struct Whole<F, R> {
 }
 
 impl<R, F: FnOnce(&[u8]) -> R> Whole<F, R> {
-    #[inline]
+    #[inline(always)]
     fn is(self, bytes: &[u8]) -> Result<R, KeyError> {
         Ok((self.use_bytes)(bytes))
     }
@@ -376,7 +384,7 @@ macro_rules! plain_parts {
         }
     };
     (numbers $($name:ident($kind:ty) |$v:ident| $bytes:expr;)*) => {
-        $(#[inline]
+        $(#[inline(always)]
         fn $name(self, $v: $kind) -> Result<Self::Ok, KeyError> {
             self.is(&$bytes)
         })*

@@ -18,12 +18,12 @@ mod tests;
 mod types;
 mod value;
 
-pub(crate) use key::{show, with_key};
+pub(crate) use key::{short_key, show, with_key};
 pub(crate) use key_read::read_key;
 pub use plain::{Number, Plain};
 pub(crate) use plain::{add, fill_numbers};
 pub(crate) use types::{pair_name, type_name, types_hash};
-pub(crate) use value::{DecodeError, Pieces, decode, encode};
+pub(crate) use value::{DecodeError, Pieces, as_short, decode, encode};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

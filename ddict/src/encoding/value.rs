@@ -10,6 +10,9 @@ use crate::error::Error;
 use std::any::Any;
 use std::cell::Cell;
 
+/// Bytes of a value that lies beside its key.
+const SHORT_MAX: usize = 16;
+
 /// The bytes of a value, in pieces that follow one another.
 #[derive(Clone, Copy)]
 pub(crate) struct Pieces<'a> {
@@ -82,8 +85,14 @@ pub(crate) fn encode<V: Value, R>(value: &V, use_bytes: impl FnOnce(Pieces<'_>) 
     with_postcard(value, |bytes| use_bytes(Pieces::whole(bytes)))
 }
 
+/// The bytes of a value that lies in memory as it is kept, if they are few.
+#[inline(always)]
+pub(crate) fn as_short<V: Value>(value: &V) -> Option<&[u8]> {
+    as_it_lies(value).filter(|bytes| bytes.len() <= SHORT_MAX)
+}
+
 /// The value that has these bytes.
-#[inline]
+#[inline(always)]
 pub(crate) fn decode<V: Value>(bytes: &[u8]) -> Result<V, DecodeError> {
     let mut slot: Option<V> = None;
     if let Some(read) = read_as_it_lies(&mut slot, bytes) {

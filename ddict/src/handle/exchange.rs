@@ -120,11 +120,20 @@ impl<K: Key, N: Number + Value> DDict<K, N> {
     ///
     /// # Errors
     /// Those of [`DDict::put`], and `Decode`.
+    #[inline]
     pub fn fetch_add<Q>(&self, key: &Q, by: N) -> Result<N, Error>
     where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
+        match self.add_fast(key, by) {
+            Some(before) => Ok(before),
+            None => self.add_anyhow(key, by),
+        }
+    }
+
+    /// The same for every case.
+    fn add_anyhow<Q: Serialize + ?Sized>(&self, key: &Q, by: N) -> Result<N, Error> {
         with_key(key, |key| {
             let mut before = Ok(N::zeroed());
             self.store().update(key, self.at(), &mut |found| match add(found, by) {

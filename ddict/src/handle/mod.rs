@@ -5,6 +5,7 @@
 
 mod checkpoints;
 mod exchange;
+mod fast;
 mod filter;
 mod iterate;
 mod many;

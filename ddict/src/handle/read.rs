@@ -18,12 +18,21 @@ impl<K: Key, V: Value> DDict<K, V> {
     ///
     /// # Errors
     /// `Timeout` if it waits; `Gone`, `Retired`, `KeyTooLong`, `Encode` for the key, `Decode` for the value.
-    #[inline]
+    #[inline(always)]
     pub fn get<Q>(&self, key: &Q) -> Result<Option<V>, Error>
     where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
+        match self.get_fast(key) {
+            Some(value) => Ok(Some(value)),
+            None => self.get_anyhow(key),
+        }
+    }
+
+    /// The same for every case.
+    #[inline(never)]
+    fn get_anyhow<Q: Serialize + ?Sized>(&self, key: &Q) -> Result<Option<V>, Error> {
         with_key(key, |key| match self.store().get(key, self.at(), decode::<V>)? {
             Some(value) => decoded(key, value).map(Some),
             None if !self.inner.wait_for_keys => Ok(None),
@@ -135,12 +144,21 @@ impl<K: Key, V: Value + View> DDict<K, V> {
     ///
     /// # Errors
     /// Those of [`DDict::get`].
-    #[inline]
+    #[inline(always)]
     pub fn get_ref<Q>(&self, key: &Q) -> Result<Option<Ref<'_, V>>, Error>
     where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
+        if let Some(value) = self.pin_fast(key).and_then(|bytes| Ref::new(bytes).ok()) {
+            return Ok(Some(value));
+        }
+        self.get_ref_anyhow(key)
+    }
+
+    /// The same for every case.
+    #[inline(never)]
+    fn get_ref_anyhow<Q: Serialize + ?Sized>(&self, key: &Q) -> Result<Option<Ref<'_, V>>, Error> {
         with_key(key, |key| match self.pin_waiting(key)? {
             Some(bytes) => match Ref::new(bytes) {
                 Ok(value) => Ok(Some(value)),
@@ -153,7 +171,6 @@ impl<K: Key, V: Value + View> DDict<K, V> {
 
 impl<K, V> DDict<K, V> {
     /// The bytes in place; waits if the dictionary does.
-    #[inline]
     pub(crate) fn pin_waiting(&self, key: &[u8]) -> Result<Option<Pinned<'_>>, Error> {
         let look = || self.store().pin(key, self.at());
         match look()? {

@@ -22,6 +22,9 @@ impl<K: Key, V: Value> DDict<K, V> {
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
+        if self.put_fast(key, value.borrow()) {
+            return Ok(());
+        }
         self.put_when(key, value.borrow(), When::Always, Keep::Default).map(|_| ())
     }
 

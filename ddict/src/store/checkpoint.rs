@@ -6,6 +6,7 @@
 //! Killed in the middle of a sweep, it leaves entries that nobody sees until the next one.
 
 use super::entry::FULL;
+use super::layout::RETIRED;
 use super::lookup::Seen;
 use super::page::Page;
 use super::patience::Patience;
@@ -51,6 +52,7 @@ impl Store {
         let is_retiring = u64::from(limit) > root.oldest.load(Ordering::Relaxed);
         root.newest.store(u64::from(checkpoint), Ordering::SeqCst);
         if is_retiring {
+            root.flags.fetch_or(RETIRED, Ordering::SeqCst);
             root.oldest.store(u64::from(limit), Ordering::SeqCst);
         }
         let swept = if is_retiring { self.sweep(agent, limit) } else { Ok(()) };

@@ -14,6 +14,36 @@ pub(super) struct Key<'a> {
     pub(super) words: [u64; 2],
 }
 
+/// A key that fits into its entry.
+#[derive(Clone, Copy)]
+pub(crate) struct ShortKey {
+    words: [u64; 2],
+    len: u64,
+}
+
+impl ShortKey {
+    /// `None`: longer than 16 bytes.
+    #[inline(always)]
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() <= INLINE_MAX).then(|| Self { words: words(bytes), len: bytes.len() as u64 })
+    }
+
+    #[inline(always)]
+    pub(super) fn words(self) -> [u64; 2] {
+        self.words
+    }
+
+    #[inline(always)]
+    pub(super) fn len(self) -> u64 {
+        self.len
+    }
+
+    #[inline(always)]
+    pub(super) fn hash(self, seed: u64) -> u64 {
+        hash_short(self.words, self.len, seed)
+    }
+}
+
 impl<'a> Key<'a> {
     #[inline(always)]
     pub(super) fn new(bytes: &'a [u8], seed: u64) -> Result<Self, Error> {

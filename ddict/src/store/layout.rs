@@ -27,6 +27,8 @@ pub(super) const SHARD_BYTES: u64 = 128;
 pub(super) const DESTROYED: u64 = 1;
 pub(super) const FROZEN: u64 = 2;
 pub(super) const READY: u64 = 4;
+/// A checkpoint was retired, so the first one is not there any more.
+pub(super) const RETIRED: u64 = 8;
 /// Options of the root.
 pub(super) const WAIT_FOR_KEYS: u64 = 1;
 pub(super) const CHECKSUMS: u64 = 2;
@@ -96,7 +98,8 @@ mod shared {
     unsafe impl Shared for Word {}
 }
 
-const OFFSET: u64 = (1 << 48) - 1;
+/// The bits of a sealed word that are not its check.
+pub(super) const OFFSET: u64 = (1 << 48) - 1;
 
 /// A word of 48 bits with a check of 16 on top.
 #[inline(always)]

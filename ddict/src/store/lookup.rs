@@ -1,8 +1,8 @@
 //! From a key to its entry, without a lock and without a store.
 
-use super::entry::{BLOCK, Ctl, EMPTY, Entry, FULL, REMOVED, Slot};
-use super::key::{self, Key};
-use super::layout::{DESTROYED, Root, Shard, Word, open};
+use super::entry::{BLOCK, Ctl, EMPTY, Entry, FULL, INLINE_MAX, REMOVED, Slot};
+use super::key::{self, Key, ShortKey};
+use super::layout::{DESTROYED, OFFSET, RETIRED, Root, Shard, Word, open};
 use super::page::{PLACES, Page};
 use super::{Store, damaged};
 use crate::error::Error;
@@ -13,13 +13,26 @@ const TRIES_MAX: u32 = 1 << 16;
 
 /// What an entry showed, as one.
 #[derive(Clone, Copy)]
-pub(super) struct Seen<'s> {
+pub(crate) struct Seen<'s> {
     pub(super) entry: &'s Entry,
     pub(super) ctl: Ctl,
     pub(super) slot: Slot,
 }
 
 impl Seen<'_> {
+    /// The value, if it lies in the entry: its bytes, zeros behind, and how many they are.
+    #[inline(always)]
+    pub(crate) fn short(&self) -> Option<([u8; INLINE_MAX], usize)> {
+        let form = self.ctl.form();
+        (form <= INLINE_MAX as u64).then(|| (self.slot.bytes(), form as usize))
+    }
+
+    /// Whether the value lies in a block.
+    #[inline(always)]
+    pub(crate) fn is_block(&self) -> bool {
+        self.ctl.form() == BLOCK
+    }
+
     /// Whether it shows a value, and not that the key was removed in its checkpoint.
     #[inline(always)]
     pub(super) fn has_value(&self) -> bool {
@@ -97,38 +110,34 @@ impl Store {
         Ok((offset, self.page_at(offset)?))
     }
 
-    /// The entry of a short key of the first checkpoint, if it is there and nothing stands in the way; else `find` says
+    /// The entry of a short key in the first checkpoint, if it is there and nothing stands in the way; else `find` says
     /// what does. Most reads and writes end here.
+    ///
+    /// The words that lead here are not checked: only the key's own entry has its key, its checkpoint and a sound `ctl`,
+    /// wherever it was found; and after a miss `find` looks at everything.
     #[inline(always)]
-    pub(super) fn find_fast(&self, key: &Key<'_>, checkpoint: u32) -> Option<Seen<'_>> {
-        let root = self.root();
-        let is_plain = root.flags.load(Ordering::Relaxed) & DESTROYED == 0
-            && u64::from(checkpoint) | root.oldest.load(Ordering::Relaxed) == 0
-            && key.is_inline();
-        if !is_plain {
+    pub(crate) fn hit(&self, key: ShortKey, hash: u64, checkpoint: u32) -> Option<Seen<'_>> {
+        let flags = self.root().flags.load(Ordering::Relaxed) & (DESTROYED | RETIRED);
+        if flags | u64::from(checkpoint) != 0 {
             return None;
         }
-        let directory = open(self.shard_for(key.hash).directory.load(Ordering::Acquire))?;
-        let index = key::path(key.hash) & ((1 << (directory & 63)) - 1);
+        let directory = self.shard_for(hash).directory.load(Ordering::Acquire) & OFFSET;
+        let index = key::path(hash) & ((1 << (directory & 63)) - 1);
         let word = self.segment.at::<Word>((directory & !63) + 64 + index * 8)?;
-        let page = self.segment.at::<Page>(open(word.0.load(Ordering::Acquire))?)?;
-        let mut place = key::place(key.hash) as usize;
-        let wanted = (key.bytes.len() as u64) << 48;
+        let page = self.segment.at::<Page>(word.0.load(Ordering::Acquire) & OFFSET)?;
+        let (wanted, words) = (key.len() << 48, key.words());
+        let mut place = key::place(hash) as usize;
         for _ in 0..PLACES {
             let entry = page.entries.get(place)?;
-            place = if place + 1 == PLACES as usize { 0 } else { place + 1 };
             let ctl = entry.load();
-            if ctl.state() != FULL {
-                if ctl.state() == EMPTY {
-                    return None;
-                }
-                continue;
+            if ctl.state() == FULL && entry.meta().0 << 16 == wanted && entry.key() == words {
+                let slot = entry.slot(ctl.side());
+                return (entry.is_still(ctl) && ctl.is_sound(slot)).then_some(Seen { entry, ctl, slot });
             }
-            if entry.meta().0 << 16 != wanted || entry.key() != key.words {
-                continue;
+            if ctl.state() == EMPTY {
+                return None;
             }
-            let slot = entry.slot(ctl.side());
-            return (entry.is_still(ctl) && ctl.is_sound(slot)).then_some(Seen { entry, ctl, slot });
+            place = if place + 1 == PLACES as usize { 0 } else { place + 1 };
         }
         None
     }

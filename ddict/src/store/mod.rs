@@ -24,14 +24,16 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use key::ShortKey;
 pub(crate) use layout::SHARDS_MAX;
+pub(crate) use lookup::Seen;
 pub(crate) use value::Pinned;
 
 use crate::error::Error;
 use entry::{BLOCK, INLINE_MAX, REMOVED as REMOVED_FORM};
 use key::Key;
 use layout::{DESTROYED, FROZEN};
-use lookup::{Seen, Which};
+use lookup::Which;
 use patience::Patience;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -176,8 +178,33 @@ impl Store {
         Error::Retired { checkpoint, oldest, kept: self.options.working_set }
     }
 
+    /// The hash of a short key.
+    #[inline(always)]
+    pub(crate) fn hash(&self, key: ShortKey) -> u64 {
+        key.hash(self.seed)
+    }
+
+    /// Gives a short key that is there, with a value in its entry, another one that fits there, if nothing stands in
+    /// the way; else nothing is done, and `put` says what does.
+    #[inline(always)]
+    pub(crate) fn put_short(&self, key: ShortKey, checkpoint: u32, value: &[u8], keep: Keep) -> bool {
+        let hash = self.hash(key);
+        let Some(seen) = self.hit(key, hash, checkpoint) else { return false };
+        self.put_seen(&seen, hash, value, keep)
+    }
+
+    /// The same for an entry as it was seen: false if it changed meanwhile.
+    #[inline(always)]
+    pub(crate) fn put_seen(&self, seen: &Seen<'_>, hash: u64, value: &[u8], keep: Keep) -> bool {
+        let Ok(agent) = self.segment.agent() else { return false };
+        let is_done = self.replace_fast(&agent, seen, value, keep);
+        if is_done {
+            self.wake(hash);
+        }
+        is_done
+    }
+
     /// Shows the value of a key to `read`, if it is there. The bytes are 64-byte aligned. `read` is called once.
-    #[inline]
     pub(crate) fn get<R>(
         &self,
         key: &[u8],
@@ -186,32 +213,9 @@ impl Store {
     ) -> Result<Option<R>, Error> {
         let key = Key::new(key, self.seed)?;
         let mut read = read;
-        if let Some(seen) = self.find_fast(&key, checkpoint) {
-            let form = seen.ctl.form();
-            if form <= INLINE_MAX as u64 {
-                return Ok(Some(read(&seen.slot.bytes()[..form as usize])));
-            }
-            if form == BLOCK {
-                match self.show(&seen, read)? {
-                    Ok(shown) => return Ok(Some(shown)),
-                    Err(again) => read = again,
-                }
-            }
-        }
-        self.get_anyhow(&key, checkpoint, read)
-    }
-
-    /// The same for every key and checkpoint.
-    #[inline(never)]
-    fn get_anyhow<R>(
-        &self,
-        key: &Key<'_>,
-        checkpoint: u32,
-        mut read: impl FnOnce(&[u8]) -> R,
-    ) -> Result<Option<R>, Error> {
         self.admit_read(checkpoint)?;
         loop {
-            let Some(seen) = self.find(key, Which::Seen(checkpoint))? else { return Ok(None) };
+            let Some(seen) = self.find(&key, Which::Seen(checkpoint))? else { return Ok(None) };
             let form = seen.ctl.form();
             if form <= INLINE_MAX as u64 {
                 return Ok(Some(read(&seen.slot.bytes()[..form as usize])));
@@ -227,19 +231,9 @@ impl Store {
     }
 
     /// The value in place.
-    #[inline(always)]
     pub(crate) fn pin(&self, key: &[u8], checkpoint: u32) -> Result<Option<Pinned<'_>>, Error> {
-        let short = Key::new(key, self.seed)?;
-        if let Some(pinned) = self.find_fast(&short, checkpoint).and_then(|seen| self.pin_fast(&seen)) {
-            return Ok(Some(pinned));
-        }
-        self.pin_anyhow(&short, checkpoint)
-    }
-
-    /// The same for every key and checkpoint.
-    #[inline(never)]
-    fn pin_anyhow(&self, key: &Key<'_>, checkpoint: u32) -> Result<Option<Pinned<'_>>, Error> {
-        Ok(self.pin_with(key, checkpoint)?.map(|(pinned, _)| pinned))
+        let key = Key::new(key, self.seed)?;
+        Ok(self.pin_with(&key, checkpoint)?.map(|(pinned, _)| pinned))
     }
 
     /// As `pin`, and compares the checksum; an error if it is not that of the value as it was put. A value without
@@ -282,14 +276,6 @@ impl Store {
     ) -> Result<bool, Error> {
         let agent = self.segment.agent()?;
         let key = Key::new(key, self.seed)?;
-        if when == When::Always
-            && value.len() <= INLINE_MAX
-            && let Some(seen) = self.find_fast(&key, checkpoint)
-            && self.replace_fast(&agent, &seen, value, keep)
-        {
-            self.wake(key.hash);
-            return Ok(true);
-        }
         self.admit_write(&agent, checkpoint)?;
         self.put_fresh(&agent, &key, checkpoint, self.fresh(&agent, value)?, when, keep)
     }
@@ -353,21 +339,6 @@ impl Store {
     ) -> Result<(), Error> {
         let agent = self.segment.agent()?;
         let key = Key::new(key, self.seed)?;
-        if let Some(seen) = self.find_fast(&key, checkpoint)
-            && seen.ctl.form() <= INLINE_MAX as u64
-        {
-            match change(Some(&seen.slot.bytes()[..seen.ctl.form() as usize])) {
-                Change::Leave => return Ok(()),
-                Change::Short(bytes, len) => {
-                    let value = &bytes[..usize::from(len)];
-                    if self.replace_fast(&agent, &seen, value, Keep::Default) {
-                        self.wake(key.hash);
-                        return Ok(());
-                    }
-                }
-                _ => {}
-            }
-        }
         let mut patience = Patience::default();
         loop {
             self.admit_write(&agent, checkpoint)?;

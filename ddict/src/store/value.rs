@@ -25,9 +25,18 @@ pub(crate) struct Pinned<'s>(Bytes<'s>);
 
 enum Bytes<'s> {
     /// Words, not bytes: a guard is moved about, and words are moved as such.
-    Short { words: [u64; 2], len: u64 },
-    InPlace { bytes: &'s [u8], _pin: Pin<'s> },
-    Copied { words: Box<[Line]>, len: usize },
+    Short {
+        words: [u64; 2],
+        len: u64,
+    },
+    InPlace {
+        bytes: &'s [u8],
+        _pin: Pin<'s>,
+    },
+    Copied {
+        words: Box<[Line]>,
+        len: usize,
+    },
 }
 
 /// Bytes aligned as a block's are.
@@ -174,8 +183,7 @@ impl Store {
     }
 
     /// Shows the value in a block, if the entry still has it; else gives `read` back.
-    #[inline(always)]
-    pub(super) fn show<R, F: FnOnce(&[u8]) -> R>(
+    pub(crate) fn show<R, F: FnOnce(&[u8]) -> R>(
         &self,
         seen: &Seen<'_>,
         read: F,
@@ -198,7 +206,7 @@ impl Store {
 
     /// The value of an entry in place, if nothing stands in the way; else `pin_seen` says what does.
     #[inline(always)]
-    pub(super) fn pin_fast<'s>(&'s self, seen: &Seen<'s>) -> Option<Pinned<'s>> {
+    pub(crate) fn pin_fast<'s>(&'s self, seen: &Seen<'s>) -> Option<Pinned<'s>> {
         let (form, slot) = (seen.ctl.form(), seen.slot);
         if form <= INLINE_MAX as u64 {
             return Some(Pinned(Bytes::Short { words: slot.0.map(u64::to_le), len: form }));

@@ -63,7 +63,8 @@ impl Store {
     /// Gives a key whose value lies in its entry another one that does, if nothing stands in the way.
     #[inline(always)]
     pub(super) fn replace_fast(&self, agent: &Agent<'_>, seen: &Seen<'_>, value: &[u8], keep: Keep) -> bool {
-        if seen.ctl.form() > INLINE_MAX as u64 || seen.ctl.owner().0 != 0 {
+        let is_short = seen.ctl.form() <= INLINE_MAX as u64 && value.len() <= INLINE_MAX;
+        if !is_short || seen.ctl.owner().0 != 0 {
             return false;
         }
         intent::note(agent, ENTRY, self.offset_of(seen.entry));
