@@ -17,7 +17,7 @@ pub const WORKING_SET_MAX: u32 = 1024;
 
 /// What a dictionary is to be, see [`DDict::builder`].
 ///
-/// ```no_run
+/// ```
 /// use std::time::Duration;
 /// use tarragon_ddict::DDict;
 ///

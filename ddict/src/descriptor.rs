@@ -20,7 +20,7 @@ const SHOWN_MAX: usize = 80;
 ///
 /// Its text is one line without blanks: `let text = descriptor.to_string()`, and `text.parse::<Descriptor>()`.
 ///
-/// ```no_run
+/// ```
 /// use tarragon_ddict::{DDict, Descriptor};
 ///
 /// let dict = DDict::<String, u64>::builder().create()?;
@@ -80,8 +80,8 @@ impl Descriptor {
     /// dictionary open already: a look into a table.
     ///
     /// # Errors
-    /// `Types` if it was made with other types, `Host` if it lives on another machine, `Gone` if it was destroyed or its
-    /// last user has ended; `Segment` for a file that is damaged, another user's, or of another version.
+    /// `Types` if it was made with other types, `Host` if it lives on another machine, `Gone` if it was destroyed or
+    /// its last user has ended; `Segment` for a file that is damaged, another user's, or of another version.
     pub fn attach<K: 'static, V: 'static>(&self) -> Result<DDict<K, V>, Error> {
         let asked = (type_name::<K>(), type_name::<V>());
         let wanted = types_hash(&asked.0, &asked.1);

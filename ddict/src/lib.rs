@@ -1,6 +1,6 @@
 //! A dictionary in shared memory: any process of a node puts and gets at memory speed, and no `kill -9` can hurt it.
 //!
-//! ```no_run
+//! ```
 //! use tarragon_ddict::DDict;
 //!
 //! let dict = DDict::<String, Vec<f64>>::builder().memory(1 << 30).create()?;

@@ -7,6 +7,9 @@ use crate::store::Pinned;
 use std::fmt;
 use std::ops::Deref;
 
+/// Values up to this many bytes do not lie in a block of their own.
+const SHORT_BYTES_MAX: usize = 16;
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -66,7 +69,9 @@ impl<T: Plain> View for Vec<T> {
         if !bytes.len().is_multiple_of(size_of::<T>()) {
             return Err("the length is another");
         }
-        Ok(bytemuck::try_cast_slice::<u8, T>(bytes).is_ok())
+        // Short values move about with their guard, and stay aligned to 8 bytes only.
+        let may_move = bytes.len() <= SHORT_BYTES_MAX && align_of::<T>() > align_of::<u64>();
+        Ok(!may_move && bytemuck::try_cast_slice::<u8, T>(bytes).is_ok())
     }
 
     #[inline]

@@ -13,6 +13,8 @@
 mod key;
 mod key_read;
 mod plain;
+#[cfg(test)]
+mod tests;
 mod types;
 mod value;
 

@@ -66,8 +66,8 @@ macro_rules! implement {
 
 for_numbers! { implement }
 
-/// The bytes of a number's sum with `by`; a number that is not there counts as 0. Returns what it was, and the sum's bytes, at
-/// the start of those.
+/// The bytes of a number's sum with `by`; a number that is not there counts as 0. Returns what it was, and the sum's
+/// bytes, at the start of those.
 #[inline(always)]
 pub(crate) fn add<N: Number>(bytes: Option<&[u8]>, by: N) -> Result<(N, [u8; 16]), &'static str> {
     let before = match bytes {

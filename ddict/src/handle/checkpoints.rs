@@ -2,8 +2,8 @@
 //!
 //! A handle reads and writes in one checkpoint, numbered from 0, and goes on to the next when its user says so; handles
 //! of other processes do so on their own time. A key that a checkpoint did not write is seen there as the one before
-//! left it (in a dictionary that waits for keys: only if it was put by `pput`). The newest `working_set` checkpoints are
-//! kept; a write in a new one retires the oldest, and its use is an error then.
+//! left it (in a dictionary that waits for keys: only if it was put by `pput`). The newest `working_set` checkpoints
+//! are kept; a write in a new one retires the oldest, and its use is an error then.
 
 use super::DDict;
 use crate::error::Error;

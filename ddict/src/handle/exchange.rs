@@ -26,10 +26,10 @@ impl<V> Exchange<V> {
 
 impl<K: Key, V: Value> DDict<K, V> {
     /// Puts `new` if the key has the value `current`; as one step. `None` stands for a key that is not there: so
-    /// `(None, Some(v))` puts only what is absent, and `(Some(v), None)` removes only what is known. Values are compared
-    /// by their bytes (a float that is not a number equals itself). Never waits for a key.
+    /// `(None, Some(v))` puts only what is absent, and `(Some(v), None)` removes only what is known. Values are
+    /// compared by their bytes (a float that is not a number equals itself). Never waits for a key.
     ///
-    /// ```no_run
+    /// ```
     /// # use tarragon_ddict::{DDict, Exchange};
     /// # let dict = DDict::<String, u64>::builder().create()?;
     /// assert_eq!(dict.compare_exchange("owner", None, Some(&7))?, Exchange::Done);
@@ -74,7 +74,7 @@ impl<K: Key, V: Value> DDict<K, V> {
     /// returns `None`; as one step. `change` may be called again if somebody else wrote meanwhile, and must not use the
     /// dictionary. Never waits for a key.
     ///
-    /// ```no_run
+    /// ```
     /// # use tarragon_ddict::DDict;
     /// # let dict = DDict::<String, Vec<u32>>::builder().create()?;
     /// dict.update("squares", |squares| {

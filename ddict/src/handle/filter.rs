@@ -66,7 +66,8 @@ impl<K: Key, V: Value> DDict<K, V> {
         while let Some(key) = walk.next_item(matching)? {
             found.push(key);
         }
-        found.sort_unstable_by(|left: &Box<[u8]>, right| right.cmp(left));
+        found.sort_unstable();
+        found.reverse();
         Ok(found)
     }
 

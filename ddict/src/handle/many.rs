@@ -64,7 +64,6 @@ impl<K: Key, V: Value> DDict<K, V> {
     }
 
     /// Starts a batch of puts, which are written by [`BatchPut::commit`].
-    #[must_use]
     pub fn batch_put(&self) -> BatchPut<'_, K, V> {
         BatchPut { dict: self, bytes: Vec::new(), pairs: Vec::new() }
     }
@@ -77,7 +76,7 @@ impl<K: Key, V: Value> DDict<K, V> {
 /// may see some before the rest, and a process that is killed in between wrote some. Of two puts to one key the later
 /// one holds.
 ///
-/// ```no_run
+/// ```
 /// # use tarragon_ddict::DDict;
 /// # let dict = DDict::<u64, u64>::builder().create()?;
 /// let mut batch = dict.batch_put();

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// Stands for values of any type: `DDict<K, Any>`.
 ///
-/// ```no_run
+/// ```
 /// use tarragon_ddict::{Any, DDict};
 ///
 /// let dict = DDict::<String, Any>::builder().create()?;

@@ -49,7 +49,7 @@ use tarragon_transport::Place;
 ///
 /// Keys are looked up by borrowed forms, as in a `HashMap`. Values are given as `V` or as `&V`.
 ///
-/// ```no_run
+/// ```
 /// use tarragon_ddict::DDict;
 ///
 /// let dict = DDict::<String, f64>::builder().memory(1 << 20).create()?;
@@ -209,7 +209,6 @@ impl<K, V> DDict<K, V> {
 
 impl<K: 'static, V: 'static> DDict<K, V> {
     /// Starts to make a dictionary.
-    #[must_use]
     pub fn builder() -> Builder<K, V> {
         Builder::new()
     }
@@ -239,8 +238,8 @@ pub(crate) fn decoded<V: 'static>(key: &[u8], value: Result<V, DecodeError>) -> 
 }
 
 impl<K: Key, V> DDict<K, V> {
-    /// The name of a key's value, whether or not it is there: what a task says it reads or writes. Equal keys have equal
-    /// names, in every process.
+    /// The name of a key's value, whether or not it is there: what a task says it reads or writes. Equal keys have
+    /// equal names, in every process.
     ///
     /// # Errors
     /// `KeyTooLong`, `Encode`.

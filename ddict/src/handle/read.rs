@@ -11,8 +11,8 @@ use std::borrow::Borrow;
 use std::time::Duration;
 
 impl<K: Key, V: Value> DDict<K, V> {
-    /// The value of a key; `None` if it is not there. If the dictionary waits for keys it sleeps until somebody puts the
-    /// key instead, up to the handle's timeout.
+    /// The value of a key; `None` if it is not there. If the dictionary waits for keys it sleeps until somebody puts
+    /// the key instead, up to the handle's timeout.
     ///
     /// Cost: a search of the index without a lock, and the value's decoding (a copy for plain values).
     ///
@@ -133,7 +133,7 @@ impl<K: Key, V: Value + View> DDict<K, V> {
     /// A value that is held keeps its memory: drop guards soon. Very many guards of one thread (1024) make further ones
     /// copies.
     ///
-    /// ```no_run
+    /// ```
     /// # use tarragon_ddict::DDict;
     /// # let dict = DDict::<u64, Vec<f64>>::builder().create()?;
     /// dict.put(&7, vec![1.0, 2.0])?;

@@ -88,10 +88,10 @@ impl<K: Key, T: Plain> DDict<K, Vec<T>> {
         with_key(key, |key| self.put_pieces(key, pieces, When::Always, Keep::Default))?.map(|_| ())
     }
 
-    /// Puts `len` numbers (items, not bytes) that `fill` writes in place, so that no copy is made. They are whatever was
-    /// in that memory before until `fill` writes them. If `fill` panics nothing is put.
+    /// Puts `len` numbers (items, not bytes) that `fill` writes in place, so that no copy is made. They are whatever
+    /// was in that memory before until `fill` writes them. If `fill` panics nothing is put.
     ///
-    /// ```no_run
+    /// ```
     /// # use tarragon_ddict::DDict;
     /// # let dict = DDict::<String, Vec<f32>>::builder().create()?;
     /// dict.put_with("ones", 1000, |ones| ones.fill(1.0))?;

@@ -1,8 +1,8 @@
 //! The bytes of the files. All numbers are little-endian.
 //!
-//! Both kinds start with 64 bytes: magic, version, options, number, hash of types, memory, shards, working set, timeout,
-//! and the XXH3 of the 56 bytes before. A list goes on with two names of types (4 bytes of length, text), then entries:
-//! a byte that says which kind, 4 bytes of length and the key, then
+//! Both kinds start with 64 bytes: magic, version, options, number, hash of types, memory, shards, working set,
+//! timeout, and the XXH3 of the 56 bytes before. A list goes on with two names of types (4 bytes of length, text), then
+//! entries: a byte that says which kind, 4 bytes of length and the key, then
 //! - kind 1: 4 bytes of length, and the value;
 //! - kind 2: number of the `values` file, place, length (8 bytes each), hash (16);
 //! - kind 0 (the end, no key): 8 bytes: how many entries; then the 16 bytes of the XXH3 of the whole list before them.
@@ -40,6 +40,9 @@ pub(super) enum Place {
     Inline(Box<[u8]>),
     InFile(FilePlace),
 }
+
+/// A key, and where its value is.
+pub(super) type Entry = (Box<[u8]>, Place);
 
 /// A value in a `values` file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -207,7 +210,7 @@ impl ListReader {
     }
 
     /// The next key and where its value is.
-    pub(super) fn next_entry(&mut self) -> Result<Option<(Box<[u8]>, Place)>, Error> {
+    pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
         if self.is_over {
             return Ok(None);
         }

@@ -4,7 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `id-N` | the *list* of number N: header, then each key with its value or the value's place, then a checksum |
-//! | `values-N` | values that were first seen when N was persisted: header, then their bytes, each at a multiple of 64 |
+//! | `values-N` | values first seen when N was persisted: header, then their bytes, each at a multiple of 64 |
 //! | `new-…` | being written; whatever was left so by a killed process is removed by the next one that persists |
 //! | `lock` | held by who persists; the kernel drops it when the process dies |
 //!
@@ -15,9 +15,9 @@
 //! # Why nothing is lost
 //! Both files are written under names that start with `new-` and fsynced; then the values are renamed, and the
 //! directory fsynced; then the list, and the directory again. The list's rename is the moment from which N exists.
-//! Killed before, at whatever instruction, there is no N and all older numbers are as they were; a `values` file that no
-//! list goes with is removed by the next persist. Every header, list and value is checked when it is read: what is torn
-//! or damaged is refused by the name of its file.
+//! Killed before, at whatever instruction, there is no N and all older numbers are as they were; a `values` file that
+//! no list goes with is removed by the next persist. Every header, list and value is checked when it is read: what is
+//! torn or damaged is refused by the name of its file.
 
 mod folder;
 mod format;

@@ -21,8 +21,8 @@ impl<K: 'static, V: 'static> DDict<K, V> {
     /// they were.
     ///
     /// Values that the directory's newest number has already are not written again. All values are read and hashed, one
-    /// at a time, in place. It is one moment's picture only if nobody writes meanwhile: freeze the dictionary, or persist
-    /// a checkpoint that all have left. Blocks while another process persists to the directory.
+    /// at a time, in place. It is one moment's picture only if nobody writes meanwhile: freeze the dictionary, or
+    /// persist a checkpoint that all have left. Blocks while another process persists to the directory.
     ///
     /// # Errors
     /// `File` if the system refuses (a full disk, say): nothing is left of it then; `Gone`, `Retired`.
