@@ -363,7 +363,14 @@ impl Store {
                 Change::Short(bytes, len) => self.fresh(&agent, &bytes[..usize::from(len)])?,
             };
             // An older checkpoint's value stays, and this one gets an entry of its own.
-            let own = found.filter(|seen| seen.entry.meta().checkpoint() == checkpoint);
+            let own = match found.filter(|seen| seen.entry.meta().checkpoint() == checkpoint) {
+                Some(own) => Some(own),
+                None => match self.find(&key, Which::At(checkpoint))? {
+                    // Written since the look.
+                    Some(own) if own.has_value() => continue,
+                    removed => removed,
+                },
+            };
             let done = match own {
                 Some(seen) => self.replace(&agent, &seen, &mut fresh, Keep::Default, &mut patience)?,
                 None => self.insert(&agent, &key, checkpoint, &mut fresh, Keep::Default)?,
@@ -444,6 +451,8 @@ impl Store {
 
     /// Takes all keys that the checkpoint sees out.
     pub(crate) fn clear(&self, checkpoint: u32) -> Result<(), Error> {
+        // Also where there is nothing to take out: it is a write.
+        self.admit_write(&self.segment.agent()?, checkpoint)?;
         for shard in 0..self.options.shards {
             let mut cursor = Some(0);
             while let Some(at) = cursor {
