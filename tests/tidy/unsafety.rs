@@ -23,6 +23,8 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/task/handle.rs",
     "engine/src/task/input.rs",
     "engine/src/task/record.rs",
+    "queue/src/bytes.rs",
+    "queue/src/layout.rs",
     "supervisor/benches/floor.rs",
     "supervisor/src/boot.rs",
     "supervisor/src/serve/reap.rs",

@@ -25,8 +25,8 @@ use std::marker::PhantomData;
 use std::sync::{PoisonError, Weak};
 
 pub(crate) use local::{Local, Locals, Owned};
-pub(crate) use record::RETIRED_MAX;
 pub use record::AgentRecord;
+pub(crate) use record::RETIRED_MAX;
 
 /// Number of an agent in its segment: 1 to 8191, fits the 13 bits that locks have for their owner. 0: nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -67,7 +67,8 @@ struct Table(Vec<(u64, *const Local, Weak<Segment>)>);
 
 impl Drop for Table {
     fn drop(&mut self) {
-        let _destroyed = CURRENT.try_with(|recent| recent.iter().for_each(|it| it.set((0, std::ptr::null()))));
+        let _destroyed =
+            CURRENT.try_with(|recent| recent.iter().for_each(|it| it.set((0, std::ptr::null()))));
         for (_, local, segment) in self.0.drain(..) {
             if let Some(segment) = segment.upgrade() {
                 segment.leave(local);
@@ -128,7 +129,8 @@ impl Segment {
     fn find_agent(&self) -> Result<Agent<'_>, SegmentError> {
         let found = TABLE.try_with(|table| {
             let mut table = table.borrow_mut();
-            let known = table.0.iter().find(|(serial, ..)| *serial == self.serial).map(|(_, local, _)| *local);
+            let known =
+                table.0.iter().find(|(serial, ..)| *serial == self.serial).map(|(_, local, _)| *local);
             let local = match known {
                 Some(local) => local,
                 None => {

@@ -22,7 +22,9 @@ pub enum SegmentError {
         found: String,
     },
     /// A segment made by another version, or on a machine of another kind.
-    #[error("{path} has layout {found}; this program understands {wanted}: use one version of the program for both")]
+    #[error(
+        "{path} has layout {found}; this program understands {wanted}: use one version of the program for both"
+    )]
     Layout {
         /// The file.
         path: PathBuf,

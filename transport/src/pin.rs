@@ -39,7 +39,8 @@ impl<'s> Agent<'s> {
         let start = self.local.pin_next.get() as usize;
         let mut around = (0..=high).map(|step| (start + step) % (high + 1));
         let free = around.find(|&index| pins[index].load(Ordering::Relaxed) == 0);
-        let found = free.or_else(|| (high + 1..PINS_MAX).find(|&it| pins[it].load(Ordering::Relaxed) == 0))?;
+        let found =
+            free.or_else(|| (high + 1..PINS_MAX).find(|&it| pins[it].load(Ordering::Relaxed) == 0))?;
         if found > high {
             self.record.pins_high.store(found as u64, Ordering::Relaxed);
         }

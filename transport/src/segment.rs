@@ -27,8 +27,8 @@
 
 #![expect(unsafe_code, reason = "declares what may lie in shared memory, and maps it")]
 
-mod life;
 pub(crate) mod file;
+mod life;
 pub(crate) mod plan;
 pub(crate) mod system;
 
@@ -214,6 +214,9 @@ impl Segment {
 
 impl std::fmt::Debug for Segment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Segment").field("name", &self.name).field("member", &self.member).finish_non_exhaustive()
+        f.debug_struct("Segment")
+            .field("name", &self.name)
+            .field("member", &self.member)
+            .finish_non_exhaustive()
     }
 }

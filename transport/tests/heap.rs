@@ -256,7 +256,9 @@ fn garbage_offsets_are_refused() {
     let held = segment.alloc(&agent, 200).unwrap();
     segment.forget(&agent, held);
     let before = segment.usage();
-    for offset in [0, 1, 64, held.block.offset + 64, held.block.offset - 64, segment.bytes(), u64::MAX, u64::MAX - 63] {
+    for offset in
+        [0, 1, 64, held.block.offset + 64, held.block.offset - 64, segment.bytes(), u64::MAX, u64::MAX - 63]
+    {
         assert_eq!(segment.block_bytes(offset), None, "{offset}");
         assert!(segment.hold(&agent, offset).is_err());
         segment.retire(&agent, offset);

@@ -136,9 +136,9 @@ impl Place<'_> {
             // Release: what its user wrote and read comes before its next allocation. SeqCst: pairs with the owner who
             // leaves a span, see `release_span`.
             let done = match self {
-                Self::Small { tag, .. } => tag
-                    .compare_exchange(old.word(), new.word(), Ordering::SeqCst, Ordering::Relaxed)
-                    .is_ok(),
+                Self::Small { tag, .. } => {
+                    tag.compare_exchange(old.word(), new.word(), Ordering::SeqCst, Ordering::Relaxed).is_ok()
+                }
                 Self::Large { word, .. } => {
                     let Unit::Run { units, .. } = Unit::from_word(word.load(Ordering::Relaxed)) else {
                         return false;

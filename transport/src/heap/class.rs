@@ -15,8 +15,8 @@ pub(crate) const SPAN_HEAD_BYTES: u64 = 64;
 
 /// Steps of about a quarter of a power of two: at most a fifth is lost to rounding from 512 bytes on.
 const SIZES: [u64; CLASS_COUNT] = [
-    64, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 5120, 6144,
-    7168, 8192, 10240, 12288, 14336, 16384, 20480, 24576, 28672, 32768, 4096,
+    64, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 5120,
+    6144, 7168, 8192, 10240, 12288, 14336, 16384, 20480, 24576, 28672, 32768, 4096,
 ];
 
 /// A class: all blocks of a span are of one.
@@ -121,7 +121,11 @@ mod tests {
         for bytes in 1..=SMALL_BYTES_MAX {
             let class = Class::for_bytes(bytes).unwrap();
             assert!(class.shape().size >= bytes && class != PAGE, "{bytes}");
-            assert!(bytes <= 256 || class.shape().size * 2 <= bytes * 3 + 128, "{bytes} in {}", class.shape().size);
+            assert!(
+                bytes <= 256 || class.shape().size * 2 <= bytes * 3 + 128,
+                "{bytes} in {}",
+                class.shape().size
+            );
         }
         assert!(Class::for_bytes(SMALL_BYTES_MAX + 1).is_none());
     }
@@ -131,7 +135,10 @@ mod tests {
         for class in Class::all() {
             let shape = class.shape();
             assert!(shape.first >= 64 + 4 * u64::from(shape.blocks), "{class:?}");
-            assert!(shape.first + u64::from(shape.blocks) * shape.size <= shape.units * (16 << 10), "{class:?}");
+            assert!(
+                shape.first + u64::from(shape.blocks) * shape.size <= shape.units * (16 << 10),
+                "{class:?}"
+            );
             assert_eq!(shape.first % if class == PAGE { 4096 } else { 64 }, 0);
         }
     }

@@ -86,15 +86,9 @@ pub(crate) enum Unit {
     /// Free, or inside a run.
     Plain,
     /// The first of a run. Of one that is free it says nothing more.
-    Run {
-        tag: Tag,
-        units: u64,
-    },
+    Run { tag: Tag, units: u64 },
     /// One of a span's.
-    Span {
-        class: Class,
-        distance: u64,
-    },
+    Span { class: Class, distance: u64 },
 }
 
 impl Unit {

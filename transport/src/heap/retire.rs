@@ -60,7 +60,8 @@ impl Segment {
     pub fn reclaim(&self, agent: &Agent<'_>) {
         self.reclaim_unpinned(agent, false);
         let dropped = self.heap().dropped.load(Ordering::Relaxed);
-        if dropped > self.plan.units * UNIT_BYTES / 64 && agent.record.intent[0].load(Ordering::Relaxed) == 0 {
+        if dropped > self.plan.units * UNIT_BYTES / 64 && agent.record.intent[0].load(Ordering::Relaxed) == 0
+        {
             self.free_dropped(agent, false);
         }
     }

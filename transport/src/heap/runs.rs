@@ -170,7 +170,10 @@ impl Segment {
     pub(crate) fn grow(&self, units: u64) -> Result<bool, SegmentError> {
         let committed = self.committed();
         let mut tail = 0;
-        while tail < units && tail < committed && self.first_free(committed - tail - 1, committed - tail, true) != committed - tail {
+        while tail < units
+            && tail < committed
+            && self.first_free(committed - tail - 1, committed - tail, true) != committed - tail
+        {
             tail += 1;
         }
         let (needed, left) = (units - tail, self.plan.units - committed);
@@ -189,7 +192,8 @@ impl Segment {
     /// Makes units and their tables memory. Idempotent.
     pub(crate) fn commit_units(&self, start: u64, units: u64) -> Result<(), SegmentError> {
         let groups = start / GROUP_UNITS..(start + units).div_ceil(GROUP_UNITS);
-        let tables = self.plan.tables + groups.start * GROUP_BYTES..self.plan.tables + groups.end * GROUP_BYTES;
+        let tables =
+            self.plan.tables + groups.start * GROUP_BYTES..self.plan.tables + groups.end * GROUP_BYTES;
         file::commit(&self.file, &self.folder, tables)?;
         let memory = self.unit_offset(start)..self.unit_offset(start + units);
         file::commit(&self.file, &self.folder, memory)

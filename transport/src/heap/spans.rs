@@ -241,7 +241,8 @@ impl Segment {
 
     fn note_partial(&self, span: &Span) {
         let bit = 1 << (span.unit % 64);
-        let word = &self.group(span.unit).partial[span.class.index()][(span.unit % GROUP_UNITS / 64) as usize];
+        let word =
+            &self.group(span.unit).partial[span.class.index()][(span.unit % GROUP_UNITS / 64) as usize];
         if word.load(Ordering::Relaxed) & bit == 0 && word.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
             self.heap().partial[span.class.index()].fetch_add(1, Ordering::AcqRel);
         }

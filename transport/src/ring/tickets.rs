@@ -242,6 +242,14 @@ impl<'r, B: Blocks> Tickets<'r, B> {
         sight.owner.is_none() && state.is_some_and(|(kind, _)| kind != WRITING)
     }
 
+    /// Who takes the next item, or else writes it.
+    pub fn busy(&self) -> Option<AgentId> {
+        let sight = self.ring.head.look();
+        let state = self.state(sight.ticket).and_then(|state| kind_of(state, sight.ticket));
+        let writer = state.filter(|(kind, _)| *kind == WRITING).map(|(_, agent)| agent);
+        sight.owner.or(writer)
+    }
+
     /// Whether `bound` items are in.
     pub fn is_full(&self, bound: u64) -> bool {
         bound != 0 && self.end().saturating_sub(self.ring.head.look().ticket) >= bound

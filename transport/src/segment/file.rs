@@ -102,8 +102,7 @@ pub(crate) fn make(folder: &Path, name: &str) -> Result<(File, bool), SegmentErr
 pub(crate) fn give_name(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::fd::AsRawFd;
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let linked =
-        rustix::fs::linkat(rustix::fs::CWD, unnamed, rustix::fs::CWD, path, AtFlags::SYMLINK_FOLLOW);
+    let linked = rustix::fs::linkat(rustix::fs::CWD, unnamed, rustix::fs::CWD, path, AtFlags::SYMLINK_FOLLOW);
     match linked {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::EXIST) => Ok(false),
@@ -114,7 +113,8 @@ pub(crate) fn give_name(file: &File, path: &Path) -> io::Result<bool> {
 /// Opens a file that should be a segment: a plain file of this user, and not a link.
 pub(crate) fn open(path: &Path, kind: &'static str) -> Result<File, SegmentError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let foreign = |found: &str| SegmentError::Foreign { path: path.to_owned(), wanted: kind, found: found.into() };
+    let foreign =
+        |found: &str| SegmentError::Foreign { path: path.to_owned(), wanted: kind, found: found.into() };
     let meta = match std::fs::symlink_metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(SegmentError::Gone { name }),
@@ -145,7 +145,9 @@ pub(crate) fn commit(file: &File, folder: &Path, bytes: Range<u64>) -> Result<()
         match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), bytes.start, needed) {
             Ok(()) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(full_or_system(folder, needed, "commit memory in", folder, error.into())),
+            Err(error) => {
+                return Err(full_or_system(folder, needed, "commit memory in", folder, error.into()));
+            }
         }
     }
 }

@@ -61,7 +61,11 @@ fn try_create(
     let made = fill(plan, folder, &file, &name, start);
     let named = made.and_then(|gate| {
         let system = |source| SegmentError::System { verb: "name", path: path.clone(), source };
-        let named = if unnamed { file::give_name(&file, &path).map_err(system)? } else { file::is_named(&file, &path) };
+        let named = if unnamed {
+            file::give_name(&file, &path).map_err(system)?
+        } else {
+            file::is_named(&file, &path)
+        };
         drop(gate);
         Ok(named)
     });
@@ -142,7 +146,12 @@ fn check_opened(
     Ok(segment)
 }
 
-fn attach(name: &SegmentName, folder: &Path, kind: &'static str, layout: u32) -> Result<Segment, SegmentError> {
+fn attach(
+    name: &SegmentName,
+    folder: &Path,
+    kind: &'static str,
+    layout: u32,
+) -> Result<Segment, SegmentError> {
     let path = folder.join(&name.file);
     let system = |verb, source| SegmentError::System { verb, path: path.clone(), source };
     let file = file::open(&path, kind)?;
@@ -163,7 +172,8 @@ fn attach(name: &SegmentName, folder: &Path, kind: &'static str, layout: u32) ->
     // A hole in what must be memory would be filled at a fault, with a signal if that fails.
     file::commit(&file, folder, 0..super::plan::AGENTS)?;
     file::commit(&file, folder, super::plan::CONTROL..super::plan::CONTROL + plan.control_bytes.max(1))?;
-    let mut segment = map(&plan, folder, file.try_clone().map_err(|source| system("open", source))?, name.clone(), 0)?;
+    let mut segment =
+        map(&plan, folder, file.try_clone().map_err(|source| system("open", source))?, name.clone(), 0)?;
     segment.member = claim_line(&segment).inspect_err(|_| segment.forsake())?;
     drop(gate);
     Ok(segment)
@@ -200,7 +210,13 @@ fn claim_line(segment: &Segment) -> Result<u32, SegmentError> {
     Err(SegmentError::Members { max: MEMBERS_MAX })
 }
 
-fn map(plan: &Plan, folder: &Path, file: File, name: SegmentName, member: u32) -> Result<Segment, SegmentError> {
+fn map(
+    plan: &Plan,
+    folder: &Path,
+    file: File,
+    name: SegmentName,
+    member: u32,
+) -> Result<Segment, SegmentError> {
     let mut options = MmapOptions::new();
     options.len(plan.bytes as usize).no_reserve_swap();
     let system = |source| SegmentError::System { verb: "map", path: folder.join(&name.file), source };

@@ -128,8 +128,23 @@ impl Plan {
         let [kind, kind_end] = self.kind;
         let sizes = [self.bytes, self.control_bytes, self.heap_bytes];
         [
-            magic, ORDER, machine(), LAYOUT, kind, kind_end, layout, low, high, sizes[0], sizes[1], sizes[2], pid,
-            start, 1, 0, 0,
+            magic,
+            ORDER,
+            machine(),
+            LAYOUT,
+            kind,
+            kind_end,
+            layout,
+            low,
+            high,
+            sizes[0],
+            sizes[1],
+            sizes[2],
+            pid,
+            start,
+            1,
+            0,
+            0,
         ]
     }
 
@@ -140,8 +155,7 @@ impl Plan {
         path: &Path,
         (kind, layout): (&'static str, u32),
     ) -> Result<(Self, u128), SegmentError> {
-        let foreign =
-            |found: String| SegmentError::Foreign { path: path.to_owned(), wanted: kind, found };
+        let foreign = |found: String| SegmentError::Foreign { path: path.to_owned(), wanted: kind, found };
         if words[0] != u64::from_ne_bytes(MAGIC) {
             return Err(foreign("it does not begin like a segment".to_owned()));
         }
