@@ -59,6 +59,6 @@ pub fn select(queues: &[&dyn AnyQueue], timeout: Option<Duration>) -> Result<usi
     }
 }
 
-fn attached<'q>(queue: &'q dyn AnyQueue) -> &'q Attached {
+fn attached(queue: &dyn AnyQueue) -> &Attached {
     &queue.attached().0
 }

@@ -11,11 +11,14 @@ use tarragon_queue::{Descriptor, Error, Queue};
 
 type Bytes = Vec<u8>;
 
+/// So little that producers run into it.
+const MEMORY: u64 = 64 << 20;
 /// Nobody may wait longer for the dead; more than the second that is promised only for the slowness of the machine.
 const BLOCKED_MAX: Duration = Duration::from_secs(10);
 
+/// Kills in each of five settings.
 fn kills() -> u64 {
-    if std::env::var("TARRAGON_TEST_LONG").is_ok_and(|it| it == "1") { 1000 } else { 50 }
+    if std::env::var("TARRAGON_TEST_LONG").is_ok_and(|it| it == "1") { 400 } else { 20 }
 }
 
 /// An item that shows whether it is whole: producer, number, length, and bytes made of them. Every third is long.
@@ -125,7 +128,8 @@ fn processes_stream_to_one_another_in_order() {
 #[test]
 fn killed_producers_tear_nothing_and_stop_nobody() {
     for (strict, bound) in [(false, 0), (true, 0), (true, 20)] {
-        let queue = Queue::<Bytes>::builder().strict(strict).bounded(bound).create().expect("shared memory");
+        let builder = Queue::<Bytes>::builder().strict(strict).bounded(bound).memory(MEMORY);
+        let queue = builder.create().expect("shared memory");
         let descriptor = queue.descriptor().to_string();
         let mut dice = Dice::new();
         let steady = Role::start("role_produces", &[&descriptor, "0", "0"]);
@@ -215,15 +219,23 @@ fn killed_consumers_lose_only_what_they_had_taken() {
     }
 }
 
+/// What is left of a queue whose users were all killed can be attached as long as nobody has swept it.
 #[test]
-fn a_queue_whose_users_were_all_killed_is_swept() {
+fn a_queue_whose_users_were_all_killed_is_whole() {
     let queue = Queue::<Bytes>::new().expect("shared memory");
     let descriptor = queue.descriptor();
     let role = Role::start("role_produces", &[&descriptor.to_string(), "0", "0"]);
-    while queue.is_empty() {
+    while queue.len() < 1000 {
         std::thread::yield_now();
     }
     drop(queue);
     role.kill();
-    assert!(matches!(descriptor.attach::<Bytes>(), Err(Error::Segment(_))), "nobody has it");
+    let queue = descriptor.attach::<Bytes>().expect("nobody has swept it");
+    for n in 1..=queue.len() {
+        assert_eq!(whole(&queue.try_get().expect("it was put")), (0, n));
+    }
+    assert!(matches!(queue.try_get(), Err(Error::Empty)));
+    is_sound(&queue);
+    drop(queue);
+    assert!(matches!(descriptor.attach::<Bytes>(), Err(Error::Segment(_))), "the last one has left");
 }

@@ -3,11 +3,11 @@
 use std::process::{Child, Command, Stdio};
 
 /// A process of the test. Killed when dropped.
-pub struct Role(Child);
+pub(crate) struct Role(Child);
 
 impl Role {
     /// Runs the test called `test` in a process of its own, with these words for it.
-    pub fn start(test: &str, words: &[&str]) -> Self {
+    pub(crate) fn start(test: &str, words: &[&str]) -> Self {
         let program = std::env::current_exe().expect("a test knows its program");
         let mut command = Command::new(program);
         command.args(["--exact", test, "--nocapture", "--test-threads", "1"]);
@@ -16,12 +16,12 @@ impl Role {
     }
 
     /// Kills it without warning.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.end();
     }
 
     /// Whether it ended well, by itself.
-    pub fn wait(&mut self) -> bool {
+    pub(crate) fn wait(&mut self) -> bool {
         self.0.wait().expect("it is our child").success()
     }
 
@@ -39,7 +39,7 @@ impl Drop for Role {
 }
 
 /// The words of this process's role; `None` in the test itself. A role ends with the test.
-pub fn role() -> Option<Vec<String>> {
+pub(crate) fn role() -> Option<Vec<String>> {
     let words = std::env::var("TARRAGON_TEST_ROLE").ok()?;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .expect("a process may ask for that");

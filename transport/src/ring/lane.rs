@@ -121,10 +121,10 @@ impl Lane {
         Taken::Yes
     }
 
-    /// Whether no item is there, not even one that another consumer is taking.
+    /// Whether it has no item, not even one that another consumer is taking. By the count: see [`Self::is_ready`].
     #[inline(always)]
-    pub fn is_empty(&self, cells: &[Cell]) -> bool {
-        !arrived(cells, self.head.look().ticket)
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Whether an item is there and no other consumer is taking it.
@@ -136,7 +136,8 @@ impl Lane {
 
     /// Items in it.
     pub fn len(&self) -> u64 {
-        self.tail.ticket.load(Ordering::Acquire).saturating_sub(self.head.look().ticket)
+        let head = self.head.look().ticket;
+        self.tail.ticket.load(Ordering::Acquire).saturating_sub(head)
     }
 
     /// Makes the producer's words right after a producer died; the new producer, or who settles the dead one, calls it.
