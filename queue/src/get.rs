@@ -5,7 +5,7 @@ use crate::layout::{Attached, CLOSED, DESTROYED, IN_BLOCK, OPEN, View, Word, not
 use crate::put::Wait;
 use std::time::Duration;
 use tarragon_transport::HeapError;
-use tarragon_transport::agent::{Agent, AgentId};
+use tarragon_transport::agent::{Agent, AgentId, AgentRecord};
 use tarragon_transport::doorbell::Woken;
 use tarragon_transport::heap::Held;
 use tarragon_transport::ring::cell::Item;
@@ -39,9 +39,9 @@ enum Attempt {
 }
 
 impl Attached {
-    /// Takes the next item.
+    /// Takes the next item; and the record that its block is held in.
     #[inline(always)]
-    pub(crate) fn take(&self, wait: Wait) -> Result<Got, Error> {
+    pub(crate) fn take(&self, wait: Wait) -> Result<(Got, &AgentRecord), Error> {
         let agent = self.segment.agent()?;
         let view = self.view();
         let mut got = Got { item: Item::default(), block: None };
@@ -50,7 +50,7 @@ impl Attached {
             _ => view.take_waiting(&agent, &mut got, wait)?,
         }
         view.control.space.ring();
-        Ok(got)
+        Ok((got, agent.record))
     }
 }
 

@@ -181,7 +181,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
 
     #[inline(always)]
     fn get_within(&self, wait: Wait) -> Result<ItemRef<'_>, Error> {
-        ItemRef::new(self.queue(), self.queue().take(wait)?)
+        let (got, record) = self.queue().take(wait)?;
+        ItemRef::new(self.queue(), got, record)
     }
 
     /// Items in it, when it was looked at.

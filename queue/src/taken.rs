@@ -18,8 +18,7 @@ pub struct ItemRef<'q> {
 }
 
 impl<'q> ItemRef<'q> {
-    pub(crate) fn new(queue: &'q Attached, got: Got) -> Result<Self, Error> {
-        let record = queue.segment.agent()?.record;
+    pub(crate) fn new(queue: &'q Attached, got: Got, record: &'q AgentRecord) -> Result<Self, Error> {
         let item = Self { queue, record, got };
         // Checked here, so that reading it cannot fail.
         item.look()?;
