@@ -8,6 +8,7 @@ use super::tree::{Breach, Tree};
 const UNSAFE_FILES: &[&str] = &[
     "benches/floor/mod.rs",
     "benches/measure/alloc.rs",
+    "ddict/src/view.rs",
     "engine/src/body/function.rs",
     "engine/src/function/identity.rs",
     "engine/src/function/kept.rs",
@@ -23,6 +24,8 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/task/handle.rs",
     "engine/src/task/input.rs",
     "engine/src/task/record.rs",
+    "faults/src/sys.rs",
+    "faults/src/words.rs",
     "queue/src/bytes.rs",
     "queue/src/layout.rs",
     "supervisor/benches/floor.rs",
@@ -30,8 +33,20 @@ const UNSAFE_FILES: &[&str] = &[
     "supervisor/src/serve/reap.rs",
     "supervisor/src/serve/setup.rs",
     "supervisor/src/serve/spawn.rs",
+    "transport/src/agent.rs",
+    "transport/src/agent/local.rs",
+    "transport/src/agent/record.rs",
+    "transport/src/bootstrap/lifeline.rs",
+    "transport/src/copy.rs",
     "transport/src/doorbell.rs",
+    "transport/src/fabric/shm/layout.rs",
+    "transport/src/fabric/shm/payload.rs",
+    "transport/src/heap/layout.rs",
+    "transport/src/lock.rs",
     "transport/src/ring.rs",
+    "transport/src/segment.rs",
+    "transport/src/segment/plan.rs",
+    "transport/src/segment/system.rs",
 ];
 
 /// How far above an `unsafe` its `// SAFETY:` may be, in lines.

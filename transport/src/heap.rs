@@ -19,8 +19,8 @@
 //! unit table and rebuilt by a scan of it when an owner of that lock died. The user's `Settle` is not needed for that.
 //!
 //! # Growing
-//! The heap is memory from its start up to a mark, `committed`, that only rises: `fallocate` first, then the mark. Freed
-//! memory is used again before the mark rises, the run freed last before others.
+//! The heap is memory from its start up to a mark, `committed`, that only rises: `fallocate` first, then the mark.
+//! Freed memory is used again before the mark rises, the run freed last before others.
 //!
 //! # Order of an operation
 //! A user that changes its structures by an intent (see `agent`) allocates before it writes the intent; retires while
@@ -41,6 +41,7 @@ use crate::agent::{Agent, AgentRecord, HELD_MAX};
 use crate::error::HeapError;
 use crate::segment::Segment;
 use crate::sync::Ordering;
+pub use audit::Reachable;
 use class::{Class, PAGE};
 use entry::Entry;
 use layout::UNIT_BYTES;

@@ -3,7 +3,9 @@
 //! Knows nothing of what the bytes mean. In reading order: `segment` maps memory by name and offsets; `member` says
 //! who of its users is alive; `agent` is what one thread holds there, written down so that a survivor can settle it;
 //! `lock` a lock whose dead owner is found; `heap` the allocator in a segment, `pin` a reader's hold on a block;
-//! `doorbell` wakes who waits, `ring` are the queues of cells.
+//! `doorbell` wakes who waits, `ring` are the queues of cells. Above these: `message` is what one rank sends another
+//! and `wire` how values become bytes, `fabric` is how they move, `region` memory that peers reach one-sidedly; `world`
+//! is all ranks, and `bootstrap` how they find one another.
 
 pub mod agent;
 pub mod doorbell;
@@ -15,6 +17,41 @@ pub mod ring;
 pub mod segment;
 
 mod error;
+mod lane;
+mod place;
 mod sync;
 
 pub use error::{HeapError, SegmentError};
+pub use place::Place;
+
+// The kernel's waits, pipes and processes below are out of reach of a model checker, except where they are modelled.
+#[cfg(not(loom))]
+pub mod bootstrap;
+#[doc(hidden)]
+#[cfg(not(loom))]
+pub mod conformance;
+#[cfg(not(loom))]
+pub mod fabric;
+#[cfg(not(loom))]
+pub mod message;
+#[cfg(not(loom))]
+pub mod region;
+#[cfg(not(loom))]
+pub mod wire;
+#[cfg(not(loom))]
+pub mod world;
+
+#[cfg(not(loom))]
+mod copy;
+#[cfg(not(loom))]
+mod rank;
+
+#[cfg(not(loom))]
+pub use self::{
+    bootstrap::{Bootstrap, Spawn},
+    fabric::{Fabric, FabricError, PeerState},
+    message::{Faults, HandlerId, Message},
+    rank::Rank,
+    region::{Region, RemoteKey},
+    world::{RankEnd, World, WorldError},
+};

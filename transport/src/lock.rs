@@ -11,6 +11,8 @@
 //! | a living agent | that agent alone, to 0 |
 //! | a dead agent | whoever recovers, to 0; or a waiter after recovery, to its own number; both by compare-exchange |
 
+#![expect(unsafe_code, reason = "declares what may lie in shared memory")]
+
 use crate::agent::{Agent, AgentId};
 use crate::member::Settle;
 use crate::segment::{Segment, Shared};
@@ -21,11 +23,8 @@ use std::time::{Duration, Instant};
 #[repr(transparent)]
 pub struct RobustLock(AtomicU64);
 
-#[expect(unsafe_code, reason = "declares what may lie in shared memory")]
-mod shared {
-    // SAFETY: one atomic of fixed width.
-    unsafe impl super::Shared for super::RobustLock {}
-}
+// SAFETY: one atomic of fixed width.
+unsafe impl Shared for RobustLock {}
 
 /// Looks before the first yield: some hundred nanoseconds, a hand-over between cores.
 const SPINS: u32 = 64;

@@ -47,7 +47,8 @@ impl Segment {
         }
     }
 
-    fn is_member_alive(&self, member: u32) -> bool {
+    /// Whether the process behind a member's line lives. A system call.
+    pub(crate) fn is_member_alive(&self, member: u32) -> bool {
         member == self.member || (member < MEMBERS_MAX && file::member_lives(&self.file, member))
     }
 

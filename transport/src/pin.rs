@@ -104,3 +104,52 @@ pub(crate) fn withdraw(slot: &AtomicU64) {
 pub(crate) fn collect(pins: &[AtomicU64], into: &mut Vec<u64>) {
     into.extend(pins.iter().map(|it| it.load(Ordering::Acquire)).filter(|offset| *offset != 0));
 }
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::{announce, collect, withdraw};
+    use crate::sync::{AtomicU64, Ordering, fence};
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+
+    /// A root, a reader's pin, a block; loom fails if the block is freed while it is read.
+    struct World {
+        root: AtomicU64,
+        pins: [AtomicU64; 1],
+        block: UnsafeCell<u64>,
+    }
+
+    fn read(world: &World, pin: &AtomicU64) {
+        if world.root.load(Ordering::Acquire) != 7 {
+            return;
+        }
+        announce(pin, 7);
+        if world.root.load(Ordering::Acquire) == 7 {
+            world.block.with(|_| ());
+        }
+        withdraw(pin);
+    }
+
+    /// Unpublishes the block, and frees it if nobody pins it.
+    fn retire(world: &World) {
+        world.root.store(0, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let mut pinned = Vec::new();
+        collect(&world.pins, &mut pinned);
+        if pinned.is_empty() {
+            world.block.with_mut(|_| ());
+        }
+    }
+
+    #[test]
+    fn loom_a_pinned_block_is_not_freed() {
+        loom::model(|| {
+            let pins = [AtomicU64::new(0)];
+            let world = Arc::new(World { root: AtomicU64::new(7), pins, block: UnsafeCell::new(0) });
+            let shared = Arc::clone(&world);
+            let reader = loom::thread::spawn(move || read(&shared, &shared.pins[0]));
+            retire(&world);
+            reader.join().unwrap();
+        });
+    }
+}

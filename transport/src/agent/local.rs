@@ -1,5 +1,7 @@
 //! What a process remembers of its own agents: caches, which need no repair when they are lost.
 
+#![expect(unsafe_code, reason = "hands a thread's memory from one thread to the next")]
+
 use crate::heap::class::{CLASS_COUNT, Class};
 use std::cell::{Cell, RefCell};
 
@@ -19,6 +21,8 @@ pub(crate) struct Local {
     pub(crate) reclaim_at: Cell<usize>,
     /// Bytes at which the next reclaim is worth it.
     pub(crate) reclaim_at_bytes: Cell<u64>,
+    /// Reclaims so far.
+    pub(crate) reclaims: Cell<u32>,
     /// The spans it owns.
     pub(crate) spans: [Owned; CLASS_COUNT],
     /// For `reclaim`: the pins of all.
@@ -43,6 +47,7 @@ impl Local {
             retired_bytes: Cell::new(0),
             reclaim_at: Cell::new(0),
             reclaim_at_bytes: Cell::new(0),
+            reclaims: Cell::new(0),
             spans: std::array::from_fn(|_| Owned { span: Cell::new(0), free: RefCell::default() }),
             pinned: RefCell::default(),
         }
@@ -68,12 +73,9 @@ struct Slot {
     in_use: bool,
 }
 
-#[expect(unsafe_code, reason = "hands a thread's memory from one thread to the next")]
-mod hand_over {
-    // SAFETY: a `Local` is used by the one thread that `Locals::take` gave it to, until `give_back`; both are called
-    // under the mutex around `Locals`, which orders one thread's use before the next one's.
-    unsafe impl Send for super::Slot {}
-}
+// SAFETY: a `Local` is used by the one thread that `Locals::take` gave it to, until `give_back`; both are called
+// under the mutex around `Locals`, which orders one thread's use before the next one's.
+unsafe impl Send for Slot {}
 
 impl Locals {
     /// One nobody uses, preferring one that has an agent (with guards that are still about); makes one if needed.

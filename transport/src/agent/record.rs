@@ -1,5 +1,7 @@
 //! An agent's record: 16 KiB in the segment, what survivors read when its process died.
 
+#![expect(unsafe_code, reason = "declares what may lie in shared memory")]
+
 use super::{HELD_MAX, INTENT_WORDS};
 use crate::heap::class::CLASSES_MAX;
 use crate::heap::entry::Entry;
@@ -39,11 +41,8 @@ pub struct AgentRecord {
     pub(crate) pins: [AtomicU64; PINS_MAX],
 }
 
-#[expect(unsafe_code, reason = "declares what may lie in shared memory")]
-mod shared {
-    // SAFETY: atomics of fixed width only, `repr(C)`, zero is valid.
-    unsafe impl super::Shared for super::AgentRecord {}
-}
+// SAFETY: atomics of fixed width only, `repr(C)`, zero is valid.
+unsafe impl Shared for AgentRecord {}
 
 impl AgentRecord {
     /// Whether the agent held the block at `offset` (allocated, or taken over by `hold`). For `Settle`.

@@ -7,6 +7,9 @@ use crate::segment::Segment;
 use crate::sync::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Calls what it is given with the offset of each block that can be reached.
+pub type Reachable<'r> = &'r mut dyn FnMut(&mut dyn FnMut(u64));
+
 impl Segment {
     /// How much is used. A scan of the unit table and the spans' tags.
     pub fn usage(&self) -> Usage {
@@ -19,7 +22,7 @@ impl Segment {
     ///
     /// Blocks in an agent's held or retired table, and dropped ones (retired, pinned by somebody when last seen), are
     /// no leaks.
-    pub fn audit(&self, reachable: &mut dyn FnMut(&mut dyn FnMut(u64))) -> Audit {
+    pub fn audit(&self, reachable: Reachable<'_>) -> Audit {
         let mut blocks: BTreeMap<u64, (u64, Tag)> = BTreeMap::new();
         self.for_each_block(&mut |offset, bytes, tag| {
             blocks.insert(offset, (bytes, tag));

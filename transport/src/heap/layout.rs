@@ -1,5 +1,7 @@
 //! The heap's words in the segment: its header, and a table for each group of units.
 
+#![expect(unsafe_code, reason = "declares what may lie in shared memory")]
+
 use super::class::{CLASS_COUNT, CLASSES_MAX};
 use super::entry::Unit;
 use crate::lock::RobustLock;
@@ -49,14 +51,10 @@ pub(crate) struct Group {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Group>() as u64 == GROUP_BYTES);
 
-#[expect(unsafe_code, reason = "declares what may lie in shared memory")]
-mod shared {
-    use super::{Group, HeapHeader, Shared};
-    // SAFETY: atomics of fixed width only, `repr(C)`, zero is valid.
-    unsafe impl Shared for HeapHeader {}
-    // SAFETY: as above.
-    unsafe impl Shared for Group {}
-}
+// SAFETY: atomics of fixed width only, `repr(C)`, zero is valid.
+unsafe impl Shared for HeapHeader {}
+// SAFETY: as above.
+unsafe impl Shared for Group {}
 
 impl Segment {
     #[inline(always)]

@@ -21,6 +21,8 @@ const BATCH: usize = 64;
 const BATCH_BYTES: u64 = 1 << 20;
 /// Entries that stay while an intent stands.
 const RETIRED_PER_INTENT: usize = 16;
+/// Reclaims of an agent between looks whether a scan for dropped blocks is worth it.
+const SCAN_EVERY: u32 = 16;
 /// Entries an agent itself uses; the others are for who settles it.
 const RETIRED_OWN: usize = RETIRED_MAX - RETIRED_PER_INTENT;
 
@@ -56,9 +58,22 @@ impl Segment {
             || local.retired_bytes.get() >= local.reclaim_at_bytes.get().max(batch_bytes)
     }
 
+    /// Calls [`reclaim`](Self::reclaim) if enough has come together. Worth a call once the intent of an operation that
+    /// retired something is zeroed: then the youngest entries can go as well, and memory is used again while warm.
+    #[inline(always)]
+    pub fn reclaim_if_due(&self, agent: &Agent<'_>) {
+        if self.is_reclaim_due(agent) {
+            self.reclaim(agent);
+        }
+    }
+
     /// Frees what this agent retired and nobody pins. `retire` calls it when enough has come together.
     pub fn reclaim(&self, agent: &Agent<'_>) {
         self.reclaim_unpinned(agent, false);
+        agent.local.reclaims.set(agent.local.reclaims.get().wrapping_add(1));
+        if !agent.local.reclaims.get().is_multiple_of(SCAN_EVERY) {
+            return;
+        }
         let dropped = self.heap().dropped.load(Ordering::Relaxed);
         if dropped > self.plan.units * UNIT_BYTES / 64 && agent.record.intent[0].load(Ordering::Relaxed) == 0
         {

@@ -1,9 +1,11 @@
 //! Where the parts of a segment's file lie, and what its header says. Leaves making and mapping files to others.
 
+#![expect(unsafe_code, reason = "declares what may lie in shared memory")]
+
 use super::{Shared, Spec};
-use crate::agent::{AGENTS_MAX, AgentRecord};
+use crate::agent::AGENTS_MAX;
 use crate::error::SegmentError;
-use crate::heap::layout::{GROUP_BYTES, GROUP_UNITS, HeapHeader, UNIT_BYTES};
+use crate::heap::layout::{GROUP_BYTES, GROUP_UNITS, UNIT_BYTES};
 use crate::sync::AtomicU64;
 use std::path::Path;
 
@@ -37,9 +39,9 @@ const ORDER: u64 = 0x0102_0304_0506_0708;
 #[cfg(not(loom))]
 const _: () = {
     assert!(size_of::<Header>() as u64 <= HEAP_HEADER);
-    assert!(HEAP_HEADER + size_of::<HeapHeader>() as u64 <= HEADER_BYTES);
+    assert!(HEAP_HEADER + size_of::<crate::heap::layout::HeapHeader>() as u64 <= HEADER_BYTES);
     assert!(size_of::<MemberLine>() as u64 == MEMBER_BYTES);
-    assert!(size_of::<AgentRecord>() as u64 == AGENT_BYTES);
+    assert!(size_of::<crate::agent::AgentRecord>() as u64 == AGENT_BYTES);
 };
 
 /// The first words of the file. All but `agents_high` and `members_high` never change once the file has a name.
@@ -76,14 +78,10 @@ pub(crate) struct MemberLine {
     unused: [AtomicU64; 5],
 }
 
-#[expect(unsafe_code, reason = "declares what may lie in shared memory")]
-mod shared {
-    use super::{Header, MemberLine, Shared};
-    // SAFETY: atomics of fixed width only, `repr(C)`, zero is valid.
-    unsafe impl Shared for Header {}
-    // SAFETY: as above.
-    unsafe impl Shared for MemberLine {}
-}
+// SAFETY: atomics of fixed width only, `repr(C)`, zero is valid.
+unsafe impl Shared for Header {}
+// SAFETY: as above.
+unsafe impl Shared for MemberLine {}
 
 /// The sizes a file was made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

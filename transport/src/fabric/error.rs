@@ -1,0 +1,83 @@
+//! What can go wrong between ranks.
+
+use crate::error::{HeapError, SegmentError};
+use crate::rank::Rank;
+
+/// Why bytes did not get to a peer, or not from it.
+#[derive(Debug, thiserror::Error)]
+pub enum FabricError {
+    /// The world has no such rank.
+    #[error("there is no rank {rank}: the world has {size}")]
+    NoSuchRank {
+        /// The rank asked for.
+        rank: Rank,
+        /// Ranks there are.
+        size: u32,
+    },
+    /// The payload is larger than any message can be.
+    #[error("a payload of {bytes} bytes is too large for a message: {max} are the most")]
+    TooLarge {
+        /// Its bytes.
+        bytes: u64,
+        /// The most a message can have.
+        max: u64,
+    },
+    /// The peer's process has died. What was sent to it before may be lost.
+    #[error("rank {rank} is dead")]
+    PeerDead {
+        /// Who.
+        rank: Rank,
+    },
+    /// The peer has left the world.
+    #[error("rank {rank} has left the world")]
+    PeerLeft {
+        /// Who.
+        rank: Rank,
+    },
+    /// The peer lives and has taken nothing for so long.
+    #[error("rank {rank} lives, but has taken no message for {waited_ms} ms")]
+    Stalled {
+        /// Who.
+        rank: Rank,
+        /// How long this side has waited.
+        waited_ms: u64,
+    },
+    /// Handlers, which may not wait, have sent more than is kept for them.
+    #[error("handlers have sent {bytes} bytes to rank {rank} that it has not taken: {max} are kept")]
+    Backlog {
+        /// To whom.
+        rank: Rank,
+        /// Bytes that are kept already.
+        bytes: u64,
+        /// The most that are kept for one peer.
+        max: u64,
+    },
+    /// The region was dropped by its owner.
+    #[error("the region of rank {rank} is gone")]
+    RegionGone {
+        /// Its owner.
+        rank: Rank,
+    },
+    /// A put or get beyond the end of the region.
+    #[error("bytes {offset} to {end} do not lie in a region of {length} bytes")]
+    RegionBounds {
+        /// Where the access begins.
+        offset: u64,
+        /// Where it would end; the largest number if that cannot be told.
+        end: u64,
+        /// Bytes of the region.
+        length: u64,
+    },
+    /// The key belongs to another kind of fabric.
+    #[error("the key of a region of rank {rank} belongs to another fabric")]
+    RegionForeign {
+        /// Its owner.
+        rank: Rank,
+    },
+    /// Shared memory.
+    #[error("shared memory of the world: {0}")]
+    Segment(#[from] SegmentError),
+    /// Memory for a payload.
+    #[error("no memory for a payload: {0}")]
+    Heap(#[from] HeapError),
+}

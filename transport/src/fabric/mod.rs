@@ -1,0 +1,273 @@
+//! How bytes move between ranks: a closed choice, each of which passes the suite in `conformance`.
+//!
+//! # What every fabric promises
+//! - A message is delivered once, whole, and in order among those that one rank sent to another. Sends of several
+//!   threads, and those of handlers that run while a send waits, come in some order that respects each of them.
+//! - Handlers run inside `progress`, `wait`, and sends that wait; one at a time on each rank. Nothing moves on a rank
+//!   that calls none of these, except that peers can put to and get from its regions.
+//! - A send outside of handlers waits while the peer's side is full (*backpressure*) and moves this rank's own
+//!   messages on meanwhile, so two ranks that fill one another's side do not wait for ever. A send inside a handler
+//!   never waits: what the peer has no room for is kept here, up to [`BACKLOG_BYTES_MAX`], and goes out in `progress`.
+//! - Sending to a rank that is known to be dead is an error, and a rank that waits for one finds out within about
+//!   [`LIVENESS_MS`]. Messages sent to a rank shortly before its death may be lost without an error.
+
+mod error;
+mod loopback;
+mod shm;
+
+pub use error::FabricError;
+pub use loopback::Loopback;
+pub(crate) use shm::layout as shm_layout;
+pub use shm::{Shm, ShmSpec};
+
+use std::time::{Duration, Instant};
+
+use crate::message::{Faults, HandlerId, Handlers, Message, is_handling};
+use crate::rank::Rank;
+use crate::region::{Region, RemoteKey};
+
+/// How often a rank that waits asks the system whether its peers live, in milliseconds.
+pub const LIVENESS_MS: u64 = 100;
+/// Bytes kept for one peer of what handlers sent and it had no room for; a send beyond is [`FabricError::Backlog`].
+pub const BACKLOG_BYTES_MAX: u64 = 1 << 30;
+
+/// The ways bytes move.
+pub enum Fabric {
+    /// One rank, to itself.
+    Loopback(Loopback),
+    /// Ranks of one node, through shared memory.
+    Shm(Shm),
+}
+
+/// What has become of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PeerState {
+    /// It is there, as far as is known.
+    Here,
+    /// It has left in good order.
+    Left,
+    /// Its process has ended without leaving.
+    Dead,
+}
+
+impl Fabric {
+    /// This rank.
+    pub fn rank(&self) -> Rank {
+        match self {
+            Fabric::Loopback(_) => Rank(0),
+            Fabric::Shm(shm) => shm.rank(),
+        }
+    }
+
+    /// How many ranks there are.
+    pub fn size(&self) -> u32 {
+        match self {
+            Fabric::Loopback(_) => 1,
+            Fabric::Shm(shm) => shm.size(),
+        }
+    }
+
+    /// Registers `handler` as the receiver of messages for `id` on this rank, in place of an earlier one. A message
+    /// that comes before is counted in [`Fabric::faults`] and dropped: register, then pass a barrier, then send.
+    ///
+    /// A handler runs on the thread that makes progress; it may send, and must not wait.
+    pub fn on(&self, id: HandlerId, handler: impl Fn(&Fabric, &Message<'_>) + Send + Sync + 'static) {
+        self.handlers().set(id, std::sync::Arc::new(handler));
+    }
+
+    /// Sends `payload` to the handler `id` of rank `to`; the payload may be used again when it returns, the message
+    /// is delivered when `to` makes progress.
+    ///
+    /// Waits while the peer's side is full, but not inside a handler. One copy on this side, none for a payload
+    /// that fits into the header's cell or one block; larger ones are put together by the receiver.
+    ///
+    /// # Errors
+    /// `NoSuchRank`, `TooLarge`; `PeerDead`, `PeerLeft`; `Stalled` if the peer has made no room for the patience of
+    /// the fabric; inside a handler `Backlog`.
+    pub fn send(&self, to: Rank, id: HandlerId, tag: u64, payload: &[u8]) -> Result<(), FabricError> {
+        let size = self.size();
+        if to.0 >= size {
+            return Err(FabricError::NoSuchRank { rank: to, size });
+        }
+        let (bytes, max) = (payload.len() as u64, crate::message::PAYLOAD_BYTES_MAX);
+        if bytes > max {
+            return Err(FabricError::TooLarge { bytes, max });
+        }
+        match self {
+            Fabric::Loopback(loopback) => loopback.send(self, id, tag, payload),
+            Fabric::Shm(shm) => shm.send(self, to, id, tag, payload),
+        }
+    }
+
+    /// Moves communication on: sends what was kept, runs handlers for what has come, a bounded number of them.
+    /// Returns how many ran. 0 inside a handler, and while another thread makes progress.
+    pub fn progress(&self) -> usize {
+        match self {
+            Fabric::Loopback(loopback) => loopback.progress(self),
+            Fabric::Shm(shm) => shm.progress(self),
+        }
+    }
+
+    /// As [`Fabric::progress`], but waits up to `timeout` for something to come: spins for about what a wake-up
+    /// costs, then sleeps and uses no CPU. Returns 0 also when it was woken for another reason. Returns at once
+    /// inside a handler.
+    pub fn wait(&self, timeout: Duration) -> usize {
+        if is_handling() {
+            return 0;
+        }
+        let ran = self.progress();
+        if ran > 0 {
+            return ran;
+        }
+        match self {
+            Fabric::Loopback(loopback) => loopback.sleep(timeout),
+            Fabric::Shm(shm) => shm.sleep(timeout),
+        }
+        self.progress()
+    }
+
+    /// Waits until all that was sent is where the peers can take it, so that this rank may stop making progress.
+    ///
+    /// # Errors
+    /// `PeerDead`, `PeerLeft`: what was kept for that peer is given up, the rest was sent. `Stalled`.
+    pub fn flush(&self) -> Result<(), FabricError> {
+        match self {
+            Fabric::Loopback(_) => Ok(()),
+            Fabric::Shm(shm) => shm.flush(self),
+        }
+    }
+
+    /// Zeroed memory of `bytes` (at least 1) that peers may put to and get from by its key.
+    ///
+    /// # Errors
+    /// `Segment` if shared memory cannot be had.
+    pub fn region(&self, bytes: u64) -> Result<Region, FabricError> {
+        match self {
+            Fabric::Loopback(loopback) => Ok(loopback.regions().create(bytes)),
+            Fabric::Shm(shm) => shm.regions().create(shm.rank(), bytes),
+        }
+    }
+
+    /// Writes `bytes` at `offset` of a peer's region; the peer does nothing for it. Not atomic: who reads while
+    /// this writes may see a part. What was put before a message was sent is seen by that message's handler.
+    ///
+    /// # Errors
+    /// `RegionBounds`: nothing was written. `RegionGone`, `RegionForeign`, `PeerDead`, `Segment`.
+    pub fn put(&self, key: &RemoteKey, offset: u64, bytes: &[u8]) -> Result<(), FabricError> {
+        self.check_owner(key)?;
+        match self {
+            Fabric::Loopback(loopback) => loopback.regions().put(key, offset, bytes),
+            Fabric::Shm(shm) => shm.regions().put(key, offset, bytes),
+        }
+    }
+
+    /// Reads into `bytes` from `offset` of a peer's region. As [`Fabric::put`] otherwise.
+    ///
+    /// # Errors
+    /// As those of [`Fabric::put`].
+    pub fn get(&self, key: &RemoteKey, offset: u64, bytes: &mut [u8]) -> Result<(), FabricError> {
+        self.check_owner(key)?;
+        match self {
+            Fabric::Loopback(loopback) => loopback.regions().get(key, offset, bytes),
+            Fabric::Shm(shm) => shm.regions().get(key, offset, bytes),
+        }
+    }
+
+    /// What is known of a peer, at the cost of a load; [`Fabric::check_peers`] finds out.
+    pub fn peer(&self, rank: Rank) -> PeerState {
+        match self {
+            Fabric::Loopback(_) => PeerState::Here,
+            Fabric::Shm(shm) => shm.peer(rank),
+        }
+    }
+
+    /// Asks the system who lives (a system call for each peer), and cleans up after those found dead. Returns the
+    /// dead ones, of now and of before.
+    pub fn check_peers(&self) -> Vec<Rank> {
+        match self {
+            Fabric::Loopback(_) => Vec::new(),
+            Fabric::Shm(shm) => shm.check_peers(),
+        }
+    }
+
+    /// Bytes of shared memory that payloads on their way take, of all ranks together. A scan of the heap.
+    pub fn payload_bytes(&self) -> u64 {
+        match self {
+            Fabric::Loopback(_) => 0,
+            Fabric::Shm(shm) => shm.payload_bytes(),
+        }
+    }
+
+    /// What could not be delivered on this rank.
+    pub fn faults(&self) -> Faults {
+        self.handlers().faults()
+    }
+
+    /// An error if `rank` is known to be dead or to have left.
+    pub(crate) fn expect_here(&self, rank: Rank) -> Result<(), FabricError> {
+        match self.peer(rank) {
+            PeerState::Here => Ok(()),
+            PeerState::Left => Err(FabricError::PeerLeft { rank }),
+            PeerState::Dead => Err(FabricError::PeerDead { rank }),
+        }
+    }
+
+    /// Says to all peers that this rank leaves.
+    pub(crate) fn leave(&self) {
+        match self {
+            Fabric::Loopback(_) => {}
+            Fabric::Shm(shm) => shm.leave(),
+        }
+    }
+
+    fn check_owner(&self, key: &RemoteKey) -> Result<(), FabricError> {
+        let (rank, size) = (key.rank(), self.size());
+        if rank.0 >= size {
+            return Err(FabricError::NoSuchRank { rank, size });
+        }
+        self.expect_here(rank)
+    }
+
+    fn handlers(&self) -> &Handlers {
+        match self {
+            Fabric::Loopback(loopback) => loopback.handlers(),
+            Fabric::Shm(shm) => shm.handlers(),
+        }
+    }
+}
+
+/// When somebody who waits is to ask again who lives.
+pub(crate) struct Liveness(Instant);
+
+impl Liveness {
+    pub(crate) fn new() -> Liveness {
+        Liveness(Instant::now())
+    }
+
+    /// Whether [`LIVENESS_MS`] have gone by since this was last true.
+    pub(crate) fn is_due(&mut self) -> bool {
+        let is_due = self.0.elapsed() >= Duration::from_millis(LIVENESS_MS);
+        if is_due {
+            self.0 = Instant::now();
+        }
+        is_due
+    }
+}
+
+/// A point in time to which something waits; none if it is too far for the clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    pub(crate) fn after(timeout: Duration) -> Deadline {
+        Deadline(Instant::now().checked_add(timeout))
+    }
+
+    /// Time left; `None` when it is over.
+    pub(crate) fn left(self) -> Option<Duration> {
+        match self.0 {
+            None => Some(Duration::MAX),
+            Some(end) => end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()),
+        }
+    }
+}

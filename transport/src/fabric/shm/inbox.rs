@@ -1,0 +1,155 @@
+//! The receiving side of a rank's lanes: takes messages out, checks them, and hands them to their handlers.
+
+use std::sync::TryLockError;
+use std::time::Duration;
+
+use super::payload::Payload;
+use super::{INLINE_BYTES_MAX, MEMORY_LOOK_MS, Shm};
+use crate::agent::Agent;
+use crate::fabric::Fabric;
+use crate::lane::{Lane, Words};
+use crate::message::{Assembly, Carriage, HEADER_WORDS, Header, Malformed, is_handling};
+use crate::rank::Rank;
+use crate::sync::Ordering;
+
+/// Messages of one lane that are delivered before the next lane has its turn.
+const BATCH_MAX: usize = 64;
+
+/// Where this rank is in each of its lanes.
+pub(super) struct Inbox {
+    sources: Vec<Source>,
+}
+
+#[derive(Default)]
+struct Source {
+    ticket: u64,
+    assembly: Assembly,
+}
+
+impl Inbox {
+    pub(super) fn new(size: u32) -> Inbox {
+        Inbox { sources: (0..size).map(|_| Source::default()).collect() }
+    }
+}
+
+impl Shm {
+    pub(in crate::fabric) fn progress(&self, fabric: &Fabric) -> usize {
+        if is_handling() {
+            return 0;
+        }
+        let mut inbox = match self.inbox.try_lock() {
+            Ok(inbox) => inbox,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return 0,
+        };
+        self.send_all_kept();
+        let sources = inbox.sources.iter_mut().zip(0..);
+        let ran = sources.map(|(source, number)| self.take_batch(fabric, source, Rank(number))).sum();
+        drop(inbox);
+        if ran > 0 {
+            // Another thread of this rank may wait for what a handler has done here.
+            self.delivered.fetch_add(1, Ordering::SeqCst);
+            self.ring(self.rank);
+        }
+        ran
+    }
+
+    pub(in crate::fabric) fn sleep(&self, timeout: Duration) {
+        let slice = if self.want_room() { Duration::from_millis(MEMORY_LOOK_MS) } else { timeout };
+        let delivered = self.delivered.load(Ordering::SeqCst);
+        let is_new = || self.delivered.load(Ordering::SeqCst) != delivered;
+        self.sleep_until(timeout.min(slice), || is_new() || self.has_work());
+    }
+
+    /// Whether `progress` would find something. True while another thread makes progress.
+    pub(super) fn has_work(&self) -> bool {
+        let inbox = match self.inbox.try_lock() {
+            Ok(inbox) => inbox,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                std::thread::yield_now();
+                return true;
+            }
+        };
+        let sources = inbox.sources.iter().zip(0..);
+        let mut waiting =
+            sources.map(|(source, number)| self.lane(Rank(number), self.rank).is_full_at(source.ticket));
+        waiting.any(|waits| waits) || self.can_send_kept()
+    }
+
+    /// Delivers what has come from one rank, up to a bound.
+    fn take_batch(&self, fabric: &Fabric, source: &mut Source, from: Rank) -> usize {
+        let lane = self.lane(from, self.rank);
+        let first = source.ticket;
+        let mut ran = 0;
+        while source.ticket - first < BATCH_MAX as u64 {
+            let Some(words) = lane.peek(source.ticket) else { break };
+            match self.take(fabric, source, &lane, from, &words) {
+                Ok(delivered) => ran += usize::from(delivered),
+                Err(malformed) => self.handlers.refuse(malformed),
+            }
+        }
+        if source.ticket != first && lane.take_want() {
+            self.ring_all(from);
+        }
+        ran
+    }
+
+    /// Takes one message; its cell is empty afterwards in any case. Returns whether a handler's turn has come.
+    fn take(
+        &self,
+        fabric: &Fabric,
+        source: &mut Source,
+        lane: &Lane<'_>,
+        from: Rank,
+        words: &Words,
+    ) -> Result<bool, Malformed> {
+        let mut release = || {
+            lane.release(source.ticket);
+            source.ticket += 1;
+        };
+        let [a, b, c, d, offset, bytes, ..] = *words;
+        let header = match Header::decode([a, b, c, d], from) {
+            Ok(header) => header,
+            Err(malformed) => {
+                release();
+                return Err(malformed);
+            }
+        };
+        if header.carriage == Carriage::Inline {
+            release();
+            let payload = inline(&header, words)?;
+            self.handlers.dispatch(fabric, &header.message(&payload.0[..payload.1]));
+            return Ok(true);
+        }
+        let wrong = Malformed::Length { found: bytes, wanted: header.bytes };
+        let agent = self.map.segment.agent();
+        let payload = agent.as_ref().ok().and_then(|agent: &Agent<'_>| Payload::take(agent, offset, bytes));
+        release();
+        let payload = payload.ok_or(wrong)?;
+        match header.carriage {
+            Carriage::Chunk => match source.assembly.add(header, payload.bytes())? {
+                None => return Ok(false),
+                Some((header, whole)) => {
+                    drop(payload);
+                    self.handlers.dispatch(fabric, &header.message(&whole));
+                }
+            },
+            _ if bytes != header.bytes => return Err(wrong),
+            _ => self.handlers.dispatch(fabric, &header.message(payload.bytes())),
+        }
+        Ok(true)
+    }
+}
+
+/// The payload in a cell's words, copied out, and how many bytes of it count.
+fn inline(header: &Header, words: &Words) -> Result<([u8; INLINE_BYTES_MAX], usize), Malformed> {
+    if header.bytes > INLINE_BYTES_MAX as u64 {
+        return Err(Malformed::Length { found: INLINE_BYTES_MAX as u64, wanted: header.bytes });
+    }
+    let mut bytes = [0; INLINE_BYTES_MAX];
+    for (to, word) in bytes.chunks_mut(8).zip(&words[HEADER_WORDS..]) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    Ok((bytes, header.bytes as usize))
+}

@@ -1,0 +1,228 @@
+//! All processes that work together: who this one is, messages to the others, and what they do together.
+
+mod collective;
+mod error;
+
+pub use error::WorldError;
+
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::bootstrap::{Bootstrap, Children, Spawn};
+use crate::fabric::{Deadline, Fabric, FabricError, PeerState};
+use crate::message::{HandlerId, Message};
+use crate::rank::Rank;
+use crate::region::Region;
+use collective::Collective;
+
+/// How often rank 0 looks whether the processes it waits for have ended, in milliseconds.
+const END_LOOK_MS: u64 = 5;
+/// How long a collective call waits for the others, unless it says so itself.
+const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// This process's place among those that work together.
+///
+/// When it is dropped without [`World::leave`], the processes that it started are killed and waited for, and the peers
+/// find out that it is gone. To be shared by threads as it is.
+///
+/// ```
+/// use tarragon_transport::{HandlerId, Rank, World};
+///
+/// let world = World::solo();
+/// let (heard, hear) = std::sync::mpsc::channel();
+/// world.on(HandlerId(1), move |_, message| heard.send(message.payload.to_vec()).expect("still here"));
+/// world.send(Rank(0), HandlerId(1), 0, b"hello")?;
+/// while world.progress() == 0 {}
+/// assert_eq!(hear.recv()?, b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct World {
+    fabric: Fabric,
+    collective: Arc<Collective>,
+    children: Mutex<Children>,
+}
+
+/// How a process that was a rank has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RankEnd {
+    /// Who it was.
+    pub rank: Rank,
+    /// Its exit status: a code, or the signal that killed it.
+    pub status: ExitStatus,
+}
+
+impl World {
+    /// A world of this process alone.
+    pub fn solo() -> World {
+        World::new(Fabric::Loopback(crate::fabric::Loopback::direct()), Children::default())
+    }
+
+    /// A world of `size` ranks on this node: this program, which becomes rank 0, starts copies of itself with the
+    /// same arguments; in a copy the same call joins as the rank that it was started as. Returns when all have joined.
+    ///
+    /// So all that comes before this call is done by each rank anew, and a program makes the call once. The copies are
+    /// killed when the first process ends, however it ends.
+    ///
+    /// # Errors
+    /// See [`World::join`].
+    pub fn spawn(size: u32) -> Result<World, WorldError> {
+        World::join(&Bootstrap::Spawn(Spawn::new(size)))
+    }
+
+    /// A world that comes about as `bootstrap` says.
+    ///
+    /// # Errors
+    /// `Ranks`, `Start`, `EndedEarly`, `JoinTimeout`, `Refused`: nobody is left running. In a copy: `Stranger`,
+    /// `Size`, `Twice`, `Failed`, `Environment`. `Fabric`, `System`.
+    pub fn join(bootstrap: &Bootstrap) -> Result<World, WorldError> {
+        let (fabric, children) = bootstrap.join()?;
+        Ok(World::new(fabric, children))
+    }
+
+    fn new(fabric: Fabric, children: Children) -> World {
+        let collective = Collective::register(&fabric);
+        World { fabric, collective, children: Mutex::new(children) }
+    }
+
+    /// This rank.
+    pub fn rank(&self) -> Rank {
+        self.fabric.rank()
+    }
+
+    /// How many ranks there are.
+    pub fn size(&self) -> u32 {
+        self.fabric.size()
+    }
+
+    /// All ranks.
+    pub fn ranks(&self) -> impl Iterator<Item = Rank> + use<> {
+        (0..self.size()).map(Rank)
+    }
+
+    /// The ranks of this node, this one among them. All, as long as worlds have one node.
+    pub fn node_ranks(&self) -> Vec<Rank> {
+        self.ranks().collect()
+    }
+
+    /// How bytes move here.
+    pub fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    /// See [`Fabric::on`]. Handlers from [`HandlerId::RESERVED`] on are the world's own.
+    ///
+    /// # Panics
+    /// If `id` is reserved.
+    pub fn on(&self, id: HandlerId, handler: impl Fn(&Fabric, &Message<'_>) + Send + Sync + 'static) {
+        assert!(id < HandlerId::RESERVED, "handler {} is reserved", id.0);
+        self.fabric.on(id, handler);
+    }
+
+    /// See [`Fabric::send`].
+    ///
+    /// # Errors
+    /// Those of [`Fabric::send`].
+    pub fn send(&self, to: Rank, id: HandlerId, tag: u64, payload: &[u8]) -> Result<(), FabricError> {
+        self.fabric.send(to, id, tag, payload)
+    }
+
+    /// See [`Fabric::progress`].
+    pub fn progress(&self) -> usize {
+        self.fabric.progress()
+    }
+
+    /// See [`Fabric::wait`].
+    pub fn wait(&self, timeout: Duration) -> usize {
+        self.fabric.wait(timeout)
+    }
+
+    /// See [`Fabric::region`].
+    ///
+    /// # Errors
+    /// Those of [`Fabric::region`].
+    pub fn region(&self, bytes: u64) -> Result<Region, FabricError> {
+        self.fabric.region(bytes)
+    }
+
+    /// The process of a rank that this process started and that still runs.
+    pub fn pid(&self, rank: Rank) -> Option<u32> {
+        self.lock_children().pid(rank)
+    }
+
+    /// Returns when all ranks have called it. Handlers run meanwhile. What a rank sent to another before is delivered
+    /// there when the call returns.
+    ///
+    /// # Errors
+    /// `Fabric` with `PeerDead` or `PeerLeft` if a rank that has not come is gone; `Timeout` after an hour; `Order`.
+    pub fn barrier(&self) -> Result<(), WorldError> {
+        self.barrier_timeout(COLLECTIVE_TIMEOUT)
+    }
+
+    /// As [`World::barrier`], for as long as `timeout`. After `Timeout` this rank is still in the barrier: the next
+    /// call goes on with it.
+    ///
+    /// # Errors
+    /// Those of [`World::barrier`].
+    pub fn barrier_timeout(&self, timeout: Duration) -> Result<(), WorldError> {
+        self.collective.barrier(&self.fabric, timeout)
+    }
+
+    /// Returns `root`'s bytes at every rank; those of the others are not looked at. All must call it, in the same
+    /// order as their other collective calls. For small things, such as descriptors.
+    ///
+    /// # Errors
+    /// Those of [`World::barrier`].
+    pub fn broadcast_bytes(&self, root: Rank, bytes: &[u8]) -> Result<Vec<u8>, WorldError> {
+        self.collective.broadcast(&self.fabric, root, bytes, COLLECTIVE_TIMEOUT)
+    }
+
+    /// Returns every rank's bytes, in the order of ranks, at every rank. As [`World::broadcast_bytes`] otherwise.
+    ///
+    /// # Errors
+    /// Those of [`World::barrier`].
+    pub fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, WorldError> {
+        self.collective.all_gather(&self.fabric, bytes, COLLECTIVE_TIMEOUT)
+    }
+
+    /// Leaves: what was sent goes out first. The process that started the others waits for them to end, as long as it
+    /// takes, goes on delivering messages meanwhile, and returns how each ended; the others return nothing.
+    ///
+    /// # Errors
+    /// `Fabric` if something that was sent could not go out, which concerns nobody who has left; all else was done.
+    pub fn leave(self) -> Result<Vec<RankEnd>, WorldError> {
+        self.leave_timeout(Duration::MAX)
+    }
+
+    /// As [`World::leave`], but waits for the others no longer than `timeout`.
+    ///
+    /// # Errors
+    /// Those of [`World::leave`], and `Lingering`: those who had not ended were killed.
+    pub fn leave_timeout(self, timeout: Duration) -> Result<Vec<RankEnd>, WorldError> {
+        let flushed = match self.fabric.flush() {
+            Err(FabricError::PeerLeft { .. }) => Ok(()),
+            other => other,
+        };
+        let deadline = Deadline::after(timeout);
+        while !self.lock_children().look() {
+            if deadline.left().is_none() {
+                let ranks = self.lock_children().running();
+                self.fabric.leave();
+                return Err(WorldError::Lingering { ranks, waited_ms: timeout.as_millis() as u64 });
+            }
+            self.fabric.wait(Duration::from_millis(END_LOOK_MS));
+        }
+        self.fabric.leave();
+        flushed?;
+        Ok(self.lock_children().ended())
+    }
+
+    /// What is known of a peer; see [`Fabric::check_peers`] to find out.
+    pub fn peer(&self, rank: Rank) -> PeerState {
+        self.fabric.peer(rank)
+    }
+
+    fn lock_children(&self) -> std::sync::MutexGuard<'_, Children> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
