@@ -13,7 +13,7 @@ pub enum Error {
     },
     /// Its memory is full, and the time to wait for some is over.
     #[error(
-        "the queue's memory is full: {needed} bytes are needed, the whole is {capacity}; take items, or make it with more"
+        "the queue's memory is full: {needed} bytes are needed, the whole is {capacity}; take items or give it more"
     )]
     Memory {
         /// Bytes needed, for the item or for cells; 0 if the queue's table of cells is full.

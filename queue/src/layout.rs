@@ -2,9 +2,9 @@
 //!
 //! # Shape
 //! In *lanes* mode each producing thread has a chain of its own (see `transport::ring::chain`), found by the number of
-//! its agent; consumers go round. Threads beyond [`LANES_MAX`], and all threads of a *strict* or *bounded* queue, put to
-//! the one ticket ring. Items up to `INLINE_MAX` bytes lie in a cell; for a larger one the cell has offset and length of
-//! a block of the heap.
+//! its agent; consumers go round. Threads beyond [`LANES_MAX`], and all threads of a *strict* or *bounded* queue, put
+//! to the one ticket ring. Items up to `INLINE_MAX` bytes lie in a cell; for a larger one the cell has offset and
+//! length of a block of the heap.
 //!
 //! # Whose a block is
 //! A block is in the producer's held table until its cell is published. A consumer notes it in its own held table

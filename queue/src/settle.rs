@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | putting to its chain | the cell says whether the item is in | its block is freed, or let go |
 //! | putting to the ring | as above, or WRITING | WRITING becomes poison, first noting that the item is not in |
-//! | taking | it has the head's lock, and perhaps the item's block in its held table | both are let go: it is still in |
+//! | taking | it has the head's lock, perhaps holds the item's block | both are let go: the item is still in |
 //! | after a take | the block is in its held table alone | freed with the rest of that |
 //! | growing, shrinking | the chain or ring says whether it has the block | the block is let go, or freed |
 //! | growing the ring | it has the lock of that | let go: the range is one word, so nothing is half done |

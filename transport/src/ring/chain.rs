@@ -15,8 +15,8 @@
 //! block's number chooses, and then commits: until then the word is nobody's, so a survivor does the same again.
 //!
 //! *Growing.* Before the producer publishes the last item of a block X it links the next block O: (a) chooses the
-//! oldest one if that is taken empty, else a new one; (b) `X.next = O`; (c) if it was the oldest, moves `oldest` on; (d)
-//! `O.next = 0`, `O.number`. Then it publishes; so consumers who take the last item find `next`. A short queue goes
+//! oldest one if that is taken empty, else a new one; (b) `X.next = O`; (c) if it was the oldest, moves `oldest` on;
+//! (d) `O.next = 0`, `O.number`. Then it publishes; so consumers who take the last item find `next`. A short queue goes
 //! round in two blocks. After a burst, blocks beyond [`SPARES_MAX`] that are taken empty go back to the heap one at a
 //! time. Consumers may look into a block that has gone: what they see there is worth nothing, since their lock then
 //! fails; blocks stay mapped.

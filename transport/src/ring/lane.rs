@@ -1,10 +1,10 @@
 //! A queue of one producer in a fixed array of cells; any number of consumers.
 //!
 //! # The protocol
-//! Tickets count items from 0; ticket t lies in cell t mod n. A cell's state is t + 1 once item t is in it. The producer
-//! alone writes cells: payload first, then the state by a release store; no other store is needed for an item to arrive,
-//! and the producer reads no word of the consumers but when the array looks full. Consumers never write a cell: the
-//! head (see `head`) says what is taken, and the producer overwrites the cells before it.
+//! Tickets count items from 0; ticket t lies in cell t mod n. A cell's state is t + 1 once item t is in it. The
+//! producer alone writes cells: payload first, then the state by a release store; no other store is needed for an item
+//! to arrive, and the producer reads no word of the consumers but when the array looks full. Consumers never write a
+//! cell: the head (see `head`) says what is taken, and the producer overwrites the cells before it.
 //!
 //! # Deaths
 //! - The producer before the state: the item was never there. After it: it arrives. Its `tail` may be one too low then;
