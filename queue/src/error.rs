@@ -12,7 +12,9 @@ pub enum Error {
         bound: u64,
     },
     /// Its memory is full, and the time to wait for some is over.
-    #[error("the queue's memory is full: {needed} bytes are needed, the whole is {capacity}; take items, or make it with more")]
+    #[error(
+        "the queue's memory is full: {needed} bytes are needed, the whole is {capacity}; take items or give it more"
+    )]
     Memory {
         /// Bytes needed, for the item or for cells; 0 if the queue's table of cells is full.
         needed: u64,

@@ -2,9 +2,9 @@
 //!
 //! # Shape
 //! In *lanes* mode each producing thread has a chain of its own (see `transport::ring::chain`), found by the number of
-//! its agent; consumers go round. Threads beyond [`LANES_MAX`], and all threads of a *strict* or *bounded* queue, put to
-//! the one ticket ring. Items up to `INLINE_MAX` bytes lie in a cell; for a larger one the cell has offset and length of
-//! a block of the heap.
+//! its agent; consumers go round. Threads beyond [`LANES_MAX`], and all threads of a *strict* or *bounded* queue, put
+//! to the one ticket ring. Items up to `INLINE_MAX` bytes lie in a cell; for a larger one the cell has offset and
+//! length of a block of the heap.
 //!
 //! # Whose a block is
 //! A block is in the producer's held table until its cell is published. A consumer notes it in its own held table
@@ -12,6 +12,7 @@
 
 #![expect(unsafe_code, reason = "says that the control part may lie in shared memory")]
 
+use crate::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tarragon_transport::agent::{Agent, AgentRecord};
@@ -102,10 +103,23 @@ pub(crate) struct Attached {
 }
 
 impl Attached {
+    /// The control part, if the segment is that long.
+    pub(crate) fn try_control(&self) -> Result<&Control, Error> {
+        self.segment.at(self.segment.control()).ok_or(Error::Damaged)
+    }
+
+    /// Refuses a length of the directory that cannot be.
+    pub(crate) fn check_entries(&self) -> Result<(), Error> {
+        let offset = self.segment.control() + size_of::<Control>() as u64;
+        let fits = self.segment.slice::<AtomicU64>(offset, self.entries).is_some();
+        if fits && self.entries > 0 { Ok(()) } else { Err(Error::Damaged) }
+    }
+
     /// Its parts, for the time of one operation.
     #[inline(always)]
     pub(crate) fn view(&self) -> View<'_> {
-        let control = self.segment.at(self.segment.control()).expect("it was there when the queue was attached");
+        let control =
+            self.segment.at(self.segment.control()).expect("it was there when the queue was attached");
         View { queue: self, segment: &self.segment, control }
     }
 }
@@ -163,7 +177,8 @@ impl<'s> View<'s> {
 
     /// Wakes all who wait for anything.
     pub(crate) fn ring_all(&self) {
-        [&self.control.items, &self.control.space, &self.control.finished].map(Doorbell::ring_all);
+        let bells = [&self.control.items, &self.control.space, &self.control.finished];
+        bells.into_iter().for_each(Doorbell::ring_all);
     }
 }
 

@@ -26,6 +26,8 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/task/record.rs",
     "faults/src/sys.rs",
     "faults/src/words.rs",
+    "queue/src/bytes.rs",
+    "queue/src/layout.rs",
     "supervisor/benches/floor.rs",
     "supervisor/src/boot.rs",
     "supervisor/src/serve/reap.rs",

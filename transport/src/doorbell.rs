@@ -195,8 +195,7 @@ fn sleep_on(bells: &[&Doorbell], until: Option<Instant>, mut ready: impl FnMut()
             bell.parked.fetch_add(1, Ordering::SeqCst);
         }
         kernel::sleep(bells, &seen, nap);
-        let others = bells.iter().fold(false, |others, bell| bell.disarm() || others);
-        if others {
+        if bells.iter().filter(|bell| bell.disarm()).count() > 0 {
             heavy(bells);
         }
         if ready() {

@@ -1,7 +1,8 @@
 //! Queues of cells in shared memory: no lock that outlives its owner, no item lost or torn by a death.
 //!
-//! In reading order: `cell` is the place of one item; `head` says who takes and where; `lane` is a queue of one producer
-//! in a fixed array of cells, `chain` one that grows by blocks of cells, `tickets` one of many producers that grows too.
+//! In reading order: `cell` is the place of one item; `head` says who takes and where; `lane` is a queue of one
+//! producer in a fixed array of cells, `chain` one that grows by blocks of cells, `tickets` one of many producers that
+//! grows too.
 //!
 //! Blocks of cells come from the caller, who knows the heap; [`Blocks`] finds them again by their offsets.
 

@@ -13,7 +13,7 @@ pub const LINE_MAX: usize = 48;
 
 /// A cell. Zeroed: never used.
 #[derive(Default)]
-#[repr(C, align(128))]
+#[repr(C, align(64))]
 pub struct Cell {
     pub(super) state: AtomicU64,
     meta: AtomicU64,

@@ -15,8 +15,8 @@
 //! block's number chooses, and then commits: until then the word is nobody's, so a survivor does the same again.
 //!
 //! *Growing.* Before the producer publishes the last item of a block X it links the next block O: (a) chooses the
-//! oldest one if that is taken empty, else a new one; (b) `X.next = O`; (c) if it was the oldest, moves `oldest` on; (d)
-//! `O.next = 0`, `O.number`. Then it publishes; so consumers who take the last item find `next`. A short queue goes
+//! oldest one if that is taken empty, else a new one; (b) `X.next = O`; (c) if it was the oldest, moves `oldest` on;
+//! (d) `O.next = 0`, `O.number`. Then it publishes; so consumers who take the last item find `next`. A short queue goes
 //! round in two blocks. After a burst, blocks beyond [`SPARES_MAX`] that are taken empty go back to the heap one at a
 //! time. Consumers may look into a block that has gone: what they see there is worth nothing, since their lock then
 //! fails; blocks stay mapped.
@@ -267,7 +267,7 @@ impl Chain {
         let mut next = ticket + 1;
         if next & (B::CELLS - 1) == 0 {
             let block = cells[0].word(NEXT).load(Ordering::Relaxed);
-            self.head.owned[(next / B::CELLS & 1) as usize].store(block, Ordering::Relaxed);
+            self.head.owned[parity::<B>(next)].store(block, Ordering::Relaxed);
             next += 1;
         }
         self.head.unlock(next);
@@ -276,7 +276,7 @@ impl Chain {
 
     #[inline(always)]
     fn cells_of<'b, B: Blocks>(&self, blocks: &'b B, ticket: u64) -> Option<&'b [Cell]> {
-        blocks.cells(self.head.owned[(ticket / B::CELLS & 1) as usize].load(Ordering::Relaxed))
+        blocks.cells(self.head.owned[parity::<B>(ticket)].load(Ordering::Relaxed))
     }
 
     /// Whether the next item is there and nobody is taking it.
@@ -374,6 +374,12 @@ fn arrived<B: Blocks>(cells: &[Cell], ticket: u64) -> bool {
 
 fn number<B: Blocks>(blocks: &B, block: u64) -> Option<u64> {
     blocks.cells(block).map(|cells| cells[0].word(NUMBER).load(Ordering::Relaxed))
+}
+
+/// Which of the head's words has the block of a ticket.
+#[inline(always)]
+fn parity<B: Blocks>(ticket: u64) -> usize {
+    ((ticket / B::CELLS) & 1) as usize
 }
 
 /// Items with lower tickets: all but those of the headers.

@@ -1,10 +1,10 @@
 //! A queue of one producer in a fixed array of cells; any number of consumers.
 //!
 //! # The protocol
-//! Tickets count items from 0; ticket t lies in cell t mod n. A cell's state is t + 1 once item t is in it. The producer
-//! alone writes cells: payload first, then the state by a release store; no other store is needed for an item to arrive,
-//! and the producer reads no word of the consumers but when the array looks full. Consumers never write a cell: the
-//! head (see `head`) says what is taken, and the producer overwrites the cells before it.
+//! Tickets count items from 0; ticket t lies in cell t mod n. A cell's state is t + 1 once item t is in it. The
+//! producer alone writes cells: payload first, then the state by a release store; no other store is needed for an item
+//! to arrive, and the producer reads no word of the consumers but when the array looks full. Consumers never write a
+//! cell: the head (see `head`) says what is taken, and the producer overwrites the cells before it.
 //!
 //! # Deaths
 //! - The producer before the state: the item was never there. After it: it arrives. Its `tail` may be one too low then;
@@ -121,10 +121,10 @@ impl Lane {
         Taken::Yes
     }
 
-    /// Whether no item is there, not even one that another consumer is taking.
+    /// Whether it has no item, not even one that another consumer is taking. By the count: see [`Self::is_ready`].
     #[inline(always)]
-    pub fn is_empty(&self, cells: &[Cell]) -> bool {
-        !arrived(cells, self.head.look().ticket)
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Whether an item is there and no other consumer is taking it.
@@ -136,7 +136,8 @@ impl Lane {
 
     /// Items in it.
     pub fn len(&self) -> u64 {
-        self.tail.ticket.load(Ordering::Acquire).saturating_sub(self.head.look().ticket)
+        let head = self.head.look().ticket;
+        self.tail.ticket.load(Ordering::Acquire).saturating_sub(head)
     }
 
     /// Makes the producer's words right after a producer died; the new producer, or who settles the dead one, calls it.

@@ -2,35 +2,36 @@
 //!
 //! # Shape
 //! Ticket t lies in cell t mod n of block t / n. The *directory*, an array of the caller, has the offset of block k at
-//! k mod d. The *range* word says which blocks it has: those before `newest`, `count` of them. Numbers start at block 1,
-//! so that 0 is older than every ticket.
+//! k mod d. The *range* word says which blocks it has: those before `newest`, `count` of them. Numbers start at block
+//! 1, so that 0 is older than every ticket.
 //!
 //! # States of a cell
 //! A cell's state is a ticket, an agent, and a kind. Seen from ticket t:
 //! | state | means | next, by whom |
 //! |---|---|---|
 //! | older ticket | empty | WRITING(t, a): producer a, by compare-exchange |
-//! | WRITING(t, a) | a writes the item | FULL(t, a): a, by a store. POISON(t, a): who settles a's death, by compare-exchange |
+//! | WRITING(t, a) | a writes the item | FULL(t, a): a, by a store. POISON(t, a): who settles a, by compare-exchange |
 //! | FULL(t, a) | the item is there | nothing: the head says that it is taken |
 //! | POISON(t, a) | a died; there is no item | nothing: consumers step over it |
 //! | newer ticket | long taken | - |
 //!
-//! States only grow. A block serves one number at a time, and is given the next one only when all its tickets are taken;
-//! so whoever stalled with an old ticket in hand finds a ticket as new or newer there, and its compare-exchange
+//! States only grow. A block serves one number at a time, and is given the next one only when all its tickets are
+//! taken; so whoever stalled with an old ticket in hand finds a ticket as new or newer there, and its compare-exchange
 //! fails. That is why blocks of a ring never go back to the heap while it lives.
 //!
 //! # Putting
 //! From the tail, a hint that is never beyond the first empty cell, a producer walks to that cell and claims it by
-//! compare-exchange; there are no tickets but those claimed in a cell, so none can be abandoned. It writes, publishes by
-//! one store, and moves the hint on. A put that begins after another has ended gets the higher ticket: one order for all.
+//! compare-exchange; there are no tickets but those claimed in a cell, so none can be abandoned. It writes, publishes
+//! by one store, and moves the hint on. A put that begins after another has ended gets the higher ticket: one order for
+//! all.
 //!
 //! # Taking
 //! As in `lane`. A consumer that finds WRITING waits a moment and then asks whether that agent lives.
 //!
 //! # Growing
 //! Under the caller's lock. (a) The oldest block, if it is taken empty, else a new one, goes to `directory[newest]`,
-//! which is no block's place yet; (b) `range` is stored: one word, so there is nothing between. A reader of the directory
-//! looks at the range before and after: the entry was valid if its block was in both.
+//! which is no block's place yet; (b) `range` is stored: one word, so there is nothing between. A reader of the
+//! directory looks at the range before and after: the entry was valid if its block was in both.
 //!
 //! # Deaths
 //! - Producer: before it claims, nothing has happened. A survivor finds by the *note* that each put leaves ([`Note`])
@@ -240,6 +241,14 @@ impl<'r, B: Blocks> Tickets<'r, B> {
         let sight = self.ring.head.look();
         let state = self.state(sight.ticket).and_then(|state| kind_of(state, sight.ticket));
         sight.owner.is_none() && state.is_some_and(|(kind, _)| kind != WRITING)
+    }
+
+    /// Who takes the next item, or else writes it.
+    pub fn busy(&self) -> Option<AgentId> {
+        let sight = self.ring.head.look();
+        let state = self.state(sight.ticket).and_then(|state| kind_of(state, sight.ticket));
+        let writer = state.filter(|(kind, _)| *kind == WRITING).map(|(_, agent)| agent);
+        sight.owner.or(writer)
     }
 
     /// Whether `bound` items are in.

@@ -30,7 +30,7 @@ mod threads {
                 assert_eq!(popped(&lane, &cells, 1), Some(lap * 4 + n));
             }
             assert_eq!(popped(&lane, &cells, 1), None);
-            assert!(lane.is_empty(&cells));
+            assert!(lane.is_empty());
         }
     }
 

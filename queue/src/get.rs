@@ -1,0 +1,207 @@
+//! The way out of a queue: from the chains in turn and from the ring, waiting for an item if need be.
+
+use crate::error::Error;
+use crate::layout::{Attached, CLOSED, DESTROYED, IN_BLOCK, OPEN, View, Word, note, noted};
+use crate::put::Wait;
+use std::time::Duration;
+use tarragon_transport::HeapError;
+use tarragon_transport::agent::{Agent, AgentId, AgentRecord};
+use tarragon_transport::doorbell::Woken;
+use tarragon_transport::heap::Held;
+use tarragon_transport::ring::cell::Item;
+use tarragon_transport::ring::lane::Taken;
+
+/// Takes from one chain before the next one is looked at first: so that no producer shuts out another.
+const TURN: u64 = 32;
+/// Looks with the lock of the only chain in hand; a few cache misses long.
+const LOOKS: u32 = 32;
+/// Looks at a locked head before the core is given up.
+const LOOKS_BUSY: u32 = 200;
+/// Yields before the owner's life is doubted.
+const YIELDS_BUSY: u32 = 220;
+/// Time between doubts.
+const DOUBT: Duration = Duration::from_millis(1);
+
+/// An item that was taken.
+pub(crate) struct Got {
+    pub(crate) item: Item,
+    /// Its block and length, if it is not in the cell.
+    pub(crate) block: Option<(Held, u64)>,
+}
+
+/// What became of one attempt.
+enum Attempt {
+    Taken,
+    Empty,
+    /// Somebody is about to take the next item or to write it.
+    Busy(AgentId),
+    Failed(Error),
+}
+
+impl Attached {
+    /// Takes the next item; and the record that its block is held in.
+    #[inline(always)]
+    pub(crate) fn take(&self, wait: Wait) -> Result<(Got, &AgentRecord), Error> {
+        let agent = self.segment.agent()?;
+        let view = self.view();
+        let mut got = Got { item: Item::default(), block: None };
+        match view.attempt_take(&agent, &mut got, 0) {
+            Attempt::Taken => {}
+            _ => view.take_waiting(&agent, &mut got, wait)?,
+        }
+        view.control.space.ring();
+        Ok((got, agent.record))
+    }
+}
+
+impl View<'_> {
+    #[cold]
+    fn take_waiting(&self, agent: &Agent<'_>, got: &mut Got, wait: Wait) -> Result<(), Error> {
+        let mut looks = 0;
+        loop {
+            // Before the look: what is put before the closing is found.
+            let state = self.state();
+            if state == DESTROYED {
+                return Err(Error::Destroyed);
+            }
+            match self.attempt_take(agent, got, 0) {
+                Attempt::Taken => return Ok(()),
+                Attempt::Failed(error) => return Err(error),
+                Attempt::Busy(owner) => {
+                    let gives_up = matches!(wait, Wait::Not) && looks > YIELDS_BUSY;
+                    if gives_up || (looks > LOOKS_BUSY && !matches!(wait, Wait::Not) && wait.is_over()) {
+                        return Err(Error::Empty);
+                    }
+                    self.wait_for(owner, &mut looks);
+                    continue;
+                }
+                Attempt::Empty if state == CLOSED => return Err(Error::Closed),
+                Attempt::Empty if matches!(wait, Wait::Not) => return Err(Error::Empty),
+                Attempt::Empty => looks = 0,
+            }
+            if let Some(ended) = self.await_item(agent, got, wait) {
+                return ended;
+            }
+        }
+    }
+
+    /// Waits until there is something to do; `None`: look again.
+    fn await_item(&self, agent: &Agent<'_>, got: &mut Got, wait: Wait) -> Option<Result<(), Error>> {
+        let mut last = Attempt::Empty;
+        let woken = self.control.items.wait(wait.until(), || {
+            last = self.attempt_take(agent, got, LOOKS);
+            !matches!(last, Attempt::Empty) || self.state() != OPEN
+        });
+        if woken == Woken::Rung && self.has_item() {
+            self.control.items.ring();
+        }
+        match last {
+            Attempt::Taken => Some(Ok(())),
+            Attempt::Failed(error) => Some(Err(error)),
+            _ if woken == Woken::Timeout => Some(Err(Error::Empty)),
+            Attempt::Busy(_) | Attempt::Empty => None,
+        }
+    }
+
+    /// One look at every chain and the ring; at the only chain, up to `looks` more.
+    #[inline(always)]
+    fn attempt_take(&self, agent: &Agent<'_>, got: &mut Got, looks: u32) -> Attempt {
+        let mut failed = None;
+        let (item, block) = (&mut got.item, &mut got.block);
+        let mut claim = |item: &Item| match self.claim(agent, item) {
+            Ok(claimed) => {
+                *block = claimed;
+                true
+            }
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        };
+        let chains = self.chains();
+        let has_ring = self.has_ring();
+        let taken = match chains {
+            [] if has_ring => self.tickets().try_pop(agent.id, item, claim),
+            [only] if !has_ring && looks == 0 => only.try_pop(self, agent.id, item, claim),
+            [only] if !has_ring => only.spin_pop(self, agent.id, looks, item, claim),
+            _ => self.take_round(agent, item, &mut claim),
+        };
+        match taken {
+            Taken::Yes => Attempt::Taken,
+            Taken::Empty => Attempt::Empty,
+            Taken::Busy(owner) => Attempt::Busy(owner),
+            Taken::Refused => Attempt::Failed(failed.unwrap_or(Error::Damaged)),
+            Taken::Damaged => Attempt::Failed(Error::Damaged),
+        }
+    }
+
+    /// Looks at the chains from this thread's turn on, and at the ring among them.
+    fn take_round(&self, agent: &Agent<'_>, item: &mut Item, claim: &mut dyn FnMut(&Item) -> bool) -> Taken {
+        let chains = self.chains();
+        let places = chains.len() + usize::from(self.has_ring());
+        if places == 0 {
+            return Taken::Empty;
+        }
+        let round = noted(agent.record, Word::Round);
+        let first = (round / TURN) as usize % places;
+        let mut busy = None;
+        for place in (first..places).chain(0..first) {
+            let taken = match chains.get(place) {
+                Some(chain) => chain.try_pop(self, agent.id, item, &mut *claim),
+                None => self.tickets().try_pop(agent.id, item, &mut *claim),
+            };
+            match taken {
+                Taken::Empty => {}
+                Taken::Busy(owner) => busy = Some(owner),
+                Taken::Yes => {
+                    let next = if place == first { round + 1 } else { place as u64 * TURN + 1 };
+                    note(agent.record, Word::Round, next);
+                    return taken;
+                }
+                Taken::Refused | Taken::Damaged => return taken,
+            }
+        }
+        busy.map_or(Taken::Empty, Taken::Busy)
+    }
+
+    /// Makes an item's block this agent's, before the take is committed.
+    #[inline(always)]
+    fn claim(&self, agent: &Agent<'_>, item: &Item) -> Result<Option<(Held, u64)>, Error> {
+        if item.tag != IN_BLOCK {
+            return Ok(None);
+        }
+        let held = self.segment.hold(agent, item.word(0)).map_err(|error| match error {
+            HeapError::Held { max } => Error::Held { max },
+            _ => Error::Damaged,
+        })?;
+        Ok(Some((held, item.word(1))))
+    }
+
+    /// Waits a moment for `owner` to finish what it is about; if it is dead, finishes it.
+    pub(crate) fn wait_for(&self, owner: AgentId, looks: &mut u32) {
+        *looks += 1;
+        match *looks {
+            ..LOOKS_BUSY => std::hint::spin_loop(),
+            LOOKS_BUSY..YIELDS_BUSY => std::thread::yield_now(),
+            _ if self.segment.is_dead(owner) => {
+                self.segment.recover(self);
+            }
+            _ => std::thread::sleep(DOUBT),
+        }
+    }
+
+    /// Whether somebody could take something now.
+    pub(crate) fn has_item(&self) -> bool {
+        self.chains().iter().any(|chain| chain.is_ready(self))
+            || (self.has_ring() && self.tickets().is_ready())
+    }
+
+    /// If somebody died taking or writing the next item: finishes that.
+    pub(crate) fn recover_heads(&self) {
+        let heads = self.chains().iter().filter_map(|chain| chain.head().look().owner);
+        let of_ring = if self.has_ring() { self.tickets().busy() } else { None };
+        if heads.chain(of_ring).any(|owner| self.segment.is_dead(owner)) {
+            self.segment.recover(self);
+        }
+    }
+}

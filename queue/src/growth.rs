@@ -1,0 +1,93 @@
+//! The blocks that cells lie in: got from the heap when a chain or the ring grows, given back when a chain shrinks.
+//!
+//! The words `Grow` and `Cells` of the agent's intent say which block is on its way; see `settle`.
+
+use crate::error::Error;
+use crate::layout::{BLOCK_BYTES, GROW_CHAIN, GROW_RING, SHRINK_CHAIN, View, Word, note};
+use tarragon_transport::HeapError;
+use tarragon_transport::agent::Agent;
+use tarragon_transport::heap::Held;
+use tarragon_transport::ring::chain::Chain;
+use tarragon_transport::ring::{Blocks, wipe};
+
+/// Whether there is room for cells now.
+pub(crate) enum Grown {
+    Yes,
+    /// Not enough memory: bytes needed, and the bound.
+    NoMemory(u64, u64),
+}
+
+impl View<'_> {
+    /// Links a new block to this agent's chain, whose blocks in use are full.
+    #[cold]
+    pub(crate) fn grow_chain(&self, agent: &Agent<'_>, chain: &Chain) -> Result<Grown, Error> {
+        let held = match self.new_block(agent) {
+            Ok(held) => held,
+            Err(HeapError::Full { needed, capacity, .. }) => return Ok(Grown::NoMemory(needed, capacity)),
+            Err(error) => return Err(Error::of_heap(error)),
+        };
+        note(agent.record, Word::Cells, held.block.offset);
+        note(agent.record, Word::Grow, GROW_CHAIN);
+        let linked = chain.link(self, held.block.offset);
+        if linked.is_ok() {
+            self.segment.forget(agent, held);
+        }
+        note(agent.record, Word::Grow, 0);
+        linked.map(|()| Grown::Yes).map_err(|_| Error::Damaged)
+    }
+
+    /// Gives one block of this agent's chain back, if there are more than it uses.
+    #[cold]
+    pub(crate) fn shrink_chain(&self, agent: &Agent<'_>, chain: &Chain) {
+        let Some(block) = chain.surplus(self) else { return };
+        note(agent.record, Word::Cells, block);
+        note(agent.record, Word::Grow, SHRINK_CHAIN);
+        if let Ok(held) = self.segment.hold(agent, block) {
+            chain.drop_oldest(self);
+            note(agent.record, Word::Grow, 0);
+            self.segment.free(agent.record, held);
+            self.control.space.ring();
+        }
+        note(agent.record, Word::Grow, 0);
+    }
+
+    /// Makes room for more tickets in the ring.
+    #[cold]
+    pub(crate) fn grow_ring(&self, agent: &Agent<'_>) -> Result<Grown, Error> {
+        self.control.growing.lock(agent, self);
+        let grown = self.grow_ring_locked(agent);
+        self.control.growing.unlock(agent);
+        grown
+    }
+
+    fn grow_ring_locked(&self, agent: &Agent<'_>) -> Result<Grown, Error> {
+        let tickets = self.tickets();
+        if tickets.reuse() {
+            return Ok(Grown::Yes);
+        }
+        let held = match self.new_block(agent) {
+            Ok(held) => held,
+            Err(HeapError::Full { needed, capacity, .. }) => return Ok(Grown::NoMemory(needed, capacity)),
+            Err(error) => return Err(Error::of_heap(error)),
+        };
+        note(agent.record, Word::Cells, held.block.offset);
+        note(agent.record, Word::Grow, GROW_RING);
+        let linked = tickets.link(held.block.offset);
+        if linked {
+            self.segment.forget(agent, held);
+        }
+        note(agent.record, Word::Grow, 0);
+        if !linked {
+            self.segment.free(agent.record, held);
+            return Ok(Grown::NoMemory(0, self.segment.usage().capacity));
+        }
+        Ok(Grown::Yes)
+    }
+
+    fn new_block(&self, agent: &Agent<'_>) -> Result<Held, HeapError> {
+        let held = self.segment.alloc(agent, BLOCK_BYTES)?;
+        // `None` cannot be: the heap lies inside the segment, and blocks are aligned to 64 bytes at least.
+        self.cells(held.block.offset).map(wipe);
+        Ok(held)
+    }
+}

@@ -1,0 +1,284 @@
+//! The handle of a queue.
+
+use crate::builder::Builder;
+use crate::descriptor::Descriptor;
+use crate::encoding::{Encoded, encode, type_hash, write_large};
+use crate::error::Error;
+use crate::layout::{Attached, CLOSED, DESTROYED, IN_BLOCK, OPEN};
+use crate::loan::Loan;
+use crate::put::Wait;
+use crate::select::sealed::{AttachedRef, Sealed};
+use crate::taken::ItemRef;
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt::{Debug, Formatter};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tarragon_transport::heap::Audit;
+use tarragon_transport::ring::cell::Item;
+
+/// A queue of items of type `T` that any process of the node can use, as Python's `multiprocessing.Queue`.
+///
+/// First in, first out per producing thread; over all of them if it is [strict](Builder::strict). Handles are cheap to
+/// clone and can be used by any thread. Any process or thread may be killed at any time: an item is in the queue, or
+/// with the one who took it, or was never put; and nobody else waits for the dead.
+///
+/// ```
+/// use tarragon_queue::{Error, Queue};
+///
+/// let queue = Queue::<(u32, String)>::builder().bounded(2).create()?;
+/// queue.put((1, "one".to_owned()))?;
+/// queue.put((2, "two".to_owned()))?;
+/// assert!(matches!(queue.try_put((3, "three".to_owned())), Err(Error::Full { bound: 2 })));
+/// queue.close();
+/// assert_eq!(queue.get()?.0, 1);
+/// assert_eq!(queue.get()?.0, 2);
+/// assert!(matches!(queue.get(), Err(Error::Closed)));
+/// # Ok::<(), Error>(())
+/// ```
+pub struct Queue<T> {
+    attached: Arc<AttachedRef>,
+    items: PhantomData<fn(T) -> T>,
+}
+
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self { attached: Arc::clone(&self.attached), items: PhantomData }
+    }
+}
+
+impl<T> Debug for Queue<T> {
+    fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+        let Attached { segment, name, bound, is_strict, .. } = &self.attached.0;
+        let mut out = out.debug_struct("Queue");
+        out.field("segment", &segment.name().file).field("name", name);
+        out.field("bound", bound).field("is_strict", is_strict).finish()
+    }
+}
+
+impl<T> Sealed for Queue<T> {
+    fn attached(&self) -> &AttachedRef {
+        &self.attached
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
+    /// An unbounded queue.
+    ///
+    /// # Errors
+    /// `Segment` if shared memory is full or refused.
+    pub fn new() -> Result<Self, Error> {
+        Self::builder().create()
+    }
+
+    /// Says what a queue is to be.
+    pub fn builder() -> Builder<T> {
+        Builder::new()
+    }
+
+    pub(crate) fn of(attached: Attached) -> Self {
+        Self { attached: Arc::new(AttachedRef(attached)), items: PhantomData }
+    }
+
+    #[inline(always)]
+    fn queue(&self) -> &Attached {
+        &self.attached.0
+    }
+
+    /// What leads to this queue from another process.
+    pub fn descriptor(&self) -> Descriptor {
+        let queue = self.queue();
+        let (segment, name) = (queue.segment.name().clone(), queue.name.clone());
+        Descriptor { segment, type_hash: type_hash::<T>(), name }
+    }
+
+    /// Puts an item at the end. Waits while the queue, or its memory, is full.
+    ///
+    /// Up to 112 bytes travel in the queue's cell; longer items are copied into memory that then moves with them. A put
+    /// that runs while another process closes the queue may be refused or not.
+    ///
+    /// # Errors
+    /// `Closed`, `Destroyed`, `TooLarge`, `Encode`; `Held` if the thread has too many items in its hands; `Segment`,
+    /// `Damaged`.
+    #[inline(always)]
+    pub fn put(&self, item: T) -> Result<(), Error> {
+        self.put_within(&item, Wait::Ever)
+    }
+
+    /// Like [`put`](Self::put), but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As `put`; `Full` or `Memory` if the time is over.
+    pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), Error> {
+        self.put_within(&item, Wait::Until(Instant::now() + timeout))
+    }
+
+    /// Like [`put`](Self::put), but does not wait.
+    ///
+    /// # Errors
+    /// As `put`; `Full` or `Memory` if there is no room.
+    #[inline(always)]
+    pub fn try_put(&self, item: T) -> Result<(), Error> {
+        self.put_within(&item, Wait::Not)
+    }
+
+    #[inline(always)]
+    fn put_within(&self, item: &T, wait: Wait) -> Result<(), Error> {
+        let queue = self.queue();
+        match encode(item)? {
+            Encoded::Borrowed(bytes) => queue.put_bytes(bytes, wait),
+            Encoded::Small(bytes, len) => queue.put_bytes(&bytes[..len], wait),
+            Encoded::Large(len) => {
+                queue.put_large(&queue.segment.agent()?, len as u64, wait, |into| write_large(item, into))
+            }
+        }
+    }
+
+    /// Takes the item at the front. Waits while there is none: spins about as long as a wake-up takes, then sleeps.
+    ///
+    /// # Errors
+    /// `Closed` if the queue is closed and drained, `Destroyed`; `Decode` if the bytes are no `T`, which is lost then;
+    /// `Held`, `Segment`, `Damaged`.
+    #[inline(always)]
+    pub fn get(&self) -> Result<T, Error> {
+        self.get_within(Wait::Ever)?.decode()
+    }
+
+    /// Like [`get`](Self::get), but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As `get`; `Empty` if the time is over.
+    pub fn get_timeout(&self, timeout: Duration) -> Result<T, Error> {
+        self.get_within(Wait::Until(Instant::now() + timeout))?.decode()
+    }
+
+    /// Like [`get`](Self::get), but does not wait.
+    ///
+    /// # Errors
+    /// As `get`; `Empty` if there is none.
+    #[inline(always)]
+    pub fn try_get(&self) -> Result<T, Error> {
+        self.get_within(Wait::Not)?.decode()
+    }
+
+    /// Takes the item at the front, to be read in place: no copy of a long one.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), but `Decode`.
+    #[inline(always)]
+    pub fn get_ref(&self) -> Result<ItemRef<'_>, Error> {
+        self.get_within(Wait::Ever)
+    }
+
+    /// Like [`get_ref`](Self::get_ref), but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As `get_ref`; `Empty` if the time is over.
+    pub fn get_ref_timeout(&self, timeout: Duration) -> Result<ItemRef<'_>, Error> {
+        self.get_within(Wait::Until(Instant::now() + timeout))
+    }
+
+    #[inline(always)]
+    fn get_within(&self, wait: Wait) -> Result<ItemRef<'_>, Error> {
+        let (got, record) = self.queue().take(wait)?;
+        ItemRef::new(self.queue(), got, record)
+    }
+
+    /// Items in it, when it was looked at.
+    pub fn len(&self) -> u64 {
+        let (put, taken) = self.queue().view().counts();
+        put.saturating_sub(taken)
+    }
+
+    /// Whether it had no item when it was looked at.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it held as many items as it may when it was looked at. Never so without a bound.
+    pub fn is_full(&self) -> bool {
+        let queue = self.queue();
+        queue.bound != 0 && queue.view().tickets().is_full(queue.bound)
+    }
+
+    /// Says that an item that was taken is dealt with.
+    ///
+    /// # Errors
+    /// `NotTaken` if that was said of all items put.
+    pub fn task_done(&self) -> Result<(), Error> {
+        self.queue().task_done()
+    }
+
+    /// Waits until [`task_done`](Self::task_done) was called for every item put. An item whose taker was killed before
+    /// it could do so is never done: use [`join_timeout`](Self::join_timeout) where that may be.
+    ///
+    /// # Errors
+    /// `Destroyed`.
+    pub fn join(&self) -> Result<(), Error> {
+        self.queue().join(None)
+    }
+
+    /// Like [`join`](Self::join), but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// `Destroyed`; `Unfinished` if the time is over.
+    pub fn join_timeout(&self, timeout: Duration) -> Result<(), Error> {
+        self.queue().join(Some(Instant::now() + timeout))
+    }
+
+    /// Ends the puts, for all: they are errors from now on. What is in can be taken; then gets are errors too.
+    /// Idempotent.
+    pub fn close(&self) {
+        self.end(CLOSED);
+    }
+
+    /// Whether it was closed or destroyed.
+    pub fn is_closed(&self) -> bool {
+        self.queue().view().state() != OPEN
+    }
+
+    /// Ends it for all, with what is in it: every operation is an error from now on, and nobody can attach. Its memory
+    /// goes when the last handle does.
+    pub fn destroy(&self) {
+        self.end(DESTROYED);
+        self.queue().segment.unlink();
+    }
+
+    fn end(&self, state: u64) {
+        let view = self.queue().view();
+        view.control.state.fetch_max(state, Ordering::SeqCst);
+        view.ring_all();
+    }
+
+    /// Compares the blocks allocated with those that the queue has in use, and finishes what dead processes left, while
+    /// nobody uses the queue. For tests and repair; a scan.
+    pub fn audit(&self) -> Audit {
+        let queue = self.queue();
+        let view = queue.view();
+        queue.segment.recover(&view);
+        queue.segment.audit(&mut |visit| {
+            let mut item = |item: &Item| {
+                if item.tag == IN_BLOCK {
+                    visit(item.word(0));
+                }
+            };
+            view.control.chains.iter().for_each(|chain| chain.each_item(&view, &mut item));
+            view.tickets().each_item(&mut item);
+            view.control.chains.iter().for_each(|chain| chain.each_block(&view, visit));
+            view.tickets().each_block(visit);
+        })
+    }
+}
+
+impl Queue<Vec<u8>> {
+    /// Memory for an item of `len` bytes, to be written in place and then [sent](Loan::send). Waits while the queue's
+    /// memory is full.
+    ///
+    /// # Errors
+    /// `Closed`, `Destroyed`, `TooLarge`, `Held`, `Segment`.
+    pub fn loan(&self, len: usize) -> Result<Loan<'_>, Error> {
+        self.queue().view().check_open()?;
+        Loan::new(self.queue(), len as u64)
+    }
+}

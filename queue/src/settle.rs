@@ -1,0 +1,87 @@
+//! What is done for a thread that was killed while it used a queue.
+//!
+//! | it died | what is so | what is done |
+//! |---|---|---|
+//! | putting to its chain | the cell says whether the item is in | its block is freed, or let go |
+//! | putting to the ring | as above, or WRITING | WRITING becomes poison, first noting that the item is not in |
+//! | taking | it has the head's lock, perhaps holds the item's block | both are let go: the item is still in |
+//! | after a take | the block is in its held table alone | freed with the rest of that |
+//! | growing, shrinking | the chain or ring says whether it has the block | the block is let go, or freed |
+//! | growing the ring | it has the lock of that | let go: the range is one word, so nothing is half done |
+//!
+//! All of it may be done again by another survivor: each step looks at what is so.
+
+use crate::layout::{
+    GROW_CHAIN, GROW_RING, IN_BLOCK, PUT_CHAIN, PUT_CLAIMED, PUT_CLAIMING, PUT_VOID, SHRINK_CHAIN, View,
+    Word, note, noted,
+};
+use tarragon_transport::agent::{AgentId, AgentRecord};
+use tarragon_transport::member::Settle;
+use tarragon_transport::ring::cell::Item;
+use tarragon_transport::ring::chain;
+use tarragon_transport::segment::Segment;
+
+impl Settle for View<'_> {
+    fn settle(&self, segment: &Segment, dead: AgentId, record: &AgentRecord) {
+        self.settle_take(segment, dead, record);
+        self.settle_growth(segment, dead, record);
+        self.settle_put(segment, dead, record);
+        for chain in self.control.chains.iter().filter(|it| it.owner() == u64::from(dead.0)) {
+            chain.resume(self);
+        }
+        self.control.growing.release_for(dead);
+        // Who waited for what it was about looks again.
+        self.ring_all();
+    }
+}
+
+impl View<'_> {
+    fn settle_take(&self, segment: &Segment, dead: AgentId, record: &AgentRecord) {
+        let leave = |item: Option<Item>| {
+            if let Some(item) = item.filter(|item| item.tag == IN_BLOCK) {
+                segment.forget_for(record, item.word(0));
+            }
+        };
+        for chain in &self.control.chains {
+            if chain.head().look().owner == Some(dead) {
+                leave(chain.peek(self));
+                chain.head().release_for(dead);
+            }
+        }
+        if self.control.ring.head().look().owner == Some(dead) {
+            leave(self.tickets().peek());
+            self.control.ring.head().release_for(dead);
+        }
+    }
+
+    fn settle_growth(&self, segment: &Segment, dead: AgentId, record: &AgentRecord) {
+        let block = noted(record, Word::Cells);
+        let mut own = self.control.chains.iter().filter(|it| it.owner() == u64::from(dead.0));
+        let is_linked = match noted(record, Word::Grow) {
+            GROW_CHAIN | SHRINK_CHAIN => own.any(|chain| chain.is_linked(self, block)),
+            GROW_RING => self.tickets().is_linked(block),
+            _ => false,
+        };
+        if is_linked {
+            segment.forget_for(record, block);
+        }
+    }
+
+    fn settle_put(&self, segment: &Segment, dead: AgentId, record: &AgentRecord) {
+        let (block, ticket) = (noted(record, Word::Block), noted(record, Word::Ticket));
+        let tickets = self.tickets();
+        let is_in = match noted(record, Word::Put) {
+            PUT_CHAIN => chain::holds(self, block, ticket),
+            PUT_CLAIMING | PUT_CLAIMED | PUT_VOID if tickets.is_writing(dead, block, ticket) => {
+                note(record, Word::Put, PUT_VOID);
+                tickets.poison(dead, block, ticket);
+                false
+            }
+            PUT_CLAIMED => true,
+            _ => false,
+        };
+        if is_in && noted(record, Word::Item) != 0 {
+            segment.forget_for(record, noted(record, Word::Item));
+        }
+    }
+}

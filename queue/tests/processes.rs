@@ -1,0 +1,241 @@
+//! Queues between processes, some of which are killed at random moments.
+//!
+//! `TARRAGON_TEST_LONG=1` kills 2000 instead of 100; the counts are printed.
+
+mod child;
+
+use child::{Role, role};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+use tarragon_queue::{Descriptor, Error, Queue};
+
+type Bytes = Vec<u8>;
+
+/// So little that producers run into it.
+const MEMORY: u64 = 64 << 20;
+/// Nobody may wait longer for the dead; more than the second that is promised only for the slowness of the machine.
+const BLOCKED_MAX: Duration = Duration::from_secs(10);
+
+/// Kills in each of five settings.
+fn kills() -> u64 {
+    if std::env::var("TARRAGON_TEST_LONG").is_ok_and(|it| it == "1") { 400 } else { 20 }
+}
+
+/// An item that shows whether it is whole: producer, number, length, and bytes made of them. Every third is long.
+fn item(producer: u64, n: u64) -> Bytes {
+    let len = if n.is_multiple_of(3) { 200 + (n * 37 % 5000) as usize } else { 24 + (n % 80) as usize };
+    let mut bytes = vec![(producer * 31 + n) as u8; len];
+    bytes[..8].copy_from_slice(&producer.to_ne_bytes());
+    bytes[8..16].copy_from_slice(&n.to_ne_bytes());
+    bytes
+}
+
+/// Producer and number of an item, which must be whole.
+fn whole(bytes: &[u8]) -> (u64, u64) {
+    let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    let (producer, n) = (word(0), word(8));
+    assert_eq!(bytes, item(producer, n), "torn");
+    (producer, n)
+}
+
+fn attach(descriptor: &str) -> Queue<Bytes> {
+    descriptor.parse::<Descriptor>().expect("it was printed").attach().expect("the test has it")
+}
+
+/// Not random enough for anything but this.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        Self(now.as_nanos() as u64 | 1)
+    }
+
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+fn is_sound(queue: &Queue<Bytes>) {
+    let audit = queue.audit();
+    assert!(audit.leaked.is_empty() && audit.dangling.is_empty(), "{audit:?}");
+}
+
+/// Puts items without end, or `count` of them: words are a queue, a producer, a count (0: without end).
+#[test]
+fn role_produces() {
+    let Some(words) = role() else { return };
+    let (producer, count): (u64, u64) =
+        (words[1].parse().expect("a number"), words[2].parse().expect("a number"));
+    let queue = attach(&words[0]);
+    for n in 1.. {
+        if queue.put(item(producer, n)).is_err() || n == count {
+            return;
+        }
+    }
+}
+
+/// Moves items from one queue to another: words are both, and a way to take.
+#[test]
+fn role_consumes() {
+    let Some(words) = role() else { return };
+    let (from, to) = (attach(&words[0]), attach(&words[1]));
+    loop {
+        let moved = if words[2] == "ref" {
+            from.get_ref().and_then(|item| {
+                let mut loan = to.loan(item.len())?;
+                loan.copy_from_slice(&item);
+                loan.send()
+            })
+        } else {
+            from.get().and_then(|item| to.put(item))
+        };
+        if let Err(error) = moved {
+            assert!(matches!(error, Error::Closed | Error::Destroyed), "{error}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn processes_stream_to_one_another_in_order() {
+    const ITEMS: u64 = 5000;
+    for strict in [false, true] {
+        let queue = Queue::<Bytes>::builder().strict(strict).create().expect("shared memory");
+        let descriptor = queue.descriptor().to_string();
+        let (one, two) = (ITEMS.to_string(), ITEMS.to_string());
+        let mut roles = [
+            Role::start("role_produces", &[&descriptor, "0", &one]),
+            Role::start("role_produces", &[&descriptor, "1", &two]),
+        ];
+        let mut next = [1, 1];
+        for _ in 0..2 * ITEMS {
+            let taken = queue.get_ref_timeout(BLOCKED_MAX).expect("all arrive");
+            let (producer, n) = whole(&taken);
+            assert_eq!(n, next[producer as usize], "in order");
+            next[producer as usize] += 1;
+        }
+        assert!(roles.iter_mut().all(Role::wait));
+        assert!(queue.is_empty());
+        is_sound(&queue);
+    }
+}
+
+/// Producers are killed; one is not. What each put arrives whole, in order, without gaps; nobody waits for the dead.
+#[test]
+fn killed_producers_tear_nothing_and_stop_nobody() {
+    for (strict, bound) in [(false, 0), (true, 0), (true, 20)] {
+        let builder = Queue::<Bytes>::builder().strict(strict).bounded(bound).memory(MEMORY);
+        let queue = builder.create().expect("shared memory");
+        let descriptor = queue.descriptor().to_string();
+        let mut dice = Dice::new();
+        let steady = Role::start("role_produces", &[&descriptor, "0", "0"]);
+        let mut seen: HashMap<u64, u64> = HashMap::new();
+        let mut longest = Duration::ZERO;
+        for producer in 1..=kills() {
+            let doomed = Role::start("role_produces", &[&descriptor, &producer.to_string(), "0"]);
+            let mut left = None;
+            loop {
+                let start = Instant::now();
+                let taken = queue.get_ref_timeout(BLOCKED_MAX).expect("the steady one goes on");
+                longest = longest.max(start.elapsed());
+                let (from, n) = whole(&taken);
+                let last = seen.entry(from).or_default();
+                assert_eq!(n, *last + 1, "in order, from {from}");
+                *last = n;
+                if from == producer && left.is_none() {
+                    left = Some(dice.roll(3000));
+                }
+                match &mut left {
+                    Some(0) => break,
+                    Some(left) => *left -= 1,
+                    None => {}
+                }
+            }
+            doomed.kill();
+        }
+        drop(steady);
+        while let Ok(taken) = queue.get_ref_timeout(Duration::from_millis(300)) {
+            let (from, n) = whole(&taken);
+            let last = seen.entry(from).or_default();
+            assert_eq!(n, *last + 1, "in order, from {from}");
+            *last = n;
+        }
+        is_sound(&queue);
+        let items: u64 = seen.values().sum();
+        println!(
+            "strict {strict}, bound {bound}: {} killed, {items} items, longest wait {longest:?}",
+            kills()
+        );
+    }
+}
+
+/// Consumers are killed; one is not. Each item is moved at most once, and none is lost but those in dead hands.
+#[test]
+fn killed_consumers_lose_only_what_they_had_taken() {
+    for strict in [false, true] {
+        let from = Queue::<Bytes>::builder().strict(strict).create().expect("shared memory");
+        let to = Queue::<Bytes>::builder().strict(strict).create().expect("shared memory");
+        let names = [from.descriptor().to_string(), to.descriptor().to_string()];
+        let mut dice = Dice::new();
+        let steady = Role::start("role_consumes", &[&names[0], &names[1], "copy"]);
+        let (mut put, mut moved) = (0, HashMap::new());
+        let mut take = |wait: Duration| {
+            let taken = to.get_timeout(wait).ok();
+            taken.map(|taken| {
+                let (_, n) = whole(&taken);
+                assert_eq!(moved.insert(n, ()), None, "item {n} twice");
+            })
+        };
+        let mut taken = 0;
+        for kill in 0..kills() {
+            let way = if kill % 2 == 0 { "ref" } else { "copy" };
+            let doomed = Role::start("role_consumes", &[&names[0], &names[1], way]);
+            let until = Instant::now() + Duration::from_micros(5000 + dice.roll(20_000));
+            while Instant::now() < until {
+                if put < taken + 100 {
+                    put += 1;
+                    from.put(item(0, put)).expect("there is room");
+                } else if take(BLOCKED_MAX).is_some() {
+                    taken += 1;
+                } else {
+                    // All that is missing was in dead hands.
+                    taken = put;
+                }
+            }
+            doomed.kill();
+        }
+        while take(Duration::from_secs(1)).is_some() {}
+        drop(steady);
+        let lost = put - moved.len() as u64;
+        assert!(lost <= kills(), "{lost} of {put} lost by {} kills", kills());
+        assert!(from.is_empty() && to.is_empty());
+        is_sound(&from);
+        is_sound(&to);
+        println!("strict {strict}: {} killed, {put} items, {lost} in dead hands", kills());
+    }
+}
+
+/// What is left of a queue whose users were all killed can be attached as long as nobody has swept it.
+#[test]
+fn a_queue_whose_users_were_all_killed_is_whole() {
+    let queue = Queue::<Bytes>::new().expect("shared memory");
+    let descriptor = queue.descriptor();
+    let role = Role::start("role_produces", &[&descriptor.to_string(), "0", "0"]);
+    while queue.len() < 1000 {
+        std::thread::yield_now();
+    }
+    drop(queue);
+    role.kill();
+    let queue = descriptor.attach::<Bytes>().expect("nobody has swept it");
+    for n in 1..=queue.len() {
+        assert_eq!(whole(&queue.try_get().expect("it was put")), (0, n));
+    }
+    assert!(matches!(queue.try_get(), Err(Error::Empty)));
+    is_sound(&queue);
+    drop(queue);
+    assert!(matches!(descriptor.attach::<Bytes>(), Err(Error::Segment(_))), "the last one has left");
+}
