@@ -1,6 +1,5 @@
 //! The second process of a bench: it sleeps until it is told what to do, does it, and says that it has. The bench starts
 //! itself again for it, and it dies with whoever started it. What the orders mean is left to each bench.
-#![expect(dead_code, reason = "each bench uses its part")]
 
 pub(crate) mod page;
 

@@ -1,0 +1,139 @@
+//! iceoryx2's publish-subscribe, a service each way: buffers that block who publishes when full, and none overwritten.
+//! To sleep, its event service: a notice follows each item. Its files are in a folder of ours while it runs.
+
+use super::{Hands, Item, Side, ends};
+use iceoryx2::port::listener::Listener;
+use iceoryx2::port::notifier::Notifier;
+use iceoryx2::port::publisher::Publisher;
+use iceoryx2::port::subscriber::Subscriber;
+use iceoryx2::prelude::*;
+use iceoryx2::sample_mut::SampleMut;
+use std::fmt::Debug;
+use std::hint::spin_loop;
+
+type Service = ipc::Service;
+
+/// Names of services are the machine's: this process's id and the case tell ours.
+pub(crate) fn name(case: &str) -> String {
+    format!("tarragon-bench-{}-{case}", std::process::id())
+}
+
+fn node(root: &str) -> Node<Service> {
+    set_log_level(LogLevel::Fatal);
+    let mut config = Config::default();
+    config.global.set_root_path(&iceoryx2::prelude::Path::new(root.as_bytes()).expect("a path"));
+    NodeBuilder::new().config(&config).create().expect("a node")
+}
+
+fn service_name(base: &str, way: usize) -> ServiceName {
+    format!("{base}-{way}").as_str().try_into().expect("a name")
+}
+
+/// One of two sides of a channel of items.
+pub(crate) struct Iceoryx<T: Item + Debug + ZeroCopySend> {
+    to: Publisher<Service, T, ()>,
+    from: Subscriber<Service, T, ()>,
+    /// For who sleeps.
+    events: Option<(Notifier<Service>, Listener<Service>)>,
+    _node: Node<Service>,
+}
+
+impl<T: Item + Debug + ZeroCopySend> Iceoryx<T> {
+    /// Side 0 makes the services or side 1 does, whoever is first.
+    pub(crate) fn open(address: &str, which: usize, sleeps: bool) -> Self {
+        let (root, base) = address.split_once('+').expect("a folder and a name");
+        let node = node(root);
+        let service = |way: usize| {
+            let builder = node.service_builder(&service_name(base, way)).publish_subscribe::<T>();
+            let builder = builder.enable_safe_overflow(false).subscriber_max_buffer_size(1024);
+            builder.max_publishers(1).max_subscribers(1).open_or_create().expect("a service")
+        };
+        let out = service(which);
+        let publisher = out.publisher_builder();
+        let to = publisher.backpressure_strategy(BackpressureStrategy::RetryUntilDelivered).create();
+        let from = service(1 - which).subscriber_builder().create().expect("a subscriber");
+        let events = sleeps.then(|| {
+            let event = |way: usize| {
+                let service = node.service_builder(&service_name(base, 2 + way)).event();
+                service.open_or_create().expect("a service")
+            };
+            let notifier = event(which).notifier_builder().create().expect("a notifier");
+            (notifier, event(1 - which).listener_builder().create().expect("a listener"))
+        });
+        Self { to: to.expect("a publisher"), from, events, _node: node }
+    }
+}
+
+impl<T: Item + Debug + ZeroCopySend> Side<T> for Iceoryx<T> {
+    fn send(&mut self, item: T) {
+        let sample = self.to.loan_uninit().expect("a sample").write_payload(item);
+        sample.send().expect("the other side lives");
+        if let Some((notifier, _)) = &self.events {
+            notifier.notify().expect("the other side lives");
+        }
+    }
+
+    fn receive(&mut self) -> T {
+        loop {
+            if let Some(sample) = self.from.receive().expect("the other side lives") {
+                return *sample;
+            }
+            spin_loop();
+        }
+    }
+
+    fn park(&mut self) -> T {
+        let (_, listener) = self.events.as_ref().expect("opened to sleep");
+        listener.blocking_wait(|_| {}).expect("the other side lives");
+        self.receive()
+    }
+}
+
+/// One of two sides of a channel of bytes in place: side 0 sends, side 1 takes.
+pub(crate) struct Slices {
+    to: Option<Publisher<Service, [u8], ()>>,
+    from: Option<Subscriber<Service, [u8], ()>>,
+    prepared: Option<SampleMut<Service, [u8], ()>>,
+    _node: Node<Service>,
+}
+
+impl Slices {
+    pub(crate) fn open(address: &str, which: usize, size: usize) -> Self {
+        let (root, base) = address.split_once('+').expect("a folder and a name");
+        let node = node(root);
+        let builder = node.service_builder(&service_name(base, 0)).publish_subscribe::<[u8]>();
+        let builder = builder.enable_safe_overflow(false).subscriber_max_buffer_size(1).payload_alignment(
+            Alignment::new(64).expect("a power of two"),
+        );
+        let service = builder.max_publishers(1).max_subscribers(1).open_or_create().expect("a service");
+        let to = (which == 0).then(|| {
+            let publisher = service.publisher_builder().initial_max_slice_len(size);
+            publisher.create().expect("a publisher")
+        });
+        let from = (which == 1).then(|| service.subscriber_builder().create().expect("a subscriber"));
+        Self { to, from, prepared: None, _node: node }
+    }
+}
+
+impl Hands for Slices {
+    fn prepare(&mut self, bytes: &[u8]) {
+        let publisher = self.to.as_ref().expect("the side that sends");
+        let sample = publisher.loan_slice_uninit(bytes.len()).expect("a sample");
+        self.prepared = Some(sample.write_from_slice(bytes));
+    }
+
+    fn send(&mut self) {
+        let sample = self.prepared.take().expect("it was prepared");
+        assert_eq!(sample.send().expect("the other side lives"), 1, "somebody takes it");
+    }
+
+    fn take(&mut self) -> (u64, u64) {
+        let subscriber = self.from.as_ref().expect("the side that takes");
+        loop {
+            if let Some(sample) = subscriber.receive().expect("the other side lives") {
+                return ends(&sample);
+            }
+            spin_loop();
+        }
+    }
+}
