@@ -22,9 +22,9 @@ mod beside;
 mod measure;
 mod stores;
 
-use beside::{Beside, Orders};
-use measure::{Figure, Options, System, compare, time};
-use std::cell::RefCell;
+use beside::{Beside, Orders, leftovers};
+use measure::{Figure, Options, System, compare, report, time};
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::time::Duration;
 use stores::floor::Floor;
@@ -38,6 +38,8 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 /// Requests of one pipeline.
 const PIPELINE: usize = 16;
+/// What the folder of LMDB's files begins with.
+const WORD: &str = "tarragon-bench-lmdb";
 /// Keys of one `multi_get`.
 const MANY: usize = 100;
 /// Redis and a pipeline of it do one of so many operations; LMDB, and who copies large values, one of ten.
@@ -85,9 +87,10 @@ struct Rig {
 
 impl Rig {
     fn new(options: Options) -> Self {
-        let shared = Path::new("/dev/shm");
-        let parent = if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() };
-        let folder = tempfile::Builder::new().prefix("tarragon-bench-").tempdir_in(parent).expect("a folder");
+        leftovers::sweep(WORD);
+        let folder =
+            tempfile::Builder::new().prefix(&leftovers::name(WORD)).tempdir_in(leftovers::in_memory());
+        let folder = folder.expect("a folder");
         let redis = Server::start().inspect_err(|why| eprintln!("skipped: redis: {why}")).ok();
         Self { options, folder, redis }
     }
@@ -162,11 +165,13 @@ fn drawn(plan: Plan, count: usize) -> Vec<u64> {
 struct Peer<S> {
     store: RefCell<S>,
     beside: RefCell<Option<Beside>>,
+    /// What was written meanwhile, and in what time.
+    updates: Cell<(u64, Duration)>,
 }
 
 impl<S: Store> Peer<S> {
     fn new(store: S, beside: Option<Beside>) -> Self {
-        Self { store: RefCell::new(store), beside: RefCell::new(beside) }
+        Self { store: RefCell::new(store), beside: RefCell::new(beside), updates: Cell::default() }
     }
 
     /// Times work while the other one, if there is one, writes flat out.
@@ -177,9 +182,20 @@ impl<S: Store> Peer<S> {
         }
         let took = time(|| work(&mut store));
         if let Some(beside) = &mut *beside {
-            beside.stop();
+            let (count, time) = self.updates.get();
+            self.updates.set((count + beside.stop(), time + took));
         }
         took
+    }
+
+    /// Reports what an update took that was done meanwhile.
+    fn report_updates(&self, rig: &Rig, system: &str, case: &str, size: usize) {
+        let (count, time) = self.updates.get();
+        if count > 0 {
+            let figure =
+                Figure { bench: "ddict", case, mode: "two", n: size, unit: "ns/update", operations: 1 };
+            report(&rig.options, figure, system, 1, time.as_nanos() as f64 / count as f64);
+        }
     }
 
     /// Times work that the other one, if there is one, does the same amount of.
@@ -233,8 +249,13 @@ fn get(rig: &Rig, two: bool) {
         reads("lmdb", &lmdb.0, &keys, 10, get_one),
     ];
     systems.extend(redis.iter().map(|redis| reads("redis", redis, &keys, REDIS_SHARE, get_one)));
-    systems.extend(pipeline.iter().map(|redis| many("redis_pipeline", redis, &keys, PIPELINE, REDIS_SHARE / 10)));
+    systems.extend(
+        pipeline.iter().map(|redis| many("redis_pipeline", redis, &keys, PIPELINE, REDIS_SHARE / 10)),
+    );
     rig.compare("get", mode(two), 8, keys.len(), systems);
+    floor.report_updates(rig, "floor", "get_updates", 8);
+    hashmap.report_updates(rig, "hashmap", "get_updates", 8);
+    lmdb.0.report_updates(rig, "lmdb", "get_updates", 8);
 }
 
 /// A get in place, of which the first and the last bytes are touched.
@@ -244,7 +265,9 @@ fn pinned(rig: &Rig, two: bool) {
     let memory = if rig.options.quick { 64 * MIB } else { 1024 * MIB };
     for size in sizes {
         let plan = Plan { keys: (memory / size).min(1000) as u64, size: *size };
-        let keys = drawn(plan, if rig.options.quick { 20_000 } else { 100_000 });
+        // Long enough for a few updates to be done.
+        let longer = if *size > MIB { 10 } else { 1 };
+        let keys = drawn(plan, longer * if rig.options.quick { 20_000 } else { 100_000 });
         let floor = rig.floor(plan, two);
         // Who holds a lock or copies needs no measuring beyond 1 MiB.
         let others = (*size <= MIB)
@@ -256,6 +279,7 @@ fn pinned(rig: &Rig, two: bool) {
             systems.extend(redis.iter().map(|redis| reads("redis", redis, &keys, REDIS_SHARE, pin_one)));
         }
         rig.compare("get_pinned", mode(two), *size, keys.len(), systems);
+        floor.report_updates(rig, "floor", "pinned_updates", *size);
     }
 }
 

@@ -18,7 +18,7 @@ mod beside;
 mod channels;
 mod measure;
 
-use beside::{Beside, Orders};
+use beside::{Beside, Orders, Pinned};
 use channels::crossbeam::Crossbeam;
 use channels::iceoryx::{self, Iceoryx, Slices};
 use channels::pipe::Pipe;
@@ -37,6 +37,7 @@ fn main() {
     if let Some(role) = beside::role() {
         return stand_beside(&role);
     }
+    iceoryx::sweep();
     let rig = Rig::new(Options::parse());
     for mode in ["strict", "lanes"] {
         rig.case("round_trip", || round_trip(&rig, mode));
@@ -71,6 +72,12 @@ fn number(text: &str) -> usize {
     text.parse().expect("a number")
 }
 
+impl Drop for Rig {
+    fn drop(&mut self) {
+        iceoryx::sweep();
+    }
+}
+
 /// What all cases share.
 struct Rig {
     options: Options,
@@ -98,7 +105,7 @@ impl Rig {
 
     /// An address of iceoryx2's that no other case uses.
     fn iceoryx(&self, case: &str) -> String {
-        format!("{}+{}", self.folder.path().display(), iceoryx::name(case))
+        iceoryx::address(self.folder.path(), case)
     }
 
     fn zeromq<T: Item>(&self, kind: &str) -> Option<Peer<ZeroMq>> {
@@ -169,7 +176,8 @@ fn round_trip(rig: &Rig, mode: &str) {
     let address = line.address();
     let mut raw = Peer::new(line, process("number", "raw", &address));
     let address = rig.iceoryx(&format!("{mode}-round-trip"));
-    let mut iceoryx = Peer::new(Iceoryx::<u64>::open(&address, 0, false), process("number", "iceoryx2", &address));
+    let mut iceoryx =
+        Peer::new(Iceoryx::<u64>::open(&address, 0, false), process("number", "iceoryx2", &address));
     let mut crossbeam = crossbeam::<u64>();
     let mut pipe = pipe("number");
     let mut zeromq = rig.zeromq::<u64>("number");
@@ -215,7 +223,8 @@ fn throughput(rig: &Rig, mode: &str) {
     let address = ring.address();
     let mut raw = Peer::new(ring, process("wide", "raw", &address));
     let address = rig.iceoryx(&format!("{mode}-throughput"));
-    let mut iceoryx = Peer::new(Iceoryx::<Wide>::open(&address, 0, false), process("wide", "iceoryx2", &address));
+    let mut iceoryx =
+        Peer::new(Iceoryx::<Wide>::open(&address, 0, false), process("wide", "iceoryx2", &address));
     let mut crossbeam = crossbeam::<Wide>();
     let mut pipe = pipe("wide");
     let mut zeromq = rig.zeromq::<Wide>("wide");
@@ -233,9 +242,10 @@ fn throughput(rig: &Rig, mode: &str) {
 /// How long the other side gets to fall asleep.
 const ASLEEP: Duration = Duration::from_millis(2);
 
-/// One system whose receiver sleeps when the item is sent.
+/// One system whose receiver sleeps when the item is sent, on a cpu of its own.
 fn woken<'a, S: Side<u64>>(name: &'static str, peer: &'a mut Peer<S>) -> System<'a> {
     System::new(name, 2, move || {
+        let _pinned = Pinned::to(0);
         peer.beside.order(WAKE, 1);
         std::thread::sleep(ASLEEP);
         peer.side.send(now());

@@ -1,11 +1,13 @@
 //! The second process of a bench: it sleeps until it is told what to do, does it, and says that it has. The bench starts
 //! itself again for it, and it dies with whoever started it. What the orders mean is left to each bench.
+#![expect(dead_code, reason = "each bench uses its part")]
 
+pub(crate) mod leftovers;
 pub(crate) mod page;
 
 use page::Page;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
-use rustix::thread::futex;
+use rustix::thread::{CpuSet, futex, sched_getaffinity, sched_setaffinity};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -59,6 +61,31 @@ pub(crate) fn command(role: &[&str]) -> Command {
 /// A command that starts another program, which dies with this process.
 pub(crate) fn program(words: &[&str]) -> Command {
     command(&[&[BECOME], words].concat())
+}
+
+/// A thread that stays on one cpu until this is dropped: where a thread that wakes is put is luck, and decides how long it
+/// takes.
+pub(crate) struct Pinned(CpuSet);
+
+impl Pinned {
+    /// Pins this thread to the cpu of a number among those it may use, if there are so many.
+    pub(crate) fn to(number: usize) -> Self {
+        let all = sched_getaffinity(None).expect("a set of cpus");
+        let mut ours = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu));
+        if let Some(cpu) = ours.nth(number) {
+            let mut one = CpuSet::new();
+            one.set(cpu);
+            sched_setaffinity(None, &one).expect("a cpu of the set");
+        }
+        Self(all)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // As it was; a cpu that has gone since is no reason to fail.
+        let _ = sched_setaffinity(None, &self.0);
+    }
 }
 
 /// Kills a child, also when the bench fails.
@@ -119,10 +146,10 @@ impl Beside {
         self.until(BEGUN, u64::from(number.load(Relaxed)) - 1, false);
     }
 
-    /// Ends an order that goes on until it is stopped.
-    pub(crate) fn stop(&mut self) {
+    /// Ends an order that goes on until it is stopped; returns what was answered.
+    pub(crate) fn stop(&mut self) -> u64 {
         self.page.words()[STOP].store(1, Relaxed);
-        self.wait();
+        self.wait()
     }
 
     /// Spins until the last order is done; returns what was answered.

@@ -2,6 +2,7 @@
 //! To sleep, its event service: a notice follows each item. Its files are in a folder of ours while it runs.
 
 use super::{Hands, Item, Side, ends};
+use crate::beside::leftovers;
 use iceoryx2::port::listener::Listener;
 use iceoryx2::port::notifier::Notifier;
 use iceoryx2::port::publisher::Publisher;
@@ -13,16 +14,28 @@ use std::hint::spin_loop;
 
 type Service = ipc::Service;
 
-/// Names of services are the machine's: this process's id and the case tell ours.
-pub(crate) fn name(case: &str) -> String {
-    format!("tarragon-bench-{}-{case}", std::process::id())
+/// What names in shared memory begin with; one of them iceoryx2 never removes.
+const WORD: &str = "tarragon-bench-iox2";
+
+/// Where both sides find a case: a folder, the beginning of names in shared memory, and the name of the service.
+pub(crate) fn address(folder: &std::path::Path, case: &str) -> String {
+    format!("{}+{}+{case}", folder.display(), leftovers::name(WORD))
 }
 
-fn node(root: &str) -> Node<Service> {
+/// Removes what is left in shared memory when no side is open any more.
+pub(crate) fn sweep() {
+    leftovers::sweep(WORD);
+}
+
+/// A node, and the name of the service.
+fn node(address: &str) -> (Node<Service>, String) {
+    let parts: Vec<&str> = address.split('+').collect();
+    let [root, prefix, case] = parts[..] else { panic!("a folder, a prefix and a case") };
     set_log_level(LogLevel::Fatal);
     let mut config = Config::default();
     config.global.set_root_path(&iceoryx2::prelude::Path::new(root.as_bytes()).expect("a path"));
-    NodeBuilder::new().config(&config).create().expect("a node")
+    config.global.prefix = FileName::new(prefix.as_bytes()).expect("a name");
+    (NodeBuilder::new().config(&config).create().expect("a node"), case.to_owned())
 }
 
 fn service_name(base: &str, way: usize) -> ServiceName {
@@ -41,11 +54,12 @@ pub(crate) struct Iceoryx<T: Item + Debug + ZeroCopySend> {
 impl<T: Item + Debug + ZeroCopySend> Iceoryx<T> {
     /// Side 0 makes the services or side 1 does, whoever is first.
     pub(crate) fn open(address: &str, which: usize, sleeps: bool) -> Self {
-        let (root, base) = address.split_once('+').expect("a folder and a name");
-        let node = node(root);
+        let (node, base) = node(address);
+        // A round trip has one item under way; a larger buffer would only cost.
+        let buffer = if T::WORDS == 1 { 2 } else { 1024 };
         let service = |way: usize| {
-            let builder = node.service_builder(&service_name(base, way)).publish_subscribe::<T>();
-            let builder = builder.enable_safe_overflow(false).subscriber_max_buffer_size(1024);
+            let builder = node.service_builder(&service_name(&base, way)).publish_subscribe::<T>();
+            let builder = builder.enable_safe_overflow(false).subscriber_max_buffer_size(buffer);
             builder.max_publishers(1).max_subscribers(1).open_or_create().expect("a service")
         };
         let out = service(which);
@@ -54,7 +68,7 @@ impl<T: Item + Debug + ZeroCopySend> Iceoryx<T> {
         let from = service(1 - which).subscriber_builder().create().expect("a subscriber");
         let events = sleeps.then(|| {
             let event = |way: usize| {
-                let service = node.service_builder(&service_name(base, 2 + way)).event();
+                let service = node.service_builder(&service_name(&base, 2 + way)).event();
                 service.open_or_create().expect("a service")
             };
             let notifier = event(which).notifier_builder().create().expect("a notifier");
@@ -99,12 +113,12 @@ pub(crate) struct Slices {
 
 impl Slices {
     pub(crate) fn open(address: &str, which: usize, size: usize) -> Self {
-        let (root, base) = address.split_once('+').expect("a folder and a name");
-        let node = node(root);
-        let builder = node.service_builder(&service_name(base, 0)).publish_subscribe::<[u8]>();
-        let builder = builder.enable_safe_overflow(false).subscriber_max_buffer_size(1).payload_alignment(
-            Alignment::new(64).expect("a power of two"),
-        );
+        let (node, base) = node(address);
+        let builder = node.service_builder(&service_name(&base, 0)).publish_subscribe::<[u8]>();
+        let builder = builder
+            .enable_safe_overflow(false)
+            .subscriber_max_buffer_size(1)
+            .payload_alignment(Alignment::new(64).expect("a power of two"));
         let service = builder.max_publishers(1).max_subscribers(1).open_or_create().expect("a service");
         let to = (which == 0).then(|| {
             let publisher = service.publisher_builder().initial_max_slice_len(size);

@@ -10,7 +10,7 @@ pub(crate) mod python;
 pub(crate) mod raw;
 pub(crate) mod zeromq;
 
-use crate::beside::Orders;
+use crate::beside::{Orders, Pinned};
 use rustix::time::{ClockId, clock_gettime};
 
 /// What is sent: words that all bear one number.
@@ -135,8 +135,10 @@ pub(crate) fn serve<T: Item>(side: &mut impl Side<T>, mut orders: Orders) {
             }),
             DRAIN => drain(side, count),
             WAKE => {
+                let pinned = Pinned::to(1);
                 let sent = side.park().number();
                 answer = now() - sent;
+                drop(pinned);
             }
             other => panic!("no order {other}"),
         }

@@ -31,7 +31,8 @@ impl Pipe {
 
     pub(crate) fn address(&self) -> String {
         let others = self.others.as_ref().expect("this side made the pipes");
-        let [from, to] = others.each_ref().map(|fd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()));
+        let [from, to] =
+            others.each_ref().map(|fd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()));
         format!("{from}+{to}")
     }
 }

@@ -76,6 +76,9 @@ impl Side<u64> for Line {
 /// Slots of the ring.
 const SLOTS: u64 = 1024;
 
+/// Turns to wait before looking again for the other side's place.
+const PAUSES: usize = 64;
+
 /// A ring of one producer, who made it, and one consumer; each keeps a copy of the other's place and looks again only
 /// when it must.
 pub(crate) struct Ring<T> {
@@ -112,7 +115,10 @@ impl<T: Item> Ring<T> {
     fn wait(&mut self, other: usize, ahead: u64) {
         while self.at == self.limit {
             self.limit = self.page.words()[other].load(Acquire) + ahead;
-            spin_loop();
+            if self.at == self.limit {
+                // Who looks at once takes the line away from who is about to write to it.
+                (0..PAUSES).for_each(|_| spin_loop());
+            }
         }
     }
 }

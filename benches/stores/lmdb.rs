@@ -91,7 +91,8 @@ fn find(txn: *mut sys::MDB_txn, db: sys::MDB_dbi, key: u64) -> Option<*const [u8
     let (mut key, mut value) = (bytes_of(&key), sys::MDB_val { mv_size: 0, mv_data: null_mut() });
     // SAFETY: the transaction is open, and both places live until the call returns.
     let code = unsafe { sys::mdb_get(txn, db, &raw mut key, &raw mut value) };
-    (code == 0).then(|| std::ptr::slice_from_raw_parts(value.mv_data.cast_const().cast::<u8>(), value.mv_size))
+    (code == 0)
+        .then(|| std::ptr::slice_from_raw_parts(value.mv_data.cast_const().cast::<u8>(), value.mv_size))
 }
 
 fn store(txn: *mut sys::MDB_txn, db: sys::MDB_dbi, key: u64, value: &[u8]) {

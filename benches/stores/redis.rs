@@ -25,7 +25,8 @@ impl Server {
     /// Why there is none.
     pub(crate) fn start() -> Result<Self, String> {
         Command::new("redis-server").arg("--version").output().map_err(|error| error.to_string())?;
-        let folder = tempfile::Builder::new().prefix("bench-redis-").tempdir().map_err(|it| it.to_string())?;
+        let folder =
+            tempfile::Builder::new().prefix("bench-redis-").tempdir().map_err(|it| it.to_string())?;
         let path = folder.path().to_str().ok_or("a folder whose name is no UTF-8")?;
         let socket = format!("{path}/socket");
         let options = ["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"];

@@ -12,7 +12,9 @@ pub enum SegmentError {
     #[error("{path} is not {wanted}: {found}")]
     Foreign { path: PathBuf, wanted: &'static str, found: String },
     /// A segment made by another version, or on a machine of another kind.
-    #[error("{path} has layout {found}; this program understands {wanted}: use one version of the program for both")]
+    #[error(
+        "{path} has layout {found}; this program understands {wanted}: use one version of the program for both"
+    )]
     Layout { path: PathBuf, found: String, wanted: String },
     /// A file of another user.
     #[error("{path} belongs to user {owner}, this process runs as user {user}")]
