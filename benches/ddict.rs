@@ -26,18 +26,22 @@ use beside::{Beside, Orders, leftovers};
 use measure::{Figure, Options, System, compare, report, time};
 use std::cell::{Cell, RefCell};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 use stores::floor::Floor;
 use stores::hashmap::Sharded;
 use stores::lmdb::Lmdb;
 use stores::redis::{Redis, Server};
-use stores::{ADD, Lot, PUT, Plan, Store, UPDATE, Writer, check, check_ends, puts, serve};
+use stores::tarragon::Tarragon;
+use stores::{ADD, Both, Lot, PUT, Plan, Store, UPDATE, Writer, check, check_ends, puts, serve};
 use tempfile::TempDir;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 /// Requests of one pipeline.
 const PIPELINE: usize = 16;
+/// Between two addresses.
+const BETWEEN: char = '\n';
 /// What the folder of LMDB's files begins with.
 const WORD: &str = "tarragon-bench-lmdb";
 /// Keys of one `multi_get`.
@@ -74,6 +78,12 @@ fn stand_beside(role: &[String]) {
         "floor" => serve(&mut Floor::attach(address, plan), plan, orders),
         "lmdb" => serve(&mut Lmdb::open(Path::new(address), plan), plan, orders),
         "redis" => serve(&mut Redis::attach(address), plan, orders),
+        "tarragon" => serve(&mut Tarragon::attach(address, plan), plan, orders),
+        "tarragon_and_floor" => {
+            let (ours, floor) = address.rsplit_once(BETWEEN).expect("two addresses");
+            let mut both = Both(Tarragon::attach(ours, plan), Floor::attach(floor, plan));
+            serve(&mut both, plan, orders);
+        }
         other => panic!("no store {other}"),
     }
 }
@@ -110,10 +120,26 @@ impl Rig {
         compare(&self.options, figure, self.rounds(), systems);
     }
 
-    fn floor(&self, plan: Plan, two: bool) -> Peer<Floor> {
+    /// The floor and ours. One process writes to both alike, so that the floor is read under our writes: by itself it
+    /// would be written to many times as often.
+    fn ours_and_floor(&self, plan: Plan, two: bool) -> (Option<Peer<Tarragon>>, Peer<Floor>) {
         let floor = Floor::create(plan);
-        let beside = two.then(|| process("floor", &floor.address(), plan));
-        Peer::new(floor, beside)
+        let Some(mut ours) = Tarragon::create(plan) else {
+            let beside = two.then(|| process("floor", &floor.address(), plan));
+            return (None, Peer::new(floor, beside));
+        };
+        fill(&mut ours, plan);
+        let address = format!("{}{BETWEEN}{}", ours.address(), floor.address());
+        let ours = Peer::new(ours, two.then(|| process("tarragon_and_floor", &address, plan)));
+        let floor = Peer { beside: Rc::clone(&ours.beside), ..Peer::new(floor, None) };
+        (Some(ours), floor)
+    }
+
+    fn ours(&self, plan: Plan, two: bool) -> Option<Peer<Tarragon>> {
+        let mut ours = Tarragon::create(plan)?;
+        fill(&mut ours, plan);
+        let beside = two.then(|| process("tarragon", &ours.address(), plan));
+        Some(Peer::new(ours, beside))
     }
 
     fn hashmap(&self, plan: Plan, two: bool) -> Peer<Sharded> {
@@ -164,14 +190,14 @@ fn drawn(plan: Plan, count: usize) -> Vec<u64> {
 /// A store, by this process's handle, and who writes to it meanwhile.
 struct Peer<S> {
     store: RefCell<S>,
-    beside: RefCell<Option<Beside>>,
+    beside: Rc<RefCell<Option<Beside>>>,
     /// What was written meanwhile, and in what time.
     updates: Cell<(u64, Duration)>,
 }
 
 impl<S: Store> Peer<S> {
     fn new(store: S, beside: Option<Beside>) -> Self {
-        Self { store: RefCell::new(store), beside: RefCell::new(beside), updates: Cell::default() }
+        Self { store: RefCell::new(store), beside: Rc::new(RefCell::new(beside)), updates: Cell::default() }
     }
 
     /// Times work while the other one, if there is one, writes flat out.
@@ -241,7 +267,8 @@ fn pin_one<S: Store>(store: &mut S, key: u64) {
 fn get(rig: &Rig, two: bool) {
     let plan = Plan { keys: 1000, size: 8 };
     let keys = drawn(plan, if rig.options.quick { 50_000 } else { 200_000 });
-    let (floor, hashmap, lmdb) = (rig.floor(plan, two), rig.hashmap(plan, two), rig.lmdb(plan, two));
+    let ((ours, floor), hashmap) = (rig.ours_and_floor(plan, two), rig.hashmap(plan, two));
+    let lmdb = rig.lmdb(plan, two);
     let (redis, pipeline) = (rig.redis(plan, false, two), rig.redis(plan, true, two));
     let mut systems = vec![
         reads("floor", &floor, &keys, 1, get_one),
@@ -252,7 +279,9 @@ fn get(rig: &Rig, two: bool) {
     systems.extend(
         pipeline.iter().map(|redis| many("redis_pipeline", redis, &keys, PIPELINE, REDIS_SHARE / 10)),
     );
+    systems.extend(ours.iter().map(|ours| reads("tarragon", ours, &keys, 1, get_one)));
     rig.compare("get", mode(two), 8, keys.len(), systems);
+    ours.iter().for_each(|ours| ours.report_updates(rig, "tarragon", "get_updates", 8));
     floor.report_updates(rig, "floor", "get_updates", 8);
     hashmap.report_updates(rig, "hashmap", "get_updates", 8);
     lmdb.0.report_updates(rig, "lmdb", "get_updates", 8);
@@ -268,7 +297,7 @@ fn pinned(rig: &Rig, two: bool) {
         // Long enough for a few updates to be done.
         let longer = if *size > MIB { 10 } else { 1 };
         let keys = drawn(plan, longer * if rig.options.quick { 20_000 } else { 100_000 });
-        let floor = rig.floor(plan, two);
+        let (ours, floor) = rig.ours_and_floor(plan, two);
         // Who holds a lock or copies needs no measuring beyond 1 MiB.
         let others = (*size <= MIB)
             .then(|| (rig.hashmap(plan, two), rig.lmdb(plan, two), rig.redis(plan, false, two)));
@@ -278,7 +307,9 @@ fn pinned(rig: &Rig, two: bool) {
             systems.push(reads("lmdb", &lmdb.0, &keys, 10, pin_one));
             systems.extend(redis.iter().map(|redis| reads("redis", redis, &keys, REDIS_SHARE, pin_one)));
         }
+        systems.extend(ours.iter().map(|ours| reads("tarragon", ours, &keys, 1, pin_one)));
         rig.compare("get_pinned", mode(two), *size, keys.len(), systems);
+        ours.iter().for_each(|ours| ours.report_updates(rig, "tarragon", "pinned_updates", *size));
         floor.report_updates(rig, "floor", "pinned_updates", *size);
     }
 }
@@ -287,12 +318,14 @@ fn pinned(rig: &Rig, two: bool) {
 fn cold(rig: &Rig) {
     let plan = Plan { keys: if rig.options.quick { 200_000 } else { 1_000_000 }, size: 8 };
     let keys = drawn(plan, if rig.options.quick { 50_000 } else { 200_000 });
-    let (floor, hashmap, lmdb) = (rig.floor(plan, false), rig.hashmap(plan, false), rig.lmdb(plan, false));
-    let systems = vec![
+    let ((ours, floor), hashmap) = (rig.ours_and_floor(plan, false), rig.hashmap(plan, false));
+    let lmdb = rig.lmdb(plan, false);
+    let mut systems = vec![
         System::new("floor", 1, || floor.under_updates(|floor| chain(&keys, |key| floor.plain(key)))),
         chained("hashmap", &hashmap, &keys, 1),
         chained("lmdb", &lmdb.0, &keys, 10),
     ];
+    systems.extend(ours.iter().map(|ours| chained("tarragon", ours, &keys, 1)));
     rig.compare("get_cold", "single", plan.keys as usize, keys.len(), systems);
 }
 
@@ -316,7 +349,8 @@ fn chain(keys: &[u64], mut get: impl FnMut(u64) -> u64) {
 fn multi_get(rig: &Rig) {
     let plan = Plan { keys: 1000, size: 8 };
     let keys = drawn(plan, if rig.options.quick { 50_000 } else { 200_000 });
-    let (floor, hashmap, lmdb) = (rig.floor(plan, false), rig.hashmap(plan, false), rig.lmdb(plan, false));
+    let ((ours, floor), hashmap) = (rig.ours_and_floor(plan, false), rig.hashmap(plan, false));
+    let lmdb = rig.lmdb(plan, false);
     let (redis, pipeline) = (rig.redis(plan, false, false), rig.redis(plan, true, false));
     let mut systems = vec![
         many("floor", &floor, &keys, MANY, 1),
@@ -325,6 +359,7 @@ fn multi_get(rig: &Rig) {
     ];
     systems.extend(redis.iter().map(|redis| many("redis", redis, &keys, MANY, 100)));
     systems.extend(pipeline.iter().map(|redis| many("redis_pipeline", redis, &keys, PIPELINE, 100)));
+    systems.extend(ours.iter().map(|ours| many("tarragon", ours, &keys, MANY, 1)));
     rig.compare("multi_get", "single", MANY, keys.len(), systems);
 }
 
@@ -378,7 +413,7 @@ fn put(rig: &Rig, size: usize, operations: usize) {
     let plan = plan_of_puts(size);
     let memory = RefCell::new(Floor::memory(plan));
     let (hashmap, lmdb) = (rig.hashmap(plan, false), rig.lmdb(plan, false));
-    let redis = rig.redis(plan, false, false);
+    let (ours, redis) = (rig.ours(plan, false), rig.redis(plan, false, false));
     let value = vec![0x5A; size];
     let slow = if size < KIB { 100 } else { 10 };
     let mut systems = vec![
@@ -390,17 +425,21 @@ fn put(rig: &Rig, size: usize, operations: usize) {
         writes("lmdb", &lmdb.0, plan, operations, if size < KIB { 10 } else { 1 }),
     ];
     systems.extend(redis.iter().map(|redis| writes("redis", redis, plan, operations, slow)));
+    systems.extend(ours.iter().map(|ours| writes("tarragon", ours, plan, operations, 1)));
     rig.compare("put", "single", size, operations, systems);
 }
 
 /// Two processes that put to different keys, each half of the operations, beside `one` that does them all.
 fn put_two(rig: &Rig, size: usize, operations: usize) {
     let plan = plan_of_puts(size);
-    let (hashmap, lmdb) = (rig.hashmap(plan, true), rig.lmdb(plan, true));
-    let systems = vec![
+    let (ours, hashmap, lmdb) = (rig.ours(plan, true), rig.hashmap(plan, true), rig.lmdb(plan, true));
+    let mut systems = vec![
         writes_two("hashmap", &hashmap, plan, operations, 1),
         writes_two("lmdb", &lmdb.0, plan, operations, if size < KIB { 10 } else { 1 }),
     ];
+    systems.extend(ours.iter().flat_map(|ours| {
+        [writes_two("tarragon", ours, plan, operations, 1), writes("one", ours, plan, operations, 1)]
+    }));
     rig.compare("put", "two", size, operations, systems);
 }
 
@@ -427,7 +466,8 @@ fn fetch_add(rig: &Rig, two: bool) {
     let floor = Floor::counters(plan);
     let beside = two.then(|| process("floor", &floor.address(), plan));
     let floor = Peer::new(floor, beside);
-    let (hashmap, lmdb) = (rig.hashmap(plan, two), rig.lmdb(plan, two));
+    let (ours, hashmap, lmdb) = (rig.ours(plan, two), rig.hashmap(plan, two), rig.lmdb(plan, two));
+    ours.iter().for_each(|ours| zero(ours, plan));
     zero(&hashmap, plan);
     zero(&lmdb.0, plan);
     let redis = rig.redis(plan, false, two);
@@ -437,6 +477,7 @@ fn fetch_add(rig: &Rig, two: bool) {
         adds("lmdb", &lmdb.0, plan, operations, 10),
     ];
     systems.extend(redis.iter().map(|redis| adds("redis", redis, plan, operations, REDIS_SHARE / 10)));
+    systems.extend(ours.iter().map(|ours| adds("tarragon", ours, plan, operations, 1)));
     rig.compare("fetch_add", mode(two), 8, operations, systems);
 }
 

@@ -24,6 +24,7 @@ use channels::iceoryx::{self, Iceoryx, Slices};
 use channels::pipe::Pipe;
 use channels::python::Python;
 use channels::raw::{Blocks, Line, Ring};
+use channels::tarragon::{Bytes, Numbers};
 use channels::zeromq::ZeroMq;
 use channels::{DRAIN, ECHO, Hands, Item, Side, TAKE, WAKE, Wide, now, serve, serve_hands};
 use measure::{Figure, Options, System, compare, time};
@@ -58,11 +59,14 @@ fn stand_beside(role: &[String]) {
         ("number", "iceoryx2_event") => serve::<u64>(&mut Iceoryx::open(address, 1, true), orders),
         ("number", "pipe") => serve::<u64>(&mut Pipe::attach(address), orders),
         ("number", "zeromq") => serve::<u64>(&mut ZeroMq::attach(address), orders),
+        ("number", "tarragon") => serve(&mut Numbers::attach(address), orders),
+        ("wide", "tarragon") => serve::<Wide>(&mut Bytes::attach(address), orders),
         ("wide", "raw") => serve::<Wide>(&mut Ring::attach(address), orders),
         ("wide", "iceoryx2") => serve::<Wide>(&mut Iceoryx::open(address, 1, false), orders),
         ("wide", "pipe") => serve::<Wide>(&mut Pipe::attach(address), orders),
         ("wide", "zeromq") => serve::<Wide>(&mut ZeroMq::attach(address), orders),
         (size, "raw") => serve_hands(&mut Blocks::attach(address, number(size)), orders),
+        (_, "tarragon") => serve_hands(&mut Bytes::attach(address), orders),
         (size, "iceoryx2") => serve_hands(&mut Slices::open(address, 1, number(size)), orders),
         other => panic!("no channel {other:?}"),
     }
@@ -146,6 +150,20 @@ fn crossbeam<T: Item>() -> Peer<Crossbeam<T>> {
     Peer::new(mine, Beside::thread(move |orders| serve(&mut other, orders)))
 }
 
+/// Ours, of numbers.
+fn numbers(mode: &str) -> Option<Peer<Numbers>> {
+    let ours = Numbers::create(mode == "strict")?;
+    let address = ours.address();
+    Some(Peer::new(ours, process("number", "tarragon", &address)))
+}
+
+/// Ours, of bytes in place.
+fn bytes(mode: &str, kind: &str) -> Option<Peer<Bytes>> {
+    let ours = Bytes::create(mode == "strict")?;
+    let address = ours.address();
+    Some(Peer::new(ours, process(kind, "tarragon", &address)))
+}
+
 // ── small items ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// One system that sends a number and waits for the next one: it does one of `share` operations.
@@ -181,6 +199,7 @@ fn round_trip(rig: &Rig, mode: &str) {
     let mut crossbeam = crossbeam::<u64>();
     let mut pipe = pipe("number");
     let mut zeromq = rig.zeromq::<u64>("number");
+    let mut ours = numbers(mode);
     let mut systems = vec![
         echo("raw", &mut raw, operations, 1),
         echo("iceoryx2", &mut iceoryx, operations, 1),
@@ -188,6 +207,7 @@ fn round_trip(rig: &Rig, mode: &str) {
         echo("pipe", &mut pipe, operations, 50),
     ];
     systems.extend(zeromq.iter_mut().map(|zeromq| echo("zeromq", zeromq, operations, 50)));
+    systems.extend(ours.iter_mut().map(|ours| echo("tarragon", ours, operations, 1)));
     systems.extend(rig.python("echo", operations, 50));
     rig.compare("round_trip", mode, 8, operations, systems);
 }
@@ -228,6 +248,7 @@ fn throughput(rig: &Rig, mode: &str) {
     let mut crossbeam = crossbeam::<Wide>();
     let mut pipe = pipe("wide");
     let mut zeromq = rig.zeromq::<Wide>("wide");
+    let mut ours = bytes(mode, "wide");
     let mut systems = vec![
         stream::<Wide, _>("raw", &mut raw, operations, 1),
         stream::<Wide, _>("iceoryx2", &mut iceoryx, operations, 10),
@@ -235,6 +256,7 @@ fn throughput(rig: &Rig, mode: &str) {
         stream::<Wide, _>("pipe", &mut pipe, operations, 10),
     ];
     systems.extend(zeromq.iter_mut().map(|zeromq| stream::<Wide, _>("zeromq", zeromq, operations, 10)));
+    systems.extend(ours.iter_mut().map(|ours| stream::<Wide, _>("tarragon", ours, operations, 1)));
     systems.extend(rig.python("drain", operations, 100));
     rig.compare("throughput", mode, 64, operations, systems);
 }
@@ -264,6 +286,7 @@ fn wake(rig: &Rig, mode: &str) {
     let mut crossbeam = crossbeam::<u64>();
     let mut pipe = pipe("number");
     let mut zeromq = rig.zeromq::<u64>("number");
+    let mut ours = numbers(mode);
     let mut systems = vec![
         woken("futex", &mut futex),
         woken("iceoryx2", &mut iceoryx),
@@ -271,6 +294,7 @@ fn wake(rig: &Rig, mode: &str) {
         woken("pipe", &mut pipe),
     ];
     systems.extend(zeromq.iter_mut().map(|zeromq| woken("zeromq", zeromq)));
+    systems.extend(ours.iter_mut().map(|ours| woken("tarragon", ours)));
     systems.extend(rig.python("wake", 1, 1));
     let figure = Figure { bench: "queue", case: "wake", mode, n: 8, unit: "ns/item", operations: 1 };
     compare(&rig.options, figure, if rig.options.quick { 41 } else { 401 }, systems);
@@ -313,7 +337,12 @@ fn handoff(rig: &Rig, mode: &str) {
         let address = rig.iceoryx(&format!("{mode}-handoff-{size}"));
         let beside = process(&kind, "iceoryx2", &address);
         let mut iceoryx = Peer::new(Slices::open(&address, 0, size), beside);
-        let systems = vec![hand("raw", &mut raw, size), hand("iceoryx2", &mut iceoryx, size)];
+        let (mut ours, mut small) = (bytes(mode, &kind), bytes(mode, &kind));
+        let mut systems = vec![hand("raw", &mut raw, size), hand("iceoryx2", &mut iceoryx, size)];
+        systems.extend(ours.iter_mut().map(|ours| hand("tarragon", ours, size)));
+        if size > 64 {
+            systems.extend(small.iter_mut().map(|ours| hand("small", ours, 64)));
+        }
         rig.compare("handoff", mode, size, HANDOFFS as usize, systems);
     }
 }

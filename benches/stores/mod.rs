@@ -7,6 +7,9 @@ pub(crate) mod floor;
 pub(crate) mod hashmap;
 pub(crate) mod lmdb;
 pub(crate) mod redis;
+// With the dictionary: `pub(crate) mod tarragon;` instead.
+#[path = "absent.rs"]
+pub(crate) mod tarragon;
 
 use crate::beside::Orders;
 
@@ -115,6 +118,37 @@ impl Writer {
         *self.value.first_chunk_mut().expect("8 bytes or more") = stamp.to_ne_bytes();
         *self.value.last_chunk_mut().expect("8 bytes or more") = stamp.to_ne_bytes();
         store.put(key, &self.value);
+    }
+}
+
+/// Two stores that are written to alike, so that readers of either are under the same writes.
+pub(crate) struct Both<A, B>(pub(crate) A, pub(crate) B);
+
+impl<A: Store, B: Store> Store for Both<A, B> {
+    fn get(&mut self, key: u64) -> u64 {
+        self.0.get(key)
+    }
+
+    fn set(&mut self, key: u64, value: u64) {
+        self.0.set(key, value);
+        self.1.set(key, value);
+    }
+
+    fn pinned(&mut self, key: u64) -> Ends {
+        self.0.pinned(key)
+    }
+
+    fn put(&mut self, key: u64, value: &[u8]) {
+        self.0.put(key, value);
+        self.1.put(key, value);
+    }
+
+    fn fetch_add(&mut self, key: u64) -> u64 {
+        self.0.fetch_add(key)
+    }
+
+    fn multi_get(&mut self, keys: &[u64], values: &mut Vec<u64>) {
+        self.0.multi_get(keys, values);
     }
 }
 
