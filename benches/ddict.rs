@@ -27,7 +27,7 @@ use measure::{Figure, Options, System, compare, report, time};
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use stores::floor::Floor;
 use stores::hashmap::Sharded;
 use stores::lmdb::Lmdb;
@@ -203,13 +203,14 @@ impl<S: Store> Peer<S> {
     /// Times work while the other one, if there is one, writes flat out.
     fn under_updates(&self, work: impl FnOnce(&mut S)) -> Duration {
         let (mut store, mut beside) = (self.store.borrow_mut(), self.beside.borrow_mut());
+        let started = Instant::now();
         if let Some(beside) = &mut *beside {
             beside.order(UPDATE, 0);
         }
         let took = time(|| work(&mut store));
         if let Some(beside) = &mut *beside {
             let (count, time) = self.updates.get();
-            self.updates.set((count + beside.stop(), time + took));
+            self.updates.set((count + beside.stop(), time + started.elapsed()));
         }
         took
     }
