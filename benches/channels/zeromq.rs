@@ -10,28 +10,37 @@ const PAIR: c_int = 0;
 const LINGER: c_int = 17;
 const LIBRARY: &CStr = c"libzmq.so.5";
 
-/// The functions we call, with the types of `zmq.h`.
+// The functions we call, with the types of `zmq.h`.
+type Make = unsafe extern "C" fn() -> *mut c_void;
+type Open = unsafe extern "C" fn(*mut c_void, c_int) -> *mut c_void;
+type End = unsafe extern "C" fn(*mut c_void) -> c_int;
+type Set = unsafe extern "C" fn(*mut c_void, c_int, *const c_void, usize) -> c_int;
+type Reach = unsafe extern "C" fn(*mut c_void, *const c_char) -> c_int;
+type Send = unsafe extern "C" fn(*mut c_void, *const c_void, usize, c_int) -> c_int;
+type Receive = unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_int) -> c_int;
+
+/// What was found in the library.
 #[derive(Clone, Copy)]
 struct Library {
-    ctx_new: unsafe extern "C" fn() -> *mut c_void,
-    ctx_term: unsafe extern "C" fn(*mut c_void) -> c_int,
-    socket: unsafe extern "C" fn(*mut c_void, c_int) -> *mut c_void,
-    close: unsafe extern "C" fn(*mut c_void) -> c_int,
-    setsockopt: unsafe extern "C" fn(*mut c_void, c_int, *const c_void, usize) -> c_int,
-    bind: unsafe extern "C" fn(*mut c_void, *const c_char) -> c_int,
-    connect: unsafe extern "C" fn(*mut c_void, *const c_char) -> c_int,
-    send: unsafe extern "C" fn(*mut c_void, *const c_void, usize, c_int) -> c_int,
-    recv: unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_int) -> c_int,
+    ctx_new: Make,
+    ctx_term: End,
+    socket: Open,
+    close: End,
+    setsockopt: Set,
+    bind: Reach,
+    connect: Reach,
+    send: Send,
+    recv: Receive,
 }
 
 /// A function of the library, by name.
 macro_rules! function {
-    ($library:expr, $name:literal) => {{
+    ($library:expr, $name:literal, $type:ty) => {{
         // SAFETY: the library stays loaded, and the name ends with a zero byte.
         let found = unsafe { libc::dlsym($library, $name.as_ptr()) };
         assert!(!found.is_null(), "libzmq has every function of its header");
-        // SAFETY: the function of this name has this type, which the field says, in every libzmq.so.5.
-        unsafe { std::mem::transmute::<*mut c_void, _>(found) }
+        // SAFETY: the function of this name has this type in every libzmq.so.5.
+        unsafe { std::mem::transmute::<*mut c_void, $type>(found) }
     }};
 }
 
@@ -43,15 +52,15 @@ impl Library {
             return Err("no libzmq.so.5 here".to_owned());
         }
         Ok(Self {
-            ctx_new: function!(library, c"zmq_ctx_new"),
-            ctx_term: function!(library, c"zmq_ctx_term"),
-            socket: function!(library, c"zmq_socket"),
-            close: function!(library, c"zmq_close"),
-            setsockopt: function!(library, c"zmq_setsockopt"),
-            bind: function!(library, c"zmq_bind"),
-            connect: function!(library, c"zmq_connect"),
-            send: function!(library, c"zmq_send"),
-            recv: function!(library, c"zmq_recv"),
+            ctx_new: function!(library, c"zmq_ctx_new", Make),
+            ctx_term: function!(library, c"zmq_ctx_term", End),
+            socket: function!(library, c"zmq_socket", Open),
+            close: function!(library, c"zmq_close", End),
+            setsockopt: function!(library, c"zmq_setsockopt", Set),
+            bind: function!(library, c"zmq_bind", Reach),
+            connect: function!(library, c"zmq_connect", Reach),
+            send: function!(library, c"zmq_send", Send),
+            recv: function!(library, c"zmq_recv", Receive),
         })
     }
 }
