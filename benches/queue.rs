@@ -1,17 +1,18 @@
 //! What does an item of the queue cost, between two processes of a node?
 //!
-//! Numbers to beat. `round_trip` (8 B, touched on both sides, spinning): at most 1.3x `raw`, a ping-pong of one line each
-//! way, and at most 1/2 of `iceoryx2`, publish-subscribe under the same rules. `throughput` (64 B, one to one): at most
-//! 1/0.7 of the time of `raw`, a ring of one producer and one consumer. `wake` (the receiver sleeps; from before the send
-//! to its first instruction): at most 1.1x `futex`. `handoff` of 64 MiB written in place: at most 1.5x that of 64 B
-//! (`small`).
+//! Numbers to beat. `round_trip` (8 B, touched on both sides, spinning): at most 1.3x `raw`, a ping-pong of one line
+//! each way, and at most 1/2 of `iceoryx2`, publish-subscribe under the same rules. `throughput` (64 B, one to one):
+//! at most 1/0.7 of the time of `raw`, a ring of one producer and one consumer. `wake` (the receiver sleeps; from
+//! before the send to its first instruction): at most 1.1x `futex`. `handoff` of 64 MiB written in place: at most 1.5x
+//! that of 64 B (`small`).
 //!
 //! Who is compared: `raw` and `futex`, in shared memory with nothing around them; `iceoryx2`, which spins as we do;
-//! `crossbeam`, inside one process; `pipe` and `zeromq` (ipc, a pair of sockets), whose receivers sleep, as their documents
-//! have it; `mp_queue`, `multiprocessing.Queue` of the Python on the path, measured by itself. The other side is a process
-//! of its own for each, asleep while others are measured. Every item is read whole and its number checked, inside the timed
-//! work of everyone; a system that is ten or a hundred times slower does fewer operations. In `handoff` the item is written
-//! before the clock starts; it stops when the other side has read both ends and has said so through one line.
+//! `crossbeam`, inside one process; `pipe` and `zeromq` (ipc, a pair of sockets), whose receivers sleep, as their
+//! documents have it; `mp_queue`, `multiprocessing.Queue` of the Python on the path, measured by itself. The other
+//! side is a process of its own for each, asleep while others are measured. Every item is read whole and its number
+//! checked, inside the timed work of everyone; a system that is ten or a hundred times slower does fewer operations.
+//! In `handoff` the item is written before the clock starts; it stops when the other side has read both ends and has
+//! said so through one line.
 #![expect(clippy::print_stderr, reason = "says what is skipped")]
 
 mod beside;

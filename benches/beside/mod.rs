@@ -1,5 +1,5 @@
-//! The second process of a bench: it sleeps until it is told what to do, does it, and says that it has. The bench starts
-//! itself again for it, and it dies with whoever started it. What the orders mean is left to each bench.
+//! The second process of a bench: it sleeps until it is told what to do, does it, and says that it has. The bench
+//! starts itself again for it, and it dies with whoever started it. What the orders mean is left to each bench.
 #![expect(dead_code, reason = "each bench uses its part")]
 
 pub(crate) mod leftovers;
@@ -63,8 +63,8 @@ pub(crate) fn program(words: &[&str]) -> Command {
     command(&[&[BECOME], words].concat())
 }
 
-/// A thread that stays on one cpu until this is dropped: where a thread that wakes is put is luck, and decides how long it
-/// takes.
+/// A thread that stays on one cpu until this is dropped: where a thread that wakes is put is luck, and decides how
+/// long it takes.
 pub(crate) struct Pinned(CpuSet);
 
 impl Pinned {

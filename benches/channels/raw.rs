@@ -1,5 +1,5 @@
-//! The floors, in shared memory and nothing around them: a line each way that holds a flag and a payload; the same with a
-//! futex to sleep on; a ring of one producer and one consumer; blocks of which a line hands over the number.
+//! The floors, in shared memory and nothing around them: a line each way that holds a flag and a payload; the same
+//! with a futex to sleep on; a ring of one producer and one consumer; blocks of which a line hands over the number.
 
 use super::{Hands, Item, Side};
 use crate::beside::page::Page;

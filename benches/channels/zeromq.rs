@@ -1,5 +1,5 @@
-//! ZeroMQ: a pair of sockets over `ipc`, with libzmq as the system has it, found at run time. Who receives sleeps, as its
-//! documents have it: its own threads move the bytes, and need a core to do it.
+//! ZeroMQ: a pair of sockets over `ipc`, with libzmq as the system has it, found at run time. Who receives sleeps, as
+//! its documents have it: its own threads move the bytes, and need a core to do it.
 #![expect(unsafe_code, reason = "calls libzmq, which it loads")]
 
 use super::{Item, Side, from_bytes, to_bytes};

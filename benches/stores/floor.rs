@@ -1,8 +1,9 @@
 //! The floors: an array in shared memory whose slots are read by version check, and memory that is copied to.
 //!
-//! A slot of 8 bytes is a version and a value side by side, written under an odd version. A slot of a larger value is one
-//! word that names a block; a writer fills a block nobody reads, then stores the word, and uses the old block again after
-//! all other free ones. A reader looks at the block and then sees whether the word is the same. There is one writer.
+//! A slot of 8 bytes is a version and a value side by side, written under an odd version. A slot of a larger value is
+//! one word that names a block; a writer fills a block nobody reads, then stores the word, and uses the old block
+//! again after all other free ones. A reader looks at the block and then sees whether the word is the same. There is
+//! one writer.
 
 use super::{Ends, Plan, Store, stamp};
 use crate::beside::page::Page;

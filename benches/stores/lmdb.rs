@@ -1,6 +1,6 @@
 //! LMDB through its C interface, in a folder in memory: a memory map that is written to, no sync, one transaction per
-//! write, and one read-only transaction that is reset and renewed for every read, so that each read sees the newest value
-//! and holds no old pages. (Kept open it would read a snapshot.)
+//! write, and one read-only transaction that is reset and renewed for every read, so that each read sees the newest
+//! value and holds no old pages. (Kept open it would read a snapshot.)
 #![expect(unsafe_code, reason = "calls LMDB")]
 
 use super::{Ends, Plan, Store};

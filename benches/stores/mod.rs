@@ -1,7 +1,7 @@
 //! The dictionaries that `ddict` compares, behind one trait, and what a second process does with any of them.
 //!
-//! Each is run as its documents suggest for data that may be lost with the machine. The trait is generic, not a table of
-//! functions: a call through a pointer costs as much as what some of them do.
+//! Each is run as its documents suggest for data that may be lost with the machine. The trait is generic, not a table
+//! of functions: a call through a pointer costs as much as what some of them do.
 
 pub(crate) mod floor;
 pub(crate) mod hashmap;
@@ -38,8 +38,8 @@ impl Plan {
     }
 }
 
-/// A dictionary from `u64` to `u64`, or to bytes where the plan says so, by one handle. A key that is missing and a value
-/// that is not whole end the bench.
+/// A dictionary from `u64` to `u64`, or to bytes where the plan says so, by one handle. A key that is missing and a
+/// value that is not whole end the bench.
 pub(crate) trait Store {
     /// Reads a value of 8 bytes.
     fn get(&mut self, key: u64) -> u64;
