@@ -7,8 +7,6 @@ pub(crate) mod floor;
 pub(crate) mod hashmap;
 pub(crate) mod lmdb;
 pub(crate) mod redis;
-// With the dictionary: `pub(crate) mod tarragon;` instead.
-#[path = "absent.rs"]
 pub(crate) mod tarragon;
 
 use crate::beside::Orders;

@@ -3,7 +3,7 @@
 use crate::background::Client;
 use crate::builder::Builder;
 use crate::compiled::Compiled;
-use crate::data::{DataFile, DataId, IntoDatum, Keys, SpaceRef};
+use crate::data::{DataFile, DataId, IntoDatum, Keys, SpaceRef, Submitted};
 use crate::error::{CompileError, Error, Mistake};
 use crate::function::args::Args;
 use crate::function::outcome::{ClosureOutcome, Failure, Fallible, Outcome};
@@ -208,6 +208,12 @@ impl Batch {
             Error::Compile(CompileError { mistakes: vec![Mistake::EmptyDatum { name }] })
         })?;
         Ok(DataFile::new(id, path, &self.shared, &self.client))
+    }
+
+    /// What this client has submitted, for handles of data that lie elsewhere (a dictionary's, say): reading through
+    /// them can come after those who write.
+    pub fn submitted(&self) -> Submitted {
+        Submitted::new(&self.shared, &self.client)
     }
 
     /// The keys of a namespace: data named by integers or bytes.

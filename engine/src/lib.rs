@@ -65,7 +65,7 @@ pub use builder::{Builder, JournalSync};
 pub use compile::Hazard;
 pub use compiled::Compiled;
 pub use counts::{Counts, Watch};
-pub use data::{DataFile, DataId, IntoDatum, Keys};
+pub use data::{DataFile, DataId, IntoDatum, Keys, Submitted};
 pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, ProcessFailure, TaskError};
 pub use function::Data;
 pub use graph::{Edge, Graph};

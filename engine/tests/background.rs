@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tarragon_engine::{Batch, Context, Error, ErrorKind, Status, Task, Workers, tasks};
+use tarragon_transport::Place;
 
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -54,6 +55,32 @@ fn each_trigger_runs_what_is_queued() {
         let timed = batch.process("echo").arg("x");
         batch.submit(&timed).expect("it is queued");
         assert_eq!(timed.stdout().get().expect("it runs"), "x\n");
+    }
+}
+
+#[test]
+fn data_in_a_segment_is_read_after_those_who_write_it() {
+    for workers in executors() {
+        let batch = batch(workers);
+        let place = |uid, bytes: &[u8]| Place { uid, bytes: bytes.to_vec() };
+        let cell = Arc::new(AtomicU64::new(0));
+        for value in 1..=20u64 {
+            let to = Arc::clone(&cell);
+            let write = batch.closure(move || {
+                std::thread::sleep(Duration::from_micros(50));
+                assert_eq!(to.swap(value, Ordering::Relaxed), value - 1, "writers keep their order");
+            });
+            batch.submit(&write.writes(place(7, b"k"))).expect("it is queued");
+        }
+        let submitted = batch.submitted();
+        submitted.written(place(8, b"k")).expect("nobody writes it");
+        submitted.written(place(7, b"other")).expect("nobody writes it");
+        submitted.written(&place(7, b"k")).expect("they succeed");
+        assert_eq!(cell.load(Ordering::Relaxed), 20);
+
+        let fails = batch.try_function(|| Err::<(), String>("no".into()), ()).writes(place(7, b"k"));
+        batch.submit(&fails).expect("it is queued");
+        assert!(matches!(submitted.written(place(7, b"k")), Err(Error::Task(_))));
     }
 }
 

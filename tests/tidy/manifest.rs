@@ -8,14 +8,18 @@ use super::tree::{Breach, Tree};
 
 /// The layout: each crate's folder, and the folders of the workspace crates it may depend on. The root is `""`.
 const LAYOUT: &[(&str, &[&str])] = &[
-    ("transport", &[]),
-    ("queue", &["transport"]),
-    ("ddict", &["transport"]),
+    ("faults", &[]),
+    ("transport", &["faults"]),
+    ("queue", &["transport", "faults"]),
+    ("ddict", &["transport", "faults"]),
     ("supervisor", &[]),
-    ("engine", &["supervisor", "transport"]),
+    ("engine", &["supervisor", "transport", "faults"]),
     ("ptd", &["engine", "transport"]),
-    ("", &["ptd", "engine", "supervisor", "ddict", "queue", "transport"]),
+    ("", &["ptd", "engine", "supervisor", "ddict", "queue", "transport", "faults"]),
 ];
+
+/// Crates for tests alone: no library may depend on them but as a dev-dependency.
+const FOR_TESTS: &[&str] = &["faults"];
 
 /// The tables of a manifest that name dependencies.
 const DEPENDENCY_TABLES: &[&str] = &["dependencies", "dev-dependencies", "build-dependencies"];
@@ -24,6 +28,7 @@ const DEPENDENCY_TABLES: &[&str] = &["dependencies", "dev-dependencies", "build-
 struct Dependency<'a> {
     name: &'a str,
     line: usize,
+    is_for_tests: bool,
     value: &'a DeValue<'a>,
 }
 
@@ -46,11 +51,15 @@ pub(crate) fn directions(tree: &Tree) -> Vec<Breach> {
         };
         breaches.extend(misnamed(path, text, folder, &manifest));
         for dependency in dependencies(text, &manifest) {
-            let target = target_folder(&dependency, &folders);
-            if let Some(target) = target.filter(|target| !allowed.contains(&target.as_str())) {
-                let what = format!("{} may not depend on {}", spoken(folder), spoken(&target));
-                breaches.push(Breach::new(path, dependency.line, "directions", what));
-            }
+            let Some(target) = target_folder(&dependency, &folders) else { continue };
+            let what = if !allowed.contains(&target.as_str()) {
+                format!("{} may not depend on {}", spoken(folder), spoken(&target))
+            } else if FOR_TESTS.contains(&target.as_str()) && !dependency.is_for_tests {
+                format!("{} may depend on {} in its tests only", spoken(folder), spoken(&target))
+            } else {
+                continue;
+            };
+            breaches.push(Breach::new(path, dependency.line, "directions", what));
         }
     }
     breaches
@@ -92,10 +101,13 @@ fn dependencies<'a>(text: &str, manifest: &'a DeTable<'a>) -> Vec<Dependency<'a>
     let per_target = targets.into_iter().flat_map(|it| it.values()).filter_map(|it| it.get_ref().as_table());
     let mut found = Vec::new();
     for owner in std::iter::once(manifest).chain(per_target) {
-        let tables = DEPENDENCY_TABLES.iter().filter_map(|name| owner.get(*name)?.get_ref().as_table());
-        for (name, value) in tables.flat_map(|table| table.iter()) {
-            let line = line_of(text, name.span().start);
-            found.push(Dependency { name: name.get_ref(), line, value: value.get_ref() });
+        for table in DEPENDENCY_TABLES {
+            let Some(entries) = owner.get(*table).and_then(|it| it.get_ref().as_table()) else { continue };
+            let is_for_tests = *table == "dev-dependencies";
+            found.extend(entries.iter().map(|(name, value)| {
+                let line = line_of(text, name.span().start);
+                Dependency { name: name.get_ref(), line, is_for_tests, value: value.get_ref() }
+            }));
         }
     }
     found
@@ -209,6 +221,31 @@ near = { path = "../engine" }
                 ddict/Cargo.toml:2: directions: the crate's name is not `tarragon-ddict`
                 engine/Cargo.toml:1: directions: unclosed table, expected `]`
                 extra/Cargo.toml:1: directions: the layout has no crate `extra`
+            "#]],
+        );
+    }
+
+    #[test]
+    fn directions_report_crates_for_tests_in_libraries() {
+        let transport = r#"
+            [package]
+            name = "tarragon-transport"
+
+            [dependencies]
+            tarragon-faults.workspace = true
+
+            [dev-dependencies]
+            tarragon-faults.workspace = true
+
+            [target.'cfg(unix)'.build-dependencies]
+            tarragon-faults.workspace = true
+        "#;
+        check(
+            directions,
+            &[("transport/Cargo.toml", transport)],
+            &expect![[r#"
+                transport/Cargo.toml:5: directions: transport may depend on faults in its tests only
+                transport/Cargo.toml:11: directions: transport may depend on faults in its tests only
             "#]],
         );
     }

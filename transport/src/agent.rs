@@ -8,10 +8,25 @@
 //! - *retired* blocks: unpublished, not yet freed because somebody may have pinned them;
 //! - *pins*: blocks it reads in place;
 //! - *spans*: pieces of the heap only it allocates from.
+//!
+//! A record is claimed by a compare-exchange of its `state` from 0 to the member, and let go by a store of 0: by its
+//! process when the thread has ended and nothing is left in it, or by a survivor that has cleaned up after a death.
+
+#![expect(unsafe_code, reason = "a thread reaches its own caches by a pointer")]
+
+mod local;
+mod record;
 
 use crate::error::SegmentError;
-use crate::segment::{Segment, Shared};
-use crate::sync::AtomicU64;
+use crate::segment::{Segment, file, plan};
+use crate::sync::Ordering;
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::sync::{PoisonError, Weak};
+
+pub(crate) use local::{Local, Locals, Owned};
+pub use record::AgentRecord;
+pub(crate) use record::RETIRED_MAX;
 
 /// Number of an agent in its segment: 1 to 8191, fits the 13 bits that locks have for their owner. 0: nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -24,18 +39,6 @@ pub const INTENT_WORDS: usize = 16;
 /// Blocks one agent can hold at once.
 pub const HELD_MAX: usize = 256;
 
-/// An agent's record in the segment.
-#[repr(C)]
-pub struct AgentRecord {
-    /// What it is doing: the user's words. Zeroed when an agent is claimed.
-    pub intent: [AtomicU64; INTENT_WORDS],
-    // to be filled in
-}
-
-// SAFETY: atomics only.
-#[expect(unsafe_code, reason = "skeleton")]
-unsafe impl Shared for AgentRecord {}
-
 /// This thread's agent. Not `Send`.
 pub struct Agent<'s> {
     /// Its segment.
@@ -44,12 +47,189 @@ pub struct Agent<'s> {
     pub id: AgentId,
     /// Its record.
     pub record: &'s AgentRecord,
+    pub(crate) local: &'s Local,
+    not_send: PhantomData<*const ()>,
+}
+
+/// Segments a thread finds its agent for without a search.
+const RECENT: usize = 4;
+
+thread_local! {
+    /// Segments' serials and this thread's memory there; by serial. Serial 0: empty.
+    static CURRENT: [Cell<(u64, *const Local)>; RECENT] =
+        const { [const { Cell::new((0, std::ptr::null())) }; RECENT] };
+    /// All segments this thread has an agent in.
+    static TABLE: RefCell<Table> = const { RefCell::new(Table(Vec::new())) };
+}
+
+/// Releases a thread's agents when the thread ends.
+struct Table(Vec<(u64, *const Local, Weak<Segment>)>);
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        let _destroyed =
+            CURRENT.try_with(|recent| recent.iter().for_each(|it| it.set((0, std::ptr::null()))));
+        for (_, local, segment) in self.0.drain(..) {
+            if let Some(segment) = segment.upgrade() {
+                segment.leave(local);
+            }
+        }
+    }
 }
 
 impl Segment {
     /// This thread's agent; claims one at first use. 1-3 ns afterwards (a thread-local table).
+    ///
+    /// # Errors
+    /// `Agents` if too many threads use the segment, `Full` if its record finds no memory, `ThreadEnds` in destructors
+    /// of thread-local values.
     #[inline(always)]
     pub fn agent(&self) -> Result<Agent<'_>, SegmentError> {
-        todo!()
+        let recent = CURRENT.try_with(|recent| recent[self.serial as usize % RECENT].get());
+        match recent {
+            Ok((serial, local)) if serial == self.serial => Ok(self.agent_at(local)),
+            _ => self.find_agent(),
+        }
+    }
+
+    #[inline(always)]
+    fn agent_at(&self, local: *const Local) -> Agent<'_> {
+        // SAFETY: pointers beside this segment's serial came from its `Locals`, which keep the box as long as the
+        // segment lives; only this thread was given it, and only a shared reference to cells is made.
+        let local = unsafe { &*local };
+        self.agent_of(local)
+    }
+
+    /// The agent that a process's memory belongs to.
+    #[inline(always)]
+    pub(crate) fn agent_of<'s>(&'s self, local: &'s Local) -> Agent<'s> {
+        let id = AgentId(local.id.get());
+        Agent { segment: self, id, record: self.record(id), local, not_send: PhantomData }
+    }
+
+    /// The record of an agent. Numbers above the last are taken for the last.
+    #[inline(always)]
+    pub(crate) fn record(&self, id: AgentId) -> &AgentRecord {
+        let offset = plan::AGENTS + u64::from(id.0.min(AGENTS_MAX)) * plan::AGENT_BYTES;
+        self.at(offset).expect("the agents lie inside every segment")
+    }
+
+    /// Agents that are in use, with their members, as far as the memory says so.
+    pub(crate) fn agents(&self) -> impl Iterator<Item = (AgentId, u32, &AgentRecord)> {
+        let high = self.header().agents_high.load(Ordering::Acquire).min(u64::from(AGENTS_MAX)) as u16;
+        (1..=high).filter_map(|number| {
+            let record = self.record(AgentId(number));
+            let state = record.state.load(Ordering::Acquire);
+            let member = u32::try_from(state.checked_sub(1)?).ok()?;
+            Some((AgentId(number), member, record))
+        })
+    }
+
+    #[cold]
+    fn find_agent(&self) -> Result<Agent<'_>, SegmentError> {
+        let found = TABLE.try_with(|table| {
+            let mut table = table.borrow_mut();
+            let known =
+                table.0.iter().find(|(serial, ..)| *serial == self.serial).map(|(_, local, _)| *local);
+            let local = match known {
+                Some(local) => local,
+                None => {
+                    table.0.retain(|(_, _, segment)| segment.strong_count() > 0);
+                    let local = self.join()?;
+                    table.0.push((self.serial, local, self.this.clone()));
+                    local
+                }
+            };
+            CURRENT.with(|recent| recent[self.serial as usize % RECENT].set((self.serial, local)));
+            Ok(local)
+        });
+        let local = found.unwrap_or(Err(SegmentError::ThreadEnds))?;
+        Ok(self.agent_at(local))
+    }
+
+    /// Memory for this thread, with an agent.
+    fn join(&self) -> Result<*const Local, SegmentError> {
+        let mut locals = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
+        let pointer = locals.take();
+        // SAFETY: it lives as long as the segment, and was given to this thread just now.
+        let local = unsafe { &*pointer };
+        if local.id.get() == 0 {
+            match self.claim() {
+                Ok(id) => local.id.set(id.0),
+                Err(error) => {
+                    locals.give_back(pointer);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(pointer)
+    }
+
+    /// Claims a record nobody uses; makes one more memory if there is none.
+    fn claim(&self) -> Result<AgentId, SegmentError> {
+        let high = &self.header().agents_high;
+        let mut next = 1;
+        loop {
+            let known = high.load(Ordering::Acquire).min(u64::from(AGENTS_MAX)) as u16;
+            while next <= known {
+                if self.try_claim(AgentId(next)) {
+                    return Ok(AgentId(next));
+                }
+                next += 1;
+            }
+            if next > AGENTS_MAX {
+                return Err(SegmentError::Agents { max: u32::from(AGENTS_MAX) });
+            }
+            let start = plan::AGENTS + u64::from(next) * plan::AGENT_BYTES;
+            file::commit(&self.file, &self.folder, start..start + plan::AGENT_BYTES)?;
+            high.fetch_max(u64::from(next), Ordering::AcqRel);
+        }
+    }
+
+    fn try_claim(&self, id: AgentId) -> bool {
+        let record = self.record(id);
+        let mine = u64::from(self.member) + 1;
+        let claimed = record.state.load(Ordering::Relaxed) == 0
+            && record.state.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if claimed {
+            record.clear_intent();
+        }
+        claimed
+    }
+
+    /// The thread behind `local` ends.
+    fn leave(&self, local: *const Local) {
+        let mut locals = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
+        let agent = self.agent_at(local);
+        self.empty_agent(&agent);
+        if !agent.record.has_guards() {
+            self.release_agent(&agent);
+        }
+        locals.give_back(local);
+    }
+
+    /// Gives back what only caches or waits: spans, retired blocks.
+    fn empty_agent(&self, agent: &Agent<'_>) {
+        agent.record.clear_intent();
+        self.release_spans(agent);
+        self.reclaim(agent);
+        self.drop_retired(agent);
+    }
+
+    fn release_agent(&self, agent: &Agent<'_>) {
+        agent.local.id.set(0);
+        agent.record.state.store(0, Ordering::Release);
+    }
+
+    /// Releases all agents of this process, when the segment goes. Guards cannot be about: they borrow it.
+    pub(crate) fn release_agents(&self) {
+        let locals = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
+        for local in locals.claimed() {
+            let agent = self.agent_of(local);
+            // Leaked guards: what they held is freed.
+            self.clean_tables(agent.record, Some(&agent));
+            self.empty_agent(&agent);
+            self.release_agent(&agent);
+        }
     }
 }

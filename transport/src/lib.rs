@@ -12,6 +12,8 @@ pub mod pin;
 pub mod segment;
 
 mod error;
+mod place;
 mod sync;
 
 pub use error::{HeapError, SegmentError};
+pub use place::Place;

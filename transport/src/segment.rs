@@ -7,22 +7,39 @@
 //! | members | 4096 x 64 B | a line per process, see `member` |
 //! | agents | 8192 x 16 KiB | a record per thread, see `agent`; committed one by one |
 //! | control | given at creation | the user's own: roots, tables |
-//! | heap | the rest, up to `bytes_max` | see `heap` |
+//! | tables | 8 KiB per 8 MiB of heap | the heap's, see `heap`; committed as the heap grows |
+//! | heap | the rest, up to `heap_bytes` | see `heap` |
 //!
 //! The file has its full length from the start and is empty at first: a part becomes memory when it is *committed*
-//! (`fallocate`), so a full `/dev/shm` is an error there and never a signal later.
+//! (`fallocate`), so a full `/dev/shm` is an error there and never a signal later. The folder is `/dev/shm`, or what
+//! `TARRAGON_SHM` names.
 //!
 //! # Life
-//! Made without a name (`O_TMPFILE`), locked, then linked: nobody can see it unlocked. Whoever maps it holds the
-//! kernel's lock on its member's byte; the kernel drops it at death. The byte `GATE` is held for the moments of
-//! attaching, detaching, and sweeping. The last one to leave unlinks; after a crash the next start of any program of
-//! the user sweeps: a file on which nobody holds a lock is unlinked.
+//! Made without a name (`O_TMPFILE`), locked, then linked: nobody can see it unlocked. (Where the file system cannot
+//! do that it is made under its name; a sweeper that was faster is noticed, and the next name tried.) Whoever maps it
+//! holds the kernel's lock on its member's byte; the kernel drops it at death. The byte `GATE` is held for the moments
+//! of attaching, detaching, and sweeping. The last one to leave unlinks, at the latest when the process exits; after a
+//! crash the next start of any program of the user sweeps: a file on which nobody holds a lock is unlinked.
+//!
+//! # Forks
+//! The locks belong to the open file, which a forked child shares: a child that does not `exec` must not use segments
+//! of its parent, and keeps the parent's membership alive as long as it lives.
 
 #![expect(unsafe_code, reason = "declares what may lie in shared memory, and maps it")]
 
+pub(crate) mod file;
+mod life;
+pub(crate) mod plan;
+pub(crate) mod system;
+
+use crate::agent::{AgentId, Locals};
 use crate::error::SegmentError;
+use crate::heap::ahead::Ahead;
+use crate::sync::{AtomicU32, AtomicU64};
+use memmap2::MmapRaw;
+use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 /// Types that may lie in shared memory: only atomics of fixed width (or arrays and `repr(C)` structs of them), valid
 /// when zeroed, no pointers.
@@ -31,14 +48,21 @@ use std::sync::Arc;
 /// All of the above.
 pub unsafe trait Shared: Sync {}
 
+// SAFETY: an atomic of fixed width.
+unsafe impl Shared for AtomicU64 {}
+// SAFETY: an atomic of fixed width.
+unsafe impl Shared for AtomicU32 {}
+// SAFETY: an array has its elements' layout and validity.
+unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
+
 /// What a segment is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
-    /// What it is for, in its name: "ddict", "queue", "world".
+    /// What it is for, in its name: "ddict", "queue", "world". At most 16 bytes, no `/`.
     pub kind: &'static str,
     /// Version of the layout of its control part and of what its users put in the heap.
     pub layout: u32,
-    /// Bytes of the control part; committed at creation.
+    /// Bytes of the control part; committed at creation, zeroed.
     pub control_bytes: u64,
     /// The most bytes its heap may grow to.
     pub heap_bytes: u64,
@@ -46,7 +70,26 @@ pub struct Spec {
 
 /// A mapped segment, and this process's membership in it. One per process and file: opening it again gives the same.
 pub struct Segment {
-    _todo: (),
+    map: MmapRaw,
+    view: MmapRaw,
+    bytes: u64,
+    pub(crate) plan: plan::Plan,
+    pub(crate) file: File,
+    pub(crate) folder: PathBuf,
+    name: SegmentName,
+    /// Number of this mapping in the process; never used again.
+    pub(crate) serial: u64,
+    /// This process's line.
+    pub(crate) member: u32,
+    pub(crate) this: Weak<Segment>,
+    pub(crate) locals: Mutex<Locals>,
+    /// Dead agents this process is settling right now.
+    pub(crate) recovering: Mutex<Vec<AgentId>>,
+    pub(crate) recovery: Recovery,
+    /// A bit per 64 KiB of the heap whose pages this process has mapped.
+    pub(crate) populated: Box<[std::sync::atomic::AtomicU64]>,
+    pub(crate) ahead: Ahead,
+    is_attached: bool,
 }
 
 /// The name of a segment: a file name without folder, and the random number that no other segment has.
@@ -58,64 +101,122 @@ pub struct SegmentName {
     pub uid: u128,
 }
 
+/// Which thread of this process recovers; threads of one process share the kernel's lock.
+#[derive(Default)]
+pub(crate) struct Recovery {
+    pub(crate) turn: Mutex<()>,
+    /// Number of the thread that has the turn; 0: none.
+    pub(crate) thread: std::sync::atomic::AtomicU64,
+}
+
+/// The largest type that may lie at an offset: below the size of the smallest file.
+const TYPE_BYTES_MAX: usize = 64 << 10;
+
 impl Segment {
     /// Makes one. Sweeps leftovers of dead programs first, once per process.
+    ///
+    /// # Errors
+    /// `Full` if header and control part do not fit, `System` if the folder cannot be written.
     pub fn create(spec: &Spec) -> Result<Arc<Self>, SegmentError> {
-        let _ = spec;
-        todo!()
+        life::create(spec)
     }
 
-    /// Maps one that another process made; checks everything in its header.
+    /// Maps one that another process made; checks everything in its header. Recovers nobody: users do so who can
+    /// settle.
+    ///
+    /// # Errors
+    /// `Gone`, `Foreign`, `Layout`, `Owner`; `Members` if too many processes use it; `System`.
     pub fn open(name: &SegmentName, spec_kind: &'static str, layout: u32) -> Result<Arc<Self>, SegmentError> {
-        let _ = (name, spec_kind, layout);
-        todo!()
+        life::open(name, spec_kind, layout)
     }
 
     /// Its name.
     pub fn name(&self) -> &SegmentName {
-        todo!()
+        &self.name
     }
 
     /// The file, where it is.
     pub fn path(&self) -> PathBuf {
-        todo!()
+        self.folder.join(&self.name.file)
     }
 
     /// Takes the name away: nobody can attach any more. Who has it mapped keeps it. Idempotent.
     pub fn unlink(&self) {
-        todo!()
+        // Without the gate an attacher may come in just before; it keeps what it has mapped, as others do.
+        let _gate = file::gate(&self.file);
+        file::remove_name(&self.file, &self.path());
     }
 
     /// Offset of the control part.
     pub fn control(&self) -> u64 {
-        todo!()
+        plan::CONTROL
+    }
+
+    /// Length of the whole, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// A `T` at an offset, if it lies inside and is aligned.
     #[inline(always)]
     pub fn at<T: Shared>(&self, offset: u64) -> Option<&T> {
-        let _ = offset;
-        todo!()
+        const { assert!(size_of::<T>() <= TYPE_BYTES_MAX, "no file is sure to be that long") };
+        if offset > self.bytes - size_of::<T>() as u64 || offset & (align_of::<T>() as u64 - 1) != 0 {
+            return None;
+        }
+        // SAFETY: inside the mapping, by the compare above.
+        let place = unsafe { self.map.as_mut_ptr().add(offset as usize) };
+        // SAFETY: `T` is atomics only, valid with any bits, aligned since mappings are aligned to pages; the mapping
+        // lives as long as `self`.
+        Some(unsafe { &*place.cast::<T>() })
     }
 
     /// `count` of them.
     #[inline(always)]
     pub fn slice<T: Shared>(&self, offset: u64, count: u64) -> Option<&[T]> {
-        let _ = (offset, count);
-        todo!()
+        let bytes = count.checked_mul(size_of::<T>() as u64)?;
+        if offset & (align_of::<T>() as u64 - 1) != 0 {
+            return None;
+        }
+        let place = self.write(offset, bytes);
+        if place.is_null() {
+            return None;
+        }
+        // SAFETY: `write` says that all of it lies inside the mapping; otherwise as in `at`.
+        Some(unsafe { std::slice::from_raw_parts(place.cast::<T>(), count as usize) })
     }
 
     /// Bytes to be read, in the read-only mapping; null if they do not lie inside.
     #[inline(always)]
     pub fn read(&self, offset: u64, bytes: u64) -> *const u8 {
-        let _ = (offset, bytes);
-        todo!()
+        if !self.is_inside(offset, bytes) {
+            return std::ptr::null();
+        }
+        // SAFETY: inside the mapping.
+        unsafe { self.view.as_ptr().add(offset as usize) }
     }
 
     /// Bytes to be written; null if they do not lie inside.
     #[inline(always)]
     pub fn write(&self, offset: u64, bytes: u64) -> *mut u8 {
-        let _ = (offset, bytes);
-        todo!()
+        if !self.is_inside(offset, bytes) {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: inside the mapping.
+        unsafe { self.map.as_mut_ptr().add(offset as usize) }
+    }
+
+    #[inline(always)]
+    fn is_inside(&self, offset: u64, bytes: u64) -> bool {
+        bytes <= self.bytes && offset <= self.bytes - bytes
+    }
+}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Segment")
+            .field("name", &self.name)
+            .field("member", &self.member)
+            .finish_non_exhaustive()
     }
 }

@@ -1,10 +1,9 @@
 //! A file as users look at it through a batch: what submitted tasks write to it comes first.
 
-use super::{BadDatum, DataId, IntoDatum, SpaceRef};
+use super::{BadDatum, DataId, IntoDatum, SpaceRef, Submitted};
 use crate::background::Client;
 use crate::error::Error;
 use crate::shared::Shared;
-use crate::task::handle;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +16,7 @@ use std::sync::Arc;
 pub struct DataFile {
     id: DataId,
     path: PathBuf,
-    shared: Arc<Shared>,
-    client: Arc<Client>,
+    submitted: Submitted,
 }
 
 impl std::fmt::Debug for DataFile {
@@ -30,7 +28,7 @@ impl std::fmt::Debug for DataFile {
 impl DataFile {
     pub(crate) fn new(id: DataId, path: &Path, shared: &Arc<Shared>, client: &Arc<Client>) -> Self {
         let path = shared.cwd.join(path);
-        Self { id, path, shared: Arc::clone(shared), client: Arc::clone(client) }
+        Self { id, path, submitted: Submitted::new(shared, client) }
     }
 
     /// Its datum.
@@ -48,11 +46,7 @@ impl DataFile {
     /// # Errors
     /// [`Error::Task`] if that task did not succeed.
     pub fn wait(&self) -> Result<(), Error> {
-        self.client.flush()?;
-        match self.client.writer_of(&self.shared, self.id.id) {
-            Some(task) => handle::wait(task.0).map_err(Error::Task),
-            None => Ok(()),
-        }
+        self.submitted.written(self.id)
     }
 
     /// Opens the file for reading, once it is [written](Self::wait).

@@ -8,9 +8,11 @@ mod file;
 mod keys;
 pub(crate) mod path;
 mod paths;
+mod submitted;
 
 pub use file::DataFile;
 pub use keys::Keys;
+pub use submitted::Submitted;
 
 use crate::shared::Shared;
 use foldhash::fast::RandomState;
@@ -22,6 +24,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use tarragon_transport::Place;
 
 /// Distinct data one batch can name.
 pub(crate) const DATA_MAX: u32 = (1 << 30) - 1;
@@ -77,6 +80,8 @@ pub(crate) struct Space {
     names: Mutex<HashMap<Box<str>, u32, RandomState>>,
     paths: Mutex<Paths>,
     keys: Mutex<HashMap<Box<str>, Arc<KeySpace>, RandomState>>,
+    /// By the number of their segment.
+    places: Mutex<HashMap<u128, Arc<KeySpace>, RandomState>>,
 }
 
 /// Why a name does not name a datum.
@@ -97,6 +102,7 @@ impl Space {
             names: Mutex::default(),
             paths: Mutex::default(),
             keys: Mutex::default(),
+            places: Mutex::default(),
         }
     }
 
@@ -147,6 +153,16 @@ impl Space {
         Keys { space }
     }
 
+    /// Something in a segment. Never equal to a key of a namespace.
+    fn place(&self, place: &Place) -> DataId {
+        let mut places = self.places.lock();
+        let space = places.entry(place.uid).or_insert_with(|| {
+            let name = format!("segment {:08x}", place.uid >> 96);
+            Arc::new(KeySpace::new(self.tag, &name, Arc::clone(&self.next)))
+        });
+        Keys { space: Arc::clone(space) }.bytes(&place.bytes)
+    }
+
     /// For each datum the nearest declared directory above it (0: none); `None` when no declared path lies below
     /// another, so that accesses conflict only with accesses to the same datum.
     pub(crate) fn parents(&self) -> Option<Vec<u32>> {
@@ -166,8 +182,11 @@ impl Space {
         if let Some((name, _)) = self.names.lock().iter().find(|(_, n)| **n == id) {
             return name.to_string();
         }
-        let keys = self.keys.lock();
-        keys.values().find_map(|k| k.name_of(id)).unwrap_or_else(|| format!("datum {id}"))
+        if let Some(name) = self.keys.lock().values().find_map(|k| k.name_of(id)) {
+            return name;
+        }
+        let places = self.places.lock();
+        places.values().find_map(|k| k.name_of(id)).unwrap_or_else(|| format!("datum {id}"))
     }
 }
 
@@ -178,8 +197,8 @@ fn fresh(next: &AtomicU32) -> u32 {
     id
 }
 
-/// What may stand for a datum in `reads` and `writes`: a [`DataId`], a path (text is a path, too), or `(directory,
-/// name)`.
+/// What may stand for a datum in `reads` and `writes`: a [`DataId`], a path (text is a path, too),
+/// `(directory, name)`, or a key of a dictionary (`dict.key(7)`).
 ///
 /// Paths are made absolute against the current directory and normalised lexically, so `a/../b` and `b` are one
 /// datum, and `(dir, name)` equals `dir/name`. They need not be UTF-8, and need not exist.
@@ -207,6 +226,18 @@ impl IntoDatum for DataId {
 impl IntoDatum for &DataId {
     fn into_datum(self, _: &SpaceRef<'_>) -> Result<DataId, BadDatum> {
         Ok(*self)
+    }
+}
+
+impl IntoDatum for Place {
+    fn into_datum(self, space: &SpaceRef<'_>) -> Result<DataId, BadDatum> {
+        Ok(space.0.space.place(&self))
+    }
+}
+
+impl IntoDatum for &Place {
+    fn into_datum(self, space: &SpaceRef<'_>) -> Result<DataId, BadDatum> {
+        Ok(space.0.space.place(self))
     }
 }
 

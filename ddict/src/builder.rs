@@ -1,0 +1,128 @@
+//! Making a dictionary: its size and its habits.
+
+use crate::encoding::{type_name, types_hash};
+use crate::error::Error;
+use crate::handle::DDict;
+use crate::host;
+use crate::store::{Options, SHARDS_MAX, Store};
+use std::marker::PhantomData;
+use std::time::Duration;
+
+/// The least memory a dictionary can have, in bytes.
+pub const MEMORY_BYTES_MIN: u64 = 1 << 18;
+/// The most memory a dictionary can have, in bytes.
+pub const MEMORY_BYTES_MAX: u64 = 1 << 44;
+/// The most checkpoints a dictionary can keep.
+pub const WORKING_SET_MAX: u32 = 1024;
+
+/// What a dictionary is to be, see [`DDict::builder`].
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tarragon_ddict::DDict;
+///
+/// let dict = DDict::<String, Vec<f64>>::builder()
+///     .memory(1 << 30)
+///     .shards_per_node(4)
+///     .wait_for_keys(true)
+///     .timeout(Duration::from_secs(60))
+///     .create()?;
+/// # Ok::<(), tarragon_ddict::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "`create` makes the dictionary"]
+pub struct Builder<K, V> {
+    memory_bytes: Option<u64>,
+    shards: u32,
+    wait_for_keys: bool,
+    working_set: u32,
+    timeout: Option<Duration>,
+    checksums: bool,
+    types: PhantomData<fn(K) -> V>,
+}
+
+impl<K: 'static, V: 'static> Builder<K, V> {
+    pub(crate) fn new() -> Self {
+        Self {
+            memory_bytes: None,
+            shards: 1,
+            wait_for_keys: false,
+            working_set: 1,
+            timeout: None,
+            checksums: false,
+            types: PhantomData,
+        }
+    }
+
+    /// The most bytes it may grow to, index and values; nothing of it is taken before it is used. Default: half of what
+    /// shared memory has free, at most half of the machine's memory.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory_bytes = Some(bytes);
+        self
+    }
+
+    /// Parts on each node that have an index of their own. More let more processes write at once, and are the pieces
+    /// for [`DDict::pinned`] and [`DDict::filter`]. Default 1.
+    pub fn shards_per_node(mut self, shards: u32) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// Whether a read of a key that is not there waits until somebody puts it. Such a dictionary wants a key anew in
+    /// each checkpoint, unless it was put by [`DDict::pput`]. Default: no.
+    pub fn wait_for_keys(mut self, wait: bool) -> Self {
+        self.wait_for_keys = wait;
+        self
+    }
+
+    /// How many checkpoints are kept, at least 1. Default 1.
+    pub fn working_set(mut self, checkpoints: u32) -> Self {
+        self.working_set = checkpoints;
+        self
+    }
+
+    /// How long a wait may last if the caller does not say. Counted in whole milliseconds. Default: no limit.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Whether large values have checksums too, for [`DDict::get_verified`]; small ones always have. Default: no.
+    pub fn checksums(mut self, checksums: bool) -> Self {
+        self.checksums = checksums;
+        self
+    }
+
+    /// Makes it, empty.
+    ///
+    /// # Errors
+    /// `Setting` for a value that cannot be; `Segment` if shared memory is full or the system refuses.
+    pub fn create(&self) -> Result<DDict<K, V>, Error> {
+        Ok(DDict::new(Store::create(&self.options()?)?, 0))
+    }
+
+    fn options(&self) -> Result<Options, Error> {
+        let memory_bytes = match self.memory_bytes {
+            Some(bytes) => within("memory", bytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX, "bytes")?,
+            None => host::memory_bytes_default().clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX),
+        };
+        within("shards_per_node", u64::from(self.shards), 1, u64::from(SHARDS_MAX), "shards")?;
+        within("working_set", u64::from(self.working_set), 1, u64::from(WORKING_SET_MAX), "checkpoints")?;
+        Ok(Options {
+            memory_bytes,
+            shards: self.shards,
+            wait_for_keys: self.wait_for_keys,
+            working_set: self.working_set,
+            timeout_ms: self.timeout.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX)),
+            checksums: self.checksums,
+            types: types_hash(&type_name::<K>(), &type_name::<V>()),
+        })
+    }
+}
+
+fn within(name: &'static str, value: u64, min: u64, max: u64, unit: &str) -> Result<u64, Error> {
+    if (min..=max).contains(&value) {
+        return Ok(value);
+    }
+    Err(Error::Setting { name, value, wanted: format!("{min} to {max} {unit} can") })
+}

@@ -1,0 +1,188 @@
+//! Plain data that names a live dictionary.
+
+use crate::encoding::{pair_name, type_name, types_hash};
+use crate::error::Error;
+use crate::handle::DDict;
+use crate::host;
+use crate::store::Store;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+use tarragon_transport::segment::SegmentName;
+
+/// What a descriptor's text begins with, and its version.
+const PREFIX: &str = "ddict:1:";
+/// Characters of a text that errors show.
+const SHOWN_MAX: usize = 80;
+
+/// Names a dictionary: any process of its machine attaches with it. Plain data: it is printed, parsed, sent and stored;
+/// none of that touches the dictionary, and having one keeps nothing alive.
+///
+/// Its text is one line without blanks: `let text = descriptor.to_string()`, and `text.parse::<Descriptor>()`.
+///
+/// ```no_run
+/// use tarragon_ddict::{DDict, Descriptor};
+///
+/// let dict = DDict::<String, u64>::builder().create()?;
+/// let text = dict.descriptor().to_string();
+///
+/// // In another process:
+/// let dict = text.parse::<Descriptor>()?.attach::<String, u64>()?;
+/// # Ok::<(), tarragon_ddict::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Descriptor {
+    segment: SegmentName,
+    types: u64,
+    key_type: String,
+    value_type: String,
+    host: String,
+    checkpoint: u32,
+}
+
+impl Descriptor {
+    pub(crate) fn new<K: 'static, V: 'static>(store: &Store, checkpoint: u32) -> Self {
+        Self {
+            segment: store.name().clone(),
+            types: store.options().types,
+            key_type: type_name::<K>(),
+            value_type: type_name::<V>(),
+            host: host::boot_id().to_owned(),
+            checkpoint,
+        }
+    }
+
+    /// Name of the dictionary's segment.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.segment.file
+    }
+
+    /// The number that no other dictionary has.
+    #[must_use]
+    pub fn uid(&self) -> u128 {
+        self.segment.uid
+    }
+
+    /// Name of the type of its keys.
+    #[must_use]
+    pub fn key_type(&self) -> &str {
+        &self.key_type
+    }
+
+    /// Name of the type of its values.
+    #[must_use]
+    pub fn value_type(&self) -> &str {
+        &self.value_type
+    }
+
+    /// A handle to the dictionary, at the checkpoint of the handle that gave the descriptor.
+    ///
+    /// # Errors
+    /// `Types` if it was made with other types, `Host` if it lives on another machine, `Gone` if it was destroyed or its
+    /// last user has ended; `Segment` for a file that is damaged, another user's, or of another version.
+    pub fn attach<K: 'static, V: 'static>(&self) -> Result<DDict<K, V>, Error> {
+        let asked = (type_name::<K>(), type_name::<V>());
+        let wanted = types_hash(&asked.0, &asked.1);
+        let other_types = |made: String| Error::Types {
+            name: self.segment.file.clone(),
+            made,
+            asked: pair_name(&asked.0, &asked.1),
+        };
+        if self.types != wanted {
+            return Err(other_types(pair_name(&self.key_type, &self.value_type)));
+        }
+        if self.host != host::boot_id() {
+            let (name, host) = (self.segment.file.clone(), self.host.clone());
+            return Err(Error::Host { name, host, here: host::boot_id().to_owned() });
+        }
+        let store = Store::open(&self.segment).map_err(|error| match error {
+            Error::Segment(error) => Error::from_segment(error),
+            other => other,
+        })?;
+        if store.options().types != wanted {
+            return Err(other_types("other types than its descriptor says".to_owned()));
+        }
+        Ok(DDict::new(store, self.checkpoint))
+    }
+}
+
+impl fmt::Display for Descriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.segment;
+        write!(f, "{PREFIX}{}:{:x}:{:x}:", Escaped(&name.file), name.uid, self.types)?;
+        write!(f, "{}:{}:", Escaped(&self.key_type), Escaped(&self.value_type))?;
+        write!(f, "{}:{}", Escaped(&self.host), self.checkpoint)
+    }
+}
+
+impl FromStr for Descriptor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        parse(text.trim())
+            .map_err(|reason| Error::Descriptor { text: text.chars().take(SHOWN_MAX).collect(), reason })
+    }
+}
+
+fn parse(text: &str) -> Result<Descriptor, &'static str> {
+    let fields = match text.strip_prefix(PREFIX) {
+        Some(fields) => fields,
+        None if text.starts_with("ddict:") => {
+            return Err("its version is not 1: use one version of the program");
+        }
+        None => return Err("it does not begin with `ddict:`"),
+    };
+    let fields: Vec<&str> = fields.split(':').collect();
+    let [file, uid, types, key_type, value_type, host, checkpoint] = fields[..] else {
+        return Err("it has not 7 parts");
+    };
+    let descriptor = Descriptor {
+        segment: SegmentName {
+            file: unescape(file)?,
+            uid: u128::from_str_radix(uid, 16).map_err(|_| "its uid is no number")?,
+        },
+        types: u64::from_str_radix(types, 16).map_err(|_| "its hash of types is no number")?,
+        key_type: unescape(key_type)?,
+        value_type: unescape(value_type)?,
+        host: unescape(host)?,
+        checkpoint: checkpoint.parse().map_err(|_| "its checkpoint is no number")?,
+    };
+    if descriptor.segment.file.is_empty() || descriptor.segment.file.contains(['/', '\0']) {
+        return Err("its segment has no file name");
+    }
+    Ok(descriptor)
+}
+
+/// A part of a descriptor's text: what is not a plain character stands as `%` and two digits.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0.bytes() {
+            if byte.is_ascii_graphic() && !matches!(byte, b':' | b'%' | b'"' | b'\'' | b'\\' | b'`' | b'$') {
+                write!(f, "{}", char::from(byte))?;
+            } else {
+                write!(f, "%{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unescape(text: &str) -> Result<String, &'static str> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let (digits, after) = rest.split_first_chunk::<2>().ok_or("a `%` has no two digits after it")?;
+        let digits = std::str::from_utf8(digits).map_err(|_| "a `%` has no two digits after it")?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| "a `%` has no two digits after it")?);
+        rest = after;
+    }
+    String::from_utf8(bytes).map_err(|_| "it is no UTF-8")
+}

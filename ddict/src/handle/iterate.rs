@@ -1,0 +1,197 @@
+//! Keys, values and pairs, streamed: a page of keys at a time, each value when it is asked for.
+//!
+//! Weakly consistent: a key that is there all the time is given exactly once; one that comes or goes meanwhile may be
+//! given or not. A value is what it is when its turn comes. In no order of the keys: see `filter` for one.
+
+use super::{DDict, decoded};
+use crate::encoding::{Key, Value, decode, read_key, show, type_name};
+use crate::error::Error;
+use crate::store::Store;
+use std::iter::FusedIterator;
+use std::marker::PhantomData;
+use std::ops::{ControlFlow, Range};
+
+/// A walk over the keys' bytes, a page at a time.
+pub(crate) struct Walk<'d> {
+    store: &'d Store,
+    checkpoint: u32,
+    shards: Range<u32>,
+    /// Where the current shard goes on; `None`: the next shard's turn.
+    cursor: Option<u64>,
+    page: Page,
+}
+
+/// Keys one after another, in one piece of memory.
+#[derive(Default)]
+struct Page {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    next: usize,
+}
+
+impl Page {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.next = 0;
+    }
+
+    fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len());
+    }
+}
+
+impl<'d> Walk<'d> {
+    pub(crate) fn new(store: &'d Store, checkpoint: u32, shards: Range<u32>) -> Self {
+        Self { store, checkpoint, shards, cursor: None, page: Page::default() }
+    }
+
+    /// The next key's bytes.
+    pub(crate) fn next_key(&mut self) -> Result<Option<&[u8]>, Error> {
+        while self.page.next == self.page.ends.len() {
+            if !self.turn()? {
+                return Ok(None);
+            }
+        }
+        let index = self.page.next;
+        self.page.next += 1;
+        let start = if index == 0 { 0 } else { self.page.ends[index - 1] };
+        Ok(Some(&self.page.bytes[start..self.page.ends[index]]))
+    }
+
+    /// Reads the next page; whether there was one. After an error the walk is over.
+    fn turn(&mut self) -> Result<bool, Error> {
+        self.page.clear();
+        let shard = self.shards.start;
+        if self.shards.is_empty() {
+            return Ok(false);
+        }
+        let page = &mut self.page;
+        let scanned =
+            self.store.scan(shard, self.checkpoint, self.cursor.unwrap_or(0), false, &mut |key, _| {
+                page.push(key);
+                ControlFlow::Continue(())
+            });
+        match scanned {
+            Ok(Some(cursor)) => self.cursor = Some(cursor),
+            Ok(None) => {
+                self.cursor = None;
+                self.shards.start += 1;
+            }
+            Err(error) => {
+                self.shards.start = self.shards.end;
+                self.page.clear();
+                return Err(error);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What `read` makes of the next key whose value is still there, and of its value.
+    pub(crate) fn next_item<R>(
+        &mut self,
+        mut read: impl FnMut(&[u8], &[u8]) -> Result<Option<R>, Error>,
+    ) -> Result<Option<R>, Error> {
+        let (store, checkpoint) = (self.store, self.checkpoint);
+        while let Some(key) = self.next_key()? {
+            if let Some(value) = store.pin(key, checkpoint)?
+                && let Some(found) = read(key, &value)?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The key that has these bytes.
+pub(crate) fn key_of<K: Key>(bytes: &[u8]) -> Result<K, Error> {
+    read_key(bytes).map_err(|reason| Error::Decode {
+        what: "key",
+        key: show(bytes),
+        type_name: type_name::<K>(),
+        reason,
+    })
+}
+
+/// The keys of a dictionary, see [`DDict::keys`].
+pub struct Keys<'d, K> {
+    walk: Walk<'d>,
+    types: PhantomData<fn() -> K>,
+}
+
+/// The values of a dictionary, see [`DDict::values`].
+pub struct Values<'d, V> {
+    walk: Walk<'d>,
+    types: PhantomData<fn() -> V>,
+}
+
+/// The keys and values of a dictionary, see [`DDict::items`].
+pub struct Items<'d, K, V> {
+    walk: Walk<'d>,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Key> Iterator for Keys<'_, K> {
+    type Item = Result<K, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.walk.next_key().and_then(|key| key.map(key_of).transpose()).transpose()
+    }
+}
+
+impl<V: Value> Iterator for Values<'_, V> {
+    type Item = Result<V, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.walk.next_item(|key, value| decoded(key, decode(value)).map(Some)).transpose()
+    }
+}
+
+impl<K: Key, V: Value> Iterator for Items<'_, K, V> {
+    type Item = Result<(K, V), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let pair = |key: &[u8], value: &[u8]| Ok(Some((key_of(key)?, decoded(key, decode(value))?)));
+        self.walk.next_item(pair).transpose()
+    }
+}
+
+impl<K: Key> FusedIterator for Keys<'_, K> {}
+impl<V: Value> FusedIterator for Values<'_, V> {}
+impl<K: Key, V: Value> FusedIterator for Items<'_, K, V> {}
+
+impl<K: Key, V> DDict<K, V> {
+    /// All keys. Weakly consistent, and streamed: a key that is there all the time comes exactly once, one that comes
+    /// or goes meanwhile may come or not; a page of keys is held, not all. In no particular order.
+    ///
+    /// An item is an error if the dictionary is gone, the checkpoint retired, or bytes are no key.
+    #[must_use]
+    pub fn keys(&self) -> Keys<'_, K> {
+        self.keys_in(0..self.inner.shards)
+    }
+
+    pub(super) fn keys_in(&self, shards: Range<u32>) -> Keys<'_, K> {
+        Keys { walk: Walk::new(self.store(), self.at(), shards), types: PhantomData }
+    }
+}
+
+impl<K: Key, V: Value> DDict<K, V> {
+    /// All values, as [`DDict::keys`] gives the keys: each is read when its turn comes, one at a time.
+    #[must_use]
+    pub fn values(&self) -> Values<'_, V> {
+        let walk = Walk::new(self.store(), self.at(), 0..self.inner.shards);
+        Values { walk, types: PhantomData }
+    }
+
+    /// All keys with their values, as [`DDict::keys`] and [`DDict::values`] give them.
+    #[must_use]
+    pub fn items(&self) -> Items<'_, K, V> {
+        self.items_in(0..self.inner.shards)
+    }
+
+    pub(super) fn items_in(&self, shards: Range<u32>) -> Items<'_, K, V> {
+        Items { walk: Walk::new(self.store(), self.at(), shards), types: PhantomData }
+    }
+}

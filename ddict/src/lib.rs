@@ -1,0 +1,42 @@
+//! A dictionary in shared memory: any process of a node puts and gets at memory speed, and no `kill -9` can hurt it.
+//!
+//! ```no_run
+//! use tarragon_ddict::DDict;
+//!
+//! let dict = DDict::<String, Vec<f64>>::builder().memory(1 << 30).create()?;
+//! dict.put("row", vec![1.0, 2.0, 3.0])?;
+//! let row = dict.get_ref("row")?.expect("it was put");
+//! assert_eq!(row[1], 2.0);
+//! println!("attach with {}", dict.descriptor());
+//! # Ok::<(), tarragon_ddict::Error>(())
+//! ```
+//!
+//! In reading order: [`Builder`] makes a dictionary, [`DDict`] is the handle, [`Descriptor`] leads another process to
+//! it. `encoding` says how keys and values become bytes, `view` and `array` how they are read in place, `store` how
+//! they lie in shared memory, `persist` how they lie in files.
+
+pub mod array;
+
+mod builder;
+mod datum;
+mod descriptor;
+mod encoding;
+mod error;
+mod handle;
+mod host;
+mod persist;
+mod store;
+mod view;
+
+pub use builder::{Builder, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, WORKING_SET_MAX};
+pub use datum::DictKey;
+pub use descriptor::Descriptor;
+pub use encoding::{Key, Number, Plain, Value};
+pub use error::Error;
+pub use handle::{
+    Any, BatchPut, DDict, Exchange, Filtered, Items, Keys, ShardHandle, ShardStats, Stats, Values,
+};
+pub use persist::{PersistId, Persisted, PersistedItems, persisted_ids};
+pub use view::{Ref, View};
+
+pub use tarragon_transport::heap::Audit;

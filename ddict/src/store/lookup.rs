@@ -1,0 +1,305 @@
+//! From a key to its entry, without a lock and without a store.
+
+use super::entry::{BLOCK, Ctl, EMPTY, Entry, FULL, REMOVED, Slot};
+use super::key::{self, Key};
+use super::layout::{Root, Shard, Word, open};
+use super::page::{PLACES, Page};
+use super::{Store, damaged};
+use crate::error::Error;
+use std::sync::atomic::Ordering;
+
+/// How often a lookup starts over before the index is taken for damaged. It does when a page was split meanwhile.
+const TRIES_MAX: u32 = 1 << 16;
+
+/// What an entry showed, as one.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'s> {
+    pub(super) entry: &'s Entry,
+    pub(super) ctl: Ctl,
+    pub(super) slot: Slot,
+}
+
+impl Seen<'_> {
+    /// Whether it shows a value, and not that the key was removed in its checkpoint.
+    #[inline(always)]
+    pub(super) fn has_value(&self) -> bool {
+        self.ctl.form() != REMOVED
+    }
+}
+
+/// Which checkpoints' entries count.
+#[derive(Clone, Copy)]
+pub(super) enum Which {
+    /// The one that was written in this checkpoint.
+    At(u32),
+    /// The one that this checkpoint sees.
+    Seen(u32),
+}
+
+/// Where a shard's directory is, and how many bits of a path choose a word of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Directory {
+    pub(super) offset: u64,
+    pub(super) depth: u32,
+}
+
+impl Directory {
+    pub(super) fn word(self, index: u64) -> u64 {
+        self.offset + 64 + index * 8
+    }
+}
+
+impl Store {
+    #[inline(always)]
+    pub(super) fn root(&self) -> &Root {
+        self.segment.at(self.control).expect("the control part begins with the root")
+    }
+
+    #[inline(always)]
+    pub(super) fn shard_at(&self, index: u32) -> &Shard {
+        let offset = self.control + super::layout::ROOT_BYTES + u64::from(index) * super::layout::SHARD_BYTES;
+        self.segment.at(offset).expect("the control part holds the shards")
+    }
+
+    #[inline(always)]
+    pub(super) fn shard_for(&self, hash: u64) -> &Shard {
+        match self.options.shards {
+            1 => self.shard_at(0),
+            shards => self.shard_at(key::shard(hash, shards)),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn directory(&self, shard: &Shard) -> Result<Directory, Error> {
+        let word = open(shard.directory.load(Ordering::Acquire));
+        let word = word.ok_or_else(|| damaged("the root of an index", self.control))?;
+        Ok(Directory { offset: word & !63, depth: (word & 63) as u32 })
+    }
+
+    /// Offset of the page that a directory names for a path.
+    #[inline(always)]
+    pub(super) fn page_in(&self, directory: Directory, path: u64) -> Result<u64, Error> {
+        let offset = directory.word(path & ((1 << directory.depth) - 1));
+        let word = self.segment.at::<Word>(offset).and_then(|w| open(w.0.load(Ordering::Acquire)));
+        word.ok_or_else(|| damaged("a word of a directory", offset))
+    }
+
+    #[inline(always)]
+    pub(super) fn page_at(&self, offset: u64) -> Result<&Page, Error> {
+        self.segment.at(offset).ok_or_else(|| damaged("the place of a page", offset))
+    }
+
+    /// The page for a key, found through the directory.
+    #[inline(always)]
+    pub(super) fn page_for(&self, hash: u64) -> Result<(u64, &Page), Error> {
+        let directory = self.directory(self.shard_for(hash))?;
+        let offset = self.page_in(directory, key::path(hash))?;
+        Ok((offset, self.page_at(offset)?))
+    }
+
+    /// The entry of a key.
+    #[inline(always)]
+    pub(super) fn find(&self, key: &Key<'_>, which: Which) -> Result<Option<Seen<'_>>, Error> {
+        let (_, page) = self.page_for(key.hash)?;
+        match self.probe(page, key, which)? {
+            Some(seen) => Ok(Some(seen)),
+            None => self.find_further(page, key, which),
+        }
+    }
+
+    /// After a miss: whether the page was the right one, and whole.
+    #[inline(never)]
+    fn find_further<'s>(
+        &'s self,
+        mut page: &'s Page,
+        key: &Key<'_>,
+        which: Which,
+    ) -> Result<Option<Seen<'s>>, Error> {
+        for _ in 0..TRIES_MAX {
+            if self.covers(page, key.hash)? {
+                self.verify(page, key)?;
+                return Ok(None);
+            }
+            page = self.next_page(page, key.hash)?;
+            if let Some(seen) = self.probe(page, key, which)? {
+                return Ok(Some(seen));
+            }
+        }
+        Err(damaged("the directory of an index", self.control))
+    }
+
+    pub(super) fn covers(&self, page: &Page, hash: u64) -> Result<bool, Error> {
+        let cover = page.cover().ok_or_else(|| damaged("the head of a page", self.offset_of(page)))?;
+        Ok(cover.covers(key::path(hash)))
+    }
+
+    /// The page to look into when `page`, found a while ago, does not cover the hash any more: the one that the
+    /// directory names now, or, while whoever splits the page has not entered it there, the one it made.
+    pub(super) fn next_page(&self, page: &Page, hash: u64) -> Result<&Page, Error> {
+        let (_, now) = self.page_for(hash)?;
+        if !std::ptr::eq(now, page) {
+            return Ok(now);
+        }
+        let sibling = page.sibling().ok_or_else(|| damaged("the head of a page", self.offset_of(page)))?;
+        self.page_at(sibling)
+    }
+
+    pub(super) fn offset_of<T>(&self, thing: &T) -> u64 {
+        let base = std::ptr::from_ref(self.root()) as u64;
+        (std::ptr::from_ref(thing) as u64).wrapping_sub(base).wrapping_add(self.control)
+    }
+
+    #[inline(always)]
+    pub(super) fn probe<'s>(
+        &'s self,
+        page: &'s Page,
+        key: &Key<'_>,
+        which: Which,
+    ) -> Result<Option<Seen<'s>>, Error> {
+        match which {
+            // Nothing is older than the first checkpoint.
+            Which::At(checkpoint) | Which::Seen(checkpoint @ 0) => self.probe_at(page, key, checkpoint),
+            Which::Seen(checkpoint) => self.probe_seen(page, key, checkpoint),
+        }
+    }
+
+    #[inline(always)]
+    fn probe_at<'s>(
+        &'s self,
+        page: &'s Page,
+        key: &Key<'_>,
+        checkpoint: u32,
+    ) -> Result<Option<Seen<'s>>, Error> {
+        let place = key::place(key.hash);
+        let wanted = u64::from(checkpoint) | (key.bytes.len() as u64) << 32;
+        for step in 0..PLACES {
+            let entry = page.entry(place, step);
+            loop {
+                let ctl = entry.load();
+                if ctl.state() != FULL {
+                    if ctl.state() == EMPTY {
+                        return Ok(None);
+                    }
+                    break;
+                }
+                if entry.meta().0 << 16 != wanted << 16 || !self.is_key(entry, key) {
+                    break;
+                }
+                let slot = entry.slot(ctl.side());
+                if entry.is_still(ctl) {
+                    return self.sound(entry, ctl, slot).map(Some);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The newest entry of the key that the checkpoint sees: of a persistent value any that is not newer, of another
+    /// one its own. Goes through the whole chain.
+    #[inline(never)]
+    fn probe_seen<'s>(
+        &'s self,
+        page: &'s Page,
+        key: &Key<'_>,
+        checkpoint: u32,
+    ) -> Result<Option<Seen<'s>>, Error> {
+        let place = key::place(key.hash);
+        let mut best: Option<(u32, Seen<'s>)> = None;
+        for step in 0..PLACES {
+            let entry = page.entry(place, step);
+            let Some((at, seen)) = self.look(entry, Some(key))? else {
+                if entry.load().state() == EMPTY {
+                    break;
+                }
+                continue;
+            };
+            let counts = at == checkpoint || at < checkpoint && seen.ctl.is_persistent();
+            if counts && best.is_none_or(|(older, _)| older < at) {
+                best = Some((at, seen));
+            }
+        }
+        Ok(best.map(|(_, seen)| seen).filter(Seen::has_value))
+    }
+
+    /// What an entry shows if it is full (and, given a key, has that one), and its checkpoint.
+    pub(super) fn look<'s>(
+        &'s self,
+        entry: &'s Entry,
+        key: Option<&Key<'_>>,
+    ) -> Result<Option<(u32, Seen<'s>)>, Error> {
+        loop {
+            let ctl = entry.load();
+            let (meta, slot) = (entry.meta(), entry.slot(ctl.side()));
+            let is_meant =
+                key.is_none_or(|k| meta.key_len() == k.bytes.len() as u64 && self.is_key(entry, k));
+            if !entry.is_still(ctl) {
+                continue;
+            }
+            if ctl.state() != FULL || !is_meant {
+                return Ok(None);
+            }
+            return Ok(Some((meta.checkpoint(), self.sound(entry, ctl, slot)?)));
+        }
+    }
+
+    /// Whether the entry has the key; its length was compared. Holds only if the entry is still the same afterwards.
+    #[inline(always)]
+    fn is_key(&self, entry: &Entry, key: &Key<'_>) -> bool {
+        let words = entry.key();
+        if key.is_inline() {
+            words == key.words
+        } else {
+            words[1] == key.hash && self.is_long_key(words[0], key.bytes)
+        }
+    }
+
+    #[inline(never)]
+    fn is_long_key(&self, offset: u64, bytes: &[u8]) -> bool {
+        let Some(words) = self.segment.slice::<Word>(offset, bytes.len().div_ceil(8) as u64) else {
+            return false;
+        };
+        words
+            .iter()
+            .zip(bytes.chunks(8))
+            .all(|(word, chunk)| word.0.load(Ordering::Relaxed).to_le_bytes()[..chunk.len()] == *chunk)
+    }
+
+    #[inline(always)]
+    fn sound<'s>(&self, entry: &'s Entry, ctl: Ctl, slot: Slot) -> Result<Seen<'s>, Error> {
+        if ctl.is_sound(slot) && ctl.form() <= REMOVED {
+            Ok(Seen { entry, ctl, slot })
+        } else {
+            Err(damaged("an entry", self.offset_of(entry)))
+        }
+    }
+
+    /// Whether the entries that a key was looked for in, in vain, are as somebody wrote them.
+    fn verify(&self, page: &Page, key: &Key<'_>) -> Result<(), Error> {
+        for step in 0..PLACES {
+            let entry = page.entry(key::place(key.hash), step);
+            let ctl = self.verify_entry(entry)?;
+            if ctl.state() == EMPTY {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn verify_entry(&self, entry: &Entry) -> Result<Ctl, Error> {
+        loop {
+            let ctl = entry.load();
+            let (meta, key, slot) = (entry.meta(), entry.key(), entry.slot(ctl.side()));
+            if !entry.is_still(ctl) {
+                continue;
+            }
+            let is_sound =
+                ctl.is_sound(slot) && (ctl.state() != FULL || meta.is_sound(key)) && ctl.state() <= 2;
+            return is_sound.then_some(ctl).ok_or_else(|| damaged("an entry", self.offset_of(entry)));
+        }
+    }
+
+    /// The block of a value, if it has one.
+    pub(super) fn block_of(ctl: Ctl, slot: Slot) -> Option<u64> {
+        (ctl.state() == FULL && ctl.form() == BLOCK).then(|| slot.offset())
+    }
+}
