@@ -30,7 +30,7 @@ use channels::zeromq::ZeroMq;
 use channels::{DRAIN, ECHO, Hands, Item, Side, TAKE, WAKE, Wide, now, serve, serve_hands};
 use measure::{Figure, Options, System, compare, time};
 use std::cell::RefCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const MIB: usize = 1 << 20;
@@ -316,13 +316,14 @@ fn hand<'a, S: Hands>(name: &'static str, peer: &'a mut Peer<S>, size: usize) ->
             count += 1;
             *value.first_chunk_mut().expect("8 bytes or more") = count.to_ne_bytes();
             *value.last_chunk_mut().expect("8 bytes or more") = count.to_ne_bytes();
-            peer.side.prepare(&value);
-            // Whoever takes it is awake and looks for it.
-            peer.beside.order(TAKE, 1);
-            took += time(|| {
-                peer.side.send();
-                assert_eq!(peer.beside.wait(), count, "another item");
+            let mut started = Instant::now();
+            peer.side.hand(&value, || {
+                // Whoever takes it is awake and looks for it.
+                peer.beside.order(TAKE, 1);
+                started = Instant::now();
             });
+            assert_eq!(peer.beside.wait(), count, "another item");
+            took += started.elapsed();
         }
         took
     })

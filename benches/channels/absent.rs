@@ -59,11 +59,7 @@ impl Side<Wide> for Bytes {
 }
 
 impl Hands for Bytes {
-    fn prepare(&mut self, _: &[u8]) {
-        match self.0 {}
-    }
-
-    fn send(&mut self) {
+    fn hand(&mut self, _: &[u8], _: impl FnOnce()) {
         match self.0 {}
     }
 

@@ -8,7 +8,6 @@ use iceoryx2::port::notifier::Notifier;
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::prelude::*;
-use iceoryx2::sample_mut::SampleMut;
 use std::fmt::Debug;
 use std::hint::spin_loop;
 
@@ -107,7 +106,6 @@ impl<T: Item + Debug + ZeroCopySend> Side<T> for Iceoryx<T> {
 pub(crate) struct Slices {
     to: Option<Publisher<Service, [u8], ()>>,
     from: Option<Subscriber<Service, [u8], ()>>,
-    prepared: Option<SampleMut<Service, [u8], ()>>,
     _node: Node<Service>,
 }
 
@@ -125,19 +123,15 @@ impl Slices {
             publisher.create().expect("a publisher")
         });
         let from = (which == 1).then(|| service.subscriber_builder().create().expect("a subscriber"));
-        Self { to, from, prepared: None, _node: node }
+        Self { to, from, _node: node }
     }
 }
 
 impl Hands for Slices {
-    fn prepare(&mut self, bytes: &[u8]) {
+    fn hand(&mut self, bytes: &[u8], ready: impl FnOnce()) {
         let publisher = self.to.as_ref().expect("the side that sends");
-        let sample = publisher.loan_slice_uninit(bytes.len()).expect("a sample");
-        self.prepared = Some(sample.write_from_slice(bytes));
-    }
-
-    fn send(&mut self) {
-        let sample = self.prepared.take().expect("it was prepared");
+        let sample = publisher.loan_slice_uninit(bytes.len()).expect("a sample").write_from_slice(bytes);
+        ready();
         assert_eq!(sample.send().expect("the other side lives"), 1, "somebody takes it");
     }
 

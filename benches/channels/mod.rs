@@ -102,10 +102,8 @@ pub(crate) trait Side<T: Item> {
 
 /// One side of a channel of items that are written in place.
 pub(crate) trait Hands {
-    /// Writes an item where it will be sent from.
-    fn prepare(&mut self, bytes: &[u8]);
-    /// Sends what was prepared.
-    fn send(&mut self);
+    /// Writes an item where it will be sent from, calls `ready`, and sends it.
+    fn hand(&mut self, bytes: &[u8], ready: impl FnOnce());
     /// Waits for an item without sleeping; its first and last 8 bytes, read in place.
     fn take(&mut self) -> (u64, u64);
 }

@@ -169,11 +169,9 @@ impl Blocks {
 }
 
 impl Hands for Blocks {
-    fn prepare(&mut self, bytes: &[u8]) {
+    fn hand(&mut self, bytes: &[u8], ready: impl FnOnce()) {
         self.blocks.copy_in(self.next * self.size / 8, bytes);
-    }
-
-    fn send(&mut self) {
+        ready();
         self.line.send(self.next as u64);
         self.next = (self.next + 1) % BLOCKS;
     }

@@ -1,7 +1,7 @@
 //! Ours, by what a user would call: a queue each way, of numbers, or of bytes that are written and read in place.
 
 use super::{Hands, Side, Wide, ends, from_bytes, to_bytes};
-use tarragon_queue::{Descriptor, Loan, Queue};
+use tarragon_queue::{Descriptor, Queue};
 
 /// Between the two descriptors of an address.
 const BETWEEN: char = '\n';
@@ -35,7 +35,7 @@ fn descriptors(address: &str) -> [Descriptor; 2] {
 
 impl Side<u64> for Numbers {
     fn send(&mut self, item: u64) {
-        self.to.put(&item).expect("the queue takes it");
+        self.to.put(item).expect("the queue takes it");
     }
 
     fn receive(&mut self) -> u64 {
@@ -46,18 +46,17 @@ impl Side<u64> for Numbers {
 /// One of two sides of a channel of bytes: who made it sends, the other takes.
 pub(crate) struct Bytes {
     queue: Queue<Vec<u8>>,
-    prepared: Option<Loan<Vec<u8>>>,
 }
 
 impl Bytes {
     pub(crate) fn create(strict: bool) -> Option<Self> {
         let queue = Queue::builder().strict(strict).create().expect("shared memory has room");
-        Some(Self { queue, prepared: None })
+        Some(Self { queue })
     }
 
     pub(crate) fn attach(address: &str) -> Self {
         let descriptor: Descriptor = address.parse().expect("a descriptor");
-        Self { queue: descriptor.attach().expect("its owner lives"), prepared: None }
+        Self { queue: descriptor.attach().expect("its owner lives") }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -79,14 +78,11 @@ impl Side<Wide> for Bytes {
 }
 
 impl Hands for Bytes {
-    fn prepare(&mut self, bytes: &[u8]) {
+    fn hand(&mut self, bytes: &[u8], ready: impl FnOnce()) {
         let mut loan = self.queue.loan(bytes.len()).expect("the queue takes it");
         loan.copy_from_slice(bytes);
-        self.prepared = Some(loan);
-    }
-
-    fn send(&mut self) {
-        self.prepared.take().expect("it was prepared").send().expect("the queue takes it");
+        ready();
+        loan.send().expect("the queue takes it");
     }
 
     fn take(&mut self) -> (u64, u64) {
