@@ -13,6 +13,11 @@
 //! checked, inside the timed work of everyone; a system that is ten or a hundred times slower does fewer operations.
 //! In `handoff` the item is written before the clock starts; it stops when the other side has read both ends and has
 //! said so through one line.
+//!
+//! What was learned. Who has just written 64 MiB finds nothing in his caches, so that even `raw` takes twice as long
+//! after it; `small` therefore writes as much elsewhere before each of its items of 64 B. Where a thread that wakes is
+//! put is luck (3 µs on the same cpu, 30 on another, milliseconds behind a thread that spins), so in `wake` each side
+//! stays on a cpu of its own.
 #![expect(clippy::print_stderr, reason = "says what is skipped")]
 
 mod beside;
@@ -30,6 +35,7 @@ use channels::zeromq::ZeroMq;
 use channels::{DRAIN, ECHO, Hands, Item, Side, TAKE, WAKE, Wide, now, serve, serve_hands};
 use measure::{Figure, Options, System, compare, time};
 use std::cell::RefCell;
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -282,8 +288,8 @@ fn wake(rig: &Rig, mode: &str) {
     let address = line.address();
     let mut futex = Peer::new(line, process("number", "futex", &address));
     let address = rig.iceoryx(&format!("{mode}-wake"));
-    let beside = process("number", "iceoryx2_event", &address);
-    let mut iceoryx = Peer::new(Iceoryx::<u64>::open(&address, 0, true), beside);
+    let side = Iceoryx::<u64>::open(&address, 0, true);
+    let mut iceoryx = Peer::new(side, process("number", "iceoryx2_event", &address));
     let mut crossbeam = crossbeam::<u64>();
     let mut pipe = pipe("number");
     let mut zeromq = rig.zeromq::<u64>("number");
@@ -306,14 +312,22 @@ fn wake(rig: &Rig, mode: &str) {
 /// Items of one round; few, since each is written whole.
 const HANDOFFS: u32 = 8;
 
-/// One system that hands over items that it has written in place.
-fn hand<'a, S: Hands>(name: &'static str, peer: &'a mut Peer<S>, size: usize) -> System<'a> {
+/// One system that hands over items that it has written in place, after so many bytes were written elsewhere.
+fn hand<'a, S: Hands>(
+    name: &'static str,
+    peer: &'a mut Peer<S>,
+    size: usize,
+    elsewhere: usize,
+) -> System<'a> {
+    let mut other = vec![0; elsewhere];
     let mut value = vec![0x5A; size];
     let mut count = 0u64;
     System::new(name, 2, move || {
         let mut took = Duration::ZERO;
         for _ in 0..HANDOFFS {
             count += 1;
+            other.fill(count as u8);
+            black_box(&other);
             *value.first_chunk_mut().expect("8 bytes or more") = count.to_ne_bytes();
             *value.last_chunk_mut().expect("8 bytes or more") = count.to_ne_bytes();
             let mut started = Instant::now();
@@ -337,13 +351,13 @@ fn handoff(rig: &Rig, mode: &str) {
         let address = blocks.address();
         let mut raw = Peer::new(blocks, process(&kind, "raw", &address));
         let address = rig.iceoryx(&format!("{mode}-handoff-{size}"));
-        let beside = process(&kind, "iceoryx2", &address);
-        let mut iceoryx = Peer::new(Slices::open(&address, 0, size), beside);
+        let side = Slices::open(&address, 0, size);
+        let mut iceoryx = Peer::new(side, process(&kind, "iceoryx2", &address));
         let (mut ours, mut small) = (bytes(mode, &kind), bytes(mode, &kind));
-        let mut systems = vec![hand("raw", &mut raw, size), hand("iceoryx2", &mut iceoryx, size)];
-        systems.extend(ours.iter_mut().map(|ours| hand("tarragon", ours, size)));
+        let mut systems = vec![hand("raw", &mut raw, size, 0), hand("iceoryx2", &mut iceoryx, size, 0)];
+        systems.extend(ours.iter_mut().map(|ours| hand("tarragon", ours, size, 0)));
         if size > 64 {
-            systems.extend(small.iter_mut().map(|ours| hand("small", ours, 64)));
+            systems.extend(small.iter_mut().map(|ours| hand("small", ours, 64, size)));
         }
         rig.compare("handoff", mode, size, HANDOFFS as usize, systems);
     }

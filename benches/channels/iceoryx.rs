@@ -51,7 +51,7 @@ pub(crate) struct Iceoryx<T: Item + Debug + ZeroCopySend> {
 }
 
 impl<T: Item + Debug + ZeroCopySend> Iceoryx<T> {
-    /// Side 0 makes the services or side 1 does, whoever is first.
+    /// Side 0 makes the services, before side 1 comes: two that make one at a time may take each other for dead.
     pub(crate) fn open(address: &str, which: usize, sleeps: bool) -> Self {
         let (node, base) = node(address);
         // A round trip has one item under way; a larger buffer would only cost.
