@@ -142,7 +142,7 @@ fn print_line(
     let (mid, least) = (median(times.to_vec()), times.iter().copied().fold(f64::INFINITY, f64::min));
     let most = times.iter().copied().fold(0.0, f64::max);
     if options.json {
-        let vs: Vec<String> = ratios.iter().map(|(name, r)| format!("\"{name}\":{r:.4}")).collect();
+        let vs: Vec<String> = ratios.iter().map(|(name, r)| format!("\"{name}\":{r:.6}")).collect();
         let vs = if vs.is_empty() { String::new() } else { format!(",\"vs\":{{{}}}", vs.join(",")) };
         println!(
             "{{\"bench\":\"{bench}\",\"case\":\"{case}\",\"mode\":\"{mode}\",\"system\":\"{}\",\"threads\":{},\

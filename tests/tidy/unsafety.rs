@@ -6,8 +6,11 @@ use super::tree::{Breach, Tree};
 
 /// The files that may hold `unsafe`. Edit it together with the code; an entry whose file is not there yet is no breach.
 const UNSAFE_FILES: &[&str] = &[
+    "benches/beside/page.rs",
+    "benches/channels/zeromq.rs",
     "benches/floor/mod.rs",
     "benches/measure/alloc.rs",
+    "benches/stores/lmdb.rs",
     "ddict/src/view.rs",
     "engine/src/body/function.rs",
     "engine/src/function/identity.rs",
