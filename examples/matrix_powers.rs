@@ -6,10 +6,11 @@
 #![expect(clippy::print_stdout, reason = "an example shows what it did")]
 
 mod command;
+mod matrices;
 
 use command::Outcome;
 use lexopt::{Arg, ValueExt};
-use ndarray::Array2;
+use matrices::{Matrix, SIZE_MAX, base, bound, plain_product, relative_error};
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -30,15 +31,6 @@ Writes the powers 1 to P of M independent N x N matrices to .npy files, one task
 
 The files take M x P x N x N x 8 bytes.
 ";
-
-/// Growth of the dominant eigenvalue from the first power to the last. More than 1, so that neighbouring powers
-/// differ and a wrong one is found; little enough that no entry overflows.
-const GROWTH: f64 = 1e4;
-
-/// Beyond, the smallest entries come near to the smallest numbers there are.
-const SIZE_MAX: usize = 1000;
-
-type Matrix = Array2<f64>;
 
 struct Options {
     matrices: usize,
@@ -75,26 +67,6 @@ fn number(args: &mut lexopt::Parser) -> Result<usize, lexopt::Error> {
 }
 
 // ── the tasks ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-/// A Vandermonde matrix of nodes in (0.75, 1.25], other ones for each `k`, scaled by its dominant eigenvalue.
-fn base(k: usize, size: usize, powers: usize) -> Matrix {
-    let node = |row: usize| 0.75 + 0.5 * (row as f64 + 1.0 / (k + 1) as f64) / size as f64;
-    let matrix = Matrix::from_shape_fn((size, size), |(row, column)| node(row).powi(column as i32));
-    let wanted = GROWTH.powf(1.0 / powers as f64);
-    &matrix * (wanted / dominant_eigenvalue(&matrix))
-}
-
-/// By power iteration; a positive matrix has a dominant eigenvalue, which is positive (Perron, 1907).
-fn dominant_eigenvalue(matrix: &Matrix) -> f64 {
-    let mut vector = ndarray::Array1::from_elem(matrix.nrows(), 1.0);
-    let mut value = 1.0;
-    for _ in 0..200 {
-        vector = matrix.dot(&vector);
-        value = vector.fold(0.0f64, |most, x| most.max(*x));
-        vector /= value;
-    }
-    value
-}
 
 fn write_base(base: &Matrix, to: &Path) -> Result<(), ndarray_npy::WriteNpyError> {
     ndarray_npy::write_npy(to, base)
@@ -176,9 +148,6 @@ fn run(options: Options) -> Outcome {
 }
 
 /// Compares every file with repeated multiplication by the plain loop; returns the largest relative error.
-///
-/// All entries are positive, so nothing cancels: a product of two sums of N products has a relative error of at most
-/// N units of rounding per multiplication and per side, which makes i x N x `f64::EPSILON` for power i.
 fn check(options: &Options, dir: &Path) -> Result<f64, Box<dyn Error>> {
     let mut worst = 0.0;
     for k in 0..options.matrices {
@@ -191,7 +160,7 @@ fn check(options: &Options, dir: &Path) -> Result<f64, Box<dyn Error>> {
             let path = file(dir, k, i);
             let found: Matrix = ndarray_npy::read_npy(&path)?;
             let error = relative_error(&found, &wanted);
-            let bound = (i * options.size) as f64 * f64::EPSILON;
+            let bound = bound(i, options.size);
             if error.is_none_or(|e| e > bound) {
                 return Err(format!("{} is wrong: error {error:?}, bound {bound:.1e}", path.display()).into());
             }
@@ -199,25 +168,4 @@ fn check(options: &Options, dir: &Path) -> Result<f64, Box<dyn Error>> {
         }
     }
     Ok(worst)
-}
-
-/// The product by three loops, which share nothing with the blocked one under test.
-fn plain_product(a: &Matrix, b: &Matrix) -> Matrix {
-    let n = a.nrows();
-    let mut c = Matrix::zeros((n, n));
-    for i in 0..n {
-        for k in 0..n {
-            for j in 0..n {
-                c[(i, j)] += a[(i, k)] * b[(k, j)];
-            }
-        }
-    }
-    c
-}
-
-/// The largest relative error of an entry; none if a shape or a number is not what it can be.
-fn relative_error(found: &Matrix, wanted: &Matrix) -> Option<f64> {
-    let errors = found.iter().zip(wanted).map(|(f, w)| ((f - w) / w).abs());
-    let is_sane = found.dim() == wanted.dim() && found.iter().all(|x| x.is_finite() && *x > 0.0);
-    is_sane.then(|| errors.fold(0.0, f64::max))
 }

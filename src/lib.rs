@@ -27,19 +27,29 @@
 //! ```
 //!
 //! Start at [`Batch`], which makes tasks and compiles lists of them; [`Task`] says what can be declared,
-//! [`Compiled`] how to run a list once or many times and how to look at its graph, [`Handle`] how to get results.
+//! [`Compiled`] how to run a list once or many times and how to look at its graph, [`Handle`] how to get results. Data
+//! that processes share lie in a [`DDict`] (a dictionary) or a [`Queue`]; [`Stores`] ties them to a batch.
 
 pub mod prelude;
 
 mod progress;
+mod tied;
 
 pub use progress::Progress;
+pub use tarragon_ddict as ddict;
+pub use tarragon_ddict::{
+    DDict, Descriptor as DictDescriptor, Error as DictError, PersistId, Persisted, Place, Ref, persisted_ids,
+};
 pub use tarragon_engine::{
     AnyTask, Batch, Builder, Cause, CompileError, Compiled, Context, Counts, Data, DataFile, DataId, Edge,
     Error, ErrorKind, Exit, Failure, Graph, Handle, HasResult, Hazard, IntoDatum, JournalStatus, JournalSync,
-    Keys, Mistake, ProcessArg, ProcessFailure, ProcessInput, Report, Status, Stream, Summary, Task,
-    TaskError, TaskList, ToWord, Usage, Val, Watch, Workers, results, tasks, value, wire,
+    Keys, Mistake, ProcessArg, ProcessFailure, ProcessInput, Report, Status, Stream, Submitted, Summary,
+    Task, TaskError, TaskList, ToWord, Usage, Val, Watch, Workers, results, tasks, value, wire,
 };
+
+pub use tarragon_queue as queue;
+pub use tarragon_queue::{Descriptor as QueueDescriptor, Error as QueueError, ItemRef, Loan, Queue, select};
+pub use tied::{BatchDict, BatchQueue, Stores, TiedError};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -12,6 +12,6 @@
 //! ```
 
 pub use crate::{
-    Batch, Compiled, Context, DataId, ErrorKind, Exit, Handle, Keys, Task, TaskError, TaskList, Workers,
-    tasks, value,
+    Batch, Compiled, Context, DDict, DataId, DictDescriptor, DictError, ErrorKind, Exit, Handle, Keys, Queue,
+    QueueDescriptor, QueueError, Stores, Task, TaskError, TaskList, Workers, tasks, value,
 };

@@ -15,6 +15,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tarragon_transport::Place;
 use tarragon_transport::heap::Audit;
 use tarragon_transport::ring::cell::Item;
 
@@ -84,6 +85,11 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     #[inline(always)]
     fn queue(&self) -> &Attached {
         &self.attached.0
+    }
+
+    /// Its name as a datum: what a task that puts to it says it writes.
+    pub fn place(&self) -> Place {
+        Place { uid: self.queue().segment.name().uid, bytes: Vec::new() }
     }
 
     /// What leads to this queue from another process.

@@ -180,8 +180,13 @@ fn attach(
     // A hole in what must be memory would be filled at a fault, with a signal if that fails.
     file::commit(&file, folder, 0..super::plan::AGENTS)?;
     file::commit(&file, folder, super::plan::CONTROL..super::plan::CONTROL + plan.control_bytes.max(1))?;
-    let mut segment =
-        map(&plan, folder, file.try_clone().map_err(|source| system("open", source))?, name.clone(), is_light)?;
+    let mut segment = map(
+        &plan,
+        folder,
+        file.try_clone().map_err(|source| system("open", source))?,
+        name.clone(),
+        is_light,
+    )?;
     segment.member = claim_line(&segment).inspect_err(|_| segment.forsake())?;
     drop(gate);
     Ok(segment)
