@@ -1,6 +1,6 @@
 //! What one thread of one member holds in a segment, written where survivors find it.
 //!
-//! An *agent* is a record of 16 KiB that a thread claims at its first use of a segment and keeps until it ends (a
+//! An *agent* is a record of 32 KiB that a thread claims at its first use of a segment and keeps until it ends (a
 //! record with pins stays with the process until they are gone, and serves another thread). Everything a thread can
 //! leave unfinished stands in it:
 //! - the *intent*: 16 words whose meaning is the user's (ddict, queue); written before the deed;

@@ -1,4 +1,4 @@
-//! An agent's record: 16 KiB in the segment, what survivors read when its process died.
+//! An agent's record: 32 KiB in the segment, what survivors read when its process died.
 
 #![expect(unsafe_code, reason = "declares what may lie in shared memory")]
 
@@ -10,9 +10,9 @@ use crate::segment::Shared;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Blocks one agent can have retired at once; more are marked in their tags instead, see `heap::retire`.
-pub(crate) const RETIRED_MAX: usize = 512;
-/// Words that fill the record up to 16 KiB.
-const SPARE: usize = 2048 - INTENT_WORDS - 4 - CLASSES_MAX - HELD_MAX - RETIRED_MAX - PINS_MAX;
+pub(crate) const RETIRED_MAX: usize = 2048;
+/// Words that fill the record up to 32 KiB.
+const SPARE: usize = 4096 - INTENT_WORDS - 4 - CLASSES_MAX - HELD_MAX - RETIRED_MAX - PINS_MAX;
 
 /// An agent's record in the segment.
 ///

@@ -1,6 +1,6 @@
 //! Blocks that were unpublished: freed when nobody has them pinned.
 //!
-//! An agent keeps at most 512 of them in its table. When the table has no place because all are pinned (perhaps by
+//! An agent keeps at most 2048 of them in its table. When the table has no place because all are pinned (perhaps by
 //! guards of this very thread, so waiting could be for ever), the block's tag is marked *dropped* instead: it stays
 //! allocated, no table names it, and the next scan of the heap frees it when no pin names it. Agents that end, and
 //! those that recover the dead, leave pinned blocks behind in the same way.
@@ -16,9 +16,9 @@ use crate::segment::Segment;
 use crate::sync::Ordering;
 
 /// Entries that come together before they are worth a look at the pins.
-const BATCH: usize = 256;
+const BATCH: usize = 1024;
 /// Bytes that do, unless a sixteenth of the heap is less.
-const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_BYTES: u64 = 16 << 20;
 /// Entries that stay while an intent stands.
 const RETIRED_PER_INTENT: usize = 16;
 /// Reclaims of an agent between looks whether a scan for dropped blocks is worth it.
@@ -28,7 +28,7 @@ const RETIRED_OWN: usize = RETIRED_MAX - RETIRED_PER_INTENT;
 
 impl Segment {
     /// Gives up a block that this agent just unpublished: freed as soon as nobody has it pinned. Idempotent for one
-    /// allocation. At most 16 blocks under one intent. About 10 ns; every 256th time, or each 4 MiB, a look at all pins.
+    /// allocation. At most 16 blocks under one intent. About 10 ns; every 1024th time, or each 16 MiB, a look at all pins.
     pub fn retire(&self, agent: &Agent<'_>, offset: u64) {
         // Before the block is noted: whoever settles this agent's intent finds it in the table.
         if self.is_reclaim_due(agent) {

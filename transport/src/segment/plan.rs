@@ -16,7 +16,7 @@ pub(crate) const MEMBERS_MAX: u32 = 4096;
 /// Bytes of a member's line: one cache line.
 pub(crate) const MEMBER_BYTES: u64 = 64;
 /// Bytes of an agent's record.
-pub(crate) const AGENT_BYTES: u64 = 16 << 10;
+pub(crate) const AGENT_BYTES: u64 = 32 << 10;
 /// Offset of the members' lines.
 pub(crate) const MEMBERS: u64 = HEADER_BYTES;
 /// Offset of the agents' records.
