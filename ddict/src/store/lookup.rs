@@ -65,13 +65,13 @@ impl Directory {
 impl Store {
     #[inline(always)]
     pub(super) fn root(&self) -> &Root {
-        self.segment.at(self.control).expect("the control part begins with the root")
+        self.at(self.control).expect("the control part begins with the root")
     }
 
     #[inline(always)]
     pub(super) fn shard_at(&self, index: u32) -> &Shard {
         let offset = self.control + super::layout::ROOT_BYTES + u64::from(index) * super::layout::SHARD_BYTES;
-        self.segment.at(offset).expect("the control part holds the shards")
+        self.at(offset).expect("the control part holds the shards")
     }
 
     #[inline(always)]
@@ -93,13 +93,13 @@ impl Store {
     #[inline(always)]
     pub(super) fn page_in(&self, directory: Directory, path: u64) -> Result<u64, Error> {
         let offset = directory.word(path & ((1 << directory.depth) - 1));
-        let word = self.segment.at::<Word>(offset).and_then(|w| open(w.0.load(Ordering::Acquire)));
+        let word = self.at::<Word>(offset).and_then(|w| open(w.0.load(Ordering::Acquire)));
         word.ok_or_else(|| damaged("a word of a directory", offset))
     }
 
     #[inline(always)]
     pub(super) fn page_at(&self, offset: u64) -> Result<&Page, Error> {
-        self.segment.at(offset).ok_or_else(|| damaged("the place of a page", offset))
+        self.at(offset).ok_or_else(|| damaged("the place of a page", offset))
     }
 
     /// The page for a key, found through the directory.
@@ -123,14 +123,15 @@ impl Store {
         }
         let directory = self.shard_for(hash).directory.load(Ordering::Acquire) & OFFSET;
         let index = key::path(hash) & ((1 << (directory & 63)) - 1);
-        let word = self.segment.at::<Word>((directory & !63) + 64 + index * 8)?;
-        let page = self.segment.at::<Page>(word.0.load(Ordering::Acquire) & OFFSET)?;
+        let word = self.at::<Word>((directory & !63) + 64 + index * 8)?;
+        let page = self.at::<Page>(word.0.load(Ordering::Acquire) & OFFSET)?;
         let (wanted, words) = (key.len() << 48, key.words());
         let mut place = key::place(hash) as usize;
         for _ in 0..PLACES {
             let entry = page.entries.get(place)?;
             let ctl = entry.load();
-            if ctl.state() == FULL && entry.meta().0 << 16 == wanted && entry.key() == words {
+            let is_key = entry.key() == words && entry.meta().0 << 16 == wanted;
+            if is_key && ctl.state() == FULL {
                 let slot = entry.slot(ctl.side());
                 return (entry.is_still(ctl) && ctl.is_sound(slot)).then_some(Seen { entry, ctl, slot });
             }

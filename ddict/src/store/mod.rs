@@ -38,7 +38,7 @@ use patience::Patience;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tarragon_transport::agent::Agent;
-use tarragon_transport::segment::{Segment, SegmentName};
+use tarragon_transport::segment::{Mapping, Segment, SegmentName};
 use value::Fresh;
 
 /// The longest key, in encoded bytes.
@@ -104,6 +104,9 @@ pub(crate) struct ShardFigures {
 /// A dictionary of bytes, mapped. `Send + Sync`; one per process and dictionary (clones of an `Arc`).
 pub(crate) struct Store {
     segment: Arc<Segment>,
+    /// Of the segment.
+    mapping: Mapping,
+    is_light: bool,
     options: Options,
     /// Offset of the control part.
     control: u64,

@@ -125,7 +125,7 @@ impl Store {
         for entry in &page.entries {
             let ctl = entry.load();
             if ctl.state() == FULL && go.covers(key::path(self.hash_of(entry))) {
-                entry.publish(ctl.next(TOMB, 0, false, Slot::default()));
+                entry.publish(ctl.next(TOMB, 0, false, Slot::default()), self.is_light);
             }
         }
         for entry in page.entries.iter().rev() {
