@@ -1,6 +1,6 @@
 //! From a key to its entry, without a lock and without a store.
 
-use super::entry::{BLOCK, Ctl, EMPTY, Entry, FULL, INLINE_MAX, REMOVED, Slot};
+use super::entry::{BLOCK, Ctl, EMPTY, Entry, FULL, INLINE_MAX, Meta, REMOVED, Slot};
 use super::key::{self, Key, ShortKey};
 use super::layout::{DESTROYED, OFFSET, RETIRED, Root, Shard, Word, open};
 use super::page::{PLACES, Page};
@@ -217,7 +217,9 @@ impl Store {
         checkpoint: u32,
     ) -> Result<Option<Seen<'s>>, Error> {
         let place = key::place(key.hash);
-        let wanted = u64::from(checkpoint) | (key.bytes.len() as u64) << 32;
+        // With its check, so that no flipped bit makes another key this one. That of a long key has its block in it.
+        let wanted = Meta::new(checkpoint, key.bytes.len() as u64, key.words).0;
+        let ignored = if key.is_inline() { 0 } else { 16 };
         for step in 0..PLACES {
             let entry = page.entry(place, step);
             loop {
@@ -228,7 +230,7 @@ impl Store {
                     }
                     break;
                 }
-                if entry.meta().0 << 16 != wanted << 16 || !self.is_key(entry, key) {
+                if entry.meta().0 << ignored != wanted << ignored || !self.is_key(entry, key) {
                     break;
                 }
                 let slot = entry.slot(ctl.side());
@@ -278,6 +280,7 @@ impl Store {
             let (meta, slot) = (entry.meta(), entry.slot(ctl.side()));
             let is_meant =
                 key.is_none_or(|k| meta.key_len() == k.bytes.len() as u64 && self.is_key(entry, k));
+            let is_meant = is_meant && (key.is_none() || meta.is_sound(entry.key()));
             if !entry.is_still(ctl) {
                 continue;
             }
@@ -327,8 +330,27 @@ impl Store {
             if ctl.state() == EMPTY {
                 break;
             }
+            self.verify_long_key(entry, ctl, key)?;
         }
         Ok(())
+    }
+
+    /// Whether a key in a block, that has the hash of the one that was not found, is as somebody wrote it.
+    fn verify_long_key(&self, entry: &Entry, ctl: Ctl, key: &Key<'_>) -> Result<(), Error> {
+        let (words, len) = (entry.key(), entry.meta().key_len());
+        if ctl.state() != FULL || len <= INLINE_MAX as u64 || words[1] != key.hash {
+            return Ok(());
+        }
+        let is_sound = self.copied(words[0], len).is_some_and(|bytes| self.is_hash_of(words[1], &bytes));
+        if is_sound || !entry.is_still(ctl) {
+            return Ok(());
+        }
+        Err(damaged("a key", self.offset_of(entry)))
+    }
+
+    /// Whether these bytes have this hash.
+    pub(super) fn is_hash_of(&self, hash: u64, bytes: &[u8]) -> bool {
+        Key::new(bytes, self.seed).is_ok_and(|key| key.hash == hash)
     }
 
     pub(super) fn verify_entry(&self, entry: &Entry) -> Result<Ctl, Error> {

@@ -14,6 +14,7 @@ mod layout;
 mod lookup;
 mod page;
 mod patience;
+mod probe;
 mod scan;
 mod settle;
 mod split;

@@ -92,8 +92,8 @@ impl Store {
             let hash = self.hash_of(entry);
             let bytes = self.key_of(&seen);
             if entry.is_still(seen.ctl) {
-                let bytes =
-                    bytes.ok_or_else(|| super::damaged("the place of a key", self.offset_of(entry)))?;
+                let bytes = bytes.filter(|bytes| self.is_hash_of(hash, bytes));
+                let bytes = bytes.ok_or_else(|| super::damaged("a key", self.offset_of(entry)))?;
                 listed.push(Listed { order: order(key::path(hash)), bytes });
                 return Ok(());
             }
