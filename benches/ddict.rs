@@ -1,12 +1,12 @@
 //! What do a get and a put of the dictionary cost, between processes of a node and while others write?
 //!
 //! Numbers to beat. `get` (8 B) and `get_pinned` (first and last 8 bytes touched) from another process than the one
-//! that updates flat out, over 10^3 keys (mode `two`): at most 2.5x `floor`, a bare version-checked read of an array
-//! in shared memory whose writer is flat out as well (`floor_alike`: one that is written to as often as ours); pinned sizes from 1 KiB to 64 MiB within 1.5x of each other; `get_cold`,
-//! 10^6 keys: at most 2x `floor`, the walk of a plain array in the same order; a get at most 2x `hashmap`, at most 1/4
-//! of `lmdb` (8 B, 1 KiB), at most 1/1000 of `redis`. `put` of 1 MiB and more into recycled memory: at most 1/0.9 of
-//! `memcpy`; of 64 B at most 1/3 of `lmdb`; two processes to different keys at most 1/1.7 of the time of `one`.
-//! `multi_get` and `fetch_add` have no bar.
+//! that updates flat out, over 10^3 keys (mode `two`): at most 2.5x `floor`, a bare version-checked read of an array in
+//! shared memory whose writer is flat out as well (`floor_alike`: one that is written to as often as ours); pinned
+//! sizes from 1 KiB to 64 MiB within 1.5x of each other; `get_cold`, 10^6 keys: at most 2x `floor`, the walk of a plain
+//! array in the same order; a get at most 2x `hashmap`, at most 1/4 of `lmdb` (8 B, 1 KiB), at most 1/1000 of `redis`.
+//! `put` of 1 MiB and more into recycled memory: at most 1/0.9 of `memcpy`; of 64 B at most 1/3 of `lmdb`; two
+//! processes to different keys at most 1/1.7 of the time of `one`. `multi_get` and `fetch_add` have no bar.
 //!
 //! Who is compared: `floor` and `memcpy`, on memory of the same kind; `hashmap`, inside one process, whose writer is a
 //! thread; `lmdb`, sync off, in memory; `redis`, one request at a time over a Unix socket, and `redis_pipeline`, 16 at

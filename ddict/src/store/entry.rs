@@ -17,7 +17,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 use tarragon_transport::agent::AgentId;
-use tarragon_transport::segment::Shared;
 
 /// Bytes of a key, or of a value, that fit into the line.
 pub(super) const INLINE_MAX: usize = 16;
@@ -224,10 +223,6 @@ pub(super) struct Entry {
 }
 
 const _: () = assert!(size_of::<Entry>() == 64);
-
-#[expect(unsafe_code, reason = "the type above lies in shared memory")]
-// SAFETY: atomics of fixed width only, valid when zeroed.
-unsafe impl Shared for Entry {}
 
 impl Entry {
     #[inline(always)]

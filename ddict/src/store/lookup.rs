@@ -113,8 +113,8 @@ impl Store {
     /// The entry of a short key in the first checkpoint, if it is there and nothing stands in the way; else `find` says
     /// what does. Most reads and writes end here.
     ///
-    /// The words that lead here are not checked: only the key's own entry has its key, its checkpoint and a sound `ctl`,
-    /// wherever it was found; and after a miss `find` looks at everything.
+    /// The words that lead here are not checked: only the key's own entry has its key, its checkpoint and a sound
+    /// `ctl`, wherever it was found; and after a miss `find` looks at everything.
     #[inline(always)]
     pub(crate) fn hit(&self, key: ShortKey, hash: u64, checkpoint: u32) -> Option<Seen<'_>> {
         let flags = self.root().flags.load(Ordering::Relaxed) & (DESTROYED | RETIRED);
@@ -125,12 +125,12 @@ impl Store {
         let index = key::path(hash) & ((1 << (directory & 63)) - 1);
         let word = self.at::<Word>((directory & !63) + 64 + index * 8)?;
         let page = self.at::<Page>(word.0.load(Ordering::Acquire) & OFFSET)?;
-        let (wanted, words) = (key.len() << 48, key.words());
+        let (wanted, words) = (Meta::new(0, key.len(), key.words()), key.words());
         let mut place = key::place(hash) as usize;
         for _ in 0..PLACES {
             let entry = page.entries.get(place)?;
             let ctl = entry.load();
-            let is_key = entry.key() == words && entry.meta().0 << 16 == wanted;
+            let is_key = entry.key() == words && entry.meta() == wanted;
             if is_key && ctl.state() == FULL {
                 let slot = entry.slot(ctl.side());
                 return (entry.is_still(ctl) && ctl.is_sound(slot)).then_some(Seen { entry, ctl, slot });

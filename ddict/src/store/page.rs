@@ -7,7 +7,6 @@ use super::entry::Entry;
 use super::layout::{open, seal};
 use std::sync::atomic::{AtomicU64, Ordering};
 use tarragon_transport::lock::RobustLock;
-use tarragon_transport::segment::Shared;
 
 /// Entries of a page.
 pub(super) const PLACES: u64 = 63;
@@ -77,10 +76,6 @@ pub(super) struct Page {
 }
 
 const _: () = assert!(size_of::<Page>() as u64 == PAGE_BYTES);
-
-#[expect(unsafe_code, reason = "the type above lies in shared memory")]
-// SAFETY: atomics of fixed width only, valid when zeroed.
-unsafe impl Shared for Page {}
 
 impl Page {
     /// What it covers; `None`: damaged.

@@ -1,10 +1,11 @@
 //! Sleeping until a key is written.
 //!
 //! A table of cells, one for many keys: a sequence number, and whether somebody may sleep. Who waits says so, reads the
-//! number, looks for the key, and sleeps while the number stays. Who wrote a key looks afterwards whether
-//! somebody may sleep (who waits runs the fence between the two for both); if so it takes that back, changes the number and wakes all of the cell. So whoever looked too
-//! early finds the number changed. Nothing has to be taken back after a death: a waiter killed costs one wake-up that
-//! nobody needed, and for a writer killed between its store and the wake-up, sleepers look again by themselves.
+//! number, looks for the key, and sleeps while the number stays. Who wrote a key looks afterwards whether somebody may
+//! sleep (who waits runs the fence between the two for both); if so it takes that back, changes the number and wakes
+//! all of the cell. So whoever looked too early finds the number changed. Nothing has to be taken back after a death: a
+//! waiter killed costs one wake-up that nobody needed, and for a writer killed between its store and the wake-up,
+//! sleepers look again by themselves.
 
 use super::Store;
 use super::key::Key;
