@@ -1,12 +1,12 @@
 //! What do a get and a put of the dictionary cost, between processes of a node and while others write?
 //!
 //! Numbers to beat. `get` (8 B) and `get_pinned` (first and last 8 bytes touched) from another process than the one
-//! that updates flat out, over 10^3 keys (mode `two`): at most 2.5x `floor`, a bare version-checked read of an array
-//! in shared memory under the same writes; pinned sizes from 1 KiB to 64 MiB within 1.5x of each other; `get_cold`,
-//! 10^6 keys: at most 2x `floor`, the walk of a plain array in the same order; a get at most 2x `hashmap`, at most 1/4
-//! of `lmdb` (8 B, 1 KiB), at most 1/1000 of `redis`. `put` of 1 MiB and more into recycled memory: at most 1/0.9 of
-//! `memcpy`; of 64 B at most 1/3 of `lmdb`; two processes to different keys at most 1/1.7 of the time of `one`.
-//! `multi_get` and `fetch_add` have no bar.
+//! that updates flat out, over 10^3 keys (mode `two`): at most 2.5x `floor`, a bare version-checked read of an array in
+//! shared memory whose writer is flat out as well (`floor_alike`: one that is written to as often as ours); pinned
+//! sizes from 1 KiB to 64 MiB within 1.5x of each other; `get_cold`, 10^6 keys: at most 2x `floor`, the walk of a plain
+//! array in the same order; a get at most 2x `hashmap`, at most 1/4 of `lmdb` (8 B, 1 KiB), at most 1/1000 of `redis`.
+//! `put` of 1 MiB and more into recycled memory: at most 1/0.9 of `memcpy`; of 64 B at most 1/3 of `lmdb`; two
+//! processes to different keys at most 1/1.7 of the time of `one`. `multi_get` and `fetch_add` have no bar.
 //!
 //! Who is compared: `floor` and `memcpy`, on memory of the same kind; `hashmap`, inside one process, whose writer is a
 //! thread; `lmdb`, sync off, in memory; `redis`, one request at a time over a Unix socket, and `redis_pipeline`, 16 at
@@ -121,8 +121,7 @@ impl Rig {
         compare(&self.options, figure, self.rounds(), systems);
     }
 
-    /// The floor and ours. One process writes to both alike, so that the floor is read under our writes: by itself it
-    /// would be written to many times as often.
+    /// Ours, and a floor that one process writes to alike, so that it is read under as many writes.
     fn ours_and_floor(&self, plan: Plan, two: bool) -> (Option<Peer<Tarragon>>, Peer<Floor>) {
         let floor = Floor::create(plan);
         let Some(mut ours) = Tarragon::create(plan) else {
@@ -134,6 +133,13 @@ impl Rig {
         let ours = Peer::new(ours, two.then(|| process("tarragon_and_floor", &address, plan)));
         let floor = Peer { beside: Rc::clone(&ours.beside), ..Peer::new(floor, None) };
         (Some(ours), floor)
+    }
+
+    /// The floor with a writer of its own, flat out.
+    fn floor(&self, plan: Plan, two: bool) -> Peer<Floor> {
+        let floor = Floor::create(plan);
+        let beside = two.then(|| process("floor", &floor.address(), plan));
+        Peer::new(floor, beside)
     }
 
     fn ours(&self, plan: Plan, two: bool) -> Option<Peer<Tarragon>> {
@@ -269,11 +275,12 @@ fn pin_one<S: Store>(store: &mut S, key: u64) {
 fn get(rig: &Rig, two: bool) {
     let plan = Plan { keys: 1000, size: 8 };
     let keys = drawn(plan, if rig.options.quick { 50_000 } else { 200_000 });
-    let ((ours, floor), hashmap) = (rig.ours_and_floor(plan, two), rig.hashmap(plan, two));
-    let lmdb = rig.lmdb(plan, two);
+    let ((ours, alike), hashmap) = (rig.ours_and_floor(plan, two), rig.hashmap(plan, two));
+    let (floor, lmdb) = (rig.floor(plan, two), rig.lmdb(plan, two));
     let (redis, pipeline) = (rig.redis(plan, false, two), rig.redis(plan, true, two));
     let mut systems = vec![
         reads("floor", &floor, &keys, 1, get_one),
+        reads("floor_alike", &alike, &keys, 1, get_one),
         reads("hashmap", &hashmap, &keys, 1, get_one),
         reads("lmdb", &lmdb.0, &keys, 10, get_one),
     ];
@@ -299,11 +306,12 @@ fn pinned(rig: &Rig, two: bool) {
         // Long enough for a few updates to be done.
         let longer = if *size > MIB { 10 } else { 1 };
         let keys = drawn(plan, longer * if rig.options.quick { 20_000 } else { 100_000 });
-        let (ours, floor) = rig.ours_and_floor(plan, two);
+        let ((ours, alike), floor) = (rig.ours_and_floor(plan, two), rig.floor(plan, two));
         // Who holds a lock or copies needs no measuring beyond 1 MiB.
         let others = (*size <= MIB)
             .then(|| (rig.hashmap(plan, two), rig.lmdb(plan, two), rig.redis(plan, false, two)));
-        let mut systems = vec![reads("floor", &floor, &keys, 1, pin_one)];
+        let mut systems =
+            vec![reads("floor", &floor, &keys, 1, pin_one), reads("floor_alike", &alike, &keys, 1, pin_one)];
         if let Some((hashmap, lmdb, redis)) = &others {
             systems.push(reads("hashmap", hashmap, &keys, 1, pin_one));
             systems.push(reads("lmdb", &lmdb.0, &keys, 10, pin_one));

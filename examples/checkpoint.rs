@@ -1,9 +1,9 @@
 //! Killed and started again, it goes on: `cargo run --release --example checkpoint`
 //!
 //! Heat spreads along a rod, whose pieces lie in a dictionary. Every so many steps the program makes a checkpoint and
-//! persists it to a directory. Here it starts itself as another process and kills that one (`kill -9`) at random moments
-//! until it gets through; each time the new one goes on from the newest checkpoint. In the end the rod is exactly that of
-//! a run that nobody disturbed.
+//! persists it to a directory. Here it starts itself as another process and kills that one (`kill -9`) at random
+//! moments until it gets through; each time the new one goes on from the newest checkpoint. In the end the rod is
+//! exactly that of a run that nobody disturbed.
 #![expect(clippy::print_stdout, reason = "an example shows what it did")]
 
 mod command;

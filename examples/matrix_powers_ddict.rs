@@ -1,8 +1,8 @@
 //! Powers of many matrices, through a dictionary: `cargo run --release --example matrix_powers_ddict`
 //!
-//! The program of `matrix_powers`, with keys of a dictionary in shared memory where that one has files: task (k, i) reads
-//! key (k, i - 1), and writes key (k, i). For comparison the same list runs with files first. Every power is compared
-//! with a plain loop.
+//! The program of `matrix_powers`, with keys of a dictionary in shared memory where that one has files: task (k, i)
+//! reads key (k, i - 1), and writes key (k, i). For comparison the same list runs with files first. Every power is
+//! compared with a plain loop.
 #![expect(clippy::print_stdout, reason = "an example shows what it did")]
 
 mod command;

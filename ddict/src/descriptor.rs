@@ -97,15 +97,17 @@ impl Descriptor {
             let (name, host) = (self.segment.file.clone(), self.host.clone());
             return Err(Error::Host { name, host, here: host::boot_id().to_owned() });
         }
-        if let Some(dict) = DDict::of_open(self.segment.uid, self.checkpoint) {
-            return Ok(dict);
+        let other_in_segment = || other_types("other types than its descriptor says".to_owned());
+        if let Some(dict) = DDict::<K, V>::of_open(self.segment.uid, self.checkpoint) {
+            let has_types = dict.store().options().types == wanted;
+            return has_types.then_some(dict).ok_or_else(other_in_segment);
         }
         let store = Store::open(&self.segment).map_err(|error| match error {
             Error::Segment(error) => Error::from_segment(error),
             other => other,
         })?;
         if store.options().types != wanted {
-            return Err(other_types("other types than its descriptor says".to_owned()));
+            return Err(other_in_segment());
         }
         Ok(DDict::new(store, self.checkpoint))
     }

@@ -70,12 +70,12 @@ fn data_in_a_segment_is_read_after_those_who_write_it() {
                 std::thread::sleep(Duration::from_micros(50));
                 assert_eq!(to.swap(value, Ordering::Relaxed), value - 1, "writers keep their order");
             });
-            batch.submit(&write.writes(place(7, b"k"))).expect("it is queued");
+            batch.submit(write.writes(place(7, b"k"))).expect("it is queued");
         }
         let submitted = batch.submitted();
         submitted.written(place(8, b"k")).expect("nobody writes it");
         submitted.written(place(7, b"other")).expect("nobody writes it");
-        submitted.written(&place(7, b"k")).expect("they succeed");
+        submitted.written(place(7, b"k")).expect("they succeed");
         assert_eq!(cell.load(Ordering::Relaxed), 20);
 
         let fails = batch.try_function(|| Err::<(), String>("no".into()), ()).writes(place(7, b"k"));

@@ -11,6 +11,8 @@ const UNSAFE_FILES: &[&str] = &[
     "benches/floor/mod.rs",
     "benches/measure/alloc.rs",
     "benches/stores/lmdb.rs",
+    "ddict/src/store/layout.rs",
+    "ddict/src/store/value.rs",
     "ddict/src/view.rs",
     "engine/src/body/function.rs",
     "engine/src/function/identity.rs",

@@ -121,6 +121,11 @@ impl Segment {
         self.at(offset).expect("the agents lie inside every segment")
     }
 
+    /// A word of what an agent notes before it acts, for who waits for something that it seems to hold.
+    pub fn intent_of(&self, agent: AgentId, word: usize) -> u64 {
+        self.record(agent).intent[word % INTENT_WORDS].load(Ordering::Acquire)
+    }
+
     /// Agents that are in use, with their members, as far as the memory says so.
     pub(crate) fn agents(&self) -> impl Iterator<Item = (AgentId, u32, &AgentRecord)> {
         let high = self.header().agents_high.load(Ordering::Acquire).min(u64::from(AGENTS_MAX)) as u16;

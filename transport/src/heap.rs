@@ -38,7 +38,7 @@ mod runs;
 mod spans;
 
 use crate::agent::{Agent, AgentRecord, HELD_MAX};
-use crate::error::HeapError;
+use crate::error::{HeapError, SegmentError};
 use crate::segment::Segment;
 use crate::sync::Ordering;
 pub use audit::Reachable;
@@ -97,7 +97,15 @@ impl Segment {
     #[inline]
     pub fn alloc(&self, agent: &Agent<'_>, bytes: u64) -> Result<Held, HeapError> {
         match Class::for_bytes(bytes.max(1)) {
-            Some(class) => self.alloc_small(agent, class),
+            Some(class) => match self.alloc_small(agent, class) {
+                // A megabyte in a row may be lacking where a few units are not.
+                Err(HeapError::Full { .. } | HeapError::Segment(SegmentError::Full { .. }))
+                    if class.shape().units > 4 =>
+                {
+                    self.alloc_run(agent, bytes)
+                }
+                other => other,
+            },
             None => self.alloc_run(agent, bytes),
         }
     }

@@ -13,6 +13,8 @@ pub mod heap;
 pub mod lock;
 pub mod member;
 pub mod pin;
+#[doc(hidden)]
+pub mod probe;
 pub mod ring;
 pub mod segment;
 

@@ -1,4 +1,4 @@
-//! A lock in shared memory whose dead owner is found. A word: the agent that holds it, 0 if nobody.
+//! A lock in shared memory whose dead owner is found. A word: the agent that holds it (four times), 0 if nobody.
 //!
 //! Spins about as long as a hand-over takes, then yields, then asks every millisecond whether the owner lives. A dead
 //! owner's lock is not stolen by itself: [`Segment::recover`] is called, whose `Settle` repairs what it protects and
@@ -86,31 +86,43 @@ impl RobustLock {
     /// Acquire: pairs with the release in `unlock`, or with the kernel's lock that told of the owner's death.
     #[inline(always)]
     fn exchange(&self, from: u64, to: AgentId) -> bool {
-        self.0.compare_exchange(from, u64::from(to.0), Ordering::Acquire, Ordering::Relaxed).is_ok()
+        self.0.compare_exchange(from, word(to), Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Lets go of it.
     #[inline(always)]
     pub fn unlock(&self, agent: &Agent<'_>) {
-        debug_assert_eq!(self.0.load(Ordering::Relaxed), u64::from(agent.id.0), "unlocked by its owner");
+        debug_assert_eq!(self.0.load(Ordering::Relaxed), word(agent.id), "unlocked by its owner");
         self.0.store(0, Ordering::Release);
     }
 
     /// Who has it.
     pub fn owner(&self) -> Option<AgentId> {
-        let word = self.0.load(Ordering::Acquire);
-        u16::try_from(word).ok().filter(|id| *id != 0).map(AgentId)
+        agent_in(self.0.load(Ordering::Acquire))
     }
 
     /// Lets go of it for `owner`, if that has it. For `Settle`. True if it had.
     pub fn release_for(&self, owner: AgentId) -> bool {
-        self.0.compare_exchange(u64::from(owner.0), 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.0.compare_exchange(word(owner), 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
-/// A number that no agent can have is a damaged word.
+/// What a lock says that this agent has: its number four times, so that no flipped byte makes one agent another, or
+/// makes an open lock that of a living one, which nobody would ever let go of.
+#[inline(always)]
+fn word(agent: AgentId) -> u64 {
+    u64::from(agent.0) * 0x0001_0001_0001_0001
+}
+
+/// Who has a lock with this word; `None` if it is open or damaged.
+fn agent_in(found: u64) -> Option<AgentId> {
+    let agent = AgentId(found as u16);
+    (found != 0 && found == word(agent)).then_some(agent)
+}
+
+/// A word that no agent writes is a damaged one.
 fn is_owner_dead(segment: &Segment, owner: u64) -> bool {
-    u16::try_from(owner).map_or(true, |id| segment.is_dead(AgentId(id)))
+    agent_in(owner).is_none_or(|id| segment.is_dead(id))
 }
 
 fn pause(looks: &mut u32) {
@@ -121,5 +133,22 @@ fn pause(looks: &mut u32) {
         std::thread::yield_now();
     } else {
         std::thread::sleep(NAP);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AgentId, agent_in, word};
+
+    #[test]
+    fn a_flipped_byte_names_nobody() {
+        assert_eq!(agent_in(0), None);
+        for agent in [1, 2, 3, 255, 256, 4711, 8191].map(AgentId) {
+            assert_eq!(agent_in(word(agent)), Some(agent));
+            for flip in (0..8).flat_map(|byte| (1..256_u64).map(move |bits| bits << (8 * byte))) {
+                assert_eq!(agent_in(word(agent) ^ flip), None, "{flip:x}");
+                assert_eq!(agent_in(flip), None, "{flip:x}");
+            }
+        }
     }
 }

@@ -4,8 +4,9 @@
 //! fence, and looks whether the block is still published; if not, it takes the pin back and starts over. Who
 //! unpublishes a block retires it; before a retired block is freed, all pins of all living agents are looked through,
 //! after a full fence. The reader's fence costs it nothing where the reclaimer can run one on all cores (`fence`);
-//! readers are many, and a reclaimer looks once for many blocks. So either the reader sees that the block is no longer published, or the reclaimer sees the pin.
-//! Pins of the dead do not count: recovery zeroes them, and a reclaimer that finds memory short asks who lives.
+//! readers are many, and a reclaimer looks once for many blocks. So either the reader sees that the block is no longer
+//! published, or the reclaimer sees the pin. Pins of the dead do not count: recovery zeroes them, and a reclaimer that
+//! finds memory short asks who lives.
 //!
 //! *Source*: Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects" (2004).
 

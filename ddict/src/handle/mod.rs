@@ -10,6 +10,7 @@ mod filter;
 mod iterate;
 mod many;
 mod mixed;
+mod probe;
 mod read;
 mod shards;
 mod stats;

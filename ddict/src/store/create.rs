@@ -27,7 +27,8 @@ impl Store {
             // A key is written anew in the next checkpoint while this one is still there: that takes two.
             options.working_set = options.working_set.max(2);
         }
-        let store = Self { segment, options, control, seed };
+        let (mapping, is_light) = (segment.mapping(), segment.is_light());
+        let store = Self { mapping, is_light, segment, options, control, seed };
         let root = store.root();
         for (word, value) in words_of(root).into_iter().zip(store.fixed_words()) {
             word.store(value, Ordering::Relaxed);
@@ -81,7 +82,8 @@ impl Store {
             checksums: options & CHECKSUMS != 0,
             types,
         };
-        let store = Self { segment, options, control, seed };
+        let (mapping, is_light) = (segment.mapping(), segment.is_light());
+        let store = Self { mapping, is_light, segment, options, control, seed };
         store.admit()?;
         store.recover();
         Ok(store)

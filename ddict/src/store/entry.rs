@@ -15,9 +15,8 @@
 //! EMPTY → FULL → TOMB → FULL …, and TOMB → EMPTY where no chain needs it. Key and `meta` change only while the
 //! state is EMPTY or TOMB, by who holds the page's lock.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 use tarragon_transport::agent::AgentId;
-use tarragon_transport::segment::Shared;
 
 /// Bytes of a key, or of a value, that fit into the line.
 pub(super) const INLINE_MAX: usize = 16;
@@ -225,10 +224,6 @@ pub(super) struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 64);
 
-#[expect(unsafe_code, reason = "the type above lies in shared memory")]
-// SAFETY: atomics of fixed width only, valid when zeroed.
-unsafe impl Shared for Entry {}
-
 impl Entry {
     #[inline(always)]
     pub(super) fn load(&self) -> Ctl {
@@ -273,10 +268,16 @@ impl Entry {
         self.ctl.compare_exchange(ctl.0, locked.0, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Publishes, and passes a full fence: what is loaded afterwards is loaded after everybody can see it.
+    /// Publishes. What is loaded afterwards is loaded after everybody can see it: by a full fence, or, if `is_light`,
+    /// by that of whoever it matters to (`Segment::fence_all`).
     #[inline(always)]
-    pub(super) fn publish(&self, ctl: Ctl) {
-        self.ctl.swap(ctl.0, Ordering::SeqCst);
+    pub(super) fn publish(&self, ctl: Ctl, is_light: bool) {
+        if is_light {
+            self.ctl.store(ctl.0, Ordering::Release);
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            self.ctl.swap(ctl.0, Ordering::SeqCst);
+        }
     }
 
     /// Opens the lock that `agent` has, if it has it, and changes nothing else.

@@ -2,7 +2,7 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | STAGE | what is under way (low byte), and the version of the entry before it, or the depth of the page (high half) |
+//! | STAGE | what is under way (low byte); the version of the entry before it, or the depth of the page (high half) |
 //! | ENTRY | the entry that it is about to lock, or has locked |
 //! | PAGE, PAGE2 | the page that it is about to lock, and the one that it makes |
 //! | NEW, OLD | block of the value that comes in, and of the one that goes |

@@ -85,7 +85,7 @@ fn fold(a: u64, b: u64) -> u64 {
 /// Where in its page a key is looked for first.
 #[inline(always)]
 pub(super) fn place(hash: u64) -> u64 {
-    (hash & 0xffff) * PLACES >> 16
+    ((hash & 0xffff) * PLACES) >> 16
 }
 
 /// The bits that choose a page, the lowest first.
@@ -97,7 +97,7 @@ pub(super) fn path(hash: u64) -> u64 {
 /// Which of `shards` a key belongs to.
 #[inline(always)]
 pub(super) fn shard(hash: u64, shards: u32) -> u32 {
-    ((hash >> 48) * u64::from(shards) >> 16) as u32
+    (((hash >> 48) * u64::from(shards)) >> 16) as u32
 }
 
 #[cfg(test)]

@@ -9,6 +9,10 @@
 //! Directories, pages, keys and values are blocks of the heap. A word that leads somewhere bears a check of itself, so
 //! a flipped bit is an error and not a wrong place.
 
+#![expect(unsafe_code, reason = "says which types may lie in shared memory")]
+
+use super::entry::Entry;
+use super::page::Page;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use tarragon_transport::lock::RobustLock;
 use tarragon_transport::segment::Shared;
@@ -83,20 +87,15 @@ pub(super) struct Waiters {
     pub(super) sleeping: AtomicU32,
 }
 
-#[expect(unsafe_code, reason = "the types above lie in shared memory")]
-mod shared {
-    use super::{DirectoryHead, Root, Shard, Shared, Waiters, Word};
-    // SAFETY: atomics of fixed width only, valid when zeroed.
-    unsafe impl Shared for Root {}
-    // SAFETY: as above.
-    unsafe impl Shared for Shard {}
-    // SAFETY: as above.
-    unsafe impl Shared for DirectoryHead {}
-    // SAFETY: as above.
-    unsafe impl Shared for Waiters {}
-    // SAFETY: as above.
-    unsafe impl Shared for Word {}
+/// Types that lie in the segment.
+macro_rules! shared {
+    ($($type:ty)*) => {
+        // SAFETY: atomics of fixed width, and `repr(C)` structures and arrays of them only; valid when zeroed.
+        $(unsafe impl Shared for $type {})*
+    };
 }
+
+shared! { Root Shard DirectoryHead Word Waiters Entry Page }
 
 /// The bits of a sealed word that are not its check.
 pub(super) const OFFSET: u64 = (1 << 48) - 1;

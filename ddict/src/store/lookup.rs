@@ -1,6 +1,6 @@
 //! From a key to its entry, without a lock and without a store.
 
-use super::entry::{BLOCK, Ctl, EMPTY, Entry, FULL, INLINE_MAX, REMOVED, Slot};
+use super::entry::{BLOCK, Ctl, EMPTY, Entry, FULL, INLINE_MAX, Meta, REMOVED, Slot};
 use super::key::{self, Key, ShortKey};
 use super::layout::{DESTROYED, OFFSET, RETIRED, Root, Shard, Word, open};
 use super::page::{PLACES, Page};
@@ -65,13 +65,13 @@ impl Directory {
 impl Store {
     #[inline(always)]
     pub(super) fn root(&self) -> &Root {
-        self.segment.at(self.control).expect("the control part begins with the root")
+        self.at(self.control).expect("the control part begins with the root")
     }
 
     #[inline(always)]
     pub(super) fn shard_at(&self, index: u32) -> &Shard {
         let offset = self.control + super::layout::ROOT_BYTES + u64::from(index) * super::layout::SHARD_BYTES;
-        self.segment.at(offset).expect("the control part holds the shards")
+        self.at(offset).expect("the control part holds the shards")
     }
 
     #[inline(always)]
@@ -93,13 +93,13 @@ impl Store {
     #[inline(always)]
     pub(super) fn page_in(&self, directory: Directory, path: u64) -> Result<u64, Error> {
         let offset = directory.word(path & ((1 << directory.depth) - 1));
-        let word = self.segment.at::<Word>(offset).and_then(|w| open(w.0.load(Ordering::Acquire)));
+        let word = self.at::<Word>(offset).and_then(|w| open(w.0.load(Ordering::Acquire)));
         word.ok_or_else(|| damaged("a word of a directory", offset))
     }
 
     #[inline(always)]
     pub(super) fn page_at(&self, offset: u64) -> Result<&Page, Error> {
-        self.segment.at(offset).ok_or_else(|| damaged("the place of a page", offset))
+        self.at(offset).ok_or_else(|| damaged("the place of a page", offset))
     }
 
     /// The page for a key, found through the directory.
@@ -113,8 +113,8 @@ impl Store {
     /// The entry of a short key in the first checkpoint, if it is there and nothing stands in the way; else `find` says
     /// what does. Most reads and writes end here.
     ///
-    /// The words that lead here are not checked: only the key's own entry has its key, its checkpoint and a sound `ctl`,
-    /// wherever it was found; and after a miss `find` looks at everything.
+    /// The words that lead here are not checked: only the key's own entry has its key, its checkpoint and a sound
+    /// `ctl`, wherever it was found; and after a miss `find` looks at everything.
     #[inline(always)]
     pub(crate) fn hit(&self, key: ShortKey, hash: u64, checkpoint: u32) -> Option<Seen<'_>> {
         let flags = self.root().flags.load(Ordering::Relaxed) & (DESTROYED | RETIRED);
@@ -123,14 +123,15 @@ impl Store {
         }
         let directory = self.shard_for(hash).directory.load(Ordering::Acquire) & OFFSET;
         let index = key::path(hash) & ((1 << (directory & 63)) - 1);
-        let word = self.segment.at::<Word>((directory & !63) + 64 + index * 8)?;
-        let page = self.segment.at::<Page>(word.0.load(Ordering::Acquire) & OFFSET)?;
-        let (wanted, words) = (key.len() << 48, key.words());
+        let word = self.at::<Word>((directory & !63) + 64 + index * 8)?;
+        let page = self.at::<Page>(word.0.load(Ordering::Acquire) & OFFSET)?;
+        let (wanted, words) = (Meta::new(0, key.len(), key.words()), key.words());
         let mut place = key::place(hash) as usize;
         for _ in 0..PLACES {
             let entry = page.entries.get(place)?;
             let ctl = entry.load();
-            if ctl.state() == FULL && entry.meta().0 << 16 == wanted && entry.key() == words {
+            let is_key = entry.key() == words && entry.meta() == wanted;
+            if is_key && ctl.state() == FULL {
                 let slot = entry.slot(ctl.side());
                 return (entry.is_still(ctl) && ctl.is_sound(slot)).then_some(Seen { entry, ctl, slot });
             }
@@ -216,7 +217,9 @@ impl Store {
         checkpoint: u32,
     ) -> Result<Option<Seen<'s>>, Error> {
         let place = key::place(key.hash);
-        let wanted = u64::from(checkpoint) | (key.bytes.len() as u64) << 32;
+        // With its check, so that no flipped bit makes another key this one. That of a long key has its block in it.
+        let wanted = Meta::new(checkpoint, key.bytes.len() as u64, key.words).0;
+        let ignored = if key.is_inline() { 0 } else { 16 };
         for step in 0..PLACES {
             let entry = page.entry(place, step);
             loop {
@@ -227,7 +230,7 @@ impl Store {
                     }
                     break;
                 }
-                if entry.meta().0 << 16 != wanted << 16 || !self.is_key(entry, key) {
+                if entry.meta().0 << ignored != wanted << ignored || !self.is_key(entry, key) {
                     break;
                 }
                 let slot = entry.slot(ctl.side());
@@ -277,6 +280,7 @@ impl Store {
             let (meta, slot) = (entry.meta(), entry.slot(ctl.side()));
             let is_meant =
                 key.is_none_or(|k| meta.key_len() == k.bytes.len() as u64 && self.is_key(entry, k));
+            let is_meant = is_meant && (key.is_none() || meta.is_sound(entry.key()));
             if !entry.is_still(ctl) {
                 continue;
             }
@@ -326,8 +330,27 @@ impl Store {
             if ctl.state() == EMPTY {
                 break;
             }
+            self.verify_long_key(entry, ctl, key)?;
         }
         Ok(())
+    }
+
+    /// Whether a key in a block, that has the hash of the one that was not found, is as somebody wrote it.
+    fn verify_long_key(&self, entry: &Entry, ctl: Ctl, key: &Key<'_>) -> Result<(), Error> {
+        let (words, len) = (entry.key(), entry.meta().key_len());
+        if ctl.state() != FULL || len <= INLINE_MAX as u64 || words[1] != key.hash {
+            return Ok(());
+        }
+        let is_sound = self.copied(words[0], len).is_some_and(|bytes| self.is_hash_of(words[1], &bytes));
+        if is_sound || !entry.is_still(ctl) {
+            return Ok(());
+        }
+        Err(damaged("a key", self.offset_of(entry)))
+    }
+
+    /// Whether these bytes have this hash.
+    pub(super) fn is_hash_of(&self, hash: u64, bytes: &[u8]) -> bool {
+        Key::new(bytes, self.seed).is_ok_and(|key| key.hash == hash)
     }
 
     pub(super) fn verify_entry(&self, entry: &Entry) -> Result<Ctl, Error> {

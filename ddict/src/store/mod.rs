@@ -1,8 +1,8 @@
 //! The dictionary of bytes: keys and values as they lie in shared memory. Encodings and types are the handle's matter.
 //!
-//! In reading order: `layout` (what lies where), `key` (hashes), `entry` (a key's line, and the protocol of it), `page`,
-//! `lookup` (reading), `value` (bytes and pins), `write`, `split` (growing), `checkpoint`, `wait`, `scan`; and `intent`
-//! with `settle`: how nothing is lost when a process is killed.
+//! In reading order: `layout` (what lies where), `key` (hashes), `entry` (a key's line, and the protocol of it),
+//! `page`, `lookup` (reading), `value` (bytes and pins), `write`, `split` (growing), `checkpoint`, `wait`, `scan`; and
+//! `intent` with `settle`: how nothing is lost when a process is killed.
 
 mod checkpoint;
 mod create;
@@ -14,6 +14,7 @@ mod layout;
 mod lookup;
 mod page;
 mod patience;
+mod probe;
 mod scan;
 mod settle;
 mod split;
@@ -38,7 +39,7 @@ use patience::Patience;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tarragon_transport::agent::Agent;
-use tarragon_transport::segment::{Segment, SegmentName};
+use tarragon_transport::segment::{Mapping, Segment, SegmentName};
 use value::Fresh;
 
 /// The longest key, in encoded bytes.
@@ -104,6 +105,9 @@ pub(crate) struct ShardFigures {
 /// A dictionary of bytes, mapped. `Send + Sync`; one per process and dictionary (clones of an `Arc`).
 pub(crate) struct Store {
     segment: Arc<Segment>,
+    /// Of the segment.
+    mapping: Mapping,
+    is_light: bool,
     options: Options,
     /// Offset of the control part.
     control: u64,

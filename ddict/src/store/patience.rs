@@ -1,15 +1,20 @@
 //! How long to wait for somebody who holds an entry, and when to ask whether he lives.
 
 use super::entry::{Ctl, Entry};
+use super::intent::{ENTRY, PAGE};
+use super::page::{PAGE_BYTES, Page};
 use super::{Store, damaged};
 use crate::error::Error;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tarragon_transport::agent::AgentId;
 
 /// Turns of a loop before the processor is given to others.
 const SPINS: u32 = 128;
 /// How often it is asked whether the owner lives.
 const ASK_EVERY: Duration = Duration::from_millis(1);
+/// After this time it is asked whether an owner that lives really has the lock.
+const TRUST_MAX: Duration = Duration::from_millis(300);
 /// After this time an owner that lives, and still has not let go of what takes nanoseconds, is given up: it is
 /// stopped, or the memory is damaged.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -43,9 +48,28 @@ impl Patience {
             // Whoever held it was settled; if the lock is still there, nobody set it: its bits were damaged.
             let _ =
                 entry.ctl.compare_exchange(seen.0, seen.unlocked().0, Ordering::AcqRel, Ordering::Relaxed);
-        } else if now.duration_since(*self.began.get_or_insert(now)) > WAIT_MAX {
+            return Ok(());
+        }
+        let waited = now.duration_since(*self.began.get_or_insert(now));
+        if waited > TRUST_MAX && !store.has_locked(seen.owner(), entry) {
+            let _ =
+                entry.ctl.compare_exchange(seen.0, seen.unlocked().0, Ordering::AcqRel, Ordering::Relaxed);
+        } else if waited > WAIT_MAX {
             return Err(damaged("a lock that its owner does not let go of", store.offset_of(entry)));
         }
         Ok(())
+    }
+}
+
+impl Store {
+    /// Whether an agent that lives can have an entry's lock: another one than this thread's, which waits, that noted
+    /// the entry before, or has its page. Else the lock is a flipped bit.
+    fn has_locked(&self, owner: AgentId, entry: &Entry) -> bool {
+        let at = self.offset_of(entry);
+        let page = at - at % PAGE_BYTES;
+        let is_mine = self.segment.agent().is_ok_and(|agent| agent.id == owner);
+        let has_page = || self.segment.at::<Page>(page).is_some_and(|page| page.lock.owner() == Some(owner));
+        let has_noted = |word, offset| self.segment.intent_of(owner, word) == offset;
+        !is_mine && (has_noted(ENTRY, at) || has_noted(PAGE, page) && has_page())
     }
 }

@@ -11,6 +11,9 @@ use super::page::{DEPTH_MAX, Page, order};
 use crate::error::Error;
 use std::ops::ControlFlow;
 
+/// What is shown each key and its value.
+pub(crate) type Each<'e> = &'e mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// A key in a page, and where it lies in the order.
 pub(super) struct Listed {
     pub(super) order: u64,
@@ -26,7 +29,7 @@ impl Store {
         checkpoint: u32,
         cursor: u64,
         values: bool,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: Each<'_>,
     ) -> Result<Option<u64>, Error> {
         self.admit_read(checkpoint)?;
         let (listed, next) = self.list_page(shard, cursor)?;
@@ -92,8 +95,8 @@ impl Store {
             let hash = self.hash_of(entry);
             let bytes = self.key_of(&seen);
             if entry.is_still(seen.ctl) {
-                let bytes =
-                    bytes.ok_or_else(|| super::damaged("the place of a key", self.offset_of(entry)))?;
+                let bytes = bytes.filter(|bytes| self.is_hash_of(hash, bytes));
+                let bytes = bytes.ok_or_else(|| super::damaged("a key", self.offset_of(entry)))?;
                 listed.push(Listed { order: order(key::path(hash)), bytes });
                 return Ok(());
             }

@@ -9,10 +9,10 @@
 //! 5. makes the old entries tombs, enters the new page in the directory, and lets go of both pages.
 //!
 //! # Why nobody sees a wrong value
-//! Until 5 an old entry still shows its value, and no writer can change it: it is locked. A writer reaches the copy only
-//! through the directory, or through the sibling after it found no entry in the old page: both after the tomb. So while
-//! two entries have the key, they have the same value. Who finds nothing in a page looks at its cover *afterwards*,
-//! so it never takes a key that went for one that is not there.
+//! Until 5 an old entry still shows its value, and no writer can change it: it is locked. A writer reaches the copy
+//! only through the directory, or through the sibling after it found no entry in the old page: both after the tomb. So
+//! while two entries have the key, they have the same value. Who finds nothing in a page looks at its cover
+//! *afterwards*, so it never takes a key that went for one that is not there.
 //!
 //! # Deaths
 //! Before 4 the old page's cover says that nothing happened: the survivor unlocks the entries, and the new page is
@@ -82,8 +82,7 @@ impl Store {
         let mut patience = Patience::default();
         let mut count = 0;
         for entry in &page.entries {
-            loop {
-                let Some((_, seen)) = self.look(entry, None)? else { break };
+            while let Some((_, seen)) = self.look(entry, None)? {
                 let hash = self.hash_of(entry);
                 if !go.covers(key::path(hash)) {
                     break;
@@ -125,7 +124,7 @@ impl Store {
         for entry in &page.entries {
             let ctl = entry.load();
             if ctl.state() == FULL && go.covers(key::path(self.hash_of(entry))) {
-                entry.publish(ctl.next(TOMB, 0, false, Slot::default()));
+                entry.publish(ctl.next(TOMB, 0, false, Slot::default()), self.is_light);
             }
         }
         for entry in page.entries.iter().rev() {

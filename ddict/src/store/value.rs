@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use tarragon_transport::agent::Agent;
 use tarragon_transport::heap::Held;
 use tarragon_transport::pin::Pin;
+use tarragon_transport::segment::Shared;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Values in blocks up to this many bytes are copied to the stack rather than pinned.
@@ -107,6 +108,13 @@ impl Drop for Fresh<'_> {
 }
 
 impl Store {
+    /// A `T` at an offset of the segment, if it lies inside and is aligned.
+    #[inline(always)]
+    pub(super) fn at<T: Shared>(&self, offset: u64) -> Option<&T> {
+        // SAFETY: the store holds the segment, and what is returned borrows the store.
+        unsafe { self.mapping.at(offset) }
+    }
+
     /// Writes a value where nobody sees it yet.
     #[inline(always)]
     pub(super) fn fresh<'s>(&'s self, agent: &'s Agent<'s>, value: &[u8]) -> Result<Fresh<'s>, Error> {

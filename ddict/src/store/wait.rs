@@ -1,10 +1,11 @@
 //! Sleeping until a key is written.
 //!
 //! A table of cells, one for many keys: a sequence number, and whether somebody may sleep. Who waits says so, reads the
-//! number, looks for the key, and sleeps while the number stays. Who wrote a key looks, after a full fence, whether
-//! somebody may sleep; if so it takes that back, changes the number and wakes all of the cell. So whoever looked too
-//! early finds the number changed. Nothing has to be taken back after a death: a waiter killed costs one wake-up that
-//! nobody needed, and for a writer killed between its store and the wake-up, sleepers look again by themselves.
+//! number, looks for the key, and sleeps while the number stays. Who wrote a key looks afterwards whether somebody may
+//! sleep (who waits runs the fence between the two for both); if so it takes that back, changes the number and wakes
+//! all of the cell. So whoever looked too early finds the number changed. Nothing has to be taken back after a death: a
+//! waiter killed costs one wake-up that nobody needed, and for a writer killed between its store and the wake-up,
+//! sleepers look again by themselves.
 
 use super::Store;
 use super::key::Key;
@@ -29,10 +30,10 @@ impl Store {
 
     fn waiters_at(&self, index: u64) -> &Waiters {
         let table = self.control + ROOT_BYTES + u64::from(self.options.shards) * SHARD_BYTES;
-        self.segment.at(table + index * 8).expect("the control part holds the waiters")
+        self.at(table + index * 8).expect("the control part holds the waiters")
     }
 
-    /// Wakes those who wait for the key; after its publication, which passed a full fence.
+    /// Wakes those who wait for the key; after its publication.
     #[inline(always)]
     pub(super) fn wake(&self, hash: u64) {
         let cell = self.waiters(hash);
@@ -54,6 +55,7 @@ impl Store {
         let cell = self.waiters(key.hash);
         let sequence = cell.sequence.load(Ordering::SeqCst);
         cell.sleeping.store(1, Ordering::SeqCst);
+        self.segment.fence_all();
         Watch(sequence)
     }
 

@@ -70,7 +70,8 @@ impl Store {
         }
         let slot = Slot::inline(value);
         seen.entry.prepare(seen.ctl, slot);
-        seen.entry.publish(seen.ctl.next(FULL, value.len() as u64, self.is_persistent(keep), slot));
+        seen.entry
+            .publish(seen.ctl.next(FULL, value.len() as u64, self.is_persistent(keep), slot), self.is_light);
         true
     }
 
@@ -92,14 +93,14 @@ impl Store {
         let next = seen.ctl.next(FULL, fresh.form, persistent, fresh.slot);
         if fresh.block() == 0 && old.is_none() {
             seen.entry.prepare(seen.ctl, fresh.slot);
-            seen.entry.publish(next);
+            seen.entry.publish(next, self.is_light);
             return Ok(true);
         }
         intent::note(agent, NEW, fresh.block());
         intent::note(agent, OLD, old.unwrap_or(0));
         intent::begin(agent, UPDATE, seen.ctl);
         seen.entry.prepare(seen.ctl, fresh.slot);
-        seen.entry.publish(next);
+        seen.entry.publish(next, self.is_light);
         fresh.published();
         if let Some(old) = old {
             self.segment.retire(agent, old);
@@ -142,7 +143,7 @@ impl Store {
         entry.key[0].store(words[0], Ordering::Relaxed);
         entry.key[1].store(words[1], Ordering::Relaxed);
         entry.prepare(before, fresh.slot);
-        entry.publish(before.next(FULL, fresh.form, self.is_persistent(keep), fresh.slot));
+        entry.publish(before.next(FULL, fresh.form, self.is_persistent(keep), fresh.slot), self.is_light);
         fresh.published();
         if let Some(block) = &mut key_block {
             block.published();
@@ -208,7 +209,7 @@ impl Store {
         intent::note(agent, OLD, old);
         intent::note(agent, KEY, key_block);
         intent::begin(agent, REMOVE, seen.ctl);
-        seen.entry.publish(seen.ctl.next(TOMB, 0, false, Slot::default()));
+        seen.entry.publish(seen.ctl.next(TOMB, 0, false, Slot::default()), self.is_light);
         for block in [old, key_block].into_iter().filter(|block| *block != 0) {
             self.segment.retire(agent, block);
         }
@@ -237,7 +238,7 @@ pub(super) fn tidy(page: &Page, removed: &Entry) {
         if ctl.state() != TOMB || page.entries[(at + 1) % places].load().state() != EMPTY {
             return;
         }
-        page.entries[at].publish(ctl.next(EMPTY, 0, false, Slot::default()));
+        page.entries[at].publish(ctl.next(EMPTY, 0, false, Slot::default()), false);
         at = (at + places - 1) % places;
     }
 }

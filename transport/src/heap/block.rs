@@ -128,7 +128,18 @@ impl Place<'_> {
     /// Changes the tag of exactly this allocation. False if it is another one's, or free, or changed already.
     pub(crate) fn change(&self, entry: Entry, change: impl Fn(Tag) -> Tag) -> bool {
         loop {
-            let old = self.load();
+            // The word as it is, not as it should be: bits that mean nothing may be set where memory was damaged.
+            let (word, old, units) = match self {
+                Self::Small { tag, .. } => {
+                    let word = tag.load(Ordering::Acquire);
+                    (u64::from(word), Tag::from_word(word), 0)
+                }
+                Self::Large { word, .. } => {
+                    let word = word.load(Ordering::Acquire);
+                    let Unit::Run { tag, units } = Unit::from_word(word) else { return false };
+                    (word, tag, units)
+                }
+            };
             let new = change(old);
             if !old.allocated || old.generation != entry.generation() || old == new {
                 return false;
@@ -137,19 +148,33 @@ impl Place<'_> {
             // leaves a span, see `release_span`.
             let done = match self {
                 Self::Small { tag, .. } => {
-                    tag.compare_exchange(old.word(), new.word(), Ordering::SeqCst, Ordering::Relaxed).is_ok()
+                    tag.compare_exchange(word as u32, new.word(), Ordering::SeqCst, Ordering::Relaxed).is_ok()
                 }
-                Self::Large { word, .. } => {
-                    let Unit::Run { units, .. } = Unit::from_word(word.load(Ordering::Relaxed)) else {
-                        return false;
-                    };
-                    let [old, new] = [old, new].map(|tag| Unit::Run { tag, units }.word());
-                    word.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+                Self::Large { word: place, .. } => {
+                    let new = Unit::Run { tag: new, units }.word();
+                    place.compare_exchange(word, new, Ordering::SeqCst, Ordering::Relaxed).is_ok()
                 }
             };
             if done {
                 return true;
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{Entry, Place, Tag, Unit};
+    use crate::sync::{AtomicU64, Ordering};
+
+    /// Bits that mean nothing once kept the compare-exchange from ever succeeding.
+    #[test]
+    fn a_damaged_word_is_freed_all_the_same() {
+        let run = Unit::Run { tag: Tag::allocated(7), units: 3 }.word();
+        let word = AtomicU64::new(run | 1 << 5);
+        let place = Place::Large { unit: 0, word: &word };
+        assert!(place.change(Entry::new(64, 7), Tag::next_free));
+        assert!(!place.load().allocated);
+        assert_eq!(word.load(Ordering::Relaxed) >> 36, 3);
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | tag (32) | 0 allocated, 1 dropped, 4-31 generation |
 //! | unit (64), run | 0-2 kind, 3 allocated, 4 dropped, 8-35 generation, 36-63 units |
-//! | unit (64), span | 0-2 kind, 8-15 class, 16-23 distance to the span's first unit |
+//! | unit (64), span | 0-2 kind, 8-15 class, 16-23 distance to the span's first unit, 24-34 both again |
 //! | entry (64) | 0-27 generation, 28-63 offset / 64; zero: none |
 //!
 //! *Dropped* is an allocated block that its last user has retired and whose place in a table of retired blocks was
@@ -104,10 +104,11 @@ impl Unit {
                 },
                 units: word >> 36,
             },
-            KIND_SPAN => match Class::from_number(word >> 8 & 0xff) {
-                Some(class) => Self::Span { class, distance: word >> 16 & 0xff },
-                None => Self::Plain,
-            },
+            KIND_SPAN => {
+                let span = |class| Self::Span { class, distance: word >> 16 & 0xff };
+                let span = Class::from_number(word >> 8 & 0xff).map(span);
+                span.filter(|span| span.word() == word).unwrap_or(Self::Plain)
+            }
             _ => Self::Plain,
         }
     }
@@ -120,7 +121,11 @@ impl Unit {
                 let bits = u64::from(tag.allocated) << 3 | u64::from(tag.dropped) << 4;
                 KIND_RUN | bits | u64::from(tag.generation) << 8 | units << 36
             }
-            Self::Span { class, distance } => KIND_SPAN | (class.index() as u64) << 8 | distance << 16,
+            Self::Span { class, distance } => {
+                let class = class.index() as u64;
+                // All twice: a flipped byte must not make it a span of another class, whose tags lie in values.
+                KIND_SPAN | class << 8 | distance << 16 | (class | distance << 5) << 24
+            }
         }
     }
 }
@@ -145,6 +150,14 @@ mod tests {
         for class in Class::all() {
             let span = Unit::Span { class, distance: 63 };
             assert_eq!(Unit::from_word(span.word()), span);
+        }
+        let word = Unit::Span { class: super::super::class::PAGE, distance: 3 }.word();
+        for flip in (0..8).flat_map(|byte| (1..256_u64).map(move |bits| bits << (8 * byte))) {
+            let found = Unit::from_word(word ^ flip);
+            assert!(
+                !matches!(found, Unit::Span { .. } | Unit::Run { units: 1.., .. }),
+                "{flip:x}: {found:?}"
+            );
         }
         assert_eq!(Unit::from_word(0), Unit::Plain);
         assert_eq!(Unit::from_word(2 | 0xff00), Unit::Plain);

@@ -28,7 +28,8 @@ const RETIRED_OWN: usize = RETIRED_MAX - RETIRED_PER_INTENT;
 
 impl Segment {
     /// Gives up a block that this agent just unpublished: freed as soon as nobody has it pinned. Idempotent for one
-    /// allocation. At most 16 blocks under one intent. About 10 ns; every 1024th time, or each 16 MiB, a look at all pins.
+    /// allocation. At most 16 blocks under one intent. About 10 ns; every 1024th time, or each 16 MiB, a look at all
+    /// pins.
     pub fn retire(&self, agent: &Agent<'_>, offset: u64) {
         // Before the block is noted: whoever settles this agent's intent finds it in the table.
         if self.is_reclaim_due(agent) {

@@ -97,12 +97,22 @@ impl Segment {
                 Err(error) => {
                     drop(lock);
                     self.make_room(agent);
-                    return if self.take_any_span(agent, class) { Ok(true) } else { Err(error.into()) };
+                    return match self.take_any_span(agent, class) || self.make_span_of_free(agent, class) {
+                        true => Ok(true),
+                        false => Err(error.into()),
+                    };
                 }
             },
         };
         self.make_span(agent, unit, class);
         Ok(true)
+    }
+
+    /// Makes a span of units that are free now; false if there are none.
+    fn make_span_of_free(&self, agent: &Agent<'_>, class: Class) -> bool {
+        let _lock = self.lock_heap(agent);
+        let unit = self.take_units(class.shape().units);
+        unit.inspect(|unit| self.make_span(agent, *unit, class)).is_some()
     }
 
     /// Makes a span of units taken before, owned by the agent. Under the lock.

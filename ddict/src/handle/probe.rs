@@ -1,0 +1,35 @@
+//! What tests see of a dictionary beyond its figures. Users need nothing of it, and it is no part of the interface.
+
+use super::DDict;
+use crate::encoding::{Key, with_key};
+use crate::error::Error;
+use serde::Serialize;
+use std::borrow::Borrow;
+
+impl<K, V> DDict<K, V> {
+    /// What a process is doing: the kind of its intent in the low byte, and signs of what it holds above.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn under_way(&self, pid: u32) -> u64 {
+        self.store().under_way(pid)
+    }
+
+    /// Living members, and agents in use.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn participants(&self) -> (u32, usize) {
+        self.store().participants()
+    }
+}
+
+impl<K: Key, V> DDict<K, V> {
+    /// Of the page that a key belongs to: keys in it, and its depth; and the depth of the directory.
+    #[doc(hidden)]
+    pub fn page_of<Q>(&self, key: &Q) -> Result<(u64, u32, u32), Error>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        with_key(key, |key| self.store().page_of(key))?
+    }
+}
