@@ -8,8 +8,6 @@ pub(crate) mod iceoryx;
 pub(crate) mod pipe;
 pub(crate) mod python;
 pub(crate) mod raw;
-// With the queue: `pub(crate) mod tarragon;` instead.
-#[path = "absent.rs"]
 pub(crate) mod tarragon;
 pub(crate) mod zeromq;
 

@@ -214,7 +214,7 @@ pub(crate) const PUT_CLAIMED: u64 = 3;
 pub(crate) const PUT_VOID: u64 = 4;
 /// Links a new block to its chain.
 pub(crate) const GROW_CHAIN: u64 = 1;
-/// Takes the oldest block out of its chain.
+/// Takes the oldest block out of a chain, whose front it has locked.
 pub(crate) const SHRINK_CHAIN: u64 = 2;
 /// Links a new block to the ring.
 pub(crate) const GROW_RING: u64 = 3;

@@ -13,7 +13,7 @@ use tarragon_transport::agent::Agent;
 use tarragon_transport::doorbell::Woken;
 use tarragon_transport::heap::Held;
 use tarragon_transport::ring::cell::INLINE_MAX;
-use tarragon_transport::ring::chain::{Chain, Pushed};
+use tarragon_transport::ring::chain::{Chain, Pushed, SPARES_MAX};
 
 /// How long an operation may wait.
 #[derive(Clone, Copy)]
@@ -117,11 +117,11 @@ impl Attached {
 impl View<'_> {
     /// A block for an item, waiting for memory if need be.
     pub(crate) fn allocate(&self, agent: &Agent<'_>, len: u64, wait: Wait) -> Result<Held, Error> {
-        let mut result = self.segment.alloc(agent, len);
+        let mut result = self.allocate_now(agent, len);
         if matches!(result, Err(HeapError::Full { .. })) && !matches!(wait, Wait::Not) {
             self.control.space.sleep(wait.until(), || {
                 self.segment.recover(self);
-                result = self.segment.alloc(agent, len);
+                result = self.allocate_now(agent, len);
                 self.state() != OPEN || !matches!(result, Err(HeapError::Full { .. }))
             });
             if result.is_ok() {
@@ -131,6 +131,14 @@ impl View<'_> {
         }
         let held = result.map_err(Error::of_heap);
         if held.is_err() { self.check_open().and(held) } else { held }
+    }
+
+    #[inline(always)]
+    pub(crate) fn allocate_now(&self, agent: &Agent<'_>, len: u64) -> Result<Held, HeapError> {
+        match self.segment.alloc(agent, len) {
+            Err(HeapError::Full { .. }) if self.shrink_all(agent) => self.segment.alloc(agent, len),
+            result => result,
+        }
     }
 
     /// Frees a block that this agent holds, and tells those who wait for memory.
@@ -216,7 +224,7 @@ impl View<'_> {
                 Pushed::Grow => {}
                 Pushed::Full | Pushed::Damaged => return Err(Error::Damaged),
             }
-            self.shrink_chain(agent, chain);
+            self.shrink_chain(agent, chain, SPARES_MAX, 1);
             if let Grown::NoMemory(needed, capacity) = self.grow_chain(agent, chain)? {
                 return Ok(Attempt::NoMemory(needed, capacity));
             }

@@ -6,7 +6,8 @@
 //! | putting to the ring | as above, or WRITING | WRITING becomes poison, first noting that the item is not in |
 //! | taking | it has the head's lock, perhaps holds the item's block | both are let go: the item is still in |
 //! | after a take | the block is in its held table alone | freed with the rest of that |
-//! | growing, shrinking | the chain or ring says whether it has the block | the block is let go, or freed |
+//! | growing | the chain or ring says whether it has the block | the block is let go, or freed |
+//! | shrinking a chain, its own or not | it has the front's lock; `oldest` says whether the chain has the block | as above, and the lock is let go |
 //! | growing the ring | it has the lock of that | let go: the range is one word, so nothing is half done |
 //!
 //! All of it may be done again by another survivor: each step looks at what is so.
@@ -55,10 +56,17 @@ impl View<'_> {
     }
 
     fn settle_growth(&self, segment: &Segment, dead: AgentId, record: &AgentRecord) {
-        let block = noted(record, Word::Cells);
+        let (block, grow) = (noted(record, Word::Cells), noted(record, Word::Grow));
+        for chain in &self.control.chains {
+            chain.release_front_for(self, dead, |oldest| {
+                if grow == SHRINK_CHAIN && oldest == block {
+                    segment.forget_for(record, block);
+                }
+            });
+        }
         let mut own = self.control.chains.iter().filter(|it| it.owner() == u64::from(dead.0));
-        let is_linked = match noted(record, Word::Grow) {
-            GROW_CHAIN | SHRINK_CHAIN => own.any(|chain| chain.is_linked(self, block)),
+        let is_linked = match grow {
+            GROW_CHAIN => own.any(|chain| chain.is_linked(self, block)),
             GROW_RING => self.tickets().is_linked(block),
             _ => false,
         };

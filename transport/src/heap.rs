@@ -31,6 +31,7 @@ pub(crate) mod ahead;
 mod audit;
 mod block;
 pub(crate) mod class;
+mod empty;
 pub(crate) mod entry;
 pub(crate) mod layout;
 mod retire;
@@ -45,6 +46,9 @@ pub use audit::Reachable;
 use class::{Class, PAGE};
 use entry::Entry;
 use layout::UNIT_BYTES;
+
+/// How often an allocation finds a span that others, short of memory, take away again before it has a block of it.
+const REFILLS_MAX: usize = 8;
 
 /// A block: where it is, and which allocation of that place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,8 +129,13 @@ impl Segment {
         if let Some(held) = self.take_block(agent, slot, class) {
             return Ok(held);
         }
-        self.refill(agent, class)?;
-        self.take_block(agent, slot, class).ok_or_else(|| self.full(class.shape().size))
+        for _ in 0..REFILLS_MAX {
+            self.refill(agent, class)?;
+            if let Some(held) = self.take_block(agent, slot, class) {
+                return Ok(held);
+            }
+        }
+        Err(self.full(class.shape().size))
     }
 
     fn alloc_run(&self, agent: &Agent<'_>, bytes: u64) -> Result<Held, HeapError> {

@@ -29,7 +29,8 @@ pub struct AgentRecord {
     pub(crate) state: AtomicU64,
     /// Pins above this index were never used.
     pub(crate) pins_high: AtomicU64,
-    unused: AtomicU64,
+    /// Offset of the span it takes a block from right now, or leaves; 0: none. See `heap::spans`.
+    pub(crate) taking: AtomicU64,
     /// Offset of the span it allocates from, by class.
     pub(crate) spans: [AtomicU64; CLASSES_MAX],
     spare: [AtomicU64; SPARE],

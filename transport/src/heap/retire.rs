@@ -201,14 +201,14 @@ impl Segment {
     /// After recovery: dropped blocks, and spans that became empty.
     pub(crate) fn tidy_heap(&self, agent: &Agent<'_>) {
         self.free_dropped(agent, false);
-        self.give_back_empty(agent);
+        self.give_back_empty(agent, false);
     }
 
     /// When memory is short: all that can be freed without another's help.
     pub(crate) fn make_room(&self, agent: &Agent<'_>) {
         self.reclaim_unpinned(agent, true);
         self.free_dropped(agent, true);
-        self.give_back_empty(agent);
+        self.give_back_empty(agent, true);
     }
 
     /// Calls `block` with offset, bytes and tag of each allocated block. Without the lock it may miss what changes.

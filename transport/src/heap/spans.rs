@@ -1,7 +1,10 @@
 //! Spans: who allocates from which, and how those with free blocks are found again.
 //!
 //! An agent owns at most one span of each class. Owners change under the heap's lock (taking), or by the owner's own
-//! store of 0 (leaving), or in recovery. Who frees a block of a span that nobody owns counts; from a count worth it on
+//! store of 0 (leaving), or in recovery. Who is short of memory takes entirely free spans from living owners (see
+//! `empty`): so an owner says in its record that it uses its span (`taking`), and then looks whether its record still
+//! names it. Whoever takes it away zeroes that name, passes a heavy fence, and then looks at `taking`: one of the two
+//! sees the other. Who frees a block of a span that nobody owns counts; from a count worth it on
 //! the span is put into the class's bitmap of partial spans. Count and bitmap are hints: a thread killed in between
 //! loses at most that a span is found only when memory is short, by a walk.
 
@@ -13,13 +16,33 @@ use super::runs::{HeapGuard, Piece};
 use super::{Block, Held};
 use crate::agent::{Agent, AgentId, AgentRecord, Owned};
 use crate::error::HeapError;
+use crate::pin::{announce, withdraw};
 use crate::segment::Segment;
-use crate::sync::{Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence};
+
+/// An agent uses its span: until this goes, nobody takes it away.
+struct Using<'a>(&'a AtomicU64);
+
+impl Drop for Using<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        withdraw(self.0);
+    }
+}
+
+/// An agent's span is another's by now.
+#[cold]
+pub(super) fn forget_span(agent: &Agent<'_>, class: Class) {
+    let owned = agent.local.owned(class);
+    owned.span.set(0);
+    owned.free.borrow_mut().clear();
+}
 
 impl Segment {
     /// A block of the span this agent owns; `None` if it knows of no free one there.
     #[inline]
     pub(crate) fn take_block(&self, agent: &Agent<'_>, slot: usize, class: Class) -> Option<Held> {
+        let _using = self.use_span(agent, class)?;
         let owned = agent.local.owned(class);
         let span = owned.span.get();
         let mut free = owned.free.borrow_mut();
@@ -40,11 +63,27 @@ impl Segment {
         }
     }
 
+    /// Keeps the span this agent owns its own until the guard goes; `None` if it has none, or has lost it.
+    #[inline(always)]
+    fn use_span<'a>(&self, agent: &Agent<'a>, class: Class) -> Option<Using<'a>> {
+        let span = agent.local.owned(class).span.get();
+        if span == 0 {
+            return None;
+        }
+        announce(&agent.record.taking, span, self.is_light);
+        let using = Using(&agent.record.taking);
+        if agent.record.spans[class.index()].load(Ordering::Relaxed) != span {
+            forget_span(agent, class);
+            return None;
+        }
+        Some(using)
+    }
+
     /// Finds this agent a span with free blocks.
     #[cold]
     pub(crate) fn refill(&self, agent: &Agent<'_>, class: Class) -> Result<(), HeapError> {
         let owned = agent.local.owned(class);
-        if owned.span.get() != 0 {
+        if let Some(_using) = self.use_span(agent, class) {
             if self.collect_free(owned, class) >= class.shape().worth {
                 return Ok(());
             }
@@ -172,7 +211,7 @@ impl Segment {
         taken
     }
 
-    /// Leaves the span the agent owns in a class.
+    /// Leaves the span the agent owns in a class and uses just now.
     fn release_span(&self, agent: &Agent<'_>, class: Class) {
         let owned = agent.local.owned(class);
         let span = owned.span.replace(0);
@@ -201,7 +240,7 @@ impl Segment {
     /// Leaves all spans of an agent.
     pub(crate) fn release_spans(&self, agent: &Agent<'_>) {
         for class in Class::all() {
-            if agent.local.owned(class).span.get() != 0 {
+            if let Some(_using) = self.use_span(agent, class) {
                 self.collect_free(agent.local.owned(class), class);
                 self.release_span(agent, class);
             }
@@ -223,6 +262,7 @@ impl Segment {
             }
             record.spans[class.index()].store(0, Ordering::Release);
         }
+        record.taking.store(0, Ordering::Release);
     }
 
     /// Free blocks of a span.
@@ -249,7 +289,7 @@ impl Segment {
         }
     }
 
-    fn note_partial(&self, span: &Span) {
+    pub(super) fn note_partial(&self, span: &Span) {
         let bit = 1 << (span.unit % 64);
         let word =
             &self.group(span.unit).partial[span.class.index()][(span.unit % GROUP_UNITS / 64) as usize];
@@ -281,19 +321,5 @@ impl Segment {
         }
         count.store(0, Ordering::Release);
         None
-    }
-
-    /// Gives spans that are entirely free, and nobody's, back to the runs. Pages stay.
-    pub(crate) fn give_back_empty(&self, agent: &Agent<'_>) {
-        let _lock = self.lock_heap(agent);
-        self.walk(|piece| {
-            if let Piece::Span(span) = piece
-                && span.class != PAGE
-                && self.owns(AgentId(0), &span)
-                && self.count_free(&span) == span.class.shape().blocks
-            {
-                self.free_span_units(span.unit, span.class);
-            }
-        });
     }
 }

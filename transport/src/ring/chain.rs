@@ -8,24 +8,31 @@
 //! # Who may write what
 //! | words | written by |
 //! |---|---|
-//! | cells, headers, `tail` | the producer |
+//! | cells, headers, `tail` but `oldest` | the producer |
+//! | `oldest` | who has the `front` lock: the producer, or who takes blocks away |
 //! | `head`, and in it the block of the next ticket (two words, by the block's number mod 2) | who locked the head |
 //!
 //! *Taking* is as in `lane`. Who takes the last item of a block reads `next`, stores it in the word that the next
 //! block's number chooses, and then commits: until then the word is nobody's, so a survivor does the same again.
 //!
 //! *Growing.* Before the producer publishes the last item of a block X it links the next block O: (a) chooses the
-//! oldest one if that is taken empty, else a new one; (b) `X.next = O`; (c) if it was the oldest, moves `oldest` on;
-//! (d) `O.next = 0`, `O.number`. Then it publishes; so consumers who take the last item find `next`. A short queue goes
-//! round in two blocks. After a burst, blocks beyond [`SPARES_MAX`] that are taken empty go back to the heap one at a
-//! time. Consumers may look into a block that has gone: what they see there is worth nothing, since their lock then
-//! fails; blocks stay mapped.
+//! oldest one if that is taken empty and nobody else has the front's lock, else a new one; (b) `X.next = O`; (c) if it
+//! was the oldest, moves `oldest` on; (d) `O.next = 0`, `O.number`. Then it publishes; so consumers who take the last
+//! item find `next`. A short queue goes round in two blocks.
+//!
+//! *Shrinking.* After a burst, the producer gives blocks beyond [`SPARES_MAX`] that are taken empty back to the heap,
+//! one at a time. Who waits for memory takes all such blocks off any chain, but the youngest, which the producer may
+//! still have in its hands. Nobody ever waits for the front's lock: who does not get it does without. Consumers may
+//! look into a block that has gone: what they see there is worth nothing, since their lock then fails; blocks stay
+//! mapped.
 //!
 //! # Deaths
 //! - Producer before (b): nothing has happened (a new block is still in its held table). Between (b) and (d): whoever
 //!   goes on finds `X.next` set and does the rest again; `X.next == oldest` says that (c) is missing, and it says so
 //!   only then, because (d) of X has cleared its `next`, and a block is never its own oldest. After the publishing:
 //!   `tail` is behind by one item, [`Chain::resume`].
+//! - With the front's lock: the producer between (b) and (c), then (c) is done for it before the lock is let go; else
+//!   `oldest` says whether a block was taken away, [`Chain::release_front_for`].
 //! - Consumer: as in `lane`.
 
 #[cfg(test)]
@@ -40,6 +47,9 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Blocks that are taken empty and kept for use.
 pub const SPARES_MAX: u64 = 4;
+/// Those that are kept even where memory is short: the block before the head's may be the tail still, for a moment or
+/// until a dead producer's tail is moved on.
+pub const SPARES_MIN: u64 = 1;
 
 const NEXT: usize = 0;
 const NUMBER: usize = 1;
@@ -60,6 +70,8 @@ struct Tail {
     block: AtomicU64,
     oldest: AtomicU64,
     owner: AtomicU64,
+    /// The agent that may change `oldest`; 0: none.
+    front: AtomicU64,
 }
 
 /// What became of an attempt to put an item.
@@ -140,20 +152,68 @@ impl Chain {
         let oldest = self.tail.oldest.load(Ordering::Relaxed);
         let mut next = cells[0].word(NEXT).load(Ordering::Relaxed);
         if next == 0 {
-            let number = number(blocks, oldest).ok_or(Pushed::Damaged)?;
-            if number >= self.head.look().ticket / B::CELLS {
-                return Err(Pushed::Grow);
-            }
-            next = oldest;
-            cells[0].word(NEXT).store(next, Ordering::Release);
+            next = self.reuse_oldest(blocks, cells)?;
+        } else if next == oldest {
+            self.move_oldest_on(blocks);
         }
         let header = &blocks.cells(next).ok_or(Pushed::Damaged)?[0];
-        if next == oldest {
-            self.tail.oldest.store(header.word(NEXT).load(Ordering::Relaxed), Ordering::Release);
-        }
         header.word(NEXT).store(0, Ordering::Release);
         header.word(NUMBER).store(ticket / B::CELLS + 1, Ordering::Release);
         Ok(())
+    }
+
+    /// Steps (a) to (c) with the oldest block, if it is taken empty.
+    fn reuse_oldest<B: Blocks>(&self, blocks: &B, cells: &[Cell]) -> Result<u64, Pushed> {
+        let owner = AgentId(self.owner() as u16);
+        if !self.lock_front(owner) {
+            return Err(Pushed::Grow);
+        }
+        let oldest = self.tail.oldest.load(Ordering::Relaxed);
+        let reused = match number(blocks, oldest) {
+            None => Err(Pushed::Damaged),
+            Some(number) if number >= self.head.look().ticket / B::CELLS => Err(Pushed::Grow),
+            Some(_) => {
+                cells[0].word(NEXT).store(oldest, Ordering::Release);
+                self.move_oldest_on(blocks);
+                Ok(oldest)
+            }
+        };
+        self.unlock_front();
+        reused
+    }
+
+    fn move_oldest_on<B: Blocks>(&self, blocks: &B) {
+        if let Some(cells) = blocks.cells(self.tail.oldest.load(Ordering::Relaxed)) {
+            self.tail.oldest.store(cells[0].word(NEXT).load(Ordering::Relaxed), Ordering::Release);
+        }
+    }
+
+    /// Takes the right to take the oldest blocks away, unless another agent has it.
+    pub fn lock_front(&self, agent: AgentId) -> bool {
+        let mine = u64::from(agent.0);
+        self.tail.front.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Gives it back.
+    pub fn unlock_front(&self) {
+        self.tail.front.store(0, Ordering::Release);
+    }
+
+    /// For those who settle `dead`: if it had the front's lock, finishes what it was about, calls `taking` with the
+    /// oldest block (which it may have been about to take away, and has not), and lets go. Idempotent.
+    pub fn release_front_for<B: Blocks>(&self, blocks: &B, dead: AgentId, taking: impl FnOnce(u64)) {
+        let mine = u64::from(dead.0);
+        if self.tail.front.load(Ordering::Acquire) != mine {
+            return;
+        }
+        let (oldest, tail) =
+            (self.tail.oldest.load(Ordering::Acquire), self.tail.block.load(Ordering::Acquire));
+        let next = blocks.cells(tail).map(|cells| cells[0].word(NEXT).load(Ordering::Acquire));
+        if self.owner() == mine && oldest != 0 && next == Some(oldest) {
+            self.move_oldest_on(blocks);
+        }
+        taking(oldest);
+        let _by_another = self.tail.front.compare_exchange(mine, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Links a new block, whose cells were [wiped](super::wipe), after [`Pushed::Grow`]. The caller holds the block
@@ -178,24 +238,25 @@ impl Chain {
 
     /// Whether [`link`](Self::link) of this block, the last one that the dead producer tried, has happened.
     pub fn is_linked<B: Blocks>(&self, blocks: &B, block: u64) -> bool {
-        let mut linked = false;
-        self.each_block(blocks, &mut |one| linked |= one == block);
-        linked
+        let tail = self.tail.block.load(Ordering::Acquire);
+        let next = blocks.cells(tail).map(|cells| cells[0].word(NEXT).load(Ordering::Acquire));
+        tail == block || next == Some(block)
     }
 
-    /// A block that is taken empty and more than is kept for use: the caller holds it, calls
-    /// [`drop_oldest`](Self::drop_oldest), and frees it. Only the producer may call it.
-    pub fn surplus<B: Blocks>(&self, blocks: &B) -> Option<u64> {
+    /// A block that is taken empty and more than the `spares` that are kept for use, of which there is at least one:
+    /// the caller, who has the front's lock, holds it, calls [`drop_oldest`](Self::drop_oldest), and frees it.
+    pub fn surplus<B: Blocks>(&self, blocks: &B, spares: u64) -> Option<u64> {
+        if self.tail.block.load(Ordering::Acquire) == 0 {
+            return None;
+        }
         let oldest = self.tail.oldest.load(Ordering::Relaxed);
         let number = number(blocks, oldest)?;
-        (number + SPARES_MAX < self.head.look().ticket / B::CELLS).then_some(oldest)
+        (number + spares.max(SPARES_MIN) < self.head.look().ticket / B::CELLS).then_some(oldest)
     }
 
     /// Takes the oldest block, the [surplus](Self::surplus) one, out of the chain.
     pub fn drop_oldest<B: Blocks>(&self, blocks: &B) {
-        if let Some(cells) = blocks.cells(self.tail.oldest.load(Ordering::Relaxed)) {
-            self.tail.oldest.store(cells[0].word(NEXT).load(Ordering::Relaxed), Ordering::Release);
-        }
+        self.move_oldest_on(blocks);
     }
 
     /// Takes the next item, if there is one. `claim` sees it before it is committed, and may refuse it.

@@ -55,10 +55,10 @@ mod threads {
     fn blocks_beyond_the_spares_are_given_up() {
         let (chain, store) = (Chain::default(), Store::<4>::new(8));
         (0..23).for_each(|n| assert!(push(&chain, &store, n)));
-        assert_eq!(chain.surplus(&store), None, "nothing is taken yet");
+        assert_eq!(chain.surplus(&store, SPARES_MAX), None, "nothing is taken yet");
         (0..23).for_each(|n| assert_eq!(pop(&chain, &store, 1), Some(n)));
         let mut dropped = Vec::new();
-        while let Some(block) = chain.surplus(&store) {
+        while let Some(block) = chain.surplus(&store, SPARES_MAX) {
             chain.drop_oldest(&store);
             dropped.push(block);
         }
