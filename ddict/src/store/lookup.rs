@@ -157,7 +157,16 @@ impl Store {
         if let Some(seen) = near.seen(words, wanted) {
             return Some(seen);
         }
-        (2..PLACES as usize).find_map(|step| page.entries.get(after(place, step))?.seen(words, wanted))
+        for step in 0..PLACES as usize {
+            let entry = page.entries.get(after(place, step))?;
+            if let Some(seen) = entry.seen(words, wanted) {
+                return Some(seen);
+            }
+            if entry.load().state() == EMPTY {
+                return None;
+            }
+        }
+        None
     }
 
     /// The entry of a key.
