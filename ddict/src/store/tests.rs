@@ -304,16 +304,17 @@ fn what_idle_threads_gave_up_does_not_fill_the_memory() {
         for thread in 0..24u64 {
             let (store, turn, next) = (&store, &turn, &next);
             scope.spawn(move || {
-                {
-                    let _mine = turn.lock().expect("nobody panics");
-                    for n in 0..5 {
-                        let value = value(n, 900_000);
-                        let put = store.put(&thread.to_le_bytes(), 0, &value, When::Always, Keep::Default);
-                        assert!(put.is_ok(), "thread {thread}: {put:?}");
-                    }
-                }
+                let put = |n| {
+                    let value = value(n, 900_000);
+                    store.put(&thread.to_le_bytes(), 0, &value, When::Always, Keep::Default)
+                };
+                let puts: Result<Vec<_>, _> = {
+                    let _mine = turn.lock();
+                    (0..5).map(put).collect()
+                };
                 // All stay alive until the last one has written.
                 next.wait();
+                assert!(puts.is_ok(), "thread {thread}: {puts:?}");
             });
         }
         next.wait();
