@@ -64,6 +64,13 @@ impl<T> Sealed for Queue<T> {
     }
 }
 
+impl<T> Queue<T> {
+    #[inline(always)]
+    pub(crate) fn queue(&self) -> &Attached {
+        &self.attached.0
+    }
+}
+
 impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// An unbounded queue.
     ///
@@ -80,11 +87,6 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
 
     pub(crate) fn of(attached: Attached) -> Self {
         Self { attached: Arc::new(AttachedRef(attached)), items: PhantomData }
-    }
-
-    #[inline(always)]
-    fn queue(&self) -> &Attached {
-        &self.attached.0
     }
 
     /// Its name as a datum: what a task that puts to it says it writes.
