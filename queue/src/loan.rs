@@ -29,7 +29,13 @@ impl<'q> Loan<'q> {
     #[inline(always)]
     pub(crate) fn small(queue: &'q Attached, len: usize) -> Option<Self> {
         let fits = len <= INLINE_MAX && queue.view().state() == OPEN;
-        fits.then(|| Self { queue, held: None, len: len as u64, small: [0; INLINE_MAX], not_send: PhantomData })
+        fits.then(|| Self {
+            queue,
+            held: None,
+            len: len as u64,
+            small: [0; INLINE_MAX],
+            not_send: PhantomData,
+        })
     }
 
     #[inline(never)]
