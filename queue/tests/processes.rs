@@ -2,6 +2,8 @@
 //!
 //! `TARRAGON_TEST_LONG=1` kills 2000 instead of 100; the counts are printed.
 
+#![expect(clippy::print_stdout, reason = "the kills are counted in what the tests print")]
+
 mod child;
 
 use child::{Role, role};
