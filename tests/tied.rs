@@ -38,7 +38,7 @@ fn tasks_of_one_key_keep_program_order_and_other_dictionaries_are_other_data() {
     for value in 0..300 {
         for dict in [&one, &other] {
             let task = batch.function(write, (dict.descriptor(), value));
-            batch.submit(&task.writes(dict.key(&7).expect("a key"))).expect("it is queued");
+            batch.submit(task.writes(dict.key(&7).expect("a key"))).expect("it is queued");
         }
     }
     assert_eq!(one.get(&7).expect("they succeed"), Some(299));

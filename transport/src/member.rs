@@ -74,7 +74,15 @@ impl Segment {
     }
 
     fn recover_in_turn(&self, settle: &dyn Settle) -> usize {
-        let members = self.dead_members();
+        // Settling needs an agent: who has none leaves it to others, rather than to undo what only had to be finished.
+        if self.agent().is_err() {
+            return 0;
+        }
+        let members = {
+            // Who leaves lets go of its line and of its lock; between the two it would look dead.
+            let Ok(_gate) = file::gate(&self.file) else { return 0 };
+            self.dead_members()
+        };
         if members.is_empty() {
             return 0;
         }

@@ -182,7 +182,7 @@ fn pages_stay_pages_and_are_zero_at_first() {
 }
 
 #[test]
-fn two_large_blocks_alternate() {
+fn few_large_blocks_take_turns() {
     let segment = segment(256 << 20);
     let agent = segment.agent().unwrap();
     for bytes in [1 << 20, 8 << 20] {
@@ -197,7 +197,9 @@ fn two_large_blocks_alternate() {
         }
         segment.retire(&agent, published);
         segment.reclaim(&agent);
-        assert!(seen.len() <= 3, "{bytes}: {} places", seen.len());
+        // What was retired is looked at together, 16 MiB at a time; an operation under way keeps its own.
+        let most = ((16 << 20) / bytes + 2) as usize;
+        assert!(seen.len() <= most, "{bytes}: {} places, at most {most}", seen.len());
     }
 }
 

@@ -20,6 +20,9 @@ impl<K: Key, V: Value> DDict<K, V> {
     {
         let limit = self.waits_for_keys().then(|| self.limit());
         let value = |key: &'q Q| {
+            if let Some(value) = self.get_fast(key) {
+                return Ok(Some(value));
+            }
             with_key(key, |key| match (self.value_now(key)?, limit) {
                 (None, Some(limit)) => self.value_within(key, limit).map(Some),
                 (found, _) => Ok(found),

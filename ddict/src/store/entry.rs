@@ -256,6 +256,8 @@ impl Entry {
     /// Writes the slot that is not shown.
     #[inline(always)]
     pub(super) fn prepare(&self, ctl: Ctl, slot: Slot) {
+        // What is written from here on must not be seen by who still sees the word from before the lock.
+        fence(Ordering::Release);
         let hidden = &self.slots[ctl.side() ^ 1];
         hidden[0].store(slot.0[0], Ordering::Relaxed);
         hidden[1].store(slot.0[1], Ordering::Relaxed);
@@ -277,6 +279,7 @@ impl Entry {
             compiler_fence(Ordering::SeqCst);
         } else {
             self.ctl.swap(ctl.0, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
         }
     }
 

@@ -62,6 +62,31 @@ impl Directory {
     }
 }
 
+/// The place `step` behind `place`, in the circle.
+#[inline(always)]
+fn after(place: usize, step: usize) -> usize {
+    let at = place + step;
+    if at >= PLACES as usize { at - PLACES as usize } else { at }
+}
+
+impl Entry {
+    /// Whether the words of its key are these, at this moment.
+    #[inline(always)]
+    fn is_at(&self, words: [u64; 2]) -> bool {
+        let key = self.key();
+        (key[0] ^ words[0]) | (key[1] ^ words[1]) == 0
+    }
+
+    /// What it shows, if that is whole and of this key.
+    #[inline(always)]
+    fn seen(&self, words: [u64; 2], wanted: Meta) -> Option<Seen<'_>> {
+        let ctl = self.load();
+        let is_key = self.is_at(words) && self.meta() == wanted && ctl.state() == FULL;
+        let slot = self.slot(ctl.side());
+        (is_key && self.is_still(ctl) && ctl.is_sound(slot)).then_some(Seen { entry: self, ctl, slot })
+    }
+}
+
 impl Store {
     #[inline(always)]
     pub(super) fn root(&self) -> &Root {
@@ -126,19 +151,20 @@ impl Store {
         let word = self.at::<Word>((directory & !63) + 64 + index * 8)?;
         let page = self.at::<Page>(word.0.load(Ordering::Acquire) & OFFSET)?;
         let (wanted, words) = (Meta::new(0, key.len(), key.words()), key.words());
-        let mut place = key::place(hash) as usize;
-        for _ in 0..PLACES {
-            let entry = page.entries.get(place)?;
-            let ctl = entry.load();
-            let is_key = entry.key() == words && entry.meta() == wanted;
-            if is_key && ctl.state() == FULL {
-                let slot = entry.slot(ctl.side());
-                return (entry.is_still(ctl) && ctl.is_sound(slot)).then_some(Seen { entry, ctl, slot });
+        // The key is at its place or the next one almost always; which of both is no branch, since it is a lottery.
+        let place = key::place(hash) as usize;
+        let near = page.entries.get(after(place, usize::from(!page.entries.get(place)?.is_at(words))))?;
+        if let Some(seen) = near.seen(words, wanted) {
+            return Some(seen);
+        }
+        for step in 0..PLACES as usize {
+            let entry = page.entries.get(after(place, step))?;
+            if let Some(seen) = entry.seen(words, wanted) {
+                return Some(seen);
             }
-            if ctl.state() == EMPTY {
+            if entry.load().state() == EMPTY {
                 return None;
             }
-            place = if place + 1 == PLACES as usize { 0 } else { place + 1 };
         }
         None
     }

@@ -475,14 +475,29 @@ impl Store {
         Key::new(key, self.seed).map_or(0, |key| key::shard(key.hash, self.options.shards))
     }
 
-    /// Stops, or allows, writes.
+    /// Stops, or allows, writes. Once it is frozen, no write is under way any more.
     pub(crate) fn freeze(&self, frozen: bool) -> Result<(), Error> {
         self.admit()?;
         let flags = &self.root().flags;
-        if frozen {
-            flags.fetch_or(FROZEN, Ordering::SeqCst);
-        } else {
+        if !frozen {
             flags.fetch_and(!FROZEN, Ordering::SeqCst);
+            return Ok(());
+        }
+        flags.fetch_or(FROZEN, Ordering::SeqCst);
+        // Who has a lock now may have looked at the flag before; who locks later looks afterwards.
+        self.segment.fence_all();
+        let agent = self.segment.agent()?;
+        for shard in 0..self.options.shards {
+            self.each_page(shard, &mut |offset, page| {
+                drop(self.lock_this(&agent, offset, page));
+                let mut patience = Patience::default();
+                for entry in &page.entries {
+                    while entry.load().owner().0 != 0 {
+                        patience.wait(self, entry, entry.load())?;
+                    }
+                }
+                Ok(())
+            })?;
         }
         Ok(())
     }

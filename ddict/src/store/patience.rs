@@ -23,6 +23,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Patience {
     turns: u32,
+    /// The lock that was waited for last, and since when.
+    seen: Option<Ctl>,
     began: Option<Instant>,
     asked: Option<Instant>,
 }
@@ -45,10 +47,17 @@ impl Patience {
         self.asked = Some(now);
         if store.segment.is_dead(seen.owner()) {
             store.recover();
-            // Whoever held it was settled; if the lock is still there, nobody set it: its bits were damaged.
-            let _ =
-                entry.ctl.compare_exchange(seen.0, seen.unlocked().0, Ordering::AcqRel, Ordering::Relaxed);
+            // Whoever held it was settled; if the lock is still there, and its number has not come to life again, nobody
+            // set it: its bits were damaged.
+            if store.segment.is_dead(seen.owner()) {
+                let (locked, open) = (seen.0, seen.unlocked().0);
+                let _ = entry.ctl.compare_exchange(locked, open, Ordering::AcqRel, Ordering::Relaxed);
+            }
             return Ok(());
+        }
+        if self.seen != Some(seen) {
+            // Somebody else's lock, or a later one of the same: no single one is held that long.
+            (self.seen, self.began) = (Some(seen), Some(now));
         }
         let waited = now.duration_since(*self.began.get_or_insert(now));
         if waited > TRUST_MAX && !store.has_locked(seen.owner(), entry) {

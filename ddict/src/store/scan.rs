@@ -114,21 +114,23 @@ impl Store {
         self.copied(words[0], len)
     }
 
-    /// Calls `each` with every page of a shard. Pages made meanwhile may be missed.
+    /// Calls `each` with every page of a shard, in their order. Of a page that is split meanwhile both are shown; keys that
+    /// move just then may be seen in both, never in none.
     pub(super) fn each_page(
         &self,
         shard: u32,
         each: &mut dyn FnMut(u64, &Page) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let directory = self.directory(self.shard_at(shard))?;
-        for index in 0..1u64 << directory.depth {
-            let offset = self.page_in(directory, index)?;
-            let page = self.page_at(offset)?;
+        let mut cursor = 0;
+        while let Some(page) = self.page_at_cursor(shard, cursor)? {
             let cover = page.cover().ok_or_else(|| self.damaged_page(page))?;
-            // A page of fewer bits has several words; this is the first of them.
-            if cover.prefix == index {
-                each(offset, page)?;
+            if !(cover.range().0..cover.range().1).contains(&cursor) {
+                self.lock_page_of(page)?;
+                continue;
             }
+            each(self.offset_of(page), page)?;
+            // What it covers now: the half that was split off meanwhile comes next.
+            cursor = page.cover().ok_or_else(|| self.damaged_page(page))?.range().1;
         }
         Ok(())
     }

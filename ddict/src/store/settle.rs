@@ -2,7 +2,7 @@
 //!
 //! Everything here can be done twice, since the survivor may die as well. In order: was the deed done? Then blocks that
 //! came in are the index's, and those that went are retired; else the heap frees what came in, as held blocks. Then the
-//! locks: of the entry, of both pages (with every entry in them, and the count), of directories, of the checkpoints.
+//! intent is idle: what follows no longer needs it. Then the locks: of the entry, of both pages (with every entry in them, and the count), of directories, of the checkpoints.
 
 use super::Store;
 use super::entry::Entry;
@@ -30,10 +30,14 @@ impl Settle for Store {
             _ => {}
         }
         self.settle_directory(record, &intent);
-        if let Some(entry) = self.segment.at::<Entry>(intent.word(ENTRY)) {
+        // Before any lock opens: from then on others change what the intent speaks of, and nobody may settle it again.
+        record.intent[STAGE].store(IDLE, Ordering::Release);
+        let noted = |word| Some(intent.word(word)).filter(|offset| *offset != 0);
+        if let Some(entry) = noted(ENTRY).and_then(|offset| self.segment.at::<Entry>(offset)) {
             entry.unlock(dead);
         }
-        for page in [PAGE, PAGE2].map(|word| self.segment.at::<Page>(intent.word(word))) {
+        for page in [PAGE, PAGE2].map(noted).into_iter().flatten() {
+            let page = self.segment.at::<Page>(page);
             if let Some(page) = page.filter(|page| page.lock.owner() == Some(dead)) {
                 page.recount();
                 self.let_go(dead, page);
@@ -44,7 +48,6 @@ impl Settle for Store {
             self.shard_at(shard).lock.release_for(dead);
         }
         self.root().turn.release_for(dead);
-        record.intent[STAGE].store(IDLE, Ordering::Release);
     }
 }
 

@@ -63,6 +63,9 @@ impl Store {
             Err(error) => {
                 self.let_go(agent.id, locked.page);
                 intent::end(agent);
+                if let Ok(new) = self.page_at(offset) {
+                    new.lock.release_for(agent.id);
+                }
                 self.segment.free(agent.record, held);
                 return Err(error);
             }
@@ -70,11 +73,11 @@ impl Store {
         locked.page.set_sibling(offset);
         locked.page.set_cover(stay);
         self.segment.forget(agent, held);
-        self.finish(agent, shard, locked.page, (offset, new, go))?;
+        let finished = self.finish(agent, shard, locked.page, (offset, new, go));
         // First the end, then the lock: once others use the new page, nothing of this may be done again.
         intent::end(agent);
         new.lock.unlock(agent);
-        Ok(())
+        finished
     }
 
     /// Locks and copies the entries that go.
@@ -156,7 +159,7 @@ impl Store {
             let held = self.segment.alloc(agent, 64 + words * 8)?;
             let new = Directory { offset: held.block.offset, depth: old.depth + 1 };
             let mut is_used = false;
-            self.with_directory_locked(agent, shard, |now| {
+            let changed = self.with_directory_locked(agent, shard, |now| {
                 if now != old {
                     return Ok(());
                 }
@@ -167,10 +170,12 @@ impl Store {
                 self.segment.forget(agent, held);
                 intent::note(agent, DIRECTORY, 0);
                 Ok(())
-            })?;
+            });
             if !is_used {
+                intent::note(agent, DIRECTORY, 0);
                 self.segment.free(agent.record, held);
             }
+            changed?;
         }
         Ok(())
     }

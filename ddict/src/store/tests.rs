@@ -295,3 +295,56 @@ fn a_filler_that_panics_or_fails_leaves_nothing() {
     let audit = store.audit().expect("an audit");
     assert!(audit.leaked.is_empty(), "{audit:?}");
 }
+
+#[test]
+fn what_idle_threads_gave_up_does_not_fill_the_memory() {
+    let store = store(&Options { memory_bytes: 64 << 20, ..options() });
+    let (turn, next) = (std::sync::Mutex::new(()), std::sync::Barrier::new(25));
+    std::thread::scope(|scope| {
+        for thread in 0..24u64 {
+            let (store, turn, next) = (&store, &turn, &next);
+            scope.spawn(move || {
+                {
+                    let _mine = turn.lock().expect("nobody panics");
+                    for n in 0..5 {
+                        let value = value(n, 900_000);
+                        let put = store.put(&thread.to_le_bytes(), 0, &value, When::Always, Keep::Default);
+                        assert!(put.is_ok(), "thread {thread}: {put:?}");
+                    }
+                }
+                // All stay alive until the last one has written.
+                next.wait();
+            });
+        }
+        next.wait();
+    });
+    assert_eq!(store.len(0).expect("a length"), 24);
+}
+
+#[test]
+fn a_freeze_is_over_when_no_write_is_under_way() {
+    let store = store(&options());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..2u64 {
+            let (store, stop) = (&store, &stop);
+            scope.spawn(move || {
+                for n in 0u64.. {
+                    let _frozen =
+                        store.put(&key(n % 50 + thread), 0, &value(n, 40), When::Always, Keep::Default);
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+        }
+        for _ in 0..200 {
+            store.freeze(true).expect("it is frozen");
+            let before = all(&store, 0);
+            std::thread::yield_now();
+            assert_eq!(before, all(&store, 0));
+            store.freeze(false).expect("it is not");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}

@@ -13,7 +13,7 @@ use super::patience::Patience;
 use super::value::{Fresh, Pinned};
 use super::{Keep, Store, damaged};
 use crate::error::Error;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use tarragon_transport::agent::Agent;
 
 /// A page whose lock this thread has; dropped, it lets go.
@@ -139,6 +139,7 @@ impl Store {
         intent::note(agent, NEW, fresh.block());
         intent::note(agent, KEY, key_block.as_ref().map_or(0, Fresh::block));
         intent::begin(agent, INSERT, before);
+        fence(Ordering::Release);
         entry.meta.store(Meta::new(checkpoint, key.bytes.len() as u64, words).0, Ordering::Relaxed);
         entry.key[0].store(words[0], Ordering::Relaxed);
         entry.key[1].store(words[1], Ordering::Relaxed);

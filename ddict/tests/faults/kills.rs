@@ -197,7 +197,7 @@ fn splitting(doubles: bool) -> Bed {
     loop {
         let name = format!("t/{}", bed.others.len());
         let (keys, depth, directory) = bed.dict.page_of(name.as_str()).unwrap();
-        if keys >= 46 && doubles == (depth == directory) {
+        if keys >= 36 && doubles == (depth == directory) {
             return Bed { target: name, ..bed };
         }
         let (key, state) = super::bed::other(bed.others.len());

@@ -43,18 +43,41 @@ impl Segment {
         let entry = Entry::new(offset, tag.generation);
         let local = agent.local;
         let count = local.retired.get();
-        if count >= RETIRED_OWN {
-            return self.mark_dropped(entry);
-        }
+        let count = if count >= RETIRED_OWN { self.drop_oldest(agent, count) } else { count };
         agent.record.retired[count].store(entry.word(), Ordering::Release);
         local.retired.set(count + 1);
         local.retired_bytes.set(local.retired_bytes.get() + self.place_bytes(&place));
     }
 
+    /// Makes places at the end of a full table: the oldest blocks are dropped. Not the youngest, which the intent under
+    /// way may speak of. How many are left.
+    #[cold]
+    fn drop_oldest(&self, agent: &Agent<'_>, count: usize) -> usize {
+        let retired = &agent.record.retired;
+        for word in &retired[..RETIRED_PER_INTENT] {
+            if let Some(entry) = Entry::from_word(word.load(Ordering::Relaxed)) {
+                self.mark_dropped(entry);
+            }
+        }
+        for index in RETIRED_PER_INTENT..count {
+            // Twice for a moment, never not at all.
+            let word = retired[index].load(Ordering::Relaxed);
+            retired[index - RETIRED_PER_INTENT].store(word, Ordering::Release);
+        }
+        let left = count - RETIRED_PER_INTENT;
+        for word in &retired[left..count] {
+            word.store(0, Ordering::Release);
+        }
+        agent.local.retired.set(left);
+        left
+    }
+
     #[inline(always)]
     pub(crate) fn is_reclaim_due(&self, agent: &Agent<'_>) -> bool {
         let local = agent.local;
-        let batch_bytes = BATCH_BYTES.min(self.plan.units * UNIT_BYTES / 16);
+        // Shared by all agents there are: each frees only what it retired itself.
+        let agents = self.header().agents_high.load(Ordering::Relaxed).max(1);
+        let batch_bytes = BATCH_BYTES.min(self.plan.units * UNIT_BYTES / 16) / agents;
         local.retired.get() >= local.reclaim_at.get().max(BATCH)
             || local.retired_bytes.get() >= local.reclaim_at_bytes.get().max(batch_bytes)
     }
