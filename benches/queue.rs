@@ -18,6 +18,15 @@
 //! after it; `small` therefore writes as much elsewhere before each of its items of 64 B. Where a thread that wakes is
 //! put is luck (3 µs on the same cpu, 30 on another, milliseconds behind a thread that spins), so in `wake` each side
 //! stays on a cpu of its own.
+//!
+//! What a put and a get cost is mostly copies of results: an `ItemRef` inside a `Result` that is not inlined is 16-byte
+//! loads of words stored one by one, 15 cycles each. With a flag as the only result of the common case, put and get of
+//! a `u64` by one thread fell from 83 to 15 ns of its cpu time, `loan` and `get_ref` of 64 B from 219 to 68.
+//!
+//! Where it stands (`--quick`, one run on a machine with others beside; strict and lanes): `round_trip` 1.52 and 1.57
+//! times `raw`, 0.57 `crossbeam`; `throughput` 5.7 and 3.4 times `raw`, 1.6 and 0.64 `crossbeam`; `wake` 1.05 times
+//! `futex`; `handoff` of 64 MiB 2.3 times `small`, which includes the freeing of the block. Only `wake` is within its
+//! number; `iceoryx2` was not measured, as its two sides sometimes waited for each other without end.
 #![expect(clippy::print_stderr, reason = "says what is skipped")]
 
 mod beside;

@@ -19,7 +19,7 @@ macro_rules! numbers {
     ($($number:ty),*) => {
         /// The item's bytes, if it is a number.
         #[inline(always)]
-        fn number_bytes(item: &dyn Any, into: &mut [u8; INLINE_MAX]) -> Option<usize> {
+        fn number_bytes(item: &dyn Any, into: &mut [u8]) -> Option<usize> {
             $(if let Some(number) = item.downcast_ref::<$number>() {
                 into[..size_of::<$number>()].copy_from_slice(&number.to_ne_bytes());
                 return Some(size_of::<$number>());
@@ -45,6 +45,23 @@ macro_rules! numbers {
 }
 
 numbers!(u8, i8, u16, i16, u32, i32, u64, i64, u128, i128, f32, f64);
+
+/// Bytes of the longest number.
+pub(crate) const NUMBER_MAX: usize = 16;
+
+/// The bytes of an item that is bytes, or a number, for which there is room in `number`.
+#[inline(always)]
+pub(crate) fn plain_bytes<'a, T: 'static>(item: &'a T, number: &'a mut [u8; NUMBER_MAX]) -> Option<&'a [u8]> {
+    let any: &dyn Any = item;
+    if let Some(bytes) = any.downcast_ref::<Vec<u8>>() {
+        return Some(bytes);
+    }
+    if let Some(text) = any.downcast_ref::<String>() {
+        return Some(text.as_bytes());
+    }
+    let len = number_bytes(any, number)?;
+    Some(&number[..len])
+}
 
 /// The item as bytes, without copying or serialising where it is bytes already.
 #[inline(always)]

@@ -23,8 +23,8 @@ const YIELDS_BUSY: u32 = 220;
 const DOUBT: Duration = Duration::from_millis(1);
 
 /// An item that was taken.
-pub(crate) struct Got {
-    pub(crate) item: Item,
+pub(crate) struct Got<'i> {
+    pub(crate) item: &'i mut Item,
     /// Its block and length, if it is not in the cell.
     pub(crate) block: Option<(Held, u64)>,
 }
@@ -39,24 +39,41 @@ enum Attempt {
 }
 
 impl Attached {
-    /// Takes the next item; and the record that its block is held in.
+    /// Takes the next item into `item`, if it is in a cell, and there is one place to look at. False: nothing was done.
+    /// As `put_quick`.
     #[inline(always)]
-    pub(crate) fn take(&self, wait: Wait) -> Result<(Got, &AgentRecord), Error> {
+    pub(crate) fn take_quick(&self, item: &mut Item) -> bool {
+        let Some(agent) = self.segment.recent_agent() else { return false };
+        let view = self.view();
+        let is_inline = |item: &Item| item.tag != IN_BLOCK;
+        let taken = match view.chains() {
+            [] if self.is_strict => view.tickets().try_pop(agent.id, item, is_inline),
+            [only] if !view.has_ring() => only.try_pop(&view, agent.id, item, is_inline),
+            _ => return false,
+        };
+        if taken == Taken::Yes {
+            view.control.space.ring();
+        }
+        taken == Taken::Yes
+    }
+
+    /// Takes the next item into `got`; the record that its block is held in.
+    #[inline(never)]
+    pub(crate) fn take(&self, wait: Wait, got: &mut Got<'_>) -> Result<&AgentRecord, Error> {
         let agent = self.segment.agent()?;
         let view = self.view();
-        let mut got = Got { item: Item::default(), block: None };
-        match view.attempt_take(&agent, &mut got, 0) {
+        match view.attempt_take(&agent, got, 0) {
             Attempt::Taken => {}
-            _ => view.take_waiting(&agent, &mut got, wait)?,
+            _ => view.take_waiting(&agent, got, wait)?,
         }
         view.control.space.ring();
-        Ok((got, agent.record))
+        Ok(agent.record)
     }
 }
 
 impl View<'_> {
     #[cold]
-    fn take_waiting(&self, agent: &Agent<'_>, got: &mut Got, wait: Wait) -> Result<(), Error> {
+    fn take_waiting(&self, agent: &Agent<'_>, got: &mut Got<'_>, wait: Wait) -> Result<(), Error> {
         let mut looks = 0;
         loop {
             // Before the look: what is put before the closing is found.
@@ -86,7 +103,7 @@ impl View<'_> {
     }
 
     /// Waits until there is something to do; `None`: look again.
-    fn await_item(&self, agent: &Agent<'_>, got: &mut Got, wait: Wait) -> Option<Result<(), Error>> {
+    fn await_item(&self, agent: &Agent<'_>, got: &mut Got<'_>, wait: Wait) -> Option<Result<(), Error>> {
         let mut last = Attempt::Empty;
         let woken = self.control.items.wait(wait.until(), || {
             last = self.attempt_take(agent, got, LOOKS);
@@ -105,9 +122,9 @@ impl View<'_> {
 
     /// One look at every chain and the ring; at the only chain, up to `looks` more.
     #[inline(always)]
-    fn attempt_take(&self, agent: &Agent<'_>, got: &mut Got, looks: u32) -> Attempt {
+    fn attempt_take(&self, agent: &Agent<'_>, got: &mut Got<'_>, looks: u32) -> Attempt {
         let mut failed = None;
-        let (item, block) = (&mut got.item, &mut got.block);
+        let (item, block) = (&mut *got.item, &mut got.block);
         let mut claim = |item: &Item| match self.claim(agent, item) {
             Ok(claimed) => {
                 *block = claimed;

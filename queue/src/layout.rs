@@ -139,6 +139,11 @@ impl Blocks for View<'_> {
     fn cells(&self, offset: u64) -> Option<&[Cell]> {
         if offset == 0 { None } else { self.segment.slice(offset, CELLS) }
     }
+
+    #[inline(always)]
+    fn cell(&self, offset: u64, index: u64) -> Option<&Cell> {
+        if offset == 0 { None } else { self.segment.at(offset + index * size_of::<Cell>() as u64) }
+    }
 }
 
 impl<'s> View<'s> {

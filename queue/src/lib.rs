@@ -34,6 +34,8 @@ mod layout;
 mod put;
 mod settle;
 
+mod probe;
+
 pub use builder::Builder;
 pub use descriptor::Descriptor;
 pub use error::Error;

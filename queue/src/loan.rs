@@ -2,30 +2,48 @@
 
 use crate::bytes;
 use crate::error::Error;
-use crate::layout::{Attached, View};
+use crate::layout::{Attached, OPEN, View};
 use crate::put::Wait;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 use tarragon_transport::agent::Agent;
 use tarragon_transport::heap::Held;
+use tarragon_transport::ring::cell::INLINE_MAX;
 
 /// Memory of a queue, to be written and then [sent](Loan::send): the item is not copied on its way.
 ///
 /// Its bytes are whatever was there before. Belongs to the thread that asked for it; dropped, it goes back.
 pub struct Loan<'q> {
     queue: &'q Attached,
-    /// `None` once it was sent.
+    /// The block of a long item; `None` once it was sent.
     held: Option<Held>,
     len: u64,
+    /// An item that will lie in its cell: so short that copying it costs less than a block.
+    small: [u8; INLINE_MAX],
     not_send: PhantomData<*const ()>,
 }
 
 impl<'q> Loan<'q> {
+    /// For an item that fits into a cell, while the queue is open.
+    #[inline(always)]
+    pub(crate) fn small(queue: &'q Attached, len: usize) -> Option<Self> {
+        let fits = len <= INLINE_MAX && queue.view().state() == OPEN;
+        fits.then(|| Self {
+            queue,
+            held: None,
+            len: len as u64,
+            small: [0; INLINE_MAX],
+            not_send: PhantomData,
+        })
+    }
+
+    #[inline(never)]
     pub(crate) fn new(queue: &'q Attached, len: u64) -> Result<Self, Error> {
+        queue.view().check_open()?;
         let agent = queue.segment.agent()?;
         let held = queue.view().allocate(&agent, len, Wait::Ever)?;
-        Ok(Self { queue, held: Some(held), len, not_send: PhantomData })
+        Ok(Self { queue, held: Some(held), len, small: [0; INLINE_MAX], not_send: PhantomData })
     }
 
     /// Puts the item. Waits while the queue is full.
@@ -34,7 +52,11 @@ impl<'q> Loan<'q> {
     ///
     /// # Errors
     /// `Closed`, `Destroyed`, `Segment`, `Damaged`; the memory goes back then.
+    #[inline(always)]
     pub fn send(self) -> Result<(), Error> {
+        if self.held.is_none() && self.queue.put_quick(&self.small[..self.len as usize]) {
+            return Ok(());
+        }
         self.send_within(Wait::Ever)
     }
 
@@ -46,9 +68,12 @@ impl<'q> Loan<'q> {
         self.send_within(Wait::Until(Instant::now() + timeout))
     }
 
+    #[inline(never)]
     fn send_within(mut self, wait: Wait) -> Result<(), Error> {
         let agent = self.agent()?;
-        let held = self.held.take().ok_or(Error::Damaged)?;
+        let Some(held) = self.held.take() else {
+            return self.queue.put_bytes(&self.small[..self.len as usize], wait);
+        };
         self.queue.put_held(&agent, held, self.len, wait).map_err(|(error, held)| {
             self.held = Some(held);
             error
@@ -67,23 +92,34 @@ impl<'q> Loan<'q> {
 impl Deref for Loan<'_> {
     type Target = [u8];
 
+    #[inline(always)]
     fn deref(&self) -> &[u8] {
-        let held = self.held.as_ref().expect("a loan that was sent is gone");
+        let Some(held) = &self.held else { return &self.small[..self.len as usize] };
         bytes::readable(&self.queue.segment, held, self.len)
             .expect("the block was allocated with this length")
     }
 }
 
 impl DerefMut for Loan<'_> {
+    #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
-        let held = self.held.as_mut().expect("a loan that was sent is gone");
+        let Some(held) = &mut self.held else { return &mut self.small[..self.len as usize] };
         bytes::writable(&self.queue.segment, held, self.len)
             .expect("the block was allocated with this length")
     }
 }
 
 impl Drop for Loan<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
+        if self.held.is_some() {
+            self.give_back();
+        }
+    }
+}
+
+impl Loan<'_> {
+    fn give_back(&mut self) {
         // Without an agent (the thread is ending) the block goes back with the thread's other things.
         if let (Some(held), Ok(agent)) = (self.held.take(), self.agent()) {
             self.view().free(&agent, held);

@@ -2,7 +2,7 @@
 
 use crate::builder::Builder;
 use crate::descriptor::Descriptor;
-use crate::encoding::{Encoded, encode, type_hash, write_large};
+use crate::encoding::{Encoded, NUMBER_MAX, decode, encode, plain_bytes, type_hash, write_large};
 use crate::error::Error;
 use crate::layout::{Attached, CLOSED, DESTROYED, IN_BLOCK, OPEN};
 use crate::loan::Loan;
@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tarragon_transport::Place;
 use tarragon_transport::heap::Audit;
-use tarragon_transport::ring::cell::Item;
+use tarragon_transport::ring::cell::{INLINE_MAX, Item};
 
 /// A queue of items of type `T` that any process of the node can use, as Python's `multiprocessing.Queue`.
 ///
@@ -64,6 +64,13 @@ impl<T> Sealed for Queue<T> {
     }
 }
 
+impl<T> Queue<T> {
+    #[inline(always)]
+    pub(crate) fn queue(&self) -> &Attached {
+        &self.attached.0
+    }
+}
+
 impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// An unbounded queue.
     ///
@@ -80,11 +87,6 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
 
     pub(crate) fn of(attached: Attached) -> Self {
         Self { attached: Arc::new(AttachedRef(attached)), items: PhantomData }
-    }
-
-    #[inline(always)]
-    fn queue(&self) -> &Attached {
-        &self.attached.0
     }
 
     /// Its name as a datum: what a task that puts to it says it writes.
@@ -131,6 +133,16 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
 
     #[inline(always)]
     fn put_within(&self, item: &T, wait: Wait) -> Result<(), Error> {
+        let mut number = [0; NUMBER_MAX];
+        let plain = plain_bytes(item, &mut number);
+        if plain.is_some_and(|bytes| bytes.len() <= INLINE_MAX && self.queue().put_quick(bytes)) {
+            return Ok(());
+        }
+        self.put_general(item, wait)
+    }
+
+    #[inline(never)]
+    fn put_general(&self, item: &T, wait: Wait) -> Result<(), Error> {
         let queue = self.queue();
         match encode(item)? {
             Encoded::Borrowed(bytes) => queue.put_bytes(bytes, wait),
@@ -148,7 +160,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// `Held`, `Segment`, `Damaged`.
     #[inline(always)]
     pub fn get(&self) -> Result<T, Error> {
-        self.get_within(Wait::Ever)?.decode()
+        self.get_within(Wait::Ever)
     }
 
     /// Like [`get`](Self::get), but waits no longer than `timeout`.
@@ -156,7 +168,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// # Errors
     /// As `get`; `Empty` if the time is over.
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, Error> {
-        self.get_within(Wait::Until(Instant::now() + timeout))?.decode()
+        self.get_within(Wait::Until(Instant::now() + timeout))
     }
 
     /// Like [`get`](Self::get), but does not wait.
@@ -165,7 +177,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// As `get`; `Empty` if there is none.
     #[inline(always)]
     pub fn try_get(&self) -> Result<T, Error> {
-        self.get_within(Wait::Not)?.decode()
+        self.get_within(Wait::Not)
     }
 
     /// Takes the item at the front, to be read in place: no copy of a long one.
@@ -174,7 +186,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// As [`get`](Self::get), but `Decode`.
     #[inline(always)]
     pub fn get_ref(&self) -> Result<ItemRef<'_>, Error> {
-        self.get_within(Wait::Ever)
+        self.get_ref_within(Wait::Ever)
     }
 
     /// Like [`get_ref`](Self::get_ref), but waits no longer than `timeout`.
@@ -182,13 +194,32 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// # Errors
     /// As `get_ref`; `Empty` if the time is over.
     pub fn get_ref_timeout(&self, timeout: Duration) -> Result<ItemRef<'_>, Error> {
-        self.get_within(Wait::Until(Instant::now() + timeout))
+        self.get_ref_within(Wait::Until(Instant::now() + timeout))
     }
 
     #[inline(always)]
-    fn get_within(&self, wait: Wait) -> Result<ItemRef<'_>, Error> {
-        let (got, record) = self.queue().take(wait)?;
-        ItemRef::new(self.queue(), got, record)
+    fn get_within(&self, wait: Wait) -> Result<T, Error> {
+        let mut item = Item::default();
+        if self.queue().take_quick(&mut item) {
+            return decode(item.bytes());
+        }
+        self.get_general(wait)
+    }
+
+    #[inline(never)]
+    fn get_general(&self, wait: Wait) -> Result<T, Error> {
+        let mut item = ItemRef::none(self.queue());
+        item.take(wait)?;
+        decode(item.bytes())
+    }
+
+    #[inline(always)]
+    fn get_ref_within(&self, wait: Wait) -> Result<ItemRef<'_>, Error> {
+        let mut item = ItemRef::none(self.queue());
+        if !self.queue().take_quick(&mut item.item) {
+            item.take(wait)?;
+        }
+        Ok(item)
     }
 
     /// Items in it, when it was looked at.
@@ -283,8 +314,11 @@ impl Queue<Vec<u8>> {
     ///
     /// # Errors
     /// `Closed`, `Destroyed`, `TooLarge`, `Held`, `Segment`.
+    #[inline(always)]
     pub fn loan(&self, len: usize) -> Result<Loan<'_>, Error> {
-        self.queue().view().check_open()?;
-        Loan::new(self.queue(), len as u64)
+        match Loan::small(self.queue(), len) {
+            Some(loan) => Ok(loan),
+            None => Loan::new(self.queue(), len as u64),
+        }
     }
 }

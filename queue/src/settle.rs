@@ -7,7 +7,7 @@
 //! | taking | it has the head's lock, perhaps holds the item's block | both are let go: the item is still in |
 //! | after a take | the block is in its held table alone | freed with the rest of that |
 //! | growing | the chain or ring says whether it has the block | the block is let go, or freed |
-//! | shrinking a chain, its own or not | it has the front's lock; `oldest` says whether the chain has the block | as above, and the lock is let go |
+//! | shrinking any chain | it has the front's lock; `oldest` says whether the block is in | as above, lock let go |
 //! | growing the ring | it has the lock of that | let go: the range is one word, so nothing is half done |
 //!
 //! All of it may be done again by another survivor: each step looks at what is so.

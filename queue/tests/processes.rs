@@ -2,10 +2,12 @@
 //!
 //! `TARRAGON_TEST_LONG=1` kills 2000 instead of 100; the counts are printed.
 
+#![expect(clippy::print_stdout, reason = "the kills are counted in what the tests print")]
+
 mod child;
 
 use child::{Role, role};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tarragon_queue::{Descriptor, Error, Queue};
 
@@ -13,8 +15,12 @@ type Bytes = Vec<u8>;
 
 /// So little that producers run into it.
 const MEMORY: u64 = 64 << 20;
-/// Nobody may wait longer for the dead; more than the second that is promised only for the slowness of the machine.
-const BLOCKED_MAX: Duration = Duration::from_secs(10);
+/// Nobody may wait longer for the dead.
+const BLOCKED_MAX: Duration = Duration::from_secs(1);
+/// How often the kills may be done again because somebody waited longer: it is the machine, if it is not so each time.
+const ATTEMPTS_MAX: usize = 3;
+/// Ends a test that hangs.
+const LONG: Duration = Duration::from_secs(30);
 
 /// Kills in each of five settings.
 fn kills() -> u64 {
@@ -40,6 +46,13 @@ fn whole(bytes: &[u8]) -> (u64, u64) {
 
 fn attach(descriptor: &str) -> Queue<Bytes> {
     descriptor.parse::<Descriptor>().expect("it was printed").attach().expect("the test has it")
+}
+
+/// Kills, by a function that tells how long a survivor waited at most; again, if that was too long.
+fn nobody_waits_long(kill: impl Fn() -> Duration) {
+    let waits = (0..ATTEMPTS_MAX).map(|_| kill()).take_while(|wait| *wait > BLOCKED_MAX);
+    let waits: Vec<Duration> = waits.collect();
+    assert!(waits.len() < ATTEMPTS_MAX, "a survivor waited for {waits:?}");
 }
 
 /// Not random enough for anything but this.
@@ -113,7 +126,7 @@ fn processes_stream_to_one_another_in_order() {
         ];
         let mut next = [1, 1];
         for _ in 0..2 * ITEMS {
-            let taken = queue.get_ref_timeout(BLOCKED_MAX).expect("all arrive");
+            let taken = queue.get_ref_timeout(LONG).expect("all arrive");
             let (producer, n) = whole(&taken);
             assert_eq!(n, next[producer as usize], "in order");
             next[producer as usize] += 1;
@@ -124,99 +137,128 @@ fn processes_stream_to_one_another_in_order() {
     }
 }
 
+/// Takes items of a queue, each whole, in order, and without gaps.
+struct Taker<'q> {
+    queue: &'q Queue<Bytes>,
+    seen: HashMap<u64, u64>,
+    longest: Duration,
+}
+
+impl Taker<'_> {
+    /// The producer of the next item.
+    fn take(&mut self, limit: Duration) -> Option<u64> {
+        let start = Instant::now();
+        let taken = self.queue.get_ref_timeout(limit).ok()?;
+        self.longest = self.longest.max(start.elapsed());
+        let (from, n) = whole(&taken);
+        let last = self.seen.entry(from).or_default();
+        assert_eq!(n, *last + 1, "in order, from {from}");
+        *last = n;
+        Some(from)
+    }
+}
+
 /// Producers are killed; one is not. What each put arrives whole, in order, without gaps; nobody waits for the dead.
 #[test]
 fn killed_producers_tear_nothing_and_stop_nobody() {
     for (strict, bound) in [(false, 0), (true, 0), (true, 20)] {
-        let builder = Queue::<Bytes>::builder().strict(strict).bounded(bound).memory(MEMORY);
-        let queue = builder.create().expect("shared memory");
-        let descriptor = queue.descriptor().to_string();
-        let mut dice = Dice::new();
-        let steady = Role::start("role_produces", &[&descriptor, "0", "0"]);
-        let mut seen: HashMap<u64, u64> = HashMap::new();
-        let mut longest = Duration::ZERO;
-        for producer in 1..=kills() {
-            let doomed = Role::start("role_produces", &[&descriptor, &producer.to_string(), "0"]);
-            let mut left = None;
-            loop {
-                let start = Instant::now();
-                let taken = queue.get_ref_timeout(BLOCKED_MAX).expect("the steady one goes on");
-                longest = longest.max(start.elapsed());
-                let (from, n) = whole(&taken);
-                let last = seen.entry(from).or_default();
-                assert_eq!(n, *last + 1, "in order, from {from}");
-                *last = n;
-                if from == producer && left.is_none() {
-                    left = Some(dice.roll(3000));
-                }
-                match &mut left {
-                    Some(0) => break,
-                    Some(left) => *left -= 1,
-                    None => {}
-                }
-            }
-            doomed.kill();
-        }
-        drop(steady);
-        while let Ok(taken) = queue.get_ref_timeout(Duration::from_millis(300)) {
-            let (from, n) = whole(&taken);
-            let last = seen.entry(from).or_default();
-            assert_eq!(n, *last + 1, "in order, from {from}");
-            *last = n;
-        }
-        is_sound(&queue);
-        let items: u64 = seen.values().sum();
-        println!(
-            "strict {strict}, bound {bound}: {} killed, {items} items, longest wait {longest:?}",
-            kills()
-        );
+        nobody_waits_long(|| kill_producers(strict, bound));
     }
+}
+
+fn kill_producers(strict: bool, bound: u64) -> Duration {
+    let builder = Queue::<Bytes>::builder().strict(strict).bounded(bound).memory(MEMORY);
+    let queue = builder.create().expect("shared memory");
+    let descriptor = queue.descriptor().to_string();
+    let mut dice = Dice::new();
+    let steady = Role::start("role_produces", &[&descriptor, "0", "0"]);
+    let mut taker = Taker { queue: &queue, seen: HashMap::new(), longest: Duration::ZERO };
+    // It starts as slowly as it likes.
+    taker.take(LONG).expect("the steady one begins");
+    taker.longest = Duration::ZERO;
+    for producer in 1..=kills() {
+        let doomed = Role::start("role_produces", &[&descriptor, &producer.to_string(), "0"]);
+        while taker.take(LONG).expect("the steady one goes on") != producer {}
+        for _ in 0..dice.roll(3000) {
+            taker.take(LONG).expect("the steady one goes on");
+        }
+        doomed.kill();
+    }
+    let longest = taker.longest;
+    drop(steady);
+    while taker.take(Duration::from_millis(300)).is_some() {}
+    is_sound(&queue);
+    let items: u64 = taker.seen.values().sum();
+    println!("strict {strict}, bound {bound}: {} killed, {items} items, longest wait {longest:?}", kills());
+    longest
 }
 
 /// Consumers are killed; one is not. Each item is moved at most once, and none is lost but those in dead hands.
 #[test]
 fn killed_consumers_lose_only_what_they_had_taken() {
     for strict in [false, true] {
-        let from = Queue::<Bytes>::builder().strict(strict).create().expect("shared memory");
-        let to = Queue::<Bytes>::builder().strict(strict).create().expect("shared memory");
-        let names = [from.descriptor().to_string(), to.descriptor().to_string()];
-        let mut dice = Dice::new();
-        let steady = Role::start("role_consumes", &[&names[0], &names[1], "copy"]);
-        let (mut put, mut moved) = (0, HashMap::new());
-        let mut take = |wait: Duration| {
-            let taken = to.get_timeout(wait).ok();
-            taken.map(|taken| {
-                let (_, n) = whole(&taken);
-                assert_eq!(moved.insert(n, ()), None, "item {n} twice");
-            })
-        };
-        let mut taken = 0;
-        for kill in 0..kills() {
-            let way = if kill % 2 == 0 { "ref" } else { "copy" };
-            let doomed = Role::start("role_consumes", &[&names[0], &names[1], way]);
-            let until = Instant::now() + Duration::from_micros(5000 + dice.roll(20_000));
-            while Instant::now() < until {
-                if put < taken + 100 {
-                    put += 1;
-                    from.put(item(0, put)).expect("there is room");
-                } else if take(BLOCKED_MAX).is_some() {
-                    taken += 1;
-                } else {
-                    // All that is missing was in dead hands.
-                    taken = put;
-                }
-            }
-            doomed.kill();
-        }
-        while take(Duration::from_secs(1)).is_some() {}
-        drop(steady);
-        let lost = put - moved.len() as u64;
-        assert!(lost <= kills(), "{lost} of {put} lost by {} kills", kills());
-        assert!(from.is_empty() && to.is_empty());
-        is_sound(&from);
-        is_sound(&to);
-        println!("strict {strict}: {} killed, {put} items, {lost} in dead hands", kills());
+        nobody_waits_long(|| kill_consumers(strict));
     }
+}
+
+/// What was moved from one queue to the other, and how long that took at most.
+struct Moved<'q> {
+    to: &'q Queue<Bytes>,
+    items: HashSet<u64>,
+    longest: Duration,
+}
+
+impl Moved<'_> {
+    fn take(&mut self, limit: Duration) -> bool {
+        let start = Instant::now();
+        let Ok(taken) = self.to.get_timeout(limit) else { return false };
+        self.longest = self.longest.max(start.elapsed());
+        let (_, n) = whole(&taken);
+        assert!(self.items.insert(n), "item {n} twice");
+        true
+    }
+}
+
+fn kill_consumers(strict: bool) -> Duration {
+    let [from, to] = [(); 2].map(|()| Queue::builder().strict(strict).create().expect("shared memory"));
+    let names = [from.descriptor().to_string(), to.descriptor().to_string()];
+    let mut dice = Dice::new();
+    let steady = Role::start("role_consumes", &[&names[0], &names[1], "copy"]);
+    let mut moved = Moved { to: &to, items: HashSet::new(), longest: Duration::ZERO };
+    let (mut put, mut taken) = (1, 1);
+    from.put(item(0, put)).expect("there is room");
+    assert!(moved.take(LONG), "the steady one begins");
+    moved.longest = Duration::ZERO;
+    for kill in 0..kills() {
+        let way = if kill % 2 == 0 { "ref" } else { "copy" };
+        let doomed = Role::start("role_consumes", &[&names[0], &names[1], way]);
+        let until = Instant::now() + Duration::from_micros(5000 + dice.roll(20_000));
+        while Instant::now() < until {
+            if put < taken + 100 {
+                put += 1;
+                from.put(item(0, put)).expect("there is room");
+            } else if moved.take(LONG) {
+                taken += 1;
+            } else {
+                // All that is missing was in dead hands.
+                taken = put;
+            }
+        }
+        doomed.kill();
+    }
+    let longest = moved.longest;
+    while moved.take(BLOCKED_MAX) {}
+    drop(steady);
+    let lost = put - moved.items.len() as u64;
+    assert!(lost <= kills(), "{lost} of {put} lost by {} kills", kills());
+    assert!(from.is_empty() && to.is_empty());
+    is_sound(&from);
+    is_sound(&to);
+    println!(
+        "strict {strict}: {} killed, {put} items, {lost} in dead hands, longest wait {longest:?}",
+        kills()
+    );
+    longest
 }
 
 /// What is left of a queue whose users were all killed can be attached as long as nobody has swept it.

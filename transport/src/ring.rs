@@ -28,6 +28,12 @@ pub trait Blocks {
 
     /// The cells of the block at `offset`; `None` if there cannot be one.
     fn cells(&self, offset: u64) -> Option<&[Cell]>;
+
+    /// The cell of an index below [`CELLS`](Self::CELLS) in the block at `offset`.
+    #[inline(always)]
+    fn cell(&self, offset: u64, index: u64) -> Option<&Cell> {
+        self.cells(offset)?.get(index as usize)
+    }
 }
 
 /// Makes the cells of a block that was memory of another use ready for a ring's first use of it.

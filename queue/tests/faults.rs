@@ -1,0 +1,319 @@
+//! Each operation is stepped through and killed at many of its instructions, in each of its phases.
+//!
+//! After a kill the survivor takes all that is in: whole items, all that were committed, perhaps the one that the dead
+//! was about; then it goes on. Nothing leaks, nobody is held up for a second. Every other time it recovers first; else
+//! it just goes on. 200 kills; `TARRAGON_TEST_LONG=1` makes them 4000. Each test prints its row.
+
+#![expect(clippy::print_stdout, reason = "each test prints its counts")]
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tarragon_faults::{Budget, Operation, Role, playing, survey};
+use tarragon_queue::{Descriptor, Error, Loan, Queue};
+
+type Bytes = Vec<u8>;
+
+/// No survivor may be held up longer.
+const BLOCKED_MAX: Duration = Duration::from_secs(1);
+/// How often a survey may be done again because somebody was held up: by the machine, if it is not so each time.
+const SURVEYS_MAX: usize = 3;
+/// Kills of each of the 14 operations.
+const KILLS: (u64, u64) = (15, 290);
+const MEMORY: u64 = 8 << 20;
+
+/// An operation that is killed.
+struct Kind {
+    test: &'static str,
+    is_strict: bool,
+    /// Its phases, the ones that count first; the last is all the rest.
+    phases: &'static [&'static str],
+    /// What is in the queue before.
+    before: &'static [Item],
+    operate: fn(&mut Part),
+    outcome: Outcome,
+}
+
+/// Number and length of an item.
+type Item = (u8, usize);
+
+/// What the operation does to the queue, if it comes so far.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Puts(&'static [Item]),
+    TakesFirst,
+    Nothing,
+    MarksDone,
+    Closes,
+}
+
+/// A child's things.
+struct Part {
+    descriptor: Descriptor,
+    queue: Option<Queue<Bytes>>,
+}
+
+impl Part {
+    fn queue(&self) -> &Queue<Bytes> {
+        self.queue.as_ref().expect("attached before")
+    }
+}
+
+const SMALL: Item = (9, 40);
+const LARGE: Item = (9, 3000);
+const FEW: &[Item] = &[(1, 20), (2, 2000), (3, 100)];
+const LARGE_FIRST: &[Item] = &[(1, 2000), (2, 20), (3, 100)];
+/// So many that the last ten of them need a new block of cells.
+const MANY: &[Item] = &[SMALL; 260];
+const LAST: usize = 10;
+
+/// An item's bytes, which show whether it is whole.
+fn bytes((number, len): Item) -> Bytes {
+    let mut bytes: Bytes = (0..len).map(|at| (at * 31) as u8 ^ number).collect();
+    bytes[0] = number;
+    bytes
+}
+
+/// What an item is, which must be whole.
+fn whole(found: &[u8]) -> Item {
+    let item = (found[0], found.len());
+    assert_eq!(found, bytes(item), "torn");
+    item
+}
+
+/// The longest that the survivor was held up.
+#[derive(Default)]
+struct Held(Duration);
+
+impl Held {
+    fn time<R>(&mut self, act: impl FnOnce() -> R) -> R {
+        let start = Instant::now();
+        let result = act();
+        self.0 = self.0.max(start.elapsed());
+        result
+    }
+}
+
+fn create(kind: &Kind) -> Queue<Bytes> {
+    let queue = Queue::builder().memory(MEMORY).strict(kind.is_strict).create().expect("shared memory");
+    fill(kind, &queue);
+    queue
+}
+
+fn fill(kind: &Kind, queue: &Queue<Bytes>) {
+    kind.before.iter().for_each(|item| queue.put(bytes(*item)).expect("there is room"));
+}
+
+fn publish(queue: &Queue<Bytes>, file: &Path) {
+    std::fs::write(file, queue.descriptor().to_string()).expect("a file");
+}
+
+fn prepare(kind: &Kind, file: &str) -> Part {
+    let text = std::fs::read_to_string(file).expect("the test has written it");
+    let descriptor: Descriptor = text.parse().expect("a descriptor");
+    let attaches = kind.phases.contains(&"attached");
+    let queue: Option<Queue<Bytes>> = (!attaches).then(|| descriptor.attach().expect("the test has it"));
+    if let (Outcome::Puts(all), Some(queue)) = (kind.outcome, &queue) {
+        let first = all.len().saturating_sub(LAST);
+        all[..first].iter().for_each(|item| queue.put(bytes(*item)).expect("there is room"));
+    }
+    Part { descriptor, queue }
+}
+
+/// Kills an operation as often as the budget says; again, if the survivor was held up.
+fn run(kind: &Kind) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    if let Some(part) = playing(kind.test) {
+        part.serve(|file| prepare(kind, file), |part| (kind.operate)(part));
+    }
+    let longest: Vec<Duration> = (0..SURVEYS_MAX)
+        .map(|_| survey_once(kind, file.path()))
+        .take_while(|held| *held > BLOCKED_MAX)
+        .collect();
+    assert!(longest.len() < SURVEYS_MAX, "a survivor of {} was held up for {longest:?}", kind.test);
+}
+
+fn survey_once(kind: &Kind, file: &Path) -> Duration {
+    let queue = RefCell::new(create(kind));
+    publish(&queue.borrow(), file);
+    let role = Role::new(kind.test).with_argument(file.to_str().expect("UTF-8"));
+    let phase_of = |pid| {
+        let signs = queue.borrow().under_way(pid);
+        let last = kind.phases.len() - 1;
+        kind.phases[..last].iter().position(|phase| signs.contains(phase)).unwrap_or(last)
+    };
+    let operation = Operation::new(kind.test, role, kind.phases).phase_of(phase_of);
+    let (mut held, mut count) = (Held::default(), 0);
+    let seconds = if std::env::var_os("TARRAGON_TEST_LONG").is_some() { 300 } else { 10 };
+    let budget = Budget::quick_or_long(KILLS.0, KILLS.1).within(Duration::from_secs(seconds));
+    let tally = survey(operation, budget, |killed| {
+        count += 1;
+        let now = queue.borrow().clone();
+        if count % 2 == 0 {
+            held.time(|| is_sound(&now));
+        }
+        check(kind, &now, killed.phase.is_none(), &mut held);
+        let is_grown = matches!(kind.outcome, Outcome::Puts(all) if all.len() > LAST);
+        if is_grown || matches!(kind.outcome, Outcome::Closes | Outcome::MarksDone) {
+            queue.replace(create(kind));
+            publish(&queue.borrow(), file);
+        } else {
+            fill(kind, &now);
+        }
+    });
+    match tally {
+        Ok(tally) => println!("{tally}; held up for {} ms at most", held.0.as_millis()),
+        Err(fault) if fault.is_skip() => println!("skipped: {fault}"),
+        Err(fault) => panic!("{fault}"),
+    }
+    held.0
+}
+
+fn is_sound(queue: &Queue<Bytes>) {
+    let audit = queue.audit();
+    assert!(audit.leaked.is_empty() && audit.dangling.is_empty(), "{audit:?}");
+}
+
+/// The queue is as it was before, or as it was to be; and works. It is empty in the end.
+fn check(kind: &Kind, queue: &Queue<Bytes>, is_over: bool, held: &mut Held) {
+    let mut found: Vec<Item> = Vec::new();
+    while let Ok(item) = held.time(|| queue.try_get()) {
+        found.push(whole(&item));
+    }
+    match kind.outcome {
+        Outcome::Puts(new) => {
+            let (before, after): (Vec<Item>, Vec<Item>) = found.iter().partition(|item| item.0 != SMALL.0);
+            assert_eq!(before, kind.before, "committed items, in order");
+            assert!(after.len() + LAST >= new.len(), "{} of {} arrived", after.len(), new.len());
+            assert!(new.starts_with(&after), "{after:?} of {} new ones", new.len());
+            assert!(!is_over || after.len() == new.len(), "{} of {} arrived", after.len(), new.len());
+        }
+        Outcome::TakesFirst => {
+            let lost = kind.before.len() - found.len();
+            assert!(lost <= 1 && (lost == 1 || !is_over), "{lost} lost");
+            assert_eq!(found, kind.before[lost..], "committed items, in order");
+        }
+        Outcome::Nothing | Outcome::Closes => assert_eq!(found, kind.before),
+        Outcome::MarksDone => {
+            assert_eq!(found, kind.before);
+            let done = (0..).take_while(|_| queue.task_done().is_ok()).count();
+            let by_dead = kind.before.len() - done;
+            assert!(by_dead <= 1 && (by_dead == 1 || !is_over), "{by_dead} done by the dead");
+            held.time(|| queue.join_timeout(BLOCKED_MAX)).expect("all are done");
+        }
+    }
+    let is_closed = queue.is_closed();
+    assert!(!is_closed || matches!(kind.outcome, Outcome::Closes));
+    assert!(is_closed || !is_over || !matches!(kind.outcome, Outcome::Closes));
+    for item in [(7, 30), (8, 5000)] {
+        let put = held.time(|| queue.put_timeout(bytes(item), BLOCKED_MAX));
+        assert_eq!(is_closed, matches!(put, Err(Error::Closed)));
+        if !is_closed {
+            put.expect("there is room");
+            let back = held.time(|| queue.get_timeout(BLOCKED_MAX)).expect("it was put");
+            assert_eq!(whole(&back), item);
+        }
+    }
+    is_sound(queue);
+    assert_eq!(queue.len(), 0);
+    assert_eq!(queue.participants(), (1, 1), "members and agents");
+}
+
+fn put(part: &Part, item: Item) {
+    part.queue().put(bytes(item)).expect("there is room");
+}
+
+fn loan(part: &mut Part) {
+    let mut loan = part.queue().loan(LARGE.1).expect("there is room");
+    loan.copy_from_slice(&bytes(LARGE));
+    Loan::send(loan).expect("there is room");
+}
+
+/// One test per operation: its name, whether the queue is strict, phases, what is in, the operation, what it does.
+macro_rules! kills {
+    ($($name:ident, $is_strict:expr, $phases:expr, $before:expr, $operate:expr, $outcome:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            run(&Kind {
+                test: stringify!($name),
+                is_strict: $is_strict,
+                phases: $phases,
+                before: $before,
+                operate: $operate,
+                outcome: $outcome,
+            });
+        })*
+    };
+}
+
+kills! {
+    put_inline, false, &["registered", "outside"], FEW, |part| put(part, SMALL), Outcome::Puts(&[SMALL]);
+    put_inline_strict, true, &["claimed", "claiming", "outside"], FEW, |part| put(part, SMALL),
+        Outcome::Puts(&[SMALL]);
+    put_block, false, &["heap locked", "putting", "holding", "outside"], FEW, |part| put(part, LARGE),
+        Outcome::Puts(&[LARGE]);
+    put_block_strict, true, &["heap locked", "claimed", "claiming", "holding", "outside"], FEW,
+        |part| put(part, LARGE), Outcome::Puts(&[LARGE]);
+    put_loan, false, &["putting", "holding", "outside"], FEW, loan, Outcome::Puts(&[LARGE]);
+    put_many_grows, false, &["linking", "holding", "outside"], FEW,
+        |part| MANY[..LAST].iter().for_each(|item| put(part, *item)), Outcome::Puts(MANY);
+    put_many_grows_strict, true, &["linking", "ring locked", "outside"], FEW,
+        |part| MANY[..LAST].iter().for_each(|item| put(part, *item)), Outcome::Puts(MANY);
+    get_inline, false, &["taking", "outside"], FEW, |part| drop(part.queue().get()), Outcome::TakesFirst;
+    get_block, false, &["taking", "holding", "outside"], LARGE_FIRST, |part| drop(part.queue().get()),
+        Outcome::TakesFirst;
+    get_block_strict, true, &["taking", "holding", "outside"], LARGE_FIRST, |part| drop(part.queue().get()),
+        Outcome::TakesFirst;
+    get_ref, false, &["taking", "holding", "outside"], LARGE_FIRST,
+        |part| assert_eq!(whole(&part.queue().get_ref().expect("there is one")), LARGE_FIRST[0]),
+        Outcome::TakesFirst;
+    task_done, false, &["outside"], FEW, |part| part.queue().task_done().expect("one is there"),
+        Outcome::MarksDone;
+    attach, false, &["attached", "outside"], FEW,
+        |part| drop(part.descriptor.attach::<Bytes>().expect("the test has it")), Outcome::Nothing;
+    close, false, &["outside"], FEW, |part| part.queue().close(), Outcome::Closes;
+}
+
+/// What an idle producer's chain has too much is taken off by a child that is killed in it.
+#[test]
+fn shrink_others() {
+    const TEST: &str = "shrink_others";
+    const PHASES: &[&str] = &["shrinking", "holding", "outside"];
+    let kind = Kind {
+        test: TEST,
+        is_strict: false,
+        phases: PHASES,
+        before: &[],
+        operate: |part| drop(part.queue().loan(1 << 20).expect("the queue is empty")),
+        outcome: Outcome::Nothing,
+    };
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    if let Some(part) = playing(TEST) {
+        part.serve(|file| prepare(&kind, file), |part| (kind.operate)(part));
+    }
+    let queue = create(&kind);
+    publish(&queue, file.path());
+    let swell = || {
+        while queue.try_put(bytes(SMALL)).is_ok() {}
+        while queue.try_get().is_ok() {}
+    };
+    swell();
+    let role = Role::new(TEST).with_argument(file.path().to_str().expect("UTF-8"));
+    let phase_of = |pid| {
+        let signs = queue.under_way(pid);
+        PHASES[..2].iter().position(|phase| signs.contains(phase)).unwrap_or(2)
+    };
+    let operation = Operation::new(TEST, role, PHASES).phase_of(phase_of);
+    let mut held = Held::default();
+    let budget = Budget::quick_or_long(KILLS.0, KILLS.1).within(Duration::from_secs(60));
+    let tally = survey(operation, budget, |killed| {
+        check(&kind, &queue, killed.phase.is_none(), &mut held);
+        swell();
+        is_sound(&queue);
+    });
+    match tally {
+        Ok(tally) => println!("{tally}; held up for {} ms at most", held.0.as_millis()),
+        Err(fault) if fault.is_skip() => println!("skipped: {fault}"),
+        Err(fault) => panic!("{fault}"),
+    }
+}
