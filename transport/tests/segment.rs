@@ -115,8 +115,16 @@ fn leftovers_of_the_killed_are_swept_at_the_next_start() {
     let left = PathBuf::from(dead.hear());
     dead.kill_running();
     assert!(left.exists());
+    // Files of other programs, called a little like ours or exactly so.
+    let folder = mine.path().parent().unwrap().to_owned();
+    let pid = std::process::id();
+    let others = [format!("tarragon-other-{pid}"), format!("tarragon-other-0-{pid}-1-1")];
+    let others = others.map(|name| folder.join(name));
+    others.iter().for_each(|path| std::fs::write(path, "not a segment").unwrap());
     assert!(Child::start(test, "sweep").wait().success());
+    let kept = others.map(|path| std::fs::remove_file(path).is_ok());
     assert!(!left.exists(), "not swept");
+    assert_eq!(kept, [true, true], "other programs' files were swept");
     assert!(mine.path().exists(), "swept while it is used");
 }
 

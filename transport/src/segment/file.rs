@@ -195,15 +195,33 @@ pub(crate) fn sweep_once(folder: &Path) {
 fn sweep(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        if is_name(&entry.file_name().to_string_lossy()) {
             sweep_file(&entry.path());
         }
     }
 }
 
-/// Unlinks a file that no process holds a lock on. Live processes hold their member's byte, or the gate.
+/// Whether a file is called as segments are: prefix, kind, and user, pid, start time and count of its maker.
+fn is_name(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(PREFIX) else { return false };
+    let numbers = rest.rsplitn(5, '-').take(4).filter(|it| it.parse::<u64>().is_ok()).count();
+    numbers == 4 && rest.split('-').count() >= 5
+}
+
+/// Whether a file begins as segments do, or with nothing yet: its maker died early.
+fn is_segment(file: &File) -> bool {
+    let mut start = [0; 8];
+    let read = std::os::unix::fs::FileExt::read_at(file, &mut start, 0);
+    read.is_ok_and(|read| read == 0 || start == [0; 8] || start == super::plan::MAGIC)
+}
+
+/// Unlinks a segment that no process holds a lock on. Live processes hold their member's byte, or the gate. Other
+/// programs' files are not even opened if they are not called like ours: closing one drops locks of this process on it.
 fn sweep_file(path: &Path) {
     let Ok(file) = open(path, "a segment") else { return };
+    if !is_segment(&file) {
+        return;
+    }
     if let Ok(true) = lock_bytes(file.as_fd(), GATE..RECOVERY + 1, false) {
         remove_name(&file, path);
     }

@@ -30,7 +30,7 @@ const BYTES_MAX: u64 = 1 << 42;
 /// Alignment of the heap, so that the kernel may use large pages.
 const HEAP_ALIGN: u64 = 2 << 20;
 
-const MAGIC: [u8; 8] = *b"tarragon";
+pub(crate) const MAGIC: [u8; 8] = *b"tarragon";
 /// Version of the layout that this crate gives a segment: header, members, agents, heap.
 const LAYOUT: u64 = 1;
 /// Read as another number where the byte order differs.
