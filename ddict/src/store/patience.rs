@@ -47,8 +47,8 @@ impl Patience {
         self.asked = Some(now);
         if store.segment.is_dead(seen.owner()) {
             store.recover();
-            // Whoever held it was settled; if the lock is still there, and its number has not come to life again, nobody
-            // set it: its bits were damaged.
+            // Whoever held it was settled; if the lock is still there, and its number has not come to life again,
+            // nobody set it: its bits were damaged.
             if store.segment.is_dead(seen.owner()) {
                 let (locked, open) = (seen.0, seen.unlocked().0);
                 let _ = entry.ctl.compare_exchange(locked, open, Ordering::AcqRel, Ordering::Relaxed);

@@ -114,8 +114,8 @@ impl Store {
         self.copied(words[0], len)
     }
 
-    /// Calls `each` with every page of a shard, in their order. Of a page that is split meanwhile both are shown; keys that
-    /// move just then may be seen in both, never in none.
+    /// Calls `each` with every page of a shard, in their order. Of a page that is split meanwhile both are shown; keys
+    /// that move just then may be seen in both, never in none.
     pub(super) fn each_page(
         &self,
         shard: u32,

@@ -2,7 +2,8 @@
 //!
 //! Everything here can be done twice, since the survivor may die as well. In order: was the deed done? Then blocks that
 //! came in are the index's, and those that went are retired; else the heap frees what came in, as held blocks. Then the
-//! intent is idle: what follows no longer needs it. Then the locks: of the entry, of both pages (with every entry in them, and the count), of directories, of the checkpoints.
+//! intent is idle: what follows no longer needs it. Then the locks: of the entry, of both pages (with every entry in
+//! them, and the count), of directories, of the checkpoints.
 
 use super::Store;
 use super::entry::Entry;
