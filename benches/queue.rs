@@ -23,12 +23,12 @@
 //! loads of words stored one by one, 15 cycles each. With a flag as the only result of the common case, put and get of
 //! a `u64` by one thread fell from 83 to 15 ns of its cpu time, `loan` and `get_ref` of 64 B from 219 to 68.
 //!
-//! Where it stands (`--quick`, on a machine with others beside; strict and lanes): `round_trip` 2.0 and 1.6 times `raw`,
-//! 0.35 and 0.26 `iceoryx2`, 0.81 and 0.59 `crossbeam`; `throughput` 5.7 and 3.4 times `raw`, 1.6 and 0.64 `crossbeam`;
-//! `wake` 1.05 times `futex`; `handoff` of 64 MiB 2.3 times `small`, which includes the freeing of the block. Within
-//! their numbers are `wake`, and `round_trip` against `iceoryx2`. Suspected, not yet measured: an item of 64 B takes
-//! two lines of its cell; a consumer that finds nothing looks again at once, and takes the line from the producer; each
-//! item taken costs a compare-exchange.
+//! Where it stands (`--quick`, on a machine with others beside; strict and lanes): `round_trip` 2.0 and 1.6 times
+//! `raw`, 0.35 and 0.26 `iceoryx2`, 0.81 and 0.59 `crossbeam`; `throughput` 5.7 and 3.4 times `raw`, 1.6 and 0.64
+//! `crossbeam`; `wake` 1.05 times `futex`; `handoff` of 64 MiB 2.3 times `small`, which includes the freeing of the
+//! block. Within their numbers are `wake`, and `round_trip` against `iceoryx2`. Suspected, not yet measured: an item of
+//! 64 B takes two lines of its cell; a consumer that finds nothing looks again at once, and takes the line from the
+//! producer; each item taken costs a compare-exchange.
 #![expect(clippy::print_stderr, reason = "says what is skipped")]
 
 mod beside;
