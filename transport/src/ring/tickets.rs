@@ -38,7 +38,7 @@
 //!   which cell a dead one claimed. WRITING becomes POISON; later states mean that the item is in.
 //! - Consumer: as in `lane`. The count of poisoned tickets is kept in two places that are written in turns, each with
 //!   the ticket it is for; one with a ticket that is not taken yet does not count.
-//! - In growing: a new block is in `held` of who died, and [`TicketRing::is_linked`] says whether it is in the ring.
+//! - In growing: a new block is in `held` of who died, and `TicketRing` says whether it is in the ring.
 
 #[cfg(test)]
 mod tests;
