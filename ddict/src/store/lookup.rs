@@ -8,8 +8,9 @@ use super::{Store, damaged};
 use crate::error::Error;
 use std::sync::atomic::Ordering;
 
-/// How often a lookup starts over before the index is taken for damaged. It does when a page was split meanwhile.
-const TRIES_MAX: u32 = 1 << 16;
+/// How often a lookup starts over before the index is taken for damaged. It does when a page was split meanwhile, and
+/// then the page it came from knows the next one: a few times are many.
+pub(super) const TRIES_MAX: u32 = 1 << 10;
 
 /// What an entry showed, as one.
 #[derive(Clone, Copy)]

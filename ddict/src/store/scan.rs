@@ -6,7 +6,7 @@
 use super::Store;
 use super::entry::{Entry, INLINE_MAX};
 use super::key::{self, Key};
-use super::lookup::{Seen, Which};
+use super::lookup::{Seen, TRIES_MAX, Which};
 use super::page::{DEPTH_MAX, Page, order};
 use crate::error::Error;
 use std::ops::ControlFlow;
@@ -47,7 +47,7 @@ impl Store {
 
     /// The keys of the page at `cursor`, each once, and where the next page begins.
     pub(super) fn list_page(&self, shard: u32, cursor: u64) -> Result<(Vec<Listed>, Option<u64>), Error> {
-        loop {
+        for _ in 0..TRIES_MAX {
             let Some(page) = self.page_at_cursor(shard, cursor)? else { return Ok((Vec::new(), None)) };
             let Some(cover) = page.cover() else { return Err(self.damaged_page(page)) };
             let (begin, end) = cover.range();
@@ -69,6 +69,7 @@ impl Store {
             listed.dedup_by(|a, b| a.bytes == b.bytes);
             return Ok((listed, (end < 1 << DEPTH_MAX).then_some(end)));
         }
+        Err(super::damaged("the directory of an index", self.control))
     }
 
     fn page_at_cursor(&self, shard: u32, cursor: u64) -> Result<Option<&Page>, Error> {
@@ -121,11 +122,15 @@ impl Store {
         shard: u32,
         each: &mut dyn FnMut(u64, &Page) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut cursor = 0;
+        let (mut cursor, mut tries) = (0, 0);
         while let Some(page) = self.page_at_cursor(shard, cursor)? {
             let cover = page.cover().ok_or_else(|| self.damaged_page(page))?;
             if !(cover.range().0..cover.range().1).contains(&cursor) {
                 self.lock_page_of(page)?;
+                tries += 1;
+                if tries > TRIES_MAX {
+                    return Err(super::damaged("the directory of an index", self.control));
+                }
                 continue;
             }
             each(self.offset_of(page), page)?;

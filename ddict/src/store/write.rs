@@ -7,7 +7,7 @@ use super::entry::{Ctl, EMPTY, Entry, FULL, INLINE_MAX, Meta, REMOVED, Slot, TOM
 use super::intent::{self, ENTRY, INSERT, KEY, NEW, OLD, PAGE, REMOVE, UPDATE};
 use super::key::{self, Key};
 use super::layout::{DESTROYED, FROZEN};
-use super::lookup::{Seen, Which};
+use super::lookup::{Seen, TRIES_MAX, Which};
 use super::page::{PLACES, Page, SPLIT};
 use super::patience::Patience;
 use super::value::{Fresh, Pinned};
@@ -164,7 +164,7 @@ impl Store {
     /// Locks the page that covers the hash.
     pub(super) fn lock_page<'s>(&'s self, agent: &'s Agent<'s>, hash: u64) -> Result<Locked<'s>, Error> {
         let (mut offset, mut page) = self.page_for(hash)?;
-        for _ in 0..1 << 16 {
+        for _ in 0..TRIES_MAX {
             let locked = self.lock_this(agent, offset, page);
             if self.covers(page, hash)? {
                 return Ok(locked);
