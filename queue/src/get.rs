@@ -3,7 +3,6 @@
 use crate::error::Error;
 use crate::layout::{Attached, CLOSED, DESTROYED, IN_BLOCK, OPEN, View, Word, note, noted};
 use crate::put::Wait;
-use std::cell::Cell;
 use std::time::Duration;
 use tarragon_transport::HeapError;
 use tarragon_transport::agent::{Agent, AgentId, AgentRecord};
@@ -22,24 +21,6 @@ const LOOKS_BUSY: u32 = 200;
 const YIELDS_BUSY: u32 = 220;
 /// Time between doubts.
 const DOUBT: Duration = Duration::from_millis(1);
-
-/// Items found at once, one after the other, from which on the producer counts as streaming.
-const STREAM: u32 = 8;
-/// Turns that a streaming producer is left alone when its items are used up. Who looks at once takes the line away from
-/// who is about to write to it, for every item; after so long some twenty are there.
-const PAUSES: u32 = 16;
-
-thread_local! {
-    /// Items this thread found at once since it last had to wait.
-    static FOUND: Cell<u32> = const { Cell::new(0) };
-}
-
-/// Lets a producer that streams run ahead.
-fn leave_ahead() {
-    if FOUND.replace(0) >= STREAM {
-        (0..PAUSES).for_each(|_| std::hint::spin_loop());
-    }
-}
 
 /// An item that was taken.
 pub(crate) struct Got<'i> {
@@ -71,7 +52,6 @@ impl Attached {
             _ => return false,
         };
         if taken == Taken::Yes {
-            FOUND.set(FOUND.get().wrapping_add(1));
             view.control.space.ring();
         }
         taken == Taken::Yes
@@ -95,9 +75,6 @@ impl View<'_> {
     #[cold]
     fn take_waiting(&self, agent: &Agent<'_>, got: &mut Got<'_>, wait: Wait) -> Result<(), Error> {
         let mut looks = 0;
-        if !matches!(wait, Wait::Not) {
-            leave_ahead();
-        }
         loop {
             // Before the look: what is put before the closing is found.
             let state = self.state();
