@@ -1,6 +1,5 @@
 //! Making a dictionary, and attaching to one.
 
-use super::intent::{self, DIRECTORY};
 use super::layout::{
     CHECKSUMS, LAYOUT, READY, ROOT_BYTES, Root, SHARD_BYTES, WAIT_FOR_KEYS, WAITERS, Word, seal,
 };
@@ -54,7 +53,6 @@ impl Store {
             let word = self.segment.at::<Word>(at).ok_or_else(|| damaged("a directory", offset))?;
             word.0.store(sealed, Ordering::Relaxed);
         }
-        intent::note(agent, DIRECTORY, 0);
         self.shard_at(shard).directory.store(seal(offset), Ordering::SeqCst);
         self.segment.forget(agent, page);
         self.segment.forget(agent, directory);

@@ -19,7 +19,7 @@
 //! freed as a held block. From 4 on the survivor does 5 once more; each step of it can be done twice.
 
 use super::entry::{Entry, FULL, Slot, TOMB};
-use super::intent::{self, DIRECTORY, ENTRY, Intent, PAGE, PAGE2, SHARD, SPLIT, STAGE};
+use super::intent::{self, DIRECTORY, Intent, PAGE, PAGE2, SHARD, SPLIT, STAGE};
 use super::key::{self, hash_short};
 use super::layout::{DirectoryHead, Shard, Word, seal};
 use super::lookup::{Directory, Seen};
@@ -90,7 +90,7 @@ impl Store {
                 if !go.covers(key::path(hash)) {
                     break;
                 }
-                if !self.lock_moving(agent, &seen, &mut patience)? {
+                if !self.lock_seen(agent, &seen, &mut patience)? {
                     continue;
                 }
                 copy(&seen, place_in(new, hash).ok_or_else(|| damaged("a page", self.offset_of(page)))?);
@@ -100,20 +100,6 @@ impl Store {
         }
         new.set_live(count);
         Ok(())
-    }
-
-    fn lock_moving(
-        &self,
-        agent: &Agent<'_>,
-        seen: &Seen<'_>,
-        patience: &mut Patience,
-    ) -> Result<bool, Error> {
-        if seen.ctl.owner().0 != 0 {
-            patience.wait(self, seen.entry, seen.ctl)?;
-            return Ok(false);
-        }
-        intent::note(agent, ENTRY, self.offset_of(seen.entry));
-        Ok(seen.entry.try_lock(seen.ctl, agent.id))
     }
 
     /// Step 5, by who has the locks of both pages, or settles somebody who had them.

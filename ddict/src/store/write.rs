@@ -32,7 +32,7 @@ impl Drop for Locked<'_> {
 impl Store {
     /// Locks the entry if it still is as it was seen. `false`: look again.
     #[inline(always)]
-    pub(super) fn lock_entry(
+    pub(super) fn lock_seen(
         &self,
         agent: &Agent<'_>,
         seen: &Seen<'_>,
@@ -43,7 +43,18 @@ impl Store {
             return Ok(false);
         }
         intent::note(agent, ENTRY, self.offset_of(seen.entry));
-        if !seen.entry.try_lock(seen.ctl, agent.id) {
+        Ok(seen.entry.try_lock(seen.ctl, agent.id))
+    }
+
+    /// The same for who wants to change the key: an error if nothing may be written.
+    #[inline(always)]
+    pub(super) fn lock_entry(
+        &self,
+        agent: &Agent<'_>,
+        seen: &Seen<'_>,
+        patience: &mut Patience,
+    ) -> Result<bool, Error> {
+        if !self.lock_seen(agent, seen, patience)? {
             return Ok(false);
         }
         if let Err(error) = self.admit_locked() {
