@@ -33,7 +33,7 @@ impl Store {
     pub(super) fn advance(&self, agent: &Agent<'_>, checkpoint: u32) -> Result<(), Error> {
         let root = self.root();
         let began = Instant::now();
-        let limit = (checkpoint + 1).saturating_sub(self.options.working_set);
+        let limit = checkpoint.saturating_sub(self.options.working_set.saturating_sub(1));
         loop {
             root.turn.lock(agent, self);
             if root.newest.load(Ordering::Relaxed) >= u64::from(checkpoint) {
