@@ -8,7 +8,7 @@ pub(super) use system::*;
 #[cfg(not(loom))]
 mod system {
     use crate::doorbell::{BELLS_MAX, Doorbell};
-    use rustix::thread::{MembarrierCommand, futex, membarrier};
+    use rustix::thread::futex;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
@@ -23,16 +23,10 @@ mod system {
 
     pub(in crate::doorbell) fn register() {
         static ONCE: std::sync::Once = std::sync::Once::new();
-        ONCE.call_once(|| {
-            let known = membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok();
-            REGISTERED.store(known && all_processes(), Ordering::SeqCst);
-        });
+        ONCE.call_once(|| REGISTERED.store(crate::fence::prepare(), Ordering::SeqCst));
     }
 
-    /// A full fence on every core that runs a thread of a registered process. False: there is no such thing.
-    pub(in crate::doorbell) fn all_processes() -> bool {
-        membarrier(MembarrierCommand::GlobalExpedited).is_ok()
-    }
+    pub(in crate::doorbell) use crate::fence::all_processes;
 
     pub(in crate::doorbell) fn wake(bell: &Doorbell, count: u32) {
         // Refused only for addresses that are none; there is nobody to tell.
