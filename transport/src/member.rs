@@ -66,11 +66,20 @@ impl Segment {
             // From within `Settle`: this thread has the turn already.
             return self.recover_in_turn(settle);
         }
-        let _turn = self.recovery.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        // Without the lock (the system refuses it) nobody may recover: two at once could undo one another's work.
-        let Ok(_lock) = file::recovery(&self.file) else { return 0 };
-        let _mine = Turn::of(&self.recovery.thread, me);
-        self.recover_in_turn(settle)
+        let settled = {
+            let _turn = self.recovery.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            // Without the lock (the system refuses it) nobody may recover: two at once could undo one another's work.
+            let Ok(_lock) = file::recovery(&self.file) else { return 0 };
+            let _mine = Turn::of(&self.recovery.thread, me);
+            self.recover_in_turn(settle)
+        };
+        // A walk over the heap, for which nobody need wait.
+        if settled > 0
+            && let Ok(agent) = self.agent()
+        {
+            self.tidy_heap(&agent);
+        }
+        settled
     }
 
     fn recover_in_turn(&self, settle: &dyn Settle) -> usize {
@@ -94,15 +103,11 @@ impl Segment {
         for (id, _, record) in self.agents().filter(|(_, member, _)| of_dead(member)) {
             settled += usize::from(self.recover_agent(id, record, settle));
         }
-        let is_busy = !self.in_progress().is_empty();
         for member in members {
             let has_agents = self.agents().any(|(_, of, _)| of == member);
             if !has_agents && member < MEMBERS_MAX {
                 self.line(member).state.store(0, Ordering::Release);
             }
-        }
-        if !is_busy && let Ok(agent) = self.agent() {
-            self.tidy_heap(&agent);
         }
         settled
     }
@@ -120,7 +125,9 @@ impl Segment {
         settle.settle(self, id, record);
         record.clear_intent();
         self.clean_tables(record, None);
-        self.release_spans_of(id, record);
+        if let Ok(agent) = self.agent() {
+            self.release_spans_of(&agent, id, record);
+        }
         self.repair_heap_lock(id);
         record.state.store(0, Ordering::Release);
         true

@@ -29,19 +29,34 @@ impl Segment {
         let mut owned = Vec::new();
         self.walk(|piece| {
             let Piece::Span(span) = piece else { return };
-            if span.class == PAGE || self.count_free(&span) < span.class.shape().blocks {
+            let is_owned = !self.owns(AgentId(0), &span);
+            if is_owned && from_owners && self.is_stray(&span) {
+                // Whatever it holds: nobody allocates from it any more.
+                owned.extend(self.revoke(agent, &span).map(|owner| (span, owner)));
                 return;
             }
-            if self.owns(AgentId(0), &span) {
+            if span.class == PAGE || !self.is_empty(&span) {
+                return;
+            }
+            if !is_owned {
                 self.free_span_units(span.unit, span.class);
-            } else if from_owners && let Some(owner) = self.revoke(agent, &span) {
-                owned.push((span, owner));
+            } else if from_owners {
+                owned.extend(self.revoke(agent, &span).map(|owner| (span, owner)));
             }
         });
         if !owned.is_empty() {
             heavy(self.is_light);
             owned.iter().for_each(|(span, owner)| self.finish_revoke(span, *owner, &lock));
         }
+    }
+
+    /// Whether a span's first word names an agent whose record does not name the span: it was left between (1) and (4).
+    /// Under the lock: who takes or makes a span writes both under it.
+    fn is_stray(&self, span: &Span) -> bool {
+        let owner = self.span_owner(span.offset).map_or(0, |word| word.load(Ordering::Acquire));
+        let Ok(owner) = u16::try_from(owner) else { return false };
+        let name = &self.record(AgentId(owner)).spans[span.class.index()];
+        owner != 0 && name.load(Ordering::Acquire) != span.offset
     }
 
     /// Step (1); the owner.
@@ -68,10 +83,12 @@ impl Segment {
             std::thread::yield_now();
         }
         let free = self.count_free(span);
+        // Pages never become anything else.
+        let is_given_back = free == span.class.shape().blocks && span.class != PAGE;
         if let Some(word) = self.span_owner(span.offset) {
             word.store(0, Ordering::Release);
         }
-        if free == span.class.shape().blocks {
+        if is_given_back {
             self.free_span_units(span.unit, span.class);
             return;
         }
@@ -79,5 +96,35 @@ impl Segment {
         if free >= span.class.shape().worth {
             self.note_partial(span);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::agent::AgentId;
+    use crate::heap::block::Span;
+    use crate::heap::class::Class;
+    use crate::segment::{Segment, Spec};
+    use crate::sync::Ordering;
+
+    /// Once only entirely free spans were looked at: one with a live block was nobody's to allocate from for ever.
+    #[test]
+    fn a_span_left_by_a_dead_taker_is_found_again() {
+        let spec = Spec { kind: "test", layout: 1, control_bytes: 64, heap_bytes: 8 << 20 };
+        let segment = Segment::create(&spec).unwrap();
+        let agent = segment.agent().unwrap();
+        let live = segment.alloc(&agent, 64).unwrap();
+        let class = Class::for_bytes(64).unwrap();
+        let offset = agent.local.owned(class).span.get();
+        let span = Span { offset, unit: segment.unit_at(offset).unwrap(), class };
+        // What a taker that was killed after its first step leaves.
+        agent.record.spans[class.index()].store(0, Ordering::Release);
+        segment.give_back_empty(&agent, true);
+        assert!(segment.owns(AgentId(0), &span));
+        assert!(!segment.is_empty(&span));
+        let next = segment.alloc(&agent, 64).unwrap();
+        assert_eq!(agent.local.owned(class).span.get(), offset);
+        segment.free(agent.record, next);
+        segment.free(agent.record, live);
     }
 }

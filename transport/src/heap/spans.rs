@@ -247,8 +247,10 @@ impl Segment {
         }
     }
 
-    /// Leaves all spans of a dead agent. Idempotent.
-    pub(crate) fn release_spans_of(&self, dead: AgentId, record: &AgentRecord) {
+    /// Leaves all spans of a dead agent. Idempotent. Under the lock, so that nobody who is short of memory takes one at
+    /// the same time and gives its units to others.
+    pub(crate) fn release_spans_of(&self, agent: &Agent<'_>, dead: AgentId, record: &AgentRecord) {
+        let _lock = self.lock_heap(agent);
         for class in Class::all() {
             let offset = record.spans[class.index()].load(Ordering::Acquire);
             let unit = self.unit_at(offset).filter(|unit| self.unit_offset(*unit) == offset);
@@ -263,6 +265,12 @@ impl Segment {
             record.spans[class.index()].store(0, Ordering::Release);
         }
         record.taking.store(0, Ordering::Release);
+    }
+
+    /// Whether no block of a span is allocated.
+    pub(super) fn is_empty(&self, span: &Span) -> bool {
+        let mut tags = (0..span.class.shape().blocks).filter_map(|index| self.tag(span.offset, index));
+        tags.all(|it| !Tag::from_word(it.load(Ordering::Acquire)).allocated)
     }
 
     /// Free blocks of a span.
