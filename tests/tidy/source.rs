@@ -234,9 +234,21 @@ impl Source {
     /// True when `attribute` is `#[cfg(test)]`, or a cfg that demands `test` among other things.
     pub(crate) fn is_test_attribute(&self, attribute: &Attribute) -> bool {
         let start = attribute.body.start;
-        let says = |word: &str| attribute.body.clone().any(|at| self.is(at, word));
         self.reads(start, &["cfg", "(", "test", ")"])
-            || (self.reads(start, &["cfg", "(", "all", "("]) && says("test") && !says("not") && !says("any"))
+            || (self.reads(start, &["cfg", "(", "all", "("]) && self.lists(start + 3, "test"))
+    }
+
+    /// True when one of the items between the bracket at `open` and its partner is `word`, and no more than that.
+    fn lists(&self, open: usize, word: &str) -> bool {
+        let mut at = open + 1;
+        while at < self.closing(open) {
+            let ends = self.is(at + 1, ",") || at + 1 == self.closing(open);
+            if self.is(at, word) && ends {
+                return true;
+            }
+            at = if self.is(at, "(") { self.closing(at) } else { at } + 1;
+        }
+        false
     }
 
     fn find_attributes(&self) -> Vec<Attribute> {
@@ -311,13 +323,17 @@ mod tests {
             #[cfg(all(test, unix))]
             use e::{f, g};
             fn h() {}
+            #[cfg(all(test, not(loom)))]
+            fn i() {}
+            #[cfg(all(unix, any(test, loom)))]
+            fn j() {}
             "#,
         ));
-        let tested: Vec<&str> = ["a", "b", "c", "d", "g", "h"]
+        let tested: Vec<&str> = ["a", "b", "c", "d", "g", "h", "i", "j"]
             .into_iter()
             .filter(|name| source.places(&[name]).all(|index| source.is_test(index)))
             .collect();
-        assert_eq!(tested, ["b", "g"]);
+        assert_eq!(tested, ["b", "g", "i"]);
     }
 
     #[test]

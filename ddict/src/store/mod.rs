@@ -207,7 +207,8 @@ impl Store {
         is_done
     }
 
-    /// Shows the value of a key to `read`, if it is there. The bytes are 64-byte aligned if they are more than 16. `read` is called once.
+    /// Shows the value of a key to `read`, if it is there. The bytes are 64-byte aligned if they are more than 16.
+    /// `read` is called once.
     pub(crate) fn get<R>(
         &self,
         key: &[u8],
