@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | header | 4 KiB | magic, layout version, kind, word and byte order, uid, size, owner's pid and start time, state |
 //! | members | 4096 x 64 B | a line per process, see `member` |
-//! | agents | 8192 x 32 KiB | a record per thread, see `agent`; committed one by one |
+//! | agents | 8192 x 36 KiB | a record per thread, see `agent`; committed one by one |
 //! | control | given at creation | the user's own: roots, tables |
 //! | tables | 8 KiB per 8 MiB of heap | the heap's, see `heap`; committed as the heap grows |
 //! | heap | the rest, up to `heap_bytes` | see `heap` |

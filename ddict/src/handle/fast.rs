@@ -13,11 +13,14 @@ impl<K: Key, V: Value> DDict<K, V> {
     #[inline(always)]
     pub(super) fn get_fast<Q: Serialize + ?Sized>(&self, key: &Q) -> Option<V> {
         let (store, key) = (self.store(), short_key(key)?);
-        let seen = store.hit(key, store.hash(key), self.at())?;
-        match seen.short() {
+        let hash = store.hash(key);
+        let seen = store.hit(key, hash, self.at())?;
+        let value = match seen.short() {
             Some((bytes, len)) => decode(&bytes[..len]).ok(),
             None => self.get_block(&seen),
-        }
+        }?;
+        store.count_hit(hash);
+        Some(value)
     }
 
     #[inline(never)]
@@ -42,7 +45,10 @@ impl<K, V> DDict<K, V> {
     #[inline(always)]
     pub(super) fn pin_fast<Q: Serialize + ?Sized>(&self, key: &Q) -> Option<Pinned<'_>> {
         let (store, key) = (self.store(), short_key(key)?);
-        store.pin_fast(&store.hit(key, store.hash(key), self.at())?)
+        let hash = store.hash(key);
+        let pinned = store.pin_fast(&store.hit(key, hash, self.at())?)?;
+        store.count_hit(hash);
+        Some(pinned)
     }
 }
 

@@ -95,7 +95,7 @@ impl<'d> Walk<'d> {
     ) -> Result<Option<R>, Error> {
         let (store, checkpoint) = (self.store, self.checkpoint);
         while let Some(key) = self.next_key()? {
-            if let Some(value) = store.pin(key, checkpoint)?
+            if let Some(value) = store.peek(key, checkpoint)?
                 && let Some(found) = read(key, &value)?
             {
                 return Ok(Some(found));

@@ -36,7 +36,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tarragon_transport::Place;
@@ -72,8 +72,6 @@ struct Inner {
     /// Copies of what was set when the dictionary was made, to have them at hand.
     wait_for_keys: bool,
     shards: u32,
-    /// Times that a thread of this process slept for a key, by shard.
-    waits: Box<[AtomicU64]>,
 }
 
 /// The dictionaries this process has open, by uid: a body that attaches to one it shares finds it here.
@@ -86,8 +84,7 @@ fn open() -> MutexGuard<'static, BTreeMap<u128, Weak<Inner>>> {
 impl Inner {
     fn new(store: Store) -> Arc<Self> {
         let (wait_for_keys, shards) = (store.options().wait_for_keys, store.options().shards.max(1));
-        let waits = (0..shards).map(|_| AtomicU64::new(0)).collect();
-        let inner = Arc::new(Self { store, wait_for_keys, shards, waits });
+        let inner = Arc::new(Self { store, wait_for_keys, shards });
         let mut open = open();
         open.retain(|_, other| other.strong_count() > 0);
         open.insert(inner.store.name().uid, Arc::downgrade(&inner));

@@ -2,7 +2,6 @@
 
 use super::DDict;
 use crate::error::Error;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tarragon_transport::heap::Audit;
 
 /// Figures of a dictionary, see [`DDict::stats`].
@@ -31,35 +30,44 @@ pub struct ShardStats {
     pub bytes: u64,
     /// Pages of its index, each of 4096 bytes.
     pub pages: u64,
-    /// Times that a thread of this process slept for a key of it, through this handle and its clones.
+    /// Bytes that can still be put into it, but for what blocks and index add. Shards share the memory: all of them
+    /// say the same, and what is put into one is gone from each.
+    pub free_bytes: u64,
+    /// Reads of any process, since it was made, that found a key of it and showed its value: gets of every kind, but
+    /// neither walks (`items`, `filter`, `persist`) nor updates. Also of processes that ended or were killed.
+    pub hits: u64,
+    /// Times that a thread of any process slept for a key of it, since it was made.
     pub waits: u64,
 }
 
 impl<K, V> DDict<K, V> {
-    /// How full it is. A scan of the index and of the heap's table; others may write meanwhile.
+    /// How full it is, and how it is used, by all processes. A scan of the index and of the heap's table, and a load
+    /// per shard and thread that ever used it; others may read and write meanwhile.
     ///
     /// # Errors
     /// `Gone`, `Retired`.
     pub fn stats(&self) -> Result<Stats, Error> {
         let at = self.at();
-        let shard = |(index, waits): (u32, &AtomicU64)| {
+        let usage = self.store().usage();
+        let free_bytes = usage.capacity.saturating_sub(usage.allocated);
+        let shard = |index: u32| {
             let figures = self.store().figures(index, at)?;
             Ok(ShardStats {
                 keys: figures.keys,
                 bytes: figures.value_bytes,
                 pages: figures.pages,
-                // A count; nothing is read by it.
-                waits: waits.load(Ordering::Relaxed),
+                free_bytes,
+                hits: figures.hits,
+                waits: figures.waits,
             })
         };
-        let shards = (0..).zip(&self.inner.waits).map(shard).collect::<Result<_, Error>>()?;
-        let usage = self.store().usage();
+        let shards = (0..self.shards()).map(shard).collect::<Result<_, Error>>()?;
         Ok(Stats {
             shards,
             capacity_bytes: usage.capacity,
             committed_bytes: usage.committed,
             used_bytes: usage.allocated,
-            free_bytes: usage.capacity.saturating_sub(usage.allocated),
+            free_bytes,
         })
     }
 

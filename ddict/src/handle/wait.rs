@@ -8,7 +8,6 @@ use crate::encoding::{Key, Value, encode, show, with_key};
 use crate::error::Error;
 use serde::Serialize;
 use std::borrow::Borrow;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long a wait may last.
@@ -53,10 +52,6 @@ impl<K, V> DDict<K, V> {
             if limit.is_over() {
                 let waited_ms = u64::try_from(limit.start.elapsed().as_millis()).unwrap_or(u64::MAX);
                 return Err(Error::Timeout { key: show(key), waited_ms });
-            }
-            if let Some(waits) = self.inner.waits.get(self.store().shard_of(key) as usize) {
-                // A count; nothing is read by it.
-                waits.fetch_add(1, Ordering::Relaxed);
             }
             self.store().wait(key, seen, limit.deadline)?;
         }

@@ -6,7 +6,7 @@ use super::layout::{
 use super::page::Cover;
 use super::{Options, Store, damaged};
 use crate::error::Error;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tarragon_transport::agent::Agent;
 use tarragon_transport::segment::{Segment, SegmentName, Spec};
 use xxhash_rust::xxh3::xxh3_64;
@@ -27,7 +27,8 @@ impl Store {
             options.working_set = options.working_set.max(2);
         }
         let (mapping, is_light) = (segment.mapping(), segment.is_light());
-        let store = Self { mapping, is_light, segment, options, control, seed };
+        let store =
+            Self { mapping, is_light, segment, options, control, seed, is_uncounted: AtomicBool::new(false) };
         let root = store.root();
         for (word, value) in words_of(root).into_iter().zip(store.fixed_words()) {
             word.store(value, Ordering::Relaxed);
@@ -81,7 +82,8 @@ impl Store {
             types,
         };
         let (mapping, is_light) = (segment.mapping(), segment.is_light());
-        let store = Self { mapping, is_light, segment, options, control, seed };
+        let store =
+            Self { mapping, is_light, segment, options, control, seed, is_uncounted: AtomicBool::new(false) };
         store.admit()?;
         store.recover();
         Ok(store)

@@ -40,8 +40,12 @@ impl Store {
     }
 
     pub(crate) fn figures(&self, shard: u32, checkpoint: u32) -> Result<ShardFigures, Error> {
-        let mut figures =
-            ShardFigures { keys: self.shard_len(shard, checkpoint)?, ..ShardFigures::default() };
+        let mut figures = ShardFigures {
+            keys: self.shard_len(shard, checkpoint)?,
+            hits: self.hits(shard),
+            waits: self.waits(shard),
+            ..ShardFigures::default()
+        };
         self.each_page(shard, &mut |_, page| {
             figures.pages += 1;
             for entry in &page.entries {

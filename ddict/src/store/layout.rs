@@ -3,7 +3,7 @@
 //! | part | size | what |
 //! |---|---|---|
 //! | root | 4 KiB | flags, checkpoints, what it was made with |
-//! | shards | 128 B each | where the shard's directory is, and the lock for changing it |
+//! | shards | 128 B each | where the shard's directory is, the lock for changing it, sleeps |
 //! | waiters | 8 B each | who sleeps until a key is written |
 //!
 //! Directories, pages, keys and values are blocks of the heap. A word that leads somewhere bears a check of itself, so
@@ -14,13 +14,15 @@
 use super::entry::Entry;
 use super::page::Page;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+use tarragon_transport::agent::TALLIES;
 use tarragon_transport::lock::RobustLock;
 use tarragon_transport::segment::Shared;
 
 /// Version of everything in this crate that lies in shared memory.
-pub(super) const LAYOUT: u32 = 1;
+pub(super) const LAYOUT: u32 = 2;
 /// Shards one dictionary can have.
 pub(crate) const SHARDS_MAX: u32 = 1024;
+const _: () = assert!(SHARDS_MAX as usize <= TALLIES, "each shard has a tally of hits");
 /// Cells of the table of waiters; a power of two.
 pub(super) const WAITERS: u64 = 1 << 14;
 
@@ -60,13 +62,15 @@ pub(super) struct Root {
     pub(super) turn: RobustLock,
 }
 
-/// A shard: the word of its directory in a line of its own, then the lock for changing it.
+/// A shard: the word of its directory in a line of its own, then the lock for changing it and what is counted rarely.
 #[repr(C, align(64))]
 pub(super) struct Shard {
     /// Offset of the directory, with its depth in the low six bits; sealed.
     pub(super) directory: AtomicU64,
     pad: [AtomicU64; 7],
     pub(super) lock: RobustLock,
+    /// Sleeps for keys of it, of all processes.
+    pub(super) waits: AtomicU64,
 }
 
 /// Where a directory begins: the one before it, which is kept because late readers may still look into it.

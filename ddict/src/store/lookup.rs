@@ -101,11 +101,16 @@ impl Store {
     }
 
     #[inline(always)]
-    pub(super) fn shard_for(&self, hash: u64) -> &Shard {
+    pub(super) fn index_for(&self, hash: u64) -> u32 {
         match self.options.shards {
-            1 => self.shard_at(0),
-            shards => self.shard_at(key::shard(hash, shards)),
+            1 => 0,
+            shards => key::shard(hash, shards),
         }
+    }
+
+    #[inline(always)]
+    pub(super) fn shard_for(&self, hash: u64) -> &Shard {
+        self.shard_at(self.index_for(hash))
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! The dictionary of bytes: keys and values as they lie in shared memory. Encodings and types are the handle's matter.
 //!
 //! In reading order: `layout` (what lies where), `key` (hashes), `entry` (a key's line, and the protocol of it),
-//! `page`, `lookup` (reading), `value` (bytes and pins), `write`, `split` (growing), `checkpoint`, `wait`, `scan`; and
+//! `page`, `lookup` (reading), `tally` (hits), `value` (bytes and pins), `write`, `split` (growing), `checkpoint`, `wait`, `scan`; and
 //! `intent` with `settle`: how nothing is lost when a process is killed.
 
 mod checkpoint;
@@ -18,6 +18,7 @@ mod probe;
 mod scan;
 mod settle;
 mod split;
+mod tally;
 mod value;
 mod wait;
 mod write;
@@ -37,7 +38,7 @@ use layout::{DESTROYED, FROZEN};
 use lookup::Which;
 use patience::Patience;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tarragon_transport::agent::Agent;
 use tarragon_transport::segment::{Mapping, Segment, SegmentName};
 use value::Fresh;
@@ -100,6 +101,8 @@ pub(crate) struct ShardFigures {
     pub(crate) keys: u64,
     pub(crate) value_bytes: u64,
     pub(crate) pages: u64,
+    pub(crate) hits: u64,
+    pub(crate) waits: u64,
 }
 
 /// A dictionary of bytes, mapped. `Send + Sync`; one per process and dictionary (clones of an `Arc`).
@@ -112,6 +115,8 @@ pub(crate) struct Store {
     /// Offset of the control part.
     control: u64,
     seed: u64,
+    /// No agent was to be had to count hits in.
+    is_uncounted: AtomicBool,
 }
 
 fn damaged(what: &'static str, offset: u64) -> Error {
@@ -208,7 +213,7 @@ impl Store {
     }
 
     /// Shows the value of a key to `read`, if it is there. The bytes are 64-byte aligned if they are more than 16.
-    /// `read` is called once.
+    /// `read` is called once. Counted as a hit.
     pub(crate) fn get<R>(
         &self,
         key: &[u8],
@@ -222,20 +227,32 @@ impl Store {
             let Some(seen) = self.find(&key, Which::Seen(checkpoint))? else { return Ok(None) };
             let form = seen.ctl.form();
             if form <= INLINE_MAX as u64 {
+                self.count_hit(key.hash);
                 return Ok(Some(read(&seen.slot.bytes()[..form as usize])));
             }
             if form != BLOCK {
                 return Ok(None);
             }
             match self.show(&seen, read)? {
-                Ok(shown) => return Ok(Some(shown)),
+                Ok(shown) => {
+                    self.count_hit(key.hash);
+                    return Ok(Some(shown));
+                }
                 Err(again) => read = again,
             }
         }
     }
 
-    /// The value in place.
+    /// The value in place. Counted as a hit.
     pub(crate) fn pin(&self, key: &[u8], checkpoint: u32) -> Result<Option<Pinned<'_>>, Error> {
+        let key = Key::new(key, self.seed)?;
+        let Some((pinned, _)) = self.pin_with(&key, checkpoint)? else { return Ok(None) };
+        self.count_hit(key.hash);
+        Ok(Some(pinned))
+    }
+
+    /// The value in place, for who goes through all of them: no hit.
+    pub(crate) fn peek(&self, key: &[u8], checkpoint: u32) -> Result<Option<Pinned<'_>>, Error> {
         let key = Key::new(key, self.seed)?;
         Ok(self.pin_with(&key, checkpoint)?.map(|(pinned, _)| pinned))
     }
@@ -248,6 +265,7 @@ impl Store {
         if self.checksum_of(&seen).is_some_and(|sum| sum != Self::checksum(&pinned)) {
             return Err(Error::Checksum { key: String::from_utf8_lossy(key).into_owned() });
         }
+        self.count_hit(short.hash);
         Ok(Some(pinned))
     }
 

@@ -63,6 +63,7 @@ impl Store {
     /// before the last look.
     pub(crate) fn wait(&self, key: &[u8], seen: Watch, deadline: Option<Instant>) -> Result<(), Error> {
         let key = Key::new(key, self.seed)?;
+        self.count_wait(key.hash);
         self.sleep(self.waiters(key.hash), seen, deadline);
         self.admit()
     }

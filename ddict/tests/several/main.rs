@@ -5,3 +5,4 @@
 mod live;
 mod persist;
 mod process;
+mod stats;

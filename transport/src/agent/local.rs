@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "hands a thread's memory from one thread to the next")]
 
+use super::AgentRecord;
 use crate::heap::class::{CLASS_COUNT, Class};
 use std::cell::{Cell, RefCell};
 
@@ -9,6 +10,8 @@ use std::cell::{Cell, RefCell};
 pub(crate) struct Local {
     /// The agent; 0: none at the moment.
     pub(crate) id: Cell<u16>,
+    /// The agent's record in the segment's mapping; null: none at the moment.
+    pub(crate) record: Cell<*const AgentRecord>,
     /// Where the last pin was found free.
     pub(crate) pin_next: Cell<u32>,
     /// Where the last held entry was found free.
@@ -41,6 +44,7 @@ impl Local {
     pub(crate) fn new() -> Self {
         Self {
             id: Cell::new(0),
+            record: Cell::new(std::ptr::null()),
             pin_next: Cell::new(0),
             held_next: Cell::new(0),
             retired: Cell::new(0),

@@ -1,8 +1,8 @@
-//! An agent's record: 32 KiB in the segment, what survivors read when its process died.
+//! An agent's record: 36 KiB in the segment, what survivors read when its process died.
 
 #![expect(unsafe_code, reason = "declares what may lie in shared memory")]
 
-use super::{HELD_MAX, INTENT_WORDS};
+use super::{HELD_MAX, INTENT_WORDS, TALLIES};
 use crate::heap::class::CLASSES_MAX;
 use crate::heap::entry::Entry;
 use crate::pin::PINS_MAX;
@@ -11,8 +11,8 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Blocks one agent can have retired at once; more are marked in their tags instead, see `heap::retire`.
 pub(crate) const RETIRED_MAX: usize = 2048;
-/// Words that fill the record up to 32 KiB.
-const SPARE: usize = 4096 - INTENT_WORDS - 4 - CLASSES_MAX - HELD_MAX - RETIRED_MAX - PINS_MAX;
+/// Words that fill the record up to 36 KiB.
+const SPARE: usize = 4608 - INTENT_WORDS - 4 - CLASSES_MAX - TALLIES - HELD_MAX - RETIRED_MAX - PINS_MAX;
 
 /// An agent's record in the segment.
 ///
@@ -34,6 +34,8 @@ pub struct AgentRecord {
     /// Offset of the span it allocates from, by class.
     pub(crate) spans: [AtomicU64; CLASSES_MAX],
     spare: [AtomicU64; SPARE],
+    /// The user's counts, see `Segment::count`. Never zeroed: who claims the record next counts on.
+    pub(crate) tallies: [AtomicU64; TALLIES],
     /// Allocated and not yet published.
     pub(crate) held: [AtomicU64; HELD_MAX],
     /// Unpublished and not yet freed.

@@ -16,7 +16,7 @@ pub(crate) const MEMBERS_MAX: u32 = 4096;
 /// Bytes of a member's line: one cache line.
 pub(crate) const MEMBER_BYTES: u64 = 64;
 /// Bytes of an agent's record.
-pub(crate) const AGENT_BYTES: u64 = 32 << 10;
+pub(crate) const AGENT_BYTES: u64 = 36 << 10;
 /// Offset of the members' lines.
 pub(crate) const MEMBERS: u64 = HEADER_BYTES;
 /// Offset of the agents' records.
@@ -32,7 +32,7 @@ const HEAP_ALIGN: u64 = 2 << 20;
 
 pub(crate) const MAGIC: [u8; 8] = *b"tarragon";
 /// Version of the layout that this crate gives a segment: header, members, agents, heap.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 /// Read as another number where the byte order differs.
 const ORDER: u64 = 0x0102_0304_0506_0708;
 

@@ -1,0 +1,60 @@
+//! Counting reads that found their value, and sleeps for keys, of all processes.
+//!
+//! A read may neither wait for a line that others write nor write one that others read. So a *hit* is counted in the
+//! reader's own agent record, one word for each shard, by a plain load and store; `stats` adds the records up. Records
+//! outlive their agents with what was counted in them (see `transport::agent`), so nobody's end, a kill included, loses
+//! a count. Measured (callgrind, 1000 keys of 8 bytes, one thread): 23 instructions on top of 174 of a get, 1 ns on top
+//! of 11 to 13. That is worth an exact count by shard; what is counted less often would need a counter for it as well.
+//!
+//! A thread that never wrote nor pinned has no agent: its first hit claims one (a record of 36 KiB). Where none is to
+//! be had (8191 threads have theirs, or there is no memory for the record) its hits are not counted, since a read must
+//! not fail for that.
+//!
+//! A *wait* costs a system call anyhow: it is counted in a word of the shard that all share.
+
+use super::Store;
+use std::sync::atomic::Ordering;
+use tarragon_transport::SegmentError;
+
+impl Store {
+    /// Counts a read that found a value, by the hash of its key.
+    #[inline(always)]
+    pub(crate) fn count_hit(&self, hash: u64) {
+        if !self.segment.count(self.index_for(hash) as usize) {
+            self.count_anyhow(hash);
+        }
+    }
+
+    /// The same for a thread that has no agent, or that used others meanwhile.
+    #[cold]
+    #[inline(never)]
+    fn count_anyhow(&self, hash: u64) {
+        // Only spares later reads a vain search; nothing else is read by it.
+        if self.is_uncounted.load(Ordering::Relaxed) {
+            return;
+        }
+        match self.segment.agent() {
+            Ok(_) => {
+                self.segment.count(self.index_for(hash) as usize);
+            }
+            Err(SegmentError::ThreadEnds) => {}
+            Err(_) => self.is_uncounted.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// Counts a sleep for a key.
+    pub(super) fn count_wait(&self, hash: u64) {
+        // A count; nothing is read by it.
+        self.shard_for(hash).waits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Reads of a shard that found their value.
+    pub(super) fn hits(&self, shard: u32) -> u64 {
+        self.segment.tally(shard as usize)
+    }
+
+    /// Sleeps for keys of a shard.
+    pub(super) fn waits(&self, shard: u32) -> u64 {
+        self.shard_at(shard).waits.load(Ordering::Relaxed)
+    }
+}
