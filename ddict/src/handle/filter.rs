@@ -105,7 +105,7 @@ impl<K: Key, V: Value> DDict<K, V> {
 
 impl<K: Key, V: Value, F: Fn(&K, &V) -> bool> Filtered<'_, K, V, F> {
     fn read(&self, key: &[u8]) -> Result<Option<(K, V)>, Error> {
-        let Some(value) = self.dict.store().peek(key, self.checkpoint)? else { return Ok(None) };
+        let Some((value, _)) = self.dict.store().peek(key, self.checkpoint)? else { return Ok(None) };
         let pair = (key_of(key)?, decoded(key, decode(&value))?);
         Ok((self.predicate)(&pair.0, &pair.1).then_some(pair))
     }

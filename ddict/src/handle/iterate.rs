@@ -6,7 +6,7 @@
 use super::{DDict, decoded};
 use crate::encoding::{Key, Value, decode, read_key, show, type_name};
 use crate::error::Error;
-use crate::store::Store;
+use crate::store::{Keep, Store};
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::ops::{ControlFlow, Range};
@@ -93,10 +93,18 @@ impl<'d> Walk<'d> {
         &mut self,
         mut read: impl FnMut(&[u8], &[u8]) -> Result<Option<R>, Error>,
     ) -> Result<Option<R>, Error> {
+        self.next_kept(|key, value, _| read(key, value))
+    }
+
+    /// The same, and `read` is told how the value is kept.
+    pub(crate) fn next_kept<R>(
+        &mut self,
+        mut read: impl FnMut(&[u8], &[u8], Keep) -> Result<Option<R>, Error>,
+    ) -> Result<Option<R>, Error> {
         let (store, checkpoint) = (self.store, self.checkpoint);
         while let Some(key) = self.next_key()? {
-            if let Some(value) = store.peek(key, checkpoint)?
-                && let Some(found) = read(key, &value)?
+            if let Some((value, keep)) = store.peek(key, checkpoint)?
+                && let Some(found) = read(key, &value, keep)?
             {
                 return Ok(Some(found));
             }

@@ -2,7 +2,8 @@
 //!
 //! Both kinds start with 64 bytes: magic, version, options, number, hash of types, memory, shards, working set,
 //! timeout, and the XXH3 of the 56 bytes before. A list goes on with two names of types (4 bytes of length, text), then
-//! entries: a byte that says which kind, 4 bytes of length and the key, then
+//! entries: a byte that says which kind (and, in its highest bit, that the value is persistent: since version 2; in
+//! version 1 all are), 4 bytes of length and the key, then
 //! - kind 1: 4 bytes of length, and the value;
 //! - kind 2: number of the `values` file, place, length (8 bytes each), hash (16);
 //! - kind 0 (the end, no key): 8 bytes: how many entries; then the 16 bytes of the XXH3 of the whole list before them.
@@ -10,14 +11,16 @@
 use super::PersistId;
 use crate::error::Error;
 use crate::persist::folder::refused;
-use crate::store::{KEY_BYTES_MAX, Options};
+use crate::store::{KEY_BYTES_MAX, Keep, Options};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-/// Raised when the bytes change.
-const VERSION: u32 = 1;
+/// Raised when the bytes change. Older ones are still read.
+const VERSION: u32 = 2;
+/// The oldest version that is read: of lists that do not say which values are persistent.
+const VERSION_MIN: u32 = 1;
 const LIST_MAGIC: [u8; 8] = *b"TGN-LIST";
 const VALUES_MAGIC: [u8; 8] = *b"TGN-VALS";
 /// Bytes of a header.
@@ -31,6 +34,8 @@ const NAME_BYTES_MAX: u32 = 1 << 16;
 const END: u8 = 0;
 const INLINE: u8 = 1;
 const PLACED: u8 = 2;
+/// Beside the kind: a persistent value.
+const PERSISTENT: u8 = 0x80;
 const WAITS: u32 = 1;
 const SUMS: u32 = 2;
 
@@ -41,8 +46,12 @@ pub(super) enum Place {
     InFile(FilePlace),
 }
 
-/// A key, and where its value is.
-pub(super) type Entry = (Box<[u8]>, Place);
+/// A key, where its value is, and how that is kept.
+pub(super) struct Entry {
+    pub(super) key: Box<[u8]>,
+    pub(super) place: Place,
+    pub(super) keep: Keep,
+}
 
 /// A value in a `values` file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,8 +101,9 @@ pub(super) fn read_header(bytes: &[u8], is_list: bool, id: PersistId) -> Result<
     if word(56) != xxh3_64(&bytes[..56]) {
         return Err("the checksum of its header is wrong");
     }
-    if half(8) != VERSION {
-        return Err("its format has another version than this program's");
+    match half(8) {
+        VERSION_MIN..=VERSION => {}
+        _ => return Err("its format is newer than this program: read it with the version that wrote it"),
     }
     if word(16) != id.0 {
         return Err("its header says another number than its name");
@@ -140,16 +150,17 @@ impl<'f> ListWriter<'f> {
         self.write(bytes)
     }
 
-    pub(super) fn entry(&mut self, key: &[u8], place: &Place) -> Result<(), Error> {
+    pub(super) fn entry(&mut self, key: &[u8], place: &Place, keep: Keep) -> Result<(), Error> {
         self.entries += 1;
+        let kept = if keep == Keep::Persistent { PERSISTENT } else { 0 };
         match place {
             Place::Inline(value) => {
-                self.write(&[INLINE])?;
+                self.write(&[INLINE | kept])?;
                 self.write_run(key)?;
                 self.write_run(value)
             }
             Place::InFile(place) => {
-                self.write(&[PLACED])?;
+                self.write(&[PLACED | kept])?;
                 self.write_run(key)?;
                 for word in [place.file.0, place.offset, place.bytes] {
                     self.write(&word.to_le_bytes())?;
@@ -174,6 +185,8 @@ pub(super) struct ListReader {
     path: PathBuf,
     pub(super) head: Head,
     entries: u64,
+    /// Its entries do not say how they are kept.
+    is_first_version: bool,
     is_over: bool,
 }
 
@@ -202,6 +215,7 @@ impl ListReader {
             path: path.to_owned(),
             head: Head { options, key_type: String::new(), value_type: String::new() },
             entries: 0,
+            is_first_version: header[8..12] == VERSION_MIN.to_le_bytes(),
             is_over: false,
         };
         list.head.key_type = list.read_name()?;
@@ -209,7 +223,7 @@ impl ListReader {
         Ok(list)
     }
 
-    /// The next key and where its value is.
+    /// The next key, and where and how its value is kept.
     pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
         if self.is_over {
             return Ok(None);
@@ -222,7 +236,9 @@ impl ListReader {
         }
         self.entries += 1;
         let key = self.read_run(KEY_BYTES_MAX as u32)?;
-        let place = match kind {
+        let is_persistent = self.is_first_version || kind & PERSISTENT != 0;
+        let keep = if is_persistent { Keep::Persistent } else { Keep::Default };
+        let place = match kind & !PERSISTENT {
             INLINE => Place::Inline(self.read_run(INLINE_BYTES_MAX as u32)?),
             PLACED => Place::InFile(FilePlace {
                 file: PersistId(u64::from_le_bytes(self.read()?)),
@@ -232,7 +248,7 @@ impl ListReader {
             }),
             _ => return Err(self.torn("an entry is of no known kind")),
         };
-        Ok(Some((key, place)))
+        Ok(Some(Entry { key, place, keep }))
     }
 
     fn torn(&self, reason: &'static str) -> Error {

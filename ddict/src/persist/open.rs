@@ -2,7 +2,7 @@
 
 use super::PersistId;
 use super::folder::{list_path, persisted_ids, refused, values_path};
-use super::format::{FilePlace, HEADER_BYTES, Head, ListReader, Place, read_header};
+use super::format::{Entry, FilePlace, HEADER_BYTES, Head, ListReader, Place, read_header};
 use crate::encoding::{Key, Value, decode, pair_name, type_name, types_hash, with_key};
 use crate::error::Error;
 use crate::handle::{decoded, key_of};
@@ -110,7 +110,7 @@ impl<K: Key, V: Value> Persisted<K, V> {
         let mut list = open_list::<K, V>(dir.as_ref(), id)?;
         let mut files = ValueFiles::new(dir.as_ref());
         let mut places = HashMap::new();
-        while let Some((key, place)) = list.next_entry()? {
+        while let Some(Entry { key, place, .. }) = list.next_entry()? {
             if let Place::InFile(place) = &place {
                 files.need(place)?;
             }

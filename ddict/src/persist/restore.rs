@@ -1,17 +1,18 @@
 //! A persisted dictionary back in shared memory.
 
 use super::PersistId;
-use super::format::Place;
+use super::format::{Entry, Place};
 use super::open::{ValueFiles, open_list};
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::handle::DDict;
-use crate::store::{Keep, Store, When};
+use crate::store::{Store, When};
 use std::path::Path;
 
 impl<K: 'static, V: 'static> DDict<K, V> {
     /// Makes a new dictionary from what was persisted under a number, with the settings of the one it was: memory,
-    /// shards, waiting, working set, timeout, checksums. Its keys lie in checkpoint 0. For other settings see
+    /// shards, waiting, working set, timeout, checksums. Its keys lie in checkpoint 0, persistent
+    /// where they were so (all of them, if an older version of this crate wrote the files). For other settings see
     /// [`Builder::restore`].
     ///
     /// Values go from their files to shared memory, one at a time, and are checked on the way.
@@ -41,15 +42,15 @@ impl<K: 'static, V: 'static> Builder<K, V> {
 fn fill<K: 'static, V: 'static>(dict: DDict<K, V>, dir: &Path, id: PersistId) -> Result<DDict<K, V>, Error> {
     let mut list = open_list::<K, V>(dir, id)?;
     let mut files = ValueFiles::new(dir);
-    while let Some((key, place)) = list.next_entry()? {
+    while let Some(Entry { key, place, keep }) = list.next_entry()? {
         match place {
             Place::Inline(value) => {
-                dict.store().put(&key, 0, &value, When::Always, Keep::Persistent)?;
+                dict.store().put(&key, 0, &value, When::Always, keep)?;
             }
             Place::InFile(place) => {
                 files.need(&place)?;
                 let read = |into: &mut [u8]| files.read(&place, into);
-                dict.store().put_with(&key, 0, place.bytes, Keep::Persistent, read)??;
+                dict.store().put_with(&key, 0, place.bytes, keep, read)??;
             }
         }
     }

@@ -8,7 +8,7 @@ use super::format::{
 use crate::encoding::type_name;
 use crate::error::Error;
 use crate::handle::{DDict, Walk};
-use crate::store::Options;
+use crate::store::{Keep, Options};
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
@@ -40,11 +40,11 @@ impl<K: 'static, V: 'static> DDict<K, V> {
         let list_file = NewFile::create(&folder)?;
         let mut list = ListWriter::new(&list_file.file, &list_file.path, id, &head)?;
         let mut walk = Walk::new(self.store(), self.at(), 0..self.shards());
-        let mut write = |key: &[u8], value: &[u8]| {
-            list.entry(key, &values.place(value)?)?;
+        let mut write = |key: &[u8], value: &[u8], keep: Keep| {
+            list.entry(key, &values.place(value)?, keep)?;
             Ok(None::<()>)
         };
-        while walk.next_item(&mut write)?.is_some() {}
+        while walk.next_kept(&mut write)?.is_some() {}
         list.finish()?;
         list_file.sync()?;
         values.finish()?;
@@ -59,8 +59,8 @@ fn known_values(folder: &Folder, id: PersistId) -> HashMap<u128, FilePlace> {
     let mut known = HashMap::new();
     let mut ends = HashMap::new();
     let Ok(mut list) = ListReader::open(&list_path(&folder.dir, id), id) else { return known };
-    while let Ok(Some((_, place))) = list.next_entry() {
-        let Place::InFile(place) = place else { continue };
+    while let Ok(Some(entry)) = list.next_entry() {
+        let Place::InFile(place) = entry.place else { continue };
         let end = *ends.entry(place.file).or_insert_with(|| {
             fs::metadata(values_path(&folder.dir, place.file)).map_or(0, |file| file.len())
         });

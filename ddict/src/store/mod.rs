@@ -251,10 +251,11 @@ impl Store {
         Ok(Some(pinned))
     }
 
-    /// The value in place, for who goes through all of them: no hit.
-    pub(crate) fn peek(&self, key: &[u8], checkpoint: u32) -> Result<Option<Pinned<'_>>, Error> {
+    /// The value in place, and how it is kept, for who goes through all of them: no hit.
+    pub(crate) fn peek(&self, key: &[u8], checkpoint: u32) -> Result<Option<(Pinned<'_>, Keep)>, Error> {
         let key = Key::new(key, self.seed)?;
-        Ok(self.pin_with(&key, checkpoint)?.map(|(pinned, _)| pinned))
+        let keep = |seen: Seen<'_>| if seen.ctl.is_persistent() { Keep::Persistent } else { Keep::Default };
+        Ok(self.pin_with(&key, checkpoint)?.map(|(pinned, seen)| (pinned, keep(seen))))
     }
 
     /// As `pin`, and compares the checksum; an error if it is not that of the value as it was put. A value without

@@ -35,7 +35,8 @@ impl Store {
         let (listed, next) = self.list_page(shard, cursor)?;
         for one in listed {
             let key = Key::new(&one.bytes, self.seed)?;
-            let shown = if values { self.peek(&one.bytes, checkpoint)? } else { None };
+            let shown =
+                if values { self.peek(&one.bytes, checkpoint)?.map(|(value, _)| value) } else { None };
             let is_there = shown.is_some()
                 || !values && self.find(&key, Which::Seen(checkpoint))?.is_some_and(|it| it.has_value());
             if is_there && each(&one.bytes, shown.as_deref().unwrap_or_default()).is_break() {

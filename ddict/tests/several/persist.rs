@@ -4,7 +4,9 @@ use crate::process::{Other, hear, role};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tarragon_ddict::{Any, DDict, Error, PersistId, Persisted, persisted_ids};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 type Dict = DDict<u32, Vec<u8>>;
 
@@ -88,6 +90,86 @@ fn each_checkpoint_is_persisted_as_it_is_seen() {
     let ids = [old.persist(dir.path()).unwrap(), dict.persist(dir.path()).unwrap()];
     let values = ids.map(|id| DDict::<u32, u32>::restore(dir.path(), id).unwrap().get(&1).unwrap().unwrap());
     assert_eq!(values, [1, 2]);
+}
+
+#[test]
+fn what_was_not_persistent_comes_back_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let create = || {
+        let dict = Dict::builder().memory(8 << 20).wait_for_keys(true).timeout(Duration::from_millis(50));
+        dict.create().unwrap()
+    };
+    let dict = create();
+    for bytes in [8, 1000] {
+        dict.put(&bytes, vec![1; bytes as usize]).unwrap();
+        dict.pput(&(bytes + 1), vec![2; bytes as usize]).unwrap();
+    }
+    let check = |dict: &Dict| {
+        dict.checkpoint().unwrap();
+        for bytes in [8, 1000] {
+            assert_eq!(dict.get(&(bytes + 1)).unwrap(), Some(vec![2; bytes as usize]));
+            assert!(!dict.contains(&bytes).unwrap(), "{bytes}");
+        }
+    };
+    let id = dict.persist(dir.path()).unwrap();
+    check(&dict);
+    let back = Dict::restore(dir.path(), id).unwrap();
+    assert_eq!(back.len().unwrap(), 4);
+    let again = back.persist(dir.path()).unwrap();
+    check(&back);
+    check(&Dict::restore(dir.path(), again).unwrap());
+    // Where keys are not waited for, every value is persistent.
+    let elsewhere = Dict::builder().memory(8 << 20).restore(dir.path(), id).unwrap();
+    elsewhere.checkpoint().unwrap();
+    assert_eq!(elsewhere.len().unwrap(), 4);
+    // As before: the next checkpoint but one waits for the keys that are not persistent.
+    let back = Dict::restore(dir.path(), id).unwrap();
+    back.checkpoint().unwrap();
+    back.put(&8, vec![]).unwrap();
+    back.checkpoint().unwrap();
+    let error = back.put(&8, vec![]).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    back.rollback().unwrap();
+    back.put(&1000, vec![]).unwrap();
+    back.checkpoint().unwrap();
+    back.put(&8, vec![]).unwrap();
+}
+
+/// A list of one inline entry, as version 1 of the format wrote it.
+fn first_version(list: &[u8]) -> Vec<u8> {
+    let mut list = list[..list.len() - 16].to_vec();
+    list[8..12].copy_from_slice(&1_u32.to_le_bytes());
+    let sum = xxh3_64(&list[..56]);
+    list[56..64].copy_from_slice(&sum.to_le_bytes());
+    let mut at = 64;
+    for _name in 0..2 {
+        at += 4 + u32::from_le_bytes(list[at..at + 4].try_into().unwrap()) as usize;
+    }
+    list[at] &= 0x7f;
+    let hash = xxh3_128(&list);
+    list.extend(hash.to_le_bytes());
+    list
+}
+
+#[test]
+fn lists_of_the_first_version_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let dict = Dict::builder().memory(8 << 20).wait_for_keys(true).create().unwrap();
+    dict.put(&1, vec![5]).unwrap();
+    let id = dict.persist(dir.path()).unwrap();
+    let path = dir.path().join(format!("id-{:016x}", id.0));
+    let list = first_version(&fs::read(&path).unwrap());
+    fs::write(&path, &list).unwrap();
+    let back = Dict::restore(dir.path(), id).unwrap();
+    back.checkpoint().unwrap();
+    assert_eq!(back.get(&1).unwrap(), Some(vec![5]), "all were persistent then");
+    let mut newer = list;
+    newer[8] = 3;
+    let sum = xxh3_64(&newer[..56]);
+    newer[56..64].copy_from_slice(&sum.to_le_bytes());
+    fs::write(&path, newer).unwrap();
+    let error = Dict::restore(dir.path(), id).unwrap_err().to_string();
+    assert!(error.contains("newer than this program") && error.contains("id-"), "{error}");
 }
 
 #[test]
