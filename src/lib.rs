@@ -39,6 +39,7 @@ pub use progress::Progress;
 pub use tarragon_ddict as ddict;
 pub use tarragon_ddict::{
     DDict, Descriptor as DictDescriptor, Error as DictError, PersistId, Persisted, Place, Ref, persisted_ids,
+    remove_persisted,
 };
 pub use tarragon_engine::{
     AnyTask, Batch, Builder, Cause, CompileError, Compiled, Context, Counts, Data, DataFile, DataId, Edge,

@@ -34,7 +34,7 @@ pub use error::Error;
 pub use handle::{
     Any, BatchPut, DDict, Exchange, Filtered, Items, Keys, ShardHandle, ShardStats, Stats, Values,
 };
-pub use persist::{PersistId, Persisted, PersistedItems, persisted_ids};
+pub use persist::{PersistId, Persisted, PersistedItems, persisted_ids, remove_persisted};
 pub use tarragon_transport::Place;
 pub use view::{Ref, View};
 

@@ -1,7 +1,9 @@
 //! The directory: names of files, its lock, and how a file comes to its name.
 
 use super::PersistId;
+use super::format::{ListReader, Place};
 use crate::error::Error;
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,32 @@ pub fn persisted_ids(dir: impl AsRef<Path>) -> Result<Vec<PersistId>, Error> {
     let mut ids: Vec<PersistId> = names(dir.as_ref())?.iter().filter_map(|name| number(name, LIST)).collect();
     ids.sort_unstable();
     Ok(ids)
+}
+
+/// Removes what was persisted under a number, for good. Values that other numbers share stay with them; the disk
+/// space of the rest is free when this returns. Numbers are not used again, unless the newest one is removed.
+///
+/// Killed at whatever moment, the number is there as a whole or not at all; values that nothing needs any more are
+/// then removed by the next one that persists or removes. Blocks while another process does so. Who has it open
+/// (`Persisted`) may find values missing.
+///
+/// Cost: the lists of all numbers are read if values remain whose own number is gone.
+///
+/// # Errors
+/// `NotPersisted` if the directory has no such number; `File`.
+pub fn remove_persisted(dir: impl AsRef<Path>, id: PersistId) -> Result<(), Error> {
+    let dir = dir.as_ref();
+    // Before the lock, which would make the directory.
+    known(dir, id)?;
+    let folder = Folder::lock(dir)?;
+    known(dir, id)?;
+    folder.remove(id)
+}
+
+/// An error if the directory does not hold the number.
+pub(super) fn known(dir: &Path, id: PersistId) -> Result<(), Error> {
+    let known = persisted_ids(dir)?;
+    if known.contains(&id) { Ok(()) } else { Err(Error::NotPersisted { dir: dir.to_owned(), id, known }) }
 }
 
 /// Where the list of a number is.
@@ -78,15 +106,53 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Removes files that were never finished, and values that no list goes with.
+    /// Removes files that were never finished, and values that no list names.
+    ///
+    /// A list that cannot be read may name any values older than itself: then only younger ones go.
     fn sweep(&self) -> Result<(), Error> {
         let names = names(&self.dir)?;
+        let lists: Vec<PersistId> = names.iter().filter_map(|name| number(name, LIST)).collect();
+        let is_left = |name: &str| number(name, VALUES).is_some_and(|id| !lists.contains(&id));
+        // Most of the time no values are without their own list, and no list need be read.
+        let needed =
+            if names.iter().any(|name| is_left(name)) { self.needed(&lists) } else { Needed::default() };
         for name in &names {
-            let is_alone = number(name, VALUES)
-                .is_some_and(|id| !names.iter().any(|other| number(other, LIST) == Some(id)));
+            let is_alone = is_left(name) && number(name, VALUES).is_some_and(|id| !needed.has(id));
             if is_alone || name.starts_with(NEW) {
                 let path = self.dir.join(name);
                 fs::remove_file(&path).map_err(refused("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a number's list, then the values that no list needs any more.
+    ///
+    /// The list is gone for good before any of its values is: killed in between, nothing of the number is there but
+    /// values, which whoever locks the directory next removes.
+    fn remove(&self, id: PersistId) -> Result<(), Error> {
+        let path = list_path(&self.dir, id);
+        fs::remove_file(&path).map_err(refused("remove", &path))?;
+        self.sync()?;
+        self.sweep()
+    }
+
+    /// The values that these lists name.
+    fn needed(&self, lists: &[PersistId]) -> Needed {
+        let mut needed = Needed::default();
+        for &id in lists {
+            if self.gather(id, &mut needed.files).is_err() {
+                needed.unreadable = needed.unreadable.max(Some(id));
+            }
+        }
+        needed
+    }
+
+    fn gather(&self, id: PersistId, files: &mut BTreeSet<PersistId>) -> Result<(), Error> {
+        let mut list = ListReader::open(&list_path(&self.dir, id), id)?;
+        while let Some(entry) = list.next_entry()? {
+            if let Place::InFile(place) = entry.place {
+                files.insert(place.file);
             }
         }
         Ok(())
@@ -96,6 +162,20 @@ impl Folder {
     pub(super) fn sync(&self) -> Result<(), Error> {
         let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
         synced.map_err(refused("fsync", &self.dir))
+    }
+}
+
+/// Which `values` files lists name.
+#[derive(Default)]
+struct Needed {
+    files: BTreeSet<PersistId>,
+    /// The newest list that cannot be read.
+    unreadable: Option<PersistId>,
+}
+
+impl Needed {
+    fn has(&self, values: PersistId) -> bool {
+        self.files.contains(&values) || self.unreadable.is_some_and(|list| values < list)
     }
 }
 

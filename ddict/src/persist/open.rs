@@ -1,7 +1,7 @@
 //! Reading a persisted dictionary where it is, without shared memory.
 
 use super::PersistId;
-use super::folder::{list_path, persisted_ids, refused, values_path};
+use super::folder::{known, list_path, refused, values_path};
 use super::format::{Entry, FilePlace, HEADER_BYTES, Head, ListReader, Place, read_header};
 use crate::encoding::{Key, Value, decode, pair_name, type_name, types_hash, with_key};
 use crate::error::Error;
@@ -18,10 +18,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// Opens the list of a number, and compares the types.
 pub(super) fn open_list<K: 'static, V: 'static>(dir: &Path, id: PersistId) -> Result<ListReader, Error> {
-    let known = persisted_ids(dir)?;
-    if !known.contains(&id) {
-        return Err(Error::NotPersisted { dir: dir.to_owned(), id, known });
-    }
+    known(dir, id)?;
     let path = list_path(dir, id);
     let list = ListReader::open(&path, id)?;
     let (key, value) = (type_name::<K>(), type_name::<V>());

@@ -1,8 +1,8 @@
 //! The dictionary of bytes: keys and values as they lie in shared memory. Encodings and types are the handle's matter.
 //!
 //! In reading order: `layout` (what lies where), `key` (hashes), `entry` (a key's line, and the protocol of it),
-//! `page`, `lookup` (reading), `tally` (hits), `value` (bytes and pins), `write`, `split` (growing), `checkpoint`, `wait`, `scan`; and
-//! `intent` with `settle`: how nothing is lost when a process is killed.
+//! `page`, `lookup` (reading), `tally` (hits), `value` (bytes and pins), `write`, `split` (growing), `checkpoint`,
+//! `wait`, `scan`; and `intent` with `settle`: how nothing is lost when a process is killed.
 
 mod checkpoint;
 mod create;

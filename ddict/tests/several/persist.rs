@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tarragon_ddict::{Any, DDict, Error, PersistId, Persisted, persisted_ids};
+use tarragon_ddict::{Any, DDict, Error, PersistId, Persisted, persisted_ids, remove_persisted};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 type Dict = DDict<u32, Vec<u8>>;
@@ -316,6 +316,103 @@ fn a_kill_at_any_time_leaves_whole_numbers() {
         let one = Persisted::<u32, Vec<u8>>::open(dir.path(), id).unwrap();
         assert!(one.items().all(|it| it.is_ok()), "{id}");
     }
+}
+
+/// Three numbers that share values: removing any of them leaves the others whole.
+#[test]
+fn what_others_share_stays_when_a_number_is_removed() {
+    let values = |dir: &Path| {
+        let names = files(dir).into_iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+        names.filter_map(|name| name.strip_prefix("values-")?.parse().ok()).collect::<Vec<u64>>()
+    };
+    for order in [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]] {
+        let dir = tempfile::tempdir().unwrap();
+        let dict = dict();
+        let mut all = Vec::new();
+        for round in 0..3_u8 {
+            dict.put(&u32::from(round), vec![round; 1000]).unwrap();
+            dict.persist(dir.path()).unwrap();
+            all.push(items(&dict));
+        }
+        assert_eq!(values(dir.path()), [1, 2, 3]);
+        for (gone, id) in order.into_iter().enumerate() {
+            remove_persisted(dir.path(), PersistId(id)).unwrap();
+            let mut left = order[gone + 1..].to_vec();
+            left.sort_unstable();
+            assert_eq!(
+                persisted_ids(dir.path()).unwrap(),
+                left.iter().map(|id| PersistId(*id)).collect::<Vec<_>>()
+            );
+            for &id in &left {
+                let back = Dict::restore(dir.path(), PersistId(id)).unwrap();
+                assert_eq!(items(&back), all[id as usize - 1], "{order:?}");
+            }
+            let newest = left.last().copied().unwrap_or(0);
+            assert_eq!(
+                values(dir.path()),
+                (1..=newest).collect::<Vec<_>>(),
+                "{order:?}: no more than is needed"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_number_that_is_not_there_cannot_be_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let nowhere = dir.path().join("nowhere");
+    let error = remove_persisted(&nowhere, PersistId(1)).unwrap_err();
+    assert!(matches!(error, Error::NotPersisted { .. }), "{error}");
+    assert!(!nowhere.exists());
+}
+
+#[test]
+fn values_of_an_unreadable_list_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let dict = filled();
+    let ids = [dict.persist(dir.path()).unwrap(), dict.persist(dir.path()).unwrap()];
+    let path = dir.path().join(format!("id-{:016x}", ids[1].0));
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, b"torn").unwrap();
+    remove_persisted(dir.path(), ids[0]).unwrap();
+    fs::write(&path, whole).unwrap();
+    assert_eq!(items(&Dict::restore(dir.path(), ids[1]).unwrap()), items(&dict));
+}
+
+#[test]
+fn a_kill_while_numbers_are_removed_leaves_whole_ones() {
+    if let Some((directory, rounds)) = role() {
+        let dict = filled();
+        for round in 0..rounds.parse::<u32>().unwrap() {
+            dict.put(&(round % 50), vec![round as u8; 200_000]).unwrap();
+            let id = dict.persist(&directory).unwrap();
+            println!("ROUND {round}");
+            if id.0 > 3 {
+                remove_persisted(&directory, persisted_ids(&directory).unwrap()[0]).unwrap();
+            }
+        }
+        hear();
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..12_u64 {
+        let test = "persist::a_kill_while_numbers_are_removed_leaves_whole_ones";
+        let mut other = Other::start(test, dir.path().to_str().unwrap(), "1000");
+        (0..6).for_each(|_| drop(other.line("ROUND ")));
+        std::thread::sleep(Duration::from_micros(round * 97));
+        other.kill();
+        let ids = persisted_ids(dir.path()).unwrap();
+        assert!(ids.len() >= 2, "{ids:?}");
+        for id in ids {
+            let one = Persisted::<u32, Vec<u8>>::open(dir.path(), id).unwrap();
+            assert_eq!(one.items().filter(|it| it.is_ok()).count(), 300, "{id}");
+        }
+    }
+    // What the killed ones left goes with the last number.
+    for id in persisted_ids(dir.path()).unwrap() {
+        remove_persisted(dir.path(), id).unwrap();
+    }
+    assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
 }
 
 /// A file system of 1 MiB in a directory; unmounted when dropped.
