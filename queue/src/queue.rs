@@ -104,7 +104,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// Puts an item at the end. Waits while the queue, or its memory, is full.
     ///
     /// Up to 112 bytes travel in the queue's cell; longer items are copied into memory that then moves with them. A put
-    /// that runs while another process closes the queue may be refused or not.
+    /// that runs while another process closes the queue may be refused or not; if not, its item can be taken: no get
+    /// says `Closed` before.
     ///
     /// # Errors
     /// `Closed`, `Destroyed`, `TooLarge`, `Encode`; `Held` if the thread has too many items in its hands; `Segment`,
@@ -264,7 +265,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         self.queue().join(Some(Instant::now() + timeout))
     }
 
-    /// Ends the puts, for all: they are errors from now on. What is in can be taken; then gets are errors too.
+    /// Ends the puts, for all: they are errors from now on. What is in can be taken; then gets are errors too. A put
+    /// that is under way just now is refused, or gets wait for it: after any get has said `Closed` no item appears.
     /// Idempotent.
     pub fn close(&self) {
         self.end(CLOSED);

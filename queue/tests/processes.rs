@@ -261,6 +261,57 @@ fn kill_consumers(strict: bool) -> Duration {
     longest
 }
 
+/// Puts numbers until that is an error.
+#[test]
+fn role_counts() {
+    let Some(words) = role() else { return };
+    let descriptor: Descriptor = words[0].parse().expect("it was printed");
+    let queue: Queue<u64> = descriptor.attach().expect("the test has it");
+    let error = (0..).find_map(|n| queue.put(n).err());
+    assert!(matches!(error, Some(Error::Closed)), "{error:?}");
+}
+
+/// A producer is stopped wherever it is, and the queue closed: if a get says `Closed`, the producer puts nothing more,
+/// whether it goes on or is killed.
+#[test]
+fn no_item_appears_after_closed_was_told() {
+    let (mut dice, mut under_way) = (Dice::new(), 0);
+    for round in 0..5 * kills() {
+        let queue = Queue::<u64>::builder().strict(round % 2 == 0).bounded(round % 4 * 50);
+        let queue = queue.create().expect("shared memory");
+        let mut role = Role::start("role_counts", &[&queue.descriptor().to_string()]);
+        let mut next = 0;
+        let until = Instant::now() + Duration::from_micros(10_000 + dice.roll(10_000));
+        while Instant::now() < until || next == 0 {
+            next += u64::from(queue.get_timeout(LONG).expect("it counts") == next);
+        }
+        role.stop();
+        queue.close();
+        let ended = std::iter::repeat_with(|| queue.try_get()).find_map(|it| match it {
+            Ok(n) => (n != next).then(|| panic!("{n} after {next}")).or_else(|| {
+                next += 1;
+                None
+            }),
+            Err(error) => Some(error),
+        });
+        under_way += u64::from(matches!(ended, Some(Error::Empty)));
+        if round % 3 == 0 {
+            role.kill();
+        } else {
+            role.go_on();
+            if matches!(ended, Some(Error::Closed)) {
+                assert!(role.wait());
+            }
+        }
+        let is_told = matches!(ended, Some(Error::Closed));
+        let last = std::iter::from_fn(|| queue.get_timeout(LONG).ok()).count();
+        assert!(last <= 1 && !(is_told && last > 0), "{last} items after {ended:?} in round {round}");
+        assert!(matches!(queue.try_get(), Err(Error::Closed)));
+        assert_eq!(queue.audit().leaked.len(), 0);
+    }
+    println!("{} producers stopped, {under_way} of them in a put", 5 * kills());
+}
+
 /// What is left of a queue whose users were all killed can be attached as long as nobody has swept it.
 #[test]
 fn a_queue_whose_users_were_all_killed_is_whole() {

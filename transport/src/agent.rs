@@ -18,6 +18,7 @@ mod local;
 mod record;
 
 use crate::error::SegmentError;
+use crate::pin;
 use crate::segment::{Segment, file, plan};
 use crate::sync::Ordering;
 use std::cell::{Cell, RefCell};
@@ -49,6 +50,21 @@ pub struct Agent<'s> {
     pub record: &'s AgentRecord,
     pub(crate) local: &'s Local,
     not_send: PhantomData<*const ()>,
+}
+
+impl Agent<'_> {
+    /// Says in `word` of the intent that it is about something: what it loads afterwards is not older, as seen by who
+    /// looks with [`Segment::announced`]. A store where the kernel has `membarrier`.
+    #[inline(always)]
+    pub fn announce(&self, word: usize) {
+        pin::announce(&self.record.intent[word % INTENT_WORDS], 1, self.segment.is_light);
+    }
+
+    /// Says that it is over: who sees that sees what was done.
+    #[inline(always)]
+    pub fn withdraw(&self, word: usize) {
+        pin::withdraw(&self.record.intent[word % INTENT_WORDS]);
+    }
 }
 
 /// Segments a thread finds its agent for without a search.
@@ -124,6 +140,14 @@ impl Segment {
     /// A word of what an agent notes before it acts, for who waits for something that it seems to hold.
     pub fn intent_of(&self, agent: AgentId, word: usize) -> u64 {
         self.record(agent).intent[word % INTENT_WORDS].load(Ordering::Acquire)
+    }
+
+    /// An agent that has [announced](Agent::announce) in `word` of its intent what it is about, and has not yet ended
+    /// it; maybe a dead one. What was stored before the call is seen by all who announce from now on. 1-20 µs.
+    pub fn announced(&self, word: usize) -> Option<AgentId> {
+        pin::heavy(self.is_light);
+        let mut about = self.agents();
+        about.find(|(.., it)| it.intent[word % INTENT_WORDS].load(Ordering::Acquire) != 0).map(|(id, ..)| id)
     }
 
     /// Agents that are in use, with their members, as far as the memory says so.
