@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::layout::{Attached, CLOSED, DESTROYED, IN_BLOCK, OPEN, SEALED, View, Word, note, noted};
 use crate::put::Wait;
+use crate::tally;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tarragon_transport::HeapError;
@@ -46,13 +47,20 @@ impl Attached {
     pub(crate) fn take_quick(&self, item: &mut Item) -> bool {
         let Some(agent) = self.segment.recent_agent() else { return false };
         let view = self.view();
-        let is_inline = |item: &Item| item.tag != IN_BLOCK;
+        let is_inline = |item: &Item| {
+            let is_inline = item.tag != IN_BLOCK;
+            if is_inline {
+                tally::taking(agent.record);
+            }
+            is_inline
+        };
         let taken = match view.chains() {
             [] if self.is_strict => view.tickets().try_pop(agent.id, item, is_inline),
             [only] if !view.has_ring() => only.try_pop(&view, agent.id, item, is_inline),
             _ => return false,
         };
         if taken == Taken::Yes {
+            tally::taken(agent.record);
             view.control.space.ring();
         }
         taken == Taken::Yes
@@ -145,6 +153,7 @@ impl View<'_> {
         let mut claim = |item: &Item| match self.claim(agent, item) {
             Ok(claimed) => {
                 *block = claimed;
+                tally::taking(agent.record);
                 true
             }
             Err(error) => {
@@ -161,7 +170,10 @@ impl View<'_> {
             _ => self.take_round(agent, item, &mut claim),
         };
         match taken {
-            Taken::Yes => Attempt::Taken,
+            Taken::Yes => {
+                tally::taken(agent.record);
+                Attempt::Taken
+            }
             Taken::Empty => Attempt::Empty,
             Taken::Busy(owner) => Attempt::Busy(owner),
             Taken::Refused => Attempt::Failed(failed.unwrap_or(Error::Damaged)),

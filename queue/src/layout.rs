@@ -76,8 +76,14 @@ pub(crate) struct Control {
     pub(crate) space: Doorbell,
     /// Rung when all items are done.
     pub(crate) finished: Doorbell,
-    /// Items done.
+    /// Items done, and who said so last; see `tally`.
     pub(crate) done: Line,
+    /// Items that dead processes had taken and not called done, and whose are being counted; see `tally`.
+    pub(crate) lost: AtomicU64,
+    /// How many of these were called done after all.
+    pub(crate) forgiven: AtomicU64,
+    /// How many of these some `join` has told.
+    pub(crate) reported: AtomicU64,
     /// Who makes the ring grow.
     pub(crate) growing: RobustLock,
     /// Of all who have no lane.

@@ -240,19 +240,22 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         queue.bound != 0 && queue.view().tickets().is_full(queue.bound)
     }
 
-    /// Says that an item that was taken is dealt with.
+    /// Says that an item that was taken is dealt with. Any thread of the process that took it should say so; another
+    /// process may, but if the one that took it is killed first, the item counts as abandoned until then.
     ///
     /// # Errors
-    /// `NotTaken` if that was said of all items put.
+    /// `NotTaken` if that was said of all items put; `Segment`.
     pub fn task_done(&self) -> Result<(), Error> {
         self.queue().task_done()
     }
 
-    /// Waits until [`task_done`](Self::task_done) was called for every item put. An item whose taker was killed before
-    /// it could do so is never done: use [`join_timeout`](Self::join_timeout) where that may be.
+    /// Waits until [`task_done`](Self::task_done) was called for every item put. Items whose taker was killed before it
+    /// could do so are not waited for: the killed process is noticed within 250 ms or so, and `join` tells how many
+    /// items it had taken and not called done. Those of a process that drops its handles in good order are waited for.
     ///
     /// # Errors
-    /// `Destroyed`.
+    /// `Abandoned` if processes died with items in their hands, and no earlier `join` has told so: all items are over
+    /// all the same. `Destroyed`.
     pub fn join(&self) -> Result<(), Error> {
         self.queue().join(None)
     }
@@ -260,7 +263,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// Like [`join`](Self::join), but waits no longer than `timeout`.
     ///
     /// # Errors
-    /// `Destroyed`; `Unfinished` if the time is over.
+    /// As `join`; `Unfinished` if the time is over.
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), Error> {
         self.queue().join(Some(Instant::now() + timeout))
     }

@@ -1,8 +1,8 @@
 //! What one thread of one member holds in a segment, written where survivors find it.
 //!
-//! An *agent* is a record of 32 KiB that a thread claims at its first use of a segment and keeps until it ends (a
-//! record with pins stays with the process until they are gone, and serves another thread). Everything a thread can
-//! leave unfinished stands in it:
+//! An *agent* is a record of 32 KiB that a thread claims at its first use of a segment and keeps until it ends (with
+//! pins or an uneven tally it stays with the process until they are gone, and serves another thread). Everything a
+//! thread can leave unfinished stands in it:
 //! - the *intent*: 16 words whose meaning is the user's (ddict, queue); written before the deed;
 //! - *held* blocks: allocated, not yet published: freed if the thread dies;
 //! - *retired* blocks: unpublished, not yet freed because somebody may have pinned them;
@@ -20,7 +20,7 @@ mod record;
 use crate::error::SegmentError;
 use crate::pin;
 use crate::segment::{Segment, file, plan};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::{PoisonError, Weak};
@@ -37,6 +37,8 @@ pub struct AgentId(pub u16);
 pub const AGENTS_MAX: u16 = 8191;
 /// Words of an intent.
 pub const INTENT_WORDS: usize = 16;
+/// Words of a tally: a cache line.
+pub const TALLY_WORDS: usize = 8;
 /// Blocks one agent can hold at once.
 pub const HELD_MAX: usize = 256;
 
@@ -142,6 +144,11 @@ impl Segment {
         self.record(agent).intent[word % INTENT_WORDS].load(Ordering::Acquire)
     }
 
+    /// An agent's tally, which the user's protocol may let others write to.
+    pub fn tally_of(&self, agent: AgentId) -> &[AtomicU64; TALLY_WORDS] {
+        &self.record(agent).tally
+    }
+
     /// An agent that has [announced](Agent::announce) in `word` of its intent what it is about, and has not yet ended
     /// it; maybe a dead one. What was stored before the call is seen by all who announce from now on. 1-20 µs.
     pub fn announced(&self, word: usize) -> Option<AgentId> {
@@ -238,7 +245,7 @@ impl Segment {
         let mut locals = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
         let agent = self.agent_at(local);
         self.empty_agent(&agent);
-        if !agent.record.has_guards() {
+        if !agent.record.has_guards() && agent.record.is_even() {
             self.release_agent(&agent);
         }
         locals.give_back(local);
@@ -265,6 +272,7 @@ impl Segment {
             // Leaked guards: what they held is freed.
             self.clean_tables(agent.record, Some(&agent));
             self.empty_agent(&agent);
+            agent.record.even_out();
             self.release_agent(&agent);
         }
     }
