@@ -70,6 +70,13 @@ pub enum Error {
         /// Items put, less those done.
         left: u64,
     },
+    /// All items are over, but some were taken by processes that died before they called `task_done` for them. Told by
+    /// each `join` that was waiting, and by one more at most: the next one tells of new ones alone.
+    #[error("{items} items were taken by processes that ended before task_done")]
+    Abandoned {
+        /// Items, less those told before.
+        items: u64,
+    },
     /// A thread has too many items in its hands.
     #[error("a thread can hold {max} items in place at once")]
     Held {

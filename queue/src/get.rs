@@ -1,8 +1,10 @@
 //! The way out of a queue: from the chains in turn and from the ring, waiting for an item if need be.
 
 use crate::error::Error;
-use crate::layout::{Attached, CLOSED, DESTROYED, IN_BLOCK, OPEN, View, Word, note, noted};
+use crate::layout::{Attached, CLOSED, DESTROYED, IN_BLOCK, OPEN, SEALED, View, Word, note, noted};
 use crate::put::Wait;
+use crate::tally;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tarragon_transport::HeapError;
 use tarragon_transport::agent::{Agent, AgentId, AgentRecord};
@@ -45,13 +47,20 @@ impl Attached {
     pub(crate) fn take_quick(&self, item: &mut Item) -> bool {
         let Some(agent) = self.segment.recent_agent() else { return false };
         let view = self.view();
-        let is_inline = |item: &Item| item.tag != IN_BLOCK;
+        let is_inline = |item: &Item| {
+            let is_inline = item.tag != IN_BLOCK;
+            if is_inline {
+                tally::taking(agent.record);
+            }
+            is_inline
+        };
         let taken = match view.chains() {
             [] if self.is_strict => view.tickets().try_pop(agent.id, item, is_inline),
             [only] if !view.has_ring() => only.try_pop(&view, agent.id, item, is_inline),
             _ => return false,
         };
         if taken == Taken::Yes {
+            tally::taken(agent.record);
             view.control.space.ring();
         }
         taken == Taken::Yes
@@ -81,25 +90,41 @@ impl View<'_> {
             if state == DESTROYED {
                 return Err(Error::Destroyed);
             }
-            match self.attempt_take(agent, got, 0) {
+            let busy = match self.attempt_take(agent, got, 0) {
                 Attempt::Taken => return Ok(()),
                 Attempt::Failed(error) => return Err(error),
-                Attempt::Busy(owner) => {
-                    let gives_up = matches!(wait, Wait::Not) && looks > YIELDS_BUSY;
-                    if gives_up || (looks > LOOKS_BUSY && !matches!(wait, Wait::Not) && wait.is_over()) {
-                        return Err(Error::Empty);
-                    }
-                    self.wait_for(owner, &mut looks);
-                    continue;
-                }
-                Attempt::Empty if state == CLOSED => return Err(Error::Closed),
+                Attempt::Busy(owner) => Some(owner),
+                Attempt::Empty if state == SEALED => return Err(Error::Closed),
+                Attempt::Empty if state == CLOSED => match self.seal() {
+                    None => continue,
+                    putting => putting,
+                },
                 Attempt::Empty if matches!(wait, Wait::Not) => return Err(Error::Empty),
-                Attempt::Empty => looks = 0,
+                Attempt::Empty => None,
+            };
+            if let Some(owner) = busy {
+                let gives_up = matches!(wait, Wait::Not) && looks > YIELDS_BUSY;
+                if gives_up || (looks > LOOKS_BUSY && !matches!(wait, Wait::Not) && wait.is_over()) {
+                    return Err(Error::Empty);
+                }
+                self.wait_for(owner, &mut looks);
+                continue;
             }
+            looks = 0;
             if let Some(ended) = self.await_item(agent, got, wait) {
                 return ended;
             }
         }
+    }
+
+    /// Says of a closed queue that no put is under way any more; else says who may be at one.
+    #[cold]
+    fn seal(&self) -> Option<AgentId> {
+        let putting = self.segment.announced(Word::Entered as usize);
+        if putting.is_none() {
+            self.control.state.fetch_max(SEALED, Ordering::SeqCst);
+        }
+        putting
     }
 
     /// Waits until there is something to do; `None`: look again.
@@ -128,6 +153,7 @@ impl View<'_> {
         let mut claim = |item: &Item| match self.claim(agent, item) {
             Ok(claimed) => {
                 *block = claimed;
+                tally::taking(agent.record);
                 true
             }
             Err(error) => {
@@ -144,7 +170,10 @@ impl View<'_> {
             _ => self.take_round(agent, item, &mut claim),
         };
         match taken {
-            Taken::Yes => Attempt::Taken,
+            Taken::Yes => {
+                tally::taken(agent.record);
+                Attempt::Taken
+            }
             Taken::Empty => Attempt::Empty,
             Taken::Busy(owner) => Attempt::Busy(owner),
             Taken::Refused => Attempt::Failed(failed.unwrap_or(Error::Damaged)),

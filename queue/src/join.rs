@@ -1,7 +1,8 @@
 //! Counting what is done: `task_done` and `join`, as in Python.
 //!
 //! What was put is counted by the rings' tickets, what is done by one word that only rises by single instructions. So
-//! no death can leave the counts wrong. An item whose taker died before `task_done` stays undone.
+//! no death can leave the counts wrong. An item whose taker died before `task_done` is over when that death is noticed,
+//! see `tally`; `join` asks for deaths at each nap, and tells how many such items there were.
 
 use crate::error::Error;
 use crate::layout::{Attached, DESTROYED, View};
@@ -12,20 +13,19 @@ use tarragon_transport::doorbell::{NAP_MS, Woken};
 impl Attached {
     pub(crate) fn task_done(&self) -> Result<(), Error> {
         let view = self.view();
-        let done = &view.control.done.0;
-        let mut before = done.load(Ordering::Acquire);
+        let agent = self.segment.agent()?;
         loop {
+            let done = view.control.done();
+            let over = done + view.control.lost();
             let (put, _) = view.counts();
-            if before >= put {
-                return Err(Error::NotTaken { put });
+            if over >= put {
+                return if view.control.forgive() { Ok(()) } else { Err(Error::NotTaken { put }) };
             }
-            match done.compare_exchange(before, before + 1, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) if before + 1 == view.counts().0 => {
+            if view.raise_done(&agent, done) {
+                if view.left() == 0 {
                     view.control.finished.ring_all();
-                    return Ok(());
                 }
-                Ok(_) => return Ok(()),
-                Err(now) => before = now,
+                return Ok(());
             }
         }
     }
@@ -33,10 +33,11 @@ impl Attached {
     /// Waits until all items are done.
     pub(crate) fn join(&self, until: Option<Instant>) -> Result<(), Error> {
         let view = self.view();
+        let told = view.control.reported.load(Ordering::Acquire);
         loop {
             // The counts of a dead producer are right only after it is settled.
             if view.left() == 0 && (self.segment.recover(&view) == 0 || view.left() == 0) {
-                return Ok(());
+                return view.tell_lost(told);
             }
             if view.state() == DESTROYED {
                 return Err(Error::Destroyed);
@@ -45,6 +46,9 @@ impl Attached {
             let end = until.map_or(nap, |until| until.min(nap));
             let woken =
                 view.control.finished.wait(Some(end), || view.left() == 0 || view.state() == DESTROYED);
+            if woken == Woken::Timeout && self.segment.recover(&view) > 0 {
+                continue;
+            }
             if woken == Woken::Timeout && until.is_some_and(|until| Instant::now() >= until) {
                 return Err(Error::Unfinished { left: view.left() });
             }
@@ -53,10 +57,17 @@ impl Attached {
 }
 
 impl View<'_> {
-    /// Items put and not done.
+    /// Items put and not over.
     fn left(&self) -> u64 {
         // Before the count of what was put, which only rises: so the difference is never too small.
-        let done = self.control.done.0.load(Ordering::Acquire);
-        self.counts().0.saturating_sub(done)
+        let over = self.control.done() + self.control.lost();
+        self.counts().0.saturating_sub(over)
+    }
+
+    /// Tells what was lost beyond `told`.
+    fn tell_lost(&self, told: u64) -> Result<(), Error> {
+        let lost = self.control.lost();
+        self.control.reported.fetch_max(lost, Ordering::AcqRel);
+        if lost > told { Err(Error::Abandoned { items: lost - told }) } else { Ok(()) }
     }
 }

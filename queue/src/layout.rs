@@ -6,6 +6,13 @@
 //! to the one ticket ring. Items up to `INLINE_MAX` bytes lie in a cell; for a larger one the cell has offset and
 //! length of a block of the heap.
 //!
+//! # Closing
+//! A put announces itself in its agent's intent (`Entered`), and then looks whether the queue is open; both anew for
+//! each attempt, so that nobody who waits for room counts. A consumer that finds the closed queue empty passes the
+//! heavy fence, after which each put either is seen to have entered or sees that the queue is closed. If nobody has
+//! entered, the consumer *seals* the queue and looks for the last time; else it waits for that put as for a locked
+//! head, and settles it if it is dead. So after any consumer was told `Closed` no item can appear.
+//!
 //! # Whose a block is
 //! A block is in the producer's held table until its cell is published. A consumer notes it in its own held table
 //! before it commits the take, and frees it in the end. See `settle` for those who die on the way.
@@ -25,7 +32,7 @@ use tarragon_transport::ring::tickets::{TicketRing, Tickets};
 use tarragon_transport::segment::{Segment, Shared};
 
 /// Version of all that is described here and in `transport::ring`.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 pub(crate) const KIND: &str = "queue";
 /// Threads that have a lane of their own.
 pub(crate) const LANES_MAX: usize = 64;
@@ -35,8 +42,11 @@ pub(crate) const BLOCK_BYTES: u64 = CELLS * size_of::<Cell>() as u64;
 
 /// States of a queue.
 pub(crate) const OPEN: u64 = 0;
+/// No put begins any more.
 pub(crate) const CLOSED: u64 = 1;
-pub(crate) const DESTROYED: u64 = 2;
+/// And none is under way: what is in now is all that will ever be taken.
+pub(crate) const SEALED: u64 = 2;
+pub(crate) const DESTROYED: u64 = 3;
 
 /// Tag of an item that lies in its cell.
 pub(crate) const INLINE: u32 = 0;
@@ -46,7 +56,7 @@ pub(crate) const IN_BLOCK: u32 = 1;
 /// The control part. Zeroed, and then filled in by its maker before anybody else attaches.
 #[repr(C, align(128))]
 pub(crate) struct Control {
-    /// One of [`OPEN`], [`CLOSED`], [`DESTROYED`]; only rises.
+    /// One of [`OPEN`], [`CLOSED`], [`SEALED`], [`DESTROYED`]; only rises.
     pub(crate) state: AtomicU64,
     /// 1: all go by the ring.
     pub(crate) is_strict: AtomicU64,
@@ -66,8 +76,14 @@ pub(crate) struct Control {
     pub(crate) space: Doorbell,
     /// Rung when all items are done.
     pub(crate) finished: Doorbell,
-    /// Items done.
+    /// Items done, and who said so last; see `tally`.
     pub(crate) done: Line,
+    /// Items that dead processes had taken and not called done, and whose are being counted; see `tally`.
+    pub(crate) lost: AtomicU64,
+    /// How many of these were called done after all.
+    pub(crate) forgiven: AtomicU64,
+    /// How many of these some `join` has told.
+    pub(crate) reported: AtomicU64,
     /// Who makes the ring grow.
     pub(crate) growing: RobustLock,
     /// Of all who have no lane.
@@ -202,6 +218,8 @@ pub(crate) enum Word {
     Grow = 4,
     /// Which block.
     Cells = 5,
+    /// 1: it has begun a put, which `close` has not refused; announced before it looks at the queue's state.
+    Entered = 6,
     /// A cache: its lane plus one, or [`NO_LANE`].
     Lane = 14,
     /// A cache: how many items it has taken, to go round the lanes.

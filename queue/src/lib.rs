@@ -14,7 +14,7 @@
 //! In reading order: [`Queue`] is the handle, [`Builder`] makes one, [`Descriptor`] leads to one from another process;
 //! [`Loan`] and [`ItemRef`] write and read items in place, [`select`] waits for several queues. Inside: `layout` is
 //! what lies in shared memory, `put` and `get` the two ways through it, `growth` its blocks, `settle` what is done for
-//! a process that died, `encoding` how items become bytes.
+//! a process that died, `tally` what that one had in its hands, `encoding` how items become bytes.
 
 mod builder;
 mod descriptor;
@@ -33,6 +33,7 @@ mod join;
 mod layout;
 mod put;
 mod settle;
+mod tally;
 
 mod probe;
 

@@ -4,7 +4,8 @@ use crate::bytes;
 use crate::error::Error;
 use crate::growth::Grown;
 use crate::layout::{
-    Attached, CLOSED, IN_BLOCK, INLINE, LANES_MAX, NO_LANE, Noted, OPEN, PUT_CHAIN, View, Word, note, noted,
+    Attached, CLOSED, IN_BLOCK, INLINE, LANES_MAX, NO_LANE, Noted, OPEN, PUT_CHAIN, SEALED, View, Word, note,
+    noted,
 };
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -66,7 +67,9 @@ impl Attached {
     pub(crate) fn put_quick(&self, item: &[u8]) -> bool {
         let Some(agent) = self.segment.recent_agent() else { return false };
         let view = self.view();
+        agent.announce(Word::Entered as usize);
         if view.state() != OPEN {
+            agent.withdraw(Word::Entered as usize);
             return false;
         }
         let is_in = if self.is_strict {
@@ -79,6 +82,7 @@ impl Attached {
             let chain = view.control.chains.get(lane as usize);
             chain.is_some_and(|chain| chain.push_quick(&view, INLINE, item))
         };
+        agent.withdraw(Word::Entered as usize);
         if is_in {
             view.control.items.ring();
         }
@@ -177,7 +181,6 @@ impl View<'_> {
 
     #[inline(always)]
     fn put_content(&self, agent: &Agent<'_>, content: Content<'_>, wait: Wait) -> Result<(), Error> {
-        self.check_open()?;
         match self.attempt(agent, content)? {
             Attempt::In => {
                 self.control.items.ring();
@@ -202,7 +205,7 @@ impl View<'_> {
                 if waits_for_memory {
                     self.segment.recover(self);
                 }
-                last = self.check_open().and_then(|()| self.attempt(agent, content));
+                last = self.attempt(agent, content);
                 matches!(last, Ok(Attempt::In) | Err(_))
             };
             let space = &self.control.space;
@@ -223,12 +226,16 @@ impl View<'_> {
         }
     }
 
+    /// One attempt, if the queue is open; see `layout` on closing.
     #[inline(always)]
     fn attempt(&self, agent: &Agent<'_>, content: Content<'_>) -> Result<Attempt, Error> {
-        match self.lane_of(agent) {
+        agent.announce(Word::Entered as usize);
+        let attempt = self.check_open().and_then(|()| match self.lane_of(agent) {
             Some(chain) => self.attempt_chain(agent, chain, content),
             None => self.attempt_ring(agent, content),
-        }
+        });
+        agent.withdraw(Word::Entered as usize);
+        attempt
     }
 
     #[inline(always)]
@@ -314,7 +321,7 @@ impl View<'_> {
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         match self.state() {
             OPEN => Ok(()),
-            CLOSED => Err(Error::Closed),
+            CLOSED | SEALED => Err(Error::Closed),
             _ => Err(Error::Destroyed),
         }
     }

@@ -104,7 +104,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// Puts an item at the end. Waits while the queue, or its memory, is full.
     ///
     /// Up to 112 bytes travel in the queue's cell; longer items are copied into memory that then moves with them. A put
-    /// that runs while another process closes the queue may be refused or not.
+    /// that runs while another process closes the queue may be refused or not; if not, its item can be taken: no get
+    /// says `Closed` before.
     ///
     /// # Errors
     /// `Closed`, `Destroyed`, `TooLarge`, `Encode`; `Held` if the thread has too many items in its hands; `Segment`,
@@ -239,19 +240,22 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         queue.bound != 0 && queue.view().tickets().is_full(queue.bound)
     }
 
-    /// Says that an item that was taken is dealt with.
+    /// Says that an item that was taken is dealt with. Any thread of the process that took it should say so; another
+    /// process may, but if the one that took it is killed first, the item counts as abandoned until then.
     ///
     /// # Errors
-    /// `NotTaken` if that was said of all items put.
+    /// `NotTaken` if that was said of all items put; `Segment`.
     pub fn task_done(&self) -> Result<(), Error> {
         self.queue().task_done()
     }
 
-    /// Waits until [`task_done`](Self::task_done) was called for every item put. An item whose taker was killed before
-    /// it could do so is never done: use [`join_timeout`](Self::join_timeout) where that may be.
+    /// Waits until [`task_done`](Self::task_done) was called for every item put. Items whose taker was killed before it
+    /// could do so are not waited for: the killed process is noticed within 250 ms or so, and `join` tells how many
+    /// items it had taken and not called done. Those of a process that drops its handles in good order are waited for.
     ///
     /// # Errors
-    /// `Destroyed`.
+    /// `Abandoned` if processes died with items in their hands, and no earlier `join` has told so: all items are over
+    /// all the same. `Destroyed`.
     pub fn join(&self) -> Result<(), Error> {
         self.queue().join(None)
     }
@@ -259,12 +263,13 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// Like [`join`](Self::join), but waits no longer than `timeout`.
     ///
     /// # Errors
-    /// `Destroyed`; `Unfinished` if the time is over.
+    /// As `join`; `Unfinished` if the time is over.
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), Error> {
         self.queue().join(Some(Instant::now() + timeout))
     }
 
-    /// Ends the puts, for all: they are errors from now on. What is in can be taken; then gets are errors too.
+    /// Ends the puts, for all: they are errors from now on. What is in can be taken; then gets are errors too. A put
+    /// that is under way just now is refused, or gets wait for it: after any get has said `Closed` no item appears.
     /// Idempotent.
     pub fn close(&self) {
         self.end(CLOSED);

@@ -5,6 +5,7 @@
 //! | putting to its chain | the cell says whether the item is in | its block is freed, or let go |
 //! | putting to the ring | as above, or WRITING | WRITING becomes poison, first noting that the item is not in |
 //! | taking | it has the head's lock, perhaps holds the item's block | both are let go: the item is still in |
+//! | with items not called done | its tally says how many | they count as lost, see `tally` |
 //! | after a take | the block is in its held table alone | freed with the rest of that |
 //! | growing | the chain or ring says whether it has the block | the block is let go, or freed |
 //! | shrinking any chain | it has the front's lock; `oldest` says whether the block is in | as above, lock let go |
@@ -17,12 +18,16 @@ use crate::layout::{
     Word, note, noted,
 };
 use tarragon_transport::agent::{AgentId, AgentRecord};
-use tarragon_transport::member::Settle;
+use tarragon_transport::member::{DeadAgent, Settle};
 use tarragon_transport::ring::cell::Item;
 use tarragon_transport::ring::chain;
 use tarragon_transport::segment::Segment;
 
 impl Settle for View<'_> {
+    fn settle_together(&self, dead: &[DeadAgent<'_>]) {
+        self.count_lost(dead);
+    }
+
     fn settle(&self, segment: &Segment, dead: AgentId, record: &AgentRecord) {
         self.settle_take(segment, dead, record);
         self.settle_growth(segment, dead, record);

@@ -16,9 +16,11 @@ type Bytes = Vec<u8>;
 
 /// No survivor may be held up longer.
 const BLOCKED_MAX: Duration = Duration::from_secs(1);
+/// Enough to see that somebody waits, and to notice a death.
+const SOON: Duration = Duration::from_millis(300);
 /// How often a survey may be done again because somebody was held up: by the machine, if it is not so each time.
 const SURVEYS_MAX: usize = 3;
-/// Kills of each of the 14 operations.
+/// Kills of each of the 16 operations.
 const KILLS: (u64, u64) = (15, 290);
 const MEMORY: u64 = 8 << 20;
 
@@ -44,6 +46,8 @@ enum Outcome {
     TakesFirst,
     Nothing,
     MarksDone,
+    /// Takes the first item and calls it done.
+    Deals,
     Closes,
 }
 
@@ -154,7 +158,7 @@ fn survey_once(kind: &Kind, file: &Path) -> Duration {
         }
         check(kind, &now, killed.phase.is_none(), &mut held);
         let is_grown = matches!(kind.outcome, Outcome::Puts(all) if all.len() > LAST);
-        if is_grown || matches!(kind.outcome, Outcome::Closes | Outcome::MarksDone) {
+        if is_grown || matches!(kind.outcome, Outcome::Closes | Outcome::MarksDone | Outcome::Deals) {
             queue.replace(create(kind));
             publish(&queue.borrow(), file);
         } else {
@@ -201,6 +205,21 @@ fn check(kind: &Kind, queue: &Queue<Bytes>, is_over: bool, held: &mut Held) {
             assert!(by_dead <= 1 && (by_dead == 1 || !is_over), "{by_dead} done by the dead");
             held.time(|| queue.join_timeout(BLOCKED_MAX)).expect("all are done");
         }
+        Outcome::Deals => {
+            let lost = kind.before.len() - found.len();
+            assert!(lost <= 1 && (lost == 1 || !is_over), "{lost} taken by the dead");
+            assert_eq!(found, kind.before[lost..], "committed items, in order");
+            found[1..].iter().for_each(|_| queue.task_done().expect("it was taken"));
+            let one_is_left = matches!(queue.join_timeout(SOON), Err(Error::Unfinished { left: 1 }));
+            assert!(one_is_left || lost == 1, "nobody else has called done");
+            queue.task_done().expect("it was taken");
+            let joined = held.time(|| queue.join_timeout(BLOCKED_MAX));
+            let is_abandoned = matches!(joined, Err(Error::Abandoned { items: 1 }));
+            assert!(if is_abandoned { lost == 1 && !is_over } else { joined.is_ok() }, "{joined:?}");
+            queue.join_timeout(BLOCKED_MAX).expect("what was abandoned was told");
+            assert_eq!(queue.task_done().is_ok(), is_abandoned, "somebody else may have dealt with it");
+            assert!(matches!(queue.task_done(), Err(Error::NotTaken { .. })));
+        }
     }
     let is_closed = queue.is_closed();
     assert!(!is_closed || matches!(kind.outcome, Outcome::Closes));
@@ -227,6 +246,11 @@ fn loan(part: &mut Part) {
     let mut loan = part.queue().loan(LARGE.1).expect("there is room");
     loan.copy_from_slice(&bytes(LARGE));
     Loan::send(loan).expect("there is room");
+}
+
+fn deal(part: &mut Part) {
+    drop(part.queue().get().expect("there is one"));
+    part.queue().task_done().expect("it was taken");
 }
 
 /// One test per operation: its name, whether the queue is strict, phases, what is in, the operation, what it does.
@@ -269,6 +293,8 @@ kills! {
         Outcome::TakesFirst;
     task_done, false, &["outside"], FEW, |part| part.queue().task_done().expect("one is there"),
         Outcome::MarksDone;
+    get_and_done, false, &["taking", "outside"], FEW, deal, Outcome::Deals;
+    get_and_done_strict, true, &["taking", "holding", "outside"], LARGE_FIRST, deal, Outcome::Deals;
     attach, false, &["attached", "outside"], FEW,
         |part| drop(part.descriptor.attach::<Bytes>().expect("the test has it")), Outcome::Nothing;
     close, false, &["outside"], FEW, |part| part.queue().close(), Outcome::Closes;

@@ -261,6 +261,106 @@ fn kill_consumers(strict: bool) -> Duration {
     longest
 }
 
+/// Takes six numbers, three of them in a thread that ends, calls two done in another such thread; and waits.
+#[test]
+fn role_takes() {
+    let Some(words) = role() else { return };
+    let descriptor: Descriptor = words[0].parse().expect("it was printed");
+    let queue: Queue<u64> = descriptor.attach().expect("the test has it");
+    let take = || (0..3).for_each(|_| assert!(queue.get().is_ok()));
+    take();
+    std::thread::scope(|scope| scope.spawn(take).join().expect("there are six"));
+    let done = || (0..2).for_each(|_| queue.task_done().expect("it was taken"));
+    std::thread::scope(|scope| scope.spawn(done).join().expect("they were taken"));
+    let signal: Queue<u64> = words[1].parse::<Descriptor>().expect("it was printed").attach().expect("it is");
+    signal.put(1).expect("there is room");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn join_tells_of_items_in_dead_hands_and_waits_for_no_one_dead() {
+    for strict in [false, true] {
+        let queue = Queue::<u64>::builder().strict(strict).create().expect("shared memory");
+        let signal = Queue::<u64>::new().expect("shared memory");
+        (0..8).for_each(|n| queue.put(n).expect("there is room"));
+        let words = [queue.descriptor().to_string(), signal.descriptor().to_string()];
+        let role = Role::start("role_takes", &[&words[0], &words[1]]);
+        signal.get_timeout(LONG).expect("it takes six");
+        (0..2).for_each(|_| assert!(queue.get().is_ok()));
+        queue.task_done().expect("it was taken");
+        assert!(matches!(queue.join_timeout(BLOCKED_MAX / 2), Err(Error::Unfinished { left: 5 })));
+        role.kill();
+        assert!(matches!(queue.join_timeout(BLOCKED_MAX / 2), Err(Error::Unfinished { left: 1 })));
+        queue.task_done().expect("it was taken");
+        std::thread::scope(|scope| {
+            let joins = [(); 2].map(|()| scope.spawn(|| queue.join_timeout(LONG)));
+            let told = joins.into_iter().filter_map(|join| join.join().expect("it ends").err());
+            let told: Vec<_> = told.collect();
+            let is_right = told.iter().all(|it| matches!(it, Error::Abandoned { items: 4 }));
+            assert!(is_right && !told.is_empty(), "{told:?}");
+        });
+        queue.join_timeout(LONG).expect("it was told");
+        queue.put(9).expect("there is room");
+        assert!(matches!(queue.join_timeout(Duration::ZERO), Err(Error::Unfinished { left: 1 })));
+        assert_eq!(queue.get().expect("it was put"), 9);
+        queue.task_done().expect("it was taken");
+        queue.join_timeout(LONG).expect("nothing new was abandoned");
+    }
+}
+
+/// Puts numbers until that is an error.
+#[test]
+fn role_counts() {
+    let Some(words) = role() else { return };
+    let descriptor: Descriptor = words[0].parse().expect("it was printed");
+    let queue: Queue<u64> = descriptor.attach().expect("the test has it");
+    let error = (0..).find_map(|n| queue.put(n).err());
+    assert!(matches!(error, Some(Error::Closed)), "{error:?}");
+}
+
+/// A producer is stopped wherever it is, and the queue closed: if a get says `Closed`, the producer puts nothing more,
+/// whether it goes on or is killed.
+#[test]
+fn no_item_appears_after_closed_was_told() {
+    let (mut dice, mut under_way) = (Dice::new(), 0);
+    for round in 0..5 * kills() {
+        let queue = Queue::<u64>::builder().strict(round % 2 == 0).bounded(round % 4 * 50);
+        let queue = queue.create().expect("shared memory");
+        let mut role = Role::start("role_counts", &[&queue.descriptor().to_string()]);
+        let mut next = 0;
+        let until = Instant::now() + Duration::from_micros(10_000 + dice.roll(10_000));
+        while Instant::now() < until || next == 0 {
+            next += u64::from(queue.get_timeout(LONG).expect("it counts") == next);
+        }
+        role.stop();
+        queue.close();
+        let ended = std::iter::repeat_with(|| queue.try_get()).find_map(|it| match it {
+            Ok(n) => (n != next).then(|| panic!("{n} after {next}")).or_else(|| {
+                next += 1;
+                None
+            }),
+            Err(error) => Some(error),
+        });
+        under_way += u64::from(matches!(ended, Some(Error::Empty)));
+        if round % 3 == 0 {
+            role.kill();
+        } else {
+            role.go_on();
+            if matches!(ended, Some(Error::Closed)) {
+                assert!(role.wait());
+            }
+        }
+        let is_told = matches!(ended, Some(Error::Closed));
+        let last = std::iter::from_fn(|| queue.get_timeout(LONG).ok()).count();
+        assert!(last <= 1 && !(is_told && last > 0), "{last} items after {ended:?} in round {round}");
+        assert!(matches!(queue.try_get(), Err(Error::Closed)));
+        assert_eq!(queue.audit().leaked.len(), 0);
+    }
+    println!("{} producers stopped, {under_way} of them in a put", 5 * kills());
+}
+
 /// What is left of a queue whose users were all killed can be attached as long as nobody has swept it.
 #[test]
 fn a_queue_whose_users_were_all_killed_is_whole() {

@@ -1,15 +1,15 @@
 //! What one thread of one member holds in a segment, written where survivors find it.
 //!
 //! An *agent* is a record of 36 KiB that a thread claims at its first use of a segment and keeps until it ends (a
-//! record with pins stays with the process until they are gone, and serves another thread). Everything a thread can
-//! leave unfinished stands in it:
+//! record with pins or an uneven tally stays with the process until they are gone, and serves another thread).
+//! Everything a thread can leave unfinished stands in it:
 //! - the *intent*: 16 words whose meaning is the user's (ddict, queue); written before the deed;
 //! - *held* blocks: allocated, not yet published: freed if the thread dies;
 //! - *retired* blocks: unpublished, not yet freed because somebody may have pinned them;
 //! - *pins*: blocks it reads in place;
 //! - *spans*: pieces of the heap only it allocates from.
 //!
-//! Its *tallies* are counts of the user's, which only its thread adds to: counting is a plain store to a line that
+//! Its *counts* are the user's too; only its thread adds to them: counting is a plain store to a line that
 //! nobody else writes. They stay when the record is let go, by its thread or by a survivor, and its next thread counts
 //! on; so the sum over all records is that of everybody who ever counted.
 //!
@@ -22,8 +22,9 @@ mod local;
 mod record;
 
 use crate::error::SegmentError;
+use crate::pin;
 use crate::segment::{Segment, file, plan};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::{PoisonError, Weak};
@@ -40,8 +41,10 @@ pub struct AgentId(pub u16);
 pub const AGENTS_MAX: u16 = 8191;
 /// Words of an intent.
 pub const INTENT_WORDS: usize = 16;
+/// Words of a tally: a cache line.
+pub const TALLY_WORDS: usize = 8;
 /// Counts of the user's in each record.
-pub const TALLIES: usize = 1024;
+pub const COUNTS: usize = 1024;
 /// Blocks one agent can hold at once.
 pub const HELD_MAX: usize = 256;
 
@@ -55,6 +58,21 @@ pub struct Agent<'s> {
     pub record: &'s AgentRecord,
     pub(crate) local: &'s Local,
     not_send: PhantomData<*const ()>,
+}
+
+impl Agent<'_> {
+    /// Says in `word` of the intent that it is about something: what it loads afterwards is not older, as seen by who
+    /// looks with [`Segment::announced`]. A store where the kernel has `membarrier`.
+    #[inline(always)]
+    pub fn announce(&self, word: usize) {
+        pin::announce(&self.record.intent[word % INTENT_WORDS], 1, self.segment.is_light);
+    }
+
+    /// Says that it is over: who sees that sees what was done.
+    #[inline(always)]
+    pub fn withdraw(&self, word: usize) {
+        pin::withdraw(&self.record.intent[word % INTENT_WORDS]);
+    }
 }
 
 /// Segments a thread finds its agent for without a search.
@@ -93,7 +111,7 @@ impl Segment {
         let local = unsafe { &*local };
         // SAFETY: null, or a record in this segment's mapping, which lives as long as the segment.
         let Some(record) = (unsafe { local.record.get().as_ref() }) else { return false };
-        let word = &record.tallies[tally % TALLIES];
+        let word = &record.counts[tally % COUNTS];
         // This thread alone writes it; the claim of the record came after what its last thread counted.
         word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         true
@@ -102,7 +120,7 @@ impl Segment {
     /// A tally of all agents, those that left or died among them. A load per record that was ever claimed.
     pub fn tally(&self, tally: usize) -> u64 {
         let high = self.header().agents_high.load(Ordering::Acquire).min(u64::from(AGENTS_MAX)) as u16;
-        let counts = (1..=high).map(|id| &self.record(AgentId(id)).tallies[tally % TALLIES]);
+        let counts = (1..=high).map(|id| &self.record(AgentId(id)).counts[tally % COUNTS]);
         counts.fold(0, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed)))
     }
 
@@ -152,6 +170,19 @@ impl Segment {
     /// A word of what an agent notes before it acts, for who waits for something that it seems to hold.
     pub fn intent_of(&self, agent: AgentId, word: usize) -> u64 {
         self.record(agent).intent[word % INTENT_WORDS].load(Ordering::Acquire)
+    }
+
+    /// An agent's tally, which the user's protocol may let others write to.
+    pub fn tally_of(&self, agent: AgentId) -> &[AtomicU64; TALLY_WORDS] {
+        &self.record(agent).tally
+    }
+
+    /// An agent that has [announced](Agent::announce) in `word` of its intent what it is about, and has not yet ended
+    /// it; maybe a dead one. What was stored before the call is seen by all who announce from now on. 1-20 µs.
+    pub fn announced(&self, word: usize) -> Option<AgentId> {
+        pin::heavy(self.is_light);
+        let mut about = self.agents();
+        about.find(|(.., it)| it.intent[word % INTENT_WORDS].load(Ordering::Acquire) != 0).map(|(id, ..)| id)
     }
 
     /// Agents that are in use, with their members, as far as the memory says so.
@@ -245,7 +276,7 @@ impl Segment {
         let mut locals = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
         let agent = self.agent_at(local);
         self.empty_agent(&agent);
-        if !agent.record.has_guards() {
+        if !agent.record.has_guards() && agent.record.is_even() {
             self.release_agent(&agent);
         }
         locals.give_back(local);
@@ -273,6 +304,7 @@ impl Segment {
             // Leaked guards: what they held is freed.
             self.clean_tables(agent.record, Some(&agent));
             self.empty_agent(&agent);
+            agent.record.even_out();
             self.release_agent(&agent);
         }
     }

@@ -10,7 +10,7 @@
 //! # Recovery
 //! One survivor at a time (another byte of the file, so that the kernel ends the turn of a survivor that dies), for
 //! each agent of a dead member, each step such that doing it again does nothing:
-//! 1. its pins are zeroed, those of all dead first, so that they hold up nobody;
+//! 1. its pins are zeroed, those of all dead first, so that they hold up nobody; then `Settle` sees all dead together;
 //! 2. `Settle` finishes or undoes what its intent says, then the intent is zeroed, the verb first: what follows frees
 //!    blocks, and an intent that names a freed block must not be settled a second time;
 //! 3. blocks it held are freed, and blocks it had retired, or marked to be freed later if somebody has them pinned;
@@ -33,6 +33,20 @@ pub trait Settle {
     /// afterwards. Blocks it unpublished and may not have retired yet are retired here ([`Segment::retire_for`]). Must
     /// not wait for a lock that another dead agent may hold.
     fn settle(&self, segment: &Segment, dead: AgentId, record: &AgentRecord);
+
+    /// Called with all agents of all dead members, before any of them is settled: what they leave is as their death
+    /// left it, but for what another survivor has done that died as well. Must be idempotent, and not wait.
+    fn settle_together(&self, _dead: &[DeadAgent<'_>]) {}
+}
+
+/// An agent of a dead member.
+pub struct DeadAgent<'s> {
+    /// Its process's number.
+    pub member: u32,
+    /// Its number.
+    pub id: AgentId,
+    /// Its record.
+    pub record: &'s AgentRecord,
 }
 
 impl Segment {
@@ -99,6 +113,9 @@ impl Segment {
         for (.., record) in self.agents().filter(|(_, member, _)| of_dead(member)) {
             record.pins.iter().for_each(|pin| pin.store(0, Ordering::Release));
         }
+        let dead = self.agents().filter(|(_, member, _)| of_dead(member));
+        let dead: Vec<_> = dead.map(|(id, member, record)| DeadAgent { member, id, record }).collect();
+        settle.settle_together(&dead);
         let mut settled = 0;
         for (id, _, record) in self.agents().filter(|(_, member, _)| of_dead(member)) {
             settled += usize::from(self.recover_agent(id, record, settle));

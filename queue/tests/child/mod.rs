@@ -1,5 +1,6 @@
 //! Starts this test program again, as a process that plays one role, and ends it with the test.
 
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::process::{Child, Command, Stdio};
 
 /// A process of the test. Killed when dropped.
@@ -13,6 +14,18 @@ impl Role {
         command.args(["--exact", test, "--nocapture", "--test-threads", "1"]);
         command.env("TARRAGON_TEST_ROLE", words.join("\n"));
         Self(command.stdout(Stdio::null()).spawn().expect("the program can be started again"))
+    }
+
+    /// Stops it wherever it is, and waits until it has stopped.
+    pub(crate) fn stop(&self) {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, Signal::STOP).expect("it is our child");
+        waitpid(Some(pid), WaitOptions::UNTRACED).expect("it is our child");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go_on(&self) {
+        kill_process(Pid::from_child(&self.0), Signal::CONT).expect("it is our child");
     }
 
     /// Kills it without warning.
@@ -41,7 +54,6 @@ impl Drop for Role {
 /// The words of this process's role; `None` in the test itself. A role ends with the test.
 pub(crate) fn role() -> Option<Vec<String>> {
     let words = std::env::var("TARRAGON_TEST_ROLE").ok()?;
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .expect("a process may ask for that");
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).expect("a process may ask for that");
     Some(words.split('\n').map(str::to_owned).collect())
 }
