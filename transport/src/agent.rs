@@ -102,25 +102,25 @@ impl Drop for Table {
 }
 
 impl Segment {
-    /// Adds 1 to a tally of this thread's agent, if it was used a moment ago; whether it did. Some 20 instructions.
+    /// Adds 1 to a count of this thread's agent, if it was used a moment ago; whether it did. Some 20 instructions.
     #[inline(always)]
-    pub fn count(&self, tally: usize) -> bool {
+    pub fn count(&self, which: usize) -> bool {
         let recent = CURRENT.try_with(|recent| recent[self.serial as usize % RECENT].get());
         let Some((_, local)) = recent.ok().filter(|(serial, _)| *serial == self.serial) else { return false };
         // SAFETY: as in `agent_at`.
         let local = unsafe { &*local };
         // SAFETY: null, or a record in this segment's mapping, which lives as long as the segment.
         let Some(record) = (unsafe { local.record.get().as_ref() }) else { return false };
-        let word = &record.counts[tally % COUNTS];
+        let word = &record.counts[which % COUNTS];
         // This thread alone writes it; the claim of the record came after what its last thread counted.
         word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         true
     }
 
-    /// A tally of all agents, those that left or died among them. A load per record that was ever claimed.
-    pub fn tally(&self, tally: usize) -> u64 {
+    /// A count of all agents, those that left or died among them. A load per record that was ever claimed.
+    pub fn counted(&self, which: usize) -> u64 {
         let high = self.header().agents_high.load(Ordering::Acquire).min(u64::from(AGENTS_MAX)) as u16;
-        let counts = (1..=high).map(|id| &self.record(AgentId(id)).counts[tally % COUNTS]);
+        let counts = (1..=high).map(|id| &self.record(AgentId(id)).counts[which % COUNTS]);
         counts.fold(0, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed)))
     }
 

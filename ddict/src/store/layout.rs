@@ -22,7 +22,7 @@ use tarragon_transport::segment::Shared;
 pub(super) const LAYOUT: u32 = 2;
 /// Shards one dictionary can have.
 pub(crate) const SHARDS_MAX: u32 = 1024;
-const _: () = assert!(SHARDS_MAX as usize <= COUNTS, "each shard has a tally of hits");
+const _: () = assert!(SHARDS_MAX as usize <= COUNTS, "each shard has a count of hits");
 /// Cells of the table of waiters; a power of two.
 pub(super) const WAITERS: u64 = 1 << 14;
 

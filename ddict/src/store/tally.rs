@@ -50,7 +50,7 @@ impl Store {
 
     /// Reads of a shard that found their value.
     pub(super) fn hits(&self, shard: u32) -> u64 {
-        self.segment.tally(shard as usize)
+        self.segment.counted(shard as usize)
     }
 
     /// Sleeps for keys of a shard.
