@@ -2,6 +2,7 @@
 
 mod collective;
 mod error;
+mod network;
 
 pub use error::WorldError;
 
@@ -77,7 +78,14 @@ impl World {
     /// `Size`, `Twice`, `Failed`, `Environment`. `Fabric`, `System`.
     pub fn join(bootstrap: &Bootstrap) -> Result<World, WorldError> {
         let (fabric, children) = bootstrap.join()?;
-        Ok(World::new(fabric, children))
+        let world = World::new(fabric, children);
+        match bootstrap {
+            Bootstrap::Spawn(spawn) => match spawn.network_patience() {
+                Some(patience) => world.over_network(patience),
+                None => Ok(world),
+            },
+            Bootstrap::Solo { .. } => Ok(world),
+        }
     }
 
     fn new(fabric: Fabric, children: Children) -> World {
