@@ -93,6 +93,16 @@ pub enum FabricError {
         /// What UCX says.
         why: String,
     },
+    /// No connection to a peer could be made; from now on it counts as dead.
+    #[error(
+        "rank {rank} cannot be reached: {why}; it has died, or shares no network with this rank (see UCX_TLS)"
+    )]
+    Unreachable {
+        /// Who.
+        rank: Rank,
+        /// What UCX says.
+        why: String,
+    },
     /// A peer has no network, so there is no world.
     #[error("rank {rank} has no network: {why}")]
     PeerNetwork {

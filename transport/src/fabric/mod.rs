@@ -90,7 +90,7 @@ impl Fabric {
     /// that fits into the header's cell or one block; larger ones are put together by the receiver.
     ///
     /// # Errors
-    /// `NoSuchRank`, `TooLarge`; `PeerDead`, `PeerLeft`; `Stalled` if the peer has made no room for the patience of
+    /// `NoSuchRank`, `TooLarge`; `PeerDead`, `PeerLeft`, `Unreachable`; `Stalled` if the peer has made no room for the patience of
     /// the fabric; inside a handler `Backlog`.
     pub fn send(&self, to: Rank, id: HandlerId, tag: u64, payload: &[u8]) -> Result<(), FabricError> {
         let size = self.size();

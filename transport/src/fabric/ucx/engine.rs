@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::frame::{Frame, Note};
 use super::link::{Inward, Outward, Payload};
 use super::memory::{HEAD_BYTES, Pages};
+use super::neighbours::Neighbours;
 use super::result::Request;
 use super::worker::{Arrived, Body, HEADER_BYTES, Worker};
 use super::{BACKLOG_BYTES_MAX, DEAD, HEARTBEAT_MS, HERE, LEFT, Target};
@@ -14,6 +15,8 @@ use crate::fabric::FabricError;
 use crate::message::{Header, Malformed};
 use crate::rank::Rank;
 
+/// Looks at the network for what a dead rank sent before its end.
+const LAST_LOOKS_MAX: usize = 1000;
 /// Notes to a peer that the library has not ended, beyond which no heartbeat is added.
 const REQUESTS_QUIET: usize = 2;
 
@@ -23,6 +26,7 @@ pub(super) struct Engine {
     pub(super) world: u64,
     window: u64,
     states: Arc<[AtomicU8]>,
+    neighbours: Neighbours,
     outward: Vec<Outward>,
     inward: Vec<Inward>,
     /// Whose turn it is to be delivered from.
@@ -43,6 +47,7 @@ impl Engine {
         world: u64,
         window: u64,
         states: Arc<[AtomicU8]>,
+        neighbours: Neighbours,
     ) -> Engine {
         let size = states.len();
         Engine {
@@ -51,6 +56,7 @@ impl Engine {
             world,
             window,
             states,
+            neighbours,
             outward: (0..size).map(|_| Outward::default()).collect(),
             inward: (0..size).map(|_| Inward::default()).collect(),
             turn: 0,
@@ -87,7 +93,14 @@ impl Engine {
         let frame = Frame { header, number: self.outward[at].sent + 1, taken: self.inward[at].tell() };
         let message = frame.encode(self.world, payload);
         let bytes = message.len() as u64;
-        let request = self.worker.send(at, message)?;
+        let request = match self.worker.send(at, message) {
+            Ok(request) => request,
+            Err(FabricError::Network { why, .. }) => {
+                self.find_dead(at);
+                return Err(FabricError::Unreachable { rank: to, why });
+            }
+            Err(error) => return Err(error),
+        };
         self.outward[at].count(header.bytes);
         self.sent_bytes += bytes;
         self.outward[at].requests.push_back(request);
@@ -137,10 +150,14 @@ impl Engine {
         let taken = self.inward[at].tell();
         let frame = Frame::note(self.rank, note, about, taken).encode(self.world, &[]);
         self.sent_bytes += frame.len() as u64;
-        // Without a connection the peer is found dead or not; there is nobody to tell here.
-        if let Ok(request) = self.worker.send(at, frame) {
-            self.outward[at].requests.push_back(request);
-            self.forget_ended(at);
+        match self.worker.send(at, frame) {
+            Ok(request) => {
+                self.outward[at].requests.push_back(request);
+                self.forget_ended(at);
+            }
+            Err(_) if self.is_here(at) => self.find_dead(at),
+            // Who has left need not hear more.
+            Err(_) => {}
         }
     }
 
@@ -216,7 +233,12 @@ impl Engine {
 
     /// Moves the network on: takes in what has come, sends what was kept, finds who is gone.
     pub(super) fn pump(&mut self) {
-        self.worker.progress();
+        self.step();
+    }
+
+    /// As [`Engine::pump`]; whether anything happened.
+    fn step(&mut self) -> bool {
+        let moved = self.worker.progress();
         for arrived in self.worker.take_arrived() {
             if let Err(malformed) = self.accept(arrived) {
                 self.malformed.push(malformed);
@@ -225,13 +247,33 @@ impl Engine {
         for at in 0..self.inward.len() {
             self.end_fetches(at);
             if self.is_here(at) && self.worker.has_failed(at) {
-                self.states[at].store(DEAD, Ordering::Relaxed);
-                self.bury(at);
+                self.find_dead(at);
             }
             if !self.outward[at].kept.is_empty() {
                 self.send_kept(at);
             }
         }
+        moved
+    }
+
+    /// Finds the ranks of this node that have ended. What they sent before, their goodbye above all, is taken in first.
+    pub(super) fn find_ended(&mut self) {
+        let ended = self.neighbours.ended();
+        for _ in 0..LAST_LOOKS_MAX {
+            if !self.step() {
+                break;
+            }
+        }
+        for rank in ended {
+            if self.is_here(rank.index()) {
+                self.find_dead(rank.index());
+            }
+        }
+    }
+
+    fn find_dead(&mut self, at: usize) {
+        self.states[at].store(DEAD, Ordering::Relaxed);
+        self.bury(at);
     }
 
     fn accept(&mut self, arrived: Arrived) -> Result<(), Malformed> {

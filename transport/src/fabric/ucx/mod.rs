@@ -15,7 +15,8 @@
 //! or a thread that has delivered something wakes them.
 //!
 //! # Deaths
-//! UCX reports a broken connection; a rank that waits sends each peer a note every [`HEARTBEAT_MS`], so that there is
+//! Of ranks on its own node a rank asks the kernel (`neighbours`). Of others UCX reports a broken connection; a rank that
+//! waits sends each peer a note every [`HEARTBEAT_MS`], so that there is
 //! a connection, and something on it that can fail. A peer that only says nothing is not taken for dead: it may compute.
 //! Who leaves says so, and waits up to [`GOODBYE_MS`] until that was seen.
 
@@ -23,6 +24,7 @@ mod engine;
 mod frame;
 mod link;
 mod memory;
+mod neighbours;
 mod result;
 mod sleep;
 mod sys;
@@ -94,26 +96,27 @@ impl Listening {
         Ok(Listening { worker, events })
     }
 
-    /// Where the others reach this rank.
+    /// What tells the others where this rank runs and listens.
     pub(crate) fn address(&self) -> Result<Vec<u8>, FabricError> {
-        self.worker.address()
+        Ok(neighbours::tell(&self.worker.address()?))
     }
 
-    /// The fabric, once the addresses of all ranks are known, in their order.
+    /// The fabric, once what all ranks have told is known, in their order.
     pub(crate) fn connect(
         mut self,
         rank: Rank,
-        addresses: Vec<Vec<u8>>,
+        told: Vec<Vec<u8>>,
         patience: Duration,
     ) -> Result<Ucx, FabricError> {
-        let size = addresses.len() as u32;
+        let size = told.len() as u32;
         // All ranks have the same list, so all have the same number, and those of another world have not.
-        let world = xxhash_rust::xxh3::xxh3_64(&addresses.concat());
+        let world = xxhash_rust::xxh3::xxh3_64(&told.concat());
         let window = (WINDOWS_BYTES / u64::from(size)).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES);
+        let (addresses, neighbours) = neighbours::hear(rank, told);
         self.worker.set_addresses(addresses);
         let states: Arc<[AtomicU8]> = (0..size).map(|_| AtomicU8::new(HERE)).collect();
         let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
-        let engine = Engine::new(self.worker, rank, world, window, states.clone());
+        let engine = Engine::new(self.worker, rank, world, window, states.clone(), neighbours);
         Ok(Ucx {
             rank,
             size,
@@ -283,7 +286,7 @@ impl Ucx {
 
     pub(super) fn check_peers(&self) -> Vec<Rank> {
         let mut engine = self.lock();
-        engine.pump();
+        engine.find_ended();
         engine.beat();
         engine.pump();
         drop(engine);
