@@ -105,7 +105,8 @@ impl Spawn {
     }
 
     /// Lets the ranks talk through UCX as those of several nodes would, in place of shared memory. Which of its ways
-    /// UCX takes is said by its own variables, such as `UCX_TLS=tcp,self`, of all ranks.
+    /// UCX takes is said by its own variables, such as `UCX_TLS=tcp,self`, of all ranks. `TARRAGON_LIBUCP` names
+    /// another file than `libucp.so.0` to load it from.
     #[must_use]
     pub fn network(mut self) -> Spawn {
         self.network = true;

@@ -76,8 +76,8 @@ pub enum FabricError {
     },
     /// The library for networks cannot be used.
     #[error(
-        "could not load UCX from {file}: {why}; install UCX 1.12 or newer (Debian and Ubuntu: libucx0, Fedora: ucx), or \
-         name its libucp in TARRAGON_LIBUCP"
+        "could not load UCX from {file}: {why}; install UCX 1.12 or newer (Debian and Ubuntu: libucx0, Fedora: ucx), \
+         or name its libucp in TARRAGON_LIBUCP"
     )]
     NoLibrary {
         /// The file that was looked for.

@@ -90,8 +90,8 @@ impl Fabric {
     /// that fits into the header's cell or one block; larger ones are put together by the receiver.
     ///
     /// # Errors
-    /// `NoSuchRank`, `TooLarge`; `PeerDead`, `PeerLeft`, `Unreachable`; `Stalled` if the peer has made no room for the patience of
-    /// the fabric; inside a handler `Backlog`.
+    /// `NoSuchRank`, `TooLarge`; `PeerDead`, `PeerLeft`, `Unreachable`; `Stalled` if the peer has made no room for
+    /// the patience of the fabric; inside a handler `Backlog`.
     pub fn send(&self, to: Rank, id: HandlerId, tag: u64, payload: &[u8]) -> Result<(), FabricError> {
         let size = self.size();
         if to.0 >= size {
@@ -165,8 +165,8 @@ impl Fabric {
     /// this writes may see a part. What was put before a message was sent is seen by that message's handler.
     ///
     /// # Errors
-    /// `RegionBounds`: nothing was written. `RegionGone`, `RegionForeign`, `PeerDead`, `Segment`; on a network `Network`,
-    /// and `Stalled` if the owner makes no progress for the patience of the fabric.
+    /// `RegionBounds`: nothing was written. `RegionGone`, `RegionForeign`, `PeerDead`, `Segment`; on a network
+    /// `Network`, and `Stalled` if the owner makes no progress for the patience of the fabric.
     pub fn put(&self, key: &RemoteKey, offset: u64, bytes: &[u8]) -> Result<(), FabricError> {
         self.check_owner(key)?;
         match self {
@@ -218,7 +218,8 @@ impl Fabric {
         }
     }
 
-    /// Bytes that this rank sent to and received from others through a network, headers included: 0 where there is none.
+    /// Bytes that this rank sent to and received from others through a network, headers included: 0 where there is
+    /// none.
     pub fn network_bytes(&self) -> (u64, u64) {
         match self {
             Fabric::Loopback(_) | Fabric::Shm(_) => (0, 0),

@@ -1,7 +1,8 @@
 //! Regions that peers reach through a network. Beside its bytes a region has a word with its number; each access reads
 //! that word as well, and finds another one there when the owner has dropped the region.
 //!
-//! A key bears a hash of itself and of the world's number, so bytes that are no key of this world reach nobody's memory.
+//! A key bears a hash of itself and of the world's number, so bytes that are no key of this world reach nobody's
+//! memory.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

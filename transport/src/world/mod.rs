@@ -75,7 +75,8 @@ impl World {
     ///
     /// # Errors
     /// `Ranks`, `Start`, `EndedEarly`, `JoinTimeout`, `Refused`: nobody is left running. In a copy: `Stranger`,
-    /// `Size`, `Twice`, `Failed`, `Environment`. `Fabric`, `System`.
+    /// `Size`, `Twice`, `Failed`, `Environment`. `Fabric` (for a network with `NoLibrary`, `Network`, `PeerNetwork`),
+    /// `System`.
     pub fn join(bootstrap: &Bootstrap) -> Result<World, WorldError> {
         let (fabric, children) = bootstrap.join()?;
         let world = World::new(fabric, children);

@@ -381,6 +381,9 @@ fn context(functions: &Functions, size: u32) -> Result<Handle, FabricError> {
 }
 
 /// The library has a message.
+///
+/// # Safety
+/// Only the library calls it, with what `Worker::new` gave for `arg` and pointers that hold during the call.
 unsafe extern "C" fn on_message(
     arg: *mut c_void,
     header: *const u8,
@@ -419,6 +422,9 @@ unsafe fn copy(from: *const u8, bytes: usize) -> Vec<u8> {
 }
 
 /// The library has lost a connection.
+///
+/// # Safety
+/// Only the library calls it, with what `Worker::endpoint` gave for `arg`.
 unsafe extern "C" fn on_error(arg: *mut c_void, _ep: Handle, _status: Status) {
     // SAFETY: the argument given with this callback, kept as long as the worker that calls it.
     let has_failed = unsafe { &*arg.cast::<AtomicBool>() };
