@@ -43,6 +43,7 @@ pub struct Spawn {
     quiet: bool,
     join_timeout: Duration,
     shm: ShmSpec,
+    network: bool,
 }
 
 impl Spawn {
@@ -56,6 +57,7 @@ impl Spawn {
             quiet: false,
             join_timeout: Duration::from_secs(60),
             shm: ShmSpec::new(size),
+            network: false,
         }
     }
 
@@ -100,6 +102,20 @@ impl Spawn {
     pub fn heap_bytes(mut self, bytes: u64) -> Spawn {
         self.shm.heap_bytes = bytes;
         self
+    }
+
+    /// Lets the ranks talk through UCX as those of several nodes would, in place of shared memory. Which of its ways
+    /// UCX takes is said by its own variables, such as `UCX_TLS=tcp,self`, of all ranks. `TARRAGON_LIBUCP` names
+    /// another file than `libucp.so.0` to load it from.
+    #[must_use]
+    pub fn network(mut self) -> Spawn {
+        self.network = true;
+        self
+    }
+
+    /// If the ranks are to talk through a network: how long a send waits there.
+    pub(crate) fn network_patience(&self) -> Option<Duration> {
+        self.network.then_some(self.shm.patience)
     }
 
     /// How long a send waits for a living peer that takes nothing: ten minutes if not said.

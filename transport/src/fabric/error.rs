@@ -74,6 +74,43 @@ pub enum FabricError {
         /// Its owner.
         rank: Rank,
     },
+    /// The library for networks cannot be used.
+    #[error(
+        "could not load UCX from {file}: {why}; install UCX 1.12 or newer (Debian and Ubuntu: libucx0, Fedora: ucx), \
+         or name its libucp in TARRAGON_LIBUCP"
+    )]
+    NoLibrary {
+        /// The file that was looked for.
+        file: String,
+        /// What the system says, or which version it is.
+        why: String,
+    },
+    /// The network refused.
+    #[error("UCX could not {verb}: {why}")]
+    Network {
+        /// What was tried.
+        verb: &'static str,
+        /// What UCX says.
+        why: String,
+    },
+    /// No connection to a peer could be made; from now on it counts as dead.
+    #[error(
+        "rank {rank} cannot be reached: {why}; it has died, or shares no network with this rank (see UCX_TLS)"
+    )]
+    Unreachable {
+        /// Who.
+        rank: Rank,
+        /// What UCX says.
+        why: String,
+    },
+    /// A peer has no network, so there is no world.
+    #[error("rank {rank} has no network: {why}")]
+    PeerNetwork {
+        /// Who.
+        rank: Rank,
+        /// What it says.
+        why: String,
+    },
     /// Shared memory.
     #[error("shared memory of the world: {0}")]
     Segment(#[from] SegmentError),

@@ -4,7 +4,8 @@
 //! - A message is delivered once, whole, and in order among those that one rank sent to another. Sends of several
 //!   threads, and those of handlers that run while a send waits, come in some order that respects each of them.
 //! - Handlers run inside `progress`, `wait`, and sends that wait; one at a time on each rank. Nothing moves on a rank
-//!   that calls none of these, except that peers can put to and get from its regions.
+//!   that calls none of these, except that peers can put to and get from its regions; through a network without RDMA
+//!   not even that: there a put or get waits until the owner makes progress.
 //! - A send outside of handlers waits while the peer's side is full (*backpressure*) and moves this rank's own
 //!   messages on meanwhile, so two ranks that fill one another's side do not wait for ever. A send inside a handler
 //!   never waits: what the peer has no room for is kept here, up to [`BACKLOG_BYTES_MAX`], and goes out in `progress`.
@@ -14,11 +15,14 @@
 mod error;
 mod loopback;
 mod shm;
+mod ucx;
 
 pub use error::FabricError;
 pub use loopback::Loopback;
 pub(crate) use shm::layout as shm_layout;
 pub use shm::{Shm, ShmSpec};
+pub use ucx::Ucx;
+pub(crate) use ucx::{Listening, Pages, Target};
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +41,8 @@ pub enum Fabric {
     Loopback(Loopback),
     /// Ranks of one node, through shared memory.
     Shm(Shm),
+    /// Ranks of any nodes, through a network.
+    Ucx(Box<Ucx>),
 }
 
 /// What has become of a peer.
@@ -56,6 +62,7 @@ impl Fabric {
         match self {
             Fabric::Loopback(_) => Rank(0),
             Fabric::Shm(shm) => shm.rank(),
+            Fabric::Ucx(ucx) => ucx.rank(),
         }
     }
 
@@ -64,6 +71,7 @@ impl Fabric {
         match self {
             Fabric::Loopback(_) => 1,
             Fabric::Shm(shm) => shm.size(),
+            Fabric::Ucx(ucx) => ucx.size(),
         }
     }
 
@@ -82,8 +90,8 @@ impl Fabric {
     /// that fits into the header's cell or one block; larger ones are put together by the receiver.
     ///
     /// # Errors
-    /// `NoSuchRank`, `TooLarge`; `PeerDead`, `PeerLeft`; `Stalled` if the peer has made no room for the patience of
-    /// the fabric; inside a handler `Backlog`.
+    /// `NoSuchRank`, `TooLarge`; `PeerDead`, `PeerLeft`, `Unreachable`; `Stalled` if the peer has made no room for
+    /// the patience of the fabric; inside a handler `Backlog`.
     pub fn send(&self, to: Rank, id: HandlerId, tag: u64, payload: &[u8]) -> Result<(), FabricError> {
         let size = self.size();
         if to.0 >= size {
@@ -96,6 +104,7 @@ impl Fabric {
         match self {
             Fabric::Loopback(loopback) => loopback.send(self, id, tag, payload),
             Fabric::Shm(shm) => shm.send(self, to, id, tag, payload),
+            Fabric::Ucx(ucx) => ucx.send(self, to, id, tag, payload),
         }
     }
 
@@ -105,6 +114,7 @@ impl Fabric {
         match self {
             Fabric::Loopback(loopback) => loopback.progress(self),
             Fabric::Shm(shm) => shm.progress(self),
+            Fabric::Ucx(ucx) => ucx.progress(self),
         }
     }
 
@@ -122,6 +132,7 @@ impl Fabric {
         match self {
             Fabric::Loopback(loopback) => loopback.sleep(timeout),
             Fabric::Shm(shm) => shm.sleep(timeout),
+            Fabric::Ucx(ucx) => ucx.sleep(timeout),
         }
         self.progress()
     }
@@ -134,17 +145,19 @@ impl Fabric {
         match self {
             Fabric::Loopback(_) => Ok(()),
             Fabric::Shm(shm) => shm.flush(self),
+            Fabric::Ucx(ucx) => ucx.flush(self),
         }
     }
 
     /// Zeroed memory of `bytes` (at least 1) that peers may put to and get from by its key.
     ///
     /// # Errors
-    /// `Segment` if shared memory cannot be had.
+    /// `Segment`, `Network` if the memory cannot be had.
     pub fn region(&self, bytes: u64) -> Result<Region, FabricError> {
         match self {
             Fabric::Loopback(loopback) => Ok(loopback.regions().create(bytes)),
             Fabric::Shm(shm) => shm.regions().create(shm.rank(), bytes),
+            Fabric::Ucx(ucx) => ucx.regions().create(ucx, ucx.rank(), bytes),
         }
     }
 
@@ -152,12 +165,14 @@ impl Fabric {
     /// this writes may see a part. What was put before a message was sent is seen by that message's handler.
     ///
     /// # Errors
-    /// `RegionBounds`: nothing was written. `RegionGone`, `RegionForeign`, `PeerDead`, `Segment`.
+    /// `RegionBounds`: nothing was written. `RegionGone`, `RegionForeign`, `PeerDead`, `Segment`; on a network
+    /// `Network`, and `Stalled` if the owner makes no progress for the patience of the fabric.
     pub fn put(&self, key: &RemoteKey, offset: u64, bytes: &[u8]) -> Result<(), FabricError> {
         self.check_owner(key)?;
         match self {
             Fabric::Loopback(loopback) => loopback.regions().put(key, offset, bytes),
             Fabric::Shm(shm) => shm.regions().put(key, offset, bytes),
+            Fabric::Ucx(ucx) => ucx.regions().put(ucx, ucx.rank(), key, offset, bytes),
         }
     }
 
@@ -170,6 +185,7 @@ impl Fabric {
         match self {
             Fabric::Loopback(loopback) => loopback.regions().get(key, offset, bytes),
             Fabric::Shm(shm) => shm.regions().get(key, offset, bytes),
+            Fabric::Ucx(ucx) => ucx.regions().get(ucx, ucx.rank(), key, offset, bytes),
         }
     }
 
@@ -178,6 +194,7 @@ impl Fabric {
         match self {
             Fabric::Loopback(_) => PeerState::Here,
             Fabric::Shm(shm) => shm.peer(rank),
+            Fabric::Ucx(ucx) => ucx.peer(rank),
         }
     }
 
@@ -187,14 +204,26 @@ impl Fabric {
         match self {
             Fabric::Loopback(_) => Vec::new(),
             Fabric::Shm(shm) => shm.check_peers(),
+            Fabric::Ucx(ucx) => ucx.check_peers(),
         }
     }
 
-    /// Bytes of shared memory that payloads on their way take, of all ranks together. A scan of the heap.
+    /// Bytes of shared memory that payloads on their way take, of all ranks together: a scan of the heap. On a network
+    /// the bytes that this rank has sent and its peers have not taken.
     pub fn payload_bytes(&self) -> u64 {
         match self {
             Fabric::Loopback(_) => 0,
             Fabric::Shm(shm) => shm.payload_bytes(),
+            Fabric::Ucx(ucx) => ucx.payload_bytes(),
+        }
+    }
+
+    /// Bytes that this rank sent to and received from others through a network, headers included: 0 where there is
+    /// none.
+    pub fn network_bytes(&self) -> (u64, u64) {
+        match self {
+            Fabric::Loopback(_) | Fabric::Shm(_) => (0, 0),
+            Fabric::Ucx(ucx) => ucx.traffic(),
         }
     }
 
@@ -217,6 +246,7 @@ impl Fabric {
         match self {
             Fabric::Loopback(_) => {}
             Fabric::Shm(shm) => shm.leave(),
+            Fabric::Ucx(ucx) => ucx.leave(),
         }
     }
 
@@ -232,6 +262,7 @@ impl Fabric {
         match self {
             Fabric::Loopback(loopback) => loopback.handlers(),
             Fabric::Shm(shm) => shm.handlers(),
+            Fabric::Ucx(ucx) => ucx.handlers(),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Memory that a peer may get from or put to, and the key that lets it. How the bytes get there is left to `fabric`.
 
 mod local;
+mod network;
 mod shared;
 
 pub(crate) use local::LocalRegions;
+pub(crate) use network::NetworkRegions;
 pub(crate) use shared::SharedRegions;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,7 @@ pub struct Region {
 enum Memory {
     Local(local::Bytes),
     Shared(shared::Owned),
+    Far(std::sync::Arc<network::Owned>),
 }
 
 /// What lets a rank of the world put to and get from a region: plain data, to be sent to whoever may.
@@ -38,6 +41,8 @@ enum Place {
     Local(u64),
     /// In a segment of its own.
     Shared(SegmentName),
+    /// In memory that the network reaches.
+    Far(network::Far),
 }
 
 impl RemoteKey {
@@ -67,6 +72,7 @@ impl Region {
         match &self.memory {
             Memory::Local(memory) => local::read(memory, offset, bytes),
             Memory::Shared(memory) => memory.read(offset, bytes)?,
+            Memory::Far(memory) => memory.read(offset, bytes),
         }
         Ok(())
     }
@@ -80,6 +86,7 @@ impl Region {
         match &self.memory {
             Memory::Local(memory) => local::write(memory, offset, bytes),
             Memory::Shared(memory) => memory.write(offset, bytes)?,
+            Memory::Far(memory) => memory.write(offset, bytes),
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod collective;
 mod error;
+mod network;
 
 pub use error::WorldError;
 
@@ -74,10 +75,18 @@ impl World {
     ///
     /// # Errors
     /// `Ranks`, `Start`, `EndedEarly`, `JoinTimeout`, `Refused`: nobody is left running. In a copy: `Stranger`,
-    /// `Size`, `Twice`, `Failed`, `Environment`. `Fabric`, `System`.
+    /// `Size`, `Twice`, `Failed`, `Environment`. `Fabric` (for a network with `NoLibrary`, `Network`, `PeerNetwork`),
+    /// `System`.
     pub fn join(bootstrap: &Bootstrap) -> Result<World, WorldError> {
         let (fabric, children) = bootstrap.join()?;
-        Ok(World::new(fabric, children))
+        let world = World::new(fabric, children);
+        match bootstrap {
+            Bootstrap::Spawn(spawn) => match spawn.network_patience() {
+                Some(patience) => world.over_network(patience),
+                None => Ok(world),
+            },
+            Bootstrap::Solo { .. } => Ok(world),
+        }
     }
 
     fn new(fabric: Fabric, children: Children) -> World {

@@ -1,0 +1,416 @@
+//! The state of a rank's network, under one lock: moves messages between the library and the links.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use super::frame::{Frame, Note};
+use super::link::{Inward, Outward, Payload};
+use super::memory::{HEAD_BYTES, Pages};
+use super::neighbours::Neighbours;
+use super::result::Request;
+use super::worker::{Arrived, Body, HEADER_BYTES, Worker};
+use super::{BACKLOG_BYTES_MAX, DEAD, HEARTBEAT_MS, HERE, LEFT, Target};
+use crate::fabric::FabricError;
+use crate::message::{Header, Malformed};
+use crate::rank::Rank;
+
+/// Looks at the network for what a dead rank sent before its end.
+const LAST_LOOKS_MAX: usize = 1000;
+/// Notes to a peer that the library has not ended, beyond which no heartbeat is added.
+const REQUESTS_QUIET: usize = 2;
+
+pub(super) struct Engine {
+    worker: Worker,
+    rank: Rank,
+    pub(super) world: u64,
+    window: u64,
+    states: Arc<[AtomicU8]>,
+    neighbours: Neighbours,
+    outward: Vec<Outward>,
+    inward: Vec<Inward>,
+    /// Whose turn it is to be delivered from.
+    turn: usize,
+    beat: Option<Instant>,
+    /// Who has seen that this rank left.
+    seen: Vec<bool>,
+    sent_bytes: u64,
+    received_bytes: u64,
+    /// What came and could not be.
+    pub(super) malformed: Vec<Malformed>,
+}
+
+impl Engine {
+    pub(super) fn new(
+        worker: Worker,
+        rank: Rank,
+        world: u64,
+        window: u64,
+        states: Arc<[AtomicU8]>,
+        neighbours: Neighbours,
+    ) -> Engine {
+        let size = states.len();
+        Engine {
+            worker,
+            rank,
+            world,
+            window,
+            states,
+            neighbours,
+            outward: (0..size).map(|_| Outward::default()).collect(),
+            inward: (0..size).map(|_| Inward::default()).collect(),
+            turn: 0,
+            beat: None,
+            seen: vec![false; size],
+            sent_bytes: 0,
+            received_bytes: 0,
+            malformed: Vec::new(),
+        }
+    }
+
+    fn is_here(&self, rank: usize) -> bool {
+        self.states[rank].load(Ordering::Relaxed) == HERE
+    }
+
+    // --- sending -----------------------------------------------------------------------------------------------------
+
+    /// Whether a message may go to a peer now, in its turn.
+    pub(super) fn has_room(&self, to: Rank, bytes: u64) -> bool {
+        let outward = &self.outward[to.index()];
+        outward.kept.is_empty() && outward.has_room(bytes, self.window)
+    }
+
+    /// Sends a message for which there is room.
+    pub(super) fn send(&mut self, to: Rank, header: Header, payload: &[u8]) -> Result<(), FabricError> {
+        let at = to.index();
+        if to == self.rank {
+            let number = self.outward[at].count(header.bytes);
+            let frame = Frame { header, number, taken: 0 };
+            let own = self.inward[at].add(&frame, Payload::Here(payload.to_vec()));
+            self.malformed.extend(own.err());
+            return Ok(());
+        }
+        let frame = Frame { header, number: self.outward[at].sent + 1, taken: self.inward[at].tell() };
+        let message = frame.encode(self.world, payload);
+        let bytes = message.len() as u64;
+        let request = match self.worker.send(at, message) {
+            Ok(request) => request,
+            Err(FabricError::Network { why, .. }) => {
+                self.find_dead(at);
+                return Err(FabricError::Unreachable { rank: to, why });
+            }
+            Err(error) => return Err(error),
+        };
+        self.outward[at].count(header.bytes);
+        self.sent_bytes += bytes;
+        self.outward[at].requests.push_back(request);
+        self.forget_ended(at);
+        Ok(())
+    }
+
+    /// Keeps a message of a handler for which there is no room now.
+    pub(super) fn keep(&mut self, to: Rank, header: Header, payload: &[u8]) -> Result<(), FabricError> {
+        let outward = &mut self.outward[to.index()];
+        let (bytes, max) = (outward.kept_bytes, BACKLOG_BYTES_MAX);
+        if bytes.saturating_add(header.bytes) > max {
+            return Err(FabricError::Backlog { rank: to, bytes, max });
+        }
+        outward.kept_bytes += header.bytes;
+        outward.kept.push_back((header, payload.to_vec()));
+        self.ask(to);
+        Ok(())
+    }
+
+    /// Asks a peer, once for the last message, to say what it has taken.
+    pub(super) fn ask(&mut self, to: Rank) {
+        let at = to.index();
+        let last = self.outward[at].sent;
+        if to != self.rank && self.outward[at].asked < last {
+            self.outward[at].asked = last;
+            self.note(at, Note::Ask, last);
+        }
+    }
+
+    /// Sends what is kept, as far as there is room.
+    fn send_kept(&mut self, at: usize) {
+        while let Some((header, payload)) = self.outward[at].kept.pop_front() {
+            let may_go = self.is_here(at) && self.outward[at].has_room(header.bytes, self.window);
+            if !may_go || self.send(Rank(at as u32), header, &payload).is_err() {
+                self.outward[at].kept.push_front((header, payload));
+                if may_go || self.is_here(at) {
+                    self.ask(Rank(at as u32));
+                }
+                return;
+            }
+            self.outward[at].kept_bytes -= header.bytes;
+        }
+    }
+
+    fn note(&mut self, at: usize, note: Note, about: u64) {
+        let taken = self.inward[at].tell();
+        let frame = Frame::note(self.rank, note, about, taken).encode(self.world, &[]);
+        self.sent_bytes += frame.len() as u64;
+        match self.worker.send(at, frame) {
+            Ok(request) => {
+                self.outward[at].requests.push_back(request);
+                self.forget_ended(at);
+            }
+            Err(_) if self.is_here(at) => self.find_dead(at),
+            // Who has left need not hear more.
+            Err(_) => {}
+        }
+    }
+
+    /// Lets go of what the library has sent, in order.
+    fn forget_ended(&mut self, at: usize) {
+        let requests = &mut self.outward[at].requests;
+        while let Some(first) = requests.front_mut() {
+            if self.worker.outcome(first, "send").is_none() {
+                break;
+            }
+            requests.pop_front();
+        }
+    }
+
+    /// Tells those what was taken who are to be told.
+    pub(super) fn tell_all(&mut self) {
+        for at in 0..self.inward.len() {
+            if at != self.rank.index() && self.is_here(at) && self.inward[at].owes(self.window) {
+                self.note(at, Note::Taken, 0);
+            }
+        }
+    }
+
+    /// Sends a note to all that are here, now and then, so that a broken connection is noticed.
+    pub(super) fn beat(&mut self) {
+        let is_due = self.beat.is_none_or(|last| last.elapsed() >= Duration::from_millis(HEARTBEAT_MS));
+        if !is_due {
+            return;
+        }
+        self.beat = Some(Instant::now());
+        for at in 0..self.outward.len() {
+            self.forget_ended(at);
+            if at != self.rank.index() && self.is_here(at) && self.outward[at].requests.len() < REQUESTS_QUIET
+            {
+                self.note(at, Note::Taken, 0);
+            }
+        }
+    }
+
+    pub(super) fn say_goodbye(&mut self) {
+        for at in 0..self.outward.len() {
+            if at != self.rank.index() && self.is_here(at) {
+                self.note(at, Note::Goodbye, 0);
+            } else {
+                self.seen[at] = true;
+            }
+        }
+    }
+
+    /// Whether all peers have seen the goodbye, or are gone.
+    pub(super) fn was_seen(&self) -> bool {
+        (0..self.seen.len()).all(|at| self.seen[at] || !self.is_here(at))
+    }
+
+    /// Whether a peer has taken all, and the library holds nothing back.
+    pub(super) fn is_done(&self, to: Rank) -> bool {
+        to == self.rank || self.outward[to.index()].is_done()
+    }
+
+    pub(super) fn give_up(&mut self, to: Rank) -> bool {
+        self.outward[to.index()].give_up()
+    }
+
+    pub(super) fn underway_bytes(&self) -> u64 {
+        self.outward.iter().map(|it| it.underway_bytes).sum()
+    }
+
+    pub(super) fn traffic(&self) -> (u64, u64) {
+        (self.sent_bytes, self.received_bytes)
+    }
+
+    // --- receiving ---------------------------------------------------------------------------------------------------
+
+    /// Moves the network on: takes in what has come, sends what was kept, finds who is gone.
+    pub(super) fn pump(&mut self) {
+        self.step();
+    }
+
+    /// As [`Engine::pump`]; whether anything happened.
+    fn step(&mut self) -> bool {
+        let moved = self.worker.progress();
+        for arrived in self.worker.take_arrived() {
+            if let Err(malformed) = self.accept(arrived) {
+                self.malformed.push(malformed);
+            }
+        }
+        for at in 0..self.inward.len() {
+            self.end_fetches(at);
+            if self.is_here(at) && self.worker.has_failed(at) {
+                self.find_dead(at);
+            }
+            if !self.outward[at].kept.is_empty() {
+                self.send_kept(at);
+            }
+        }
+        moved
+    }
+
+    /// Finds the ranks of this node that have ended. What they sent before, their goodbye above all, is taken in first.
+    pub(super) fn find_ended(&mut self) {
+        let ended = self.neighbours.ended();
+        for _ in 0..LAST_LOOKS_MAX {
+            if !self.step() {
+                break;
+            }
+        }
+        for rank in ended {
+            if self.is_here(rank.index()) {
+                self.find_dead(rank.index());
+            }
+        }
+    }
+
+    fn find_dead(&mut self, at: usize) {
+        self.states[at].store(DEAD, Ordering::Relaxed);
+        self.bury(at);
+    }
+
+    fn accept(&mut self, arrived: Arrived) -> Result<(), Malformed> {
+        let frame = Frame::decode(&arrived.header, self.world, self.states.len() as u32);
+        let bytes = match &arrived.body {
+            Body::Here(payload) => payload.len(),
+            Body::There(descriptor) => descriptor.bytes,
+        } as u64;
+        self.received_bytes += HEADER_BYTES as u64 + bytes;
+        let frame = frame?;
+        if bytes != frame.header.bytes {
+            return Err(Malformed::Length { found: bytes, wanted: frame.header.bytes });
+        }
+        let at = frame.header.source.index();
+        self.outward[at].was_taken(frame.taken);
+        if frame.number == 0 {
+            let note = frame.as_note().ok_or(Malformed::Carriage(frame.header.handler.0))?;
+            self.heed(at, note, frame.header.tag);
+            return Ok(());
+        }
+        let payload = match arrived.body {
+            Body::Here(payload) => Payload::Here(payload),
+            Body::There(descriptor) => Payload::Fetching(self.worker.fetch(descriptor)),
+        };
+        self.inward[at].add(&frame, payload)
+    }
+
+    fn heed(&mut self, at: usize, note: Note, about: u64) {
+        match note {
+            Note::Taken => {}
+            Note::Ask => {
+                self.inward[at].ask(about);
+                if self.is_here(at) && self.inward[at].owes(self.window) {
+                    self.note(at, Note::Taken, 0);
+                }
+            }
+            Note::Goodbye => {
+                self.note(at, Note::Seen, 0);
+                if self.is_here(at) {
+                    self.states[at].store(LEFT, Ordering::Relaxed);
+                }
+            }
+            Note::Seen => self.seen[at] = true,
+        }
+    }
+
+    /// Notes which payloads have been fetched.
+    fn end_fetches(&mut self, at: usize) {
+        for waiting in self.inward[at].waiting() {
+            let Payload::Fetching(request) = &mut waiting.payload else { continue };
+            if let Some(Ok(())) = self.worker.outcome(request, "fetch a payload") {
+                waiting.payload = Payload::Here(request.take_buffer());
+            }
+        }
+    }
+
+    fn bury(&mut self, at: usize) {
+        let unsent = self.outward[at].bury();
+        let unfetched = self.inward[at].bury();
+        unsent.into_iter().chain(unfetched).for_each(|request| self.worker.abandon(request));
+        self.worker.close(at);
+    }
+
+    /// Whether [`Engine::take`] has something.
+    pub(super) fn is_ready(&self) -> bool {
+        self.inward.iter().any(Inward::is_ready)
+    }
+
+    /// The next message to deliver; ranks take turns.
+    pub(super) fn take(&mut self) -> Option<(Header, Vec<u8>)> {
+        let size = self.inward.len();
+        let at = (0..size).map(|step| (self.turn + step) % size).find(|&at| self.inward[at].is_ready())?;
+        self.turn = (at + 1) % size;
+        let taken = self.inward[at].take();
+        if at == self.rank.index() {
+            let number = self.inward[at].tell();
+            self.outward[at].was_taken(number);
+        }
+        taken
+    }
+
+    /// Whether one may sleep until the library's event descriptor says otherwise.
+    pub(super) fn arm(&mut self) -> bool {
+        self.worker.arm()
+    }
+
+    // --- one-sided ---------------------------------------------------------------------------------------------------
+
+    pub(super) fn register(&mut self, pages: Arc<Pages>) -> Result<Vec<u8>, FabricError> {
+        self.worker.register(pages)
+    }
+
+    /// Starts to write, to wait until it is there, and to read the region's number.
+    pub(super) fn put(
+        &mut self,
+        to: &Target<'_>,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Vec<Request>, FabricError> {
+        let (at, mut requests) = (to.rank.index(), Vec::with_capacity(3));
+        if !bytes.is_empty() {
+            let address = to.address.wrapping_add(HEAD_BYTES + offset);
+            requests.push(self.worker.put(at, to.packed, address, bytes)?);
+            requests.push(self.worker.flush(at)?);
+        }
+        requests.push(self.worker.get(at, to.packed, to.address, 8)?);
+        self.sent_bytes += bytes.len() as u64;
+        Ok(requests)
+    }
+
+    /// Starts to read, and to read the region's number.
+    pub(super) fn get(
+        &mut self,
+        from: &Target<'_>,
+        offset: u64,
+        count: usize,
+    ) -> Result<Vec<Request>, FabricError> {
+        let (at, mut requests) = (from.rank.index(), Vec::with_capacity(2));
+        if count > 0 {
+            let address = from.address.wrapping_add(HEAD_BYTES + offset);
+            requests.push(self.worker.get(at, from.packed, address, count)?);
+        }
+        requests.push(self.worker.get(at, from.packed, from.address, 8)?);
+        self.received_bytes += count as u64;
+        Ok(requests)
+    }
+
+    /// Whether operations are over; the first error among them.
+    pub(super) fn are_over(&self, requests: &mut [Request]) -> Option<Result<(), FabricError>> {
+        let mut all = Ok(());
+        for request in requests {
+            all = all.and(self.worker.outcome(request, "reach a region")?);
+        }
+        Some(all)
+    }
+
+    pub(super) fn abandon(&mut self, requests: Vec<Request>) {
+        requests.into_iter().for_each(|request| self.worker.abandon(request));
+    }
+}

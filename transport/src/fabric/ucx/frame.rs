@@ -1,0 +1,93 @@
+//! What stands before each payload on the network: a message's header, its number in the order of its pair of ranks,
+//! how far the other direction was taken, and the world's number. A frame of number 0 is a *note* between fabrics.
+//!
+//! | word | what |
+//! |---|---|
+//! | 0-3 | the message's header; of a note source, handler (which note it is) and tag (its number) |
+//! | 4 | number: 1 for the first message from this rank to that one; 0 for a note |
+//! | 5 | the last number that the sender has taken of those sent to it |
+//! | 6 | the world's number |
+
+use super::worker::HEADER_BYTES;
+use crate::message::{HEADER_WORDS, HandlerId, Header, Malformed};
+use crate::rank::Rank;
+
+/// What one fabric tells another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub(super) enum Note {
+    /// Nothing: word 5 is what matters, or that the connection bears it.
+    Taken = 1,
+    /// Say what you have taken, also if it is little, until that is the message of the note's number.
+    Ask = 2,
+    /// The sender has left.
+    Goodbye = 3,
+    /// That the receiver left was seen.
+    Seen = 4,
+}
+
+/// The words before a payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Frame {
+    pub(super) header: Header,
+    pub(super) number: u64,
+    pub(super) taken: u64,
+}
+
+impl Frame {
+    /// A note of `source`.
+    pub(super) fn note(source: Rank, note: Note, about: u64, taken: u64) -> Frame {
+        Frame { header: Header::new(source, HandlerId(note as u16), about, 0), number: 0, taken }
+    }
+
+    /// Its bytes, with room for the payload behind them.
+    pub(super) fn encode(&self, world: u64, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+        let words = self.header.encode().into_iter().chain([self.number, self.taken, world]);
+        words.for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    /// The frame that these bytes are, of a rank below `size`.
+    pub(super) fn decode(bytes: &[u8], world: u64, size: u32) -> Result<Frame, Malformed> {
+        let wrong = Malformed::Length { found: bytes.len() as u64, wanted: HEADER_BYTES as u64 };
+        let Ok(bytes) = <&[u8; HEADER_BYTES]>::try_from(bytes) else { return Err(wrong) };
+        let mut words = [0; HEADER_WORDS + 3];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        }
+        let [a, b, c, d, number, taken, theirs] = words;
+        let source = Rank((a >> 32) as u32);
+        if source.0 >= size || theirs != world {
+            return Err(Malformed::Source { said: source, from: Rank(u32::MAX) });
+        }
+        Ok(Frame { header: Header::decode([a, b, c, d], source)?, number, taken })
+    }
+
+    /// The note that it is, if it is one.
+    pub(super) fn as_note(&self) -> Option<Note> {
+        let notes = [Note::Taken, Note::Ask, Note::Goodbye, Note::Seen];
+        notes.into_iter().find(|&note| self.number == 0 && self.header.handler.0 == note as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_back_and_strangers_are_refused() {
+        let header = Header::new(Rank(3), HandlerId(9), 77, 5);
+        let frame = Frame { header, number: 12, taken: 11 };
+        let bytes = frame.encode(99, b"hello");
+        assert_eq!(&bytes[HEADER_BYTES..], b"hello");
+        let head = &bytes[..HEADER_BYTES];
+        assert_eq!(Frame::decode(head, 99, 4), Ok(frame));
+        assert!(Frame::decode(head, 98, 4).is_err());
+        assert!(Frame::decode(head, 99, 3).is_err());
+        assert!(Frame::decode(&bytes, 99, 4).is_err());
+        let note = Frame::note(Rank(1), Note::Seen, 0, 4);
+        assert_eq!((note.as_note(), frame.as_note()), (Some(Note::Seen), None));
+    }
+}

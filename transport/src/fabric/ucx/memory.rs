@@ -1,0 +1,81 @@
+//! Memory of this rank that peers reach through the network: whole pages, mapped for the life of the fabric.
+//!
+//! A region that is dropped gives its pages back to the system, but its addresses stay mapped, since a put of a peer
+//! may be on its way: it then writes to fresh pages that nobody reads. What a dropped region costs is address space and
+//! its first page, whose first word says that it is gone.
+#![expect(unsafe_code, reason = "bytes that peers write are reached by pointers")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::MmapMut;
+
+/// Bytes before those of a region: a page, of which the first word says whose the rest is.
+pub(super) const HEAD_BYTES: u64 = 4096;
+
+/// The pages of a region.
+pub(crate) struct Pages {
+    map: MmapMut,
+    /// Where they lie.
+    base: *mut u8,
+    bytes: u64,
+}
+
+// SAFETY: the pointer is that of the mapping, which goes with it; what lies there is reached by atomics and by copies
+// of bytes for which any value is valid.
+unsafe impl Send for Pages {}
+// SAFETY: as above.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    /// Zeroed pages for `bytes` bytes; the word says `number`.
+    pub(super) fn new(bytes: u64, number: u64) -> std::io::Result<Pages> {
+        let whole = HEAD_BYTES.saturating_add(bytes).checked_next_multiple_of(4096);
+        let whole = whole.and_then(|whole| usize::try_from(whole).ok()).unwrap_or(usize::MAX);
+        let mut map = MmapMut::map_anon(whole)?;
+        let base = map.as_mut_ptr();
+        let pages = Pages { map, base, bytes };
+        pages.word().store(number, Ordering::Release);
+        Ok(pages)
+    }
+
+    /// Where they begin, and how many bytes of memory they are.
+    pub(super) fn place(&self) -> (*mut u8, usize) {
+        (self.base, self.map.len())
+    }
+
+    /// Copies from byte `offset` of the region; the caller has checked that it is inside.
+    pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) {
+        let from = self.at(offset, bytes.len());
+        // SAFETY: `at` has found it inside the mapping. A peer that writes meanwhile makes bytes of either time.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
+    }
+
+    /// Copies to byte `offset` of the region; the caller has checked that it is inside.
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) {
+        let to = self.at(offset, bytes.len());
+        // SAFETY: `at` has found it inside the mapping, to which no reference leads.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+    }
+
+    /// Says that the region is gone, and gives its pages back.
+    pub(crate) fn retire(&self) {
+        self.word().store(0, Ordering::Release);
+        let bytes = self.map.len() - HEAD_BYTES as usize;
+        // SAFETY: pages of this mapping, which nobody looks at any more; the mapping stays.
+        let pages = unsafe { self.base.add(HEAD_BYTES as usize) };
+        // SAFETY: as above. Refused only for pages that are locked, which then stay.
+        let _ = unsafe { rustix::mm::madvise(pages.cast(), bytes, rustix::mm::Advice::LinuxDontNeed) };
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        // SAFETY: the first word of a page, aligned and inside; reached by atomics and by the network only.
+        unsafe { AtomicU64::from_ptr(self.base.cast()) }
+    }
+
+    fn at(&self, offset: u64, count: usize) -> *mut u8 {
+        let inside = offset.checked_add(count as u64).is_some_and(|end| end <= self.bytes);
+        assert!(inside, "bounds are checked by the caller");
+        // SAFETY: inside the mapping, which is `HEAD_BYTES` longer than the region.
+        unsafe { self.base.add((HEAD_BYTES + offset) as usize) }
+    }
+}

@@ -1,0 +1,416 @@
+//! Ranks of any nodes, through UCX: whatever network it finds (tcp, shared memory, RDMA), loaded at run time.
+//!
+//! # A message's way
+//! Each message is one active message of UCX, eager or rendezvous as UCX chooses by its size; what stands before the
+//! payload is described in `frame`. Payloads that are still at the sender are fetched while later messages may come
+//! already, so the messages of a pair are numbered, and wait here for their turn (`link`).
+//!
+//! The receiver tells the sender what it has taken: with whatever it sends there, or by a note once that is a quarter
+//! of the window, or when asked. A sender has at most a *window* of bytes underway to one peer ([`WINDOW_BYTES`], less
+//! with many ranks), or one message larger than that.
+//!
+//! # Locks
+//! `engine` is held for each call of the library, never while a handler runs; `delivering` while handlers run, and
+//! taken first. One thread of those that wait sleeps on the library's event descriptor (`poller`), the others until it
+//! or a thread that has delivered something wakes them.
+//!
+//! # Deaths
+//! Of ranks on its own node a rank asks the kernel (`neighbours`). Of others UCX reports a broken connection; a rank
+//! that waits sends each peer a note every [`HEARTBEAT_MS`], so that there is a connection, and something on it that can
+//! fail. A peer that only says nothing is not taken for dead: it may compute. Who leaves says so, and waits up to
+//! [`GOODBYE_MS`] until that was seen.
+
+mod engine;
+mod frame;
+mod link;
+mod memory;
+mod neighbours;
+mod result;
+mod sleep;
+mod sys;
+mod worker;
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use super::{BACKLOG_BYTES_MAX, Deadline, Fabric, FabricError, LIVENESS_MS, Liveness, PeerState};
+use crate::message::{HandlerId, Handlers, Header, is_handling};
+use crate::rank::Rank;
+use crate::region::NetworkRegions;
+use engine::Engine;
+pub(crate) use memory::Pages;
+use result::Request;
+use worker::Worker;
+
+/// Bytes that may be underway to one peer: at most these, and of all peers together at most [`WINDOWS_BYTES`].
+const WINDOW_BYTES: u64 = 8 << 20;
+/// Bytes that may be underway to all peers, as far as each may have [`WINDOW_BYTES_MIN`].
+const WINDOWS_BYTES: u64 = 256 << 20;
+/// The least window of a peer, however many ranks there are.
+const WINDOW_BYTES_MIN: u64 = 256 << 10;
+/// How often a rank that waits sends its peers a note, in milliseconds.
+const HEARTBEAT_MS: u64 = 500;
+/// How long a rank that leaves waits at most until its peers have seen that, in milliseconds.
+const GOODBYE_MS: u64 = 2000;
+/// Handlers that one `progress` runs at most.
+const BATCH_MAX: usize = 256;
+/// Looks before somebody who waits for a peer sleeps.
+const LOOKS_MAX: u32 = 64;
+
+const HERE: u8 = 0;
+const LEFT: u8 = 1;
+const DEAD: u8 = 2;
+
+/// The fabric of one rank among those that a network connects.
+pub struct Ucx {
+    rank: Rank,
+    size: u32,
+    handlers: Handlers,
+    /// Its drop ends the worker, whose descriptor `events` is.
+    engine: Mutex<Engine>,
+    states: Arc<[AtomicU8]>,
+    delivering: Mutex<()>,
+    patience: Duration,
+    spins: bool,
+    sleepers: sleep::Sleepers,
+    regions: NetworkRegions,
+    events: RawFd,
+}
+
+/// A worker that waits to hear where the others are.
+pub(crate) struct Listening {
+    worker: Worker,
+    events: RawFd,
+}
+
+impl Listening {
+    /// Loads UCX and makes a worker for a world of `size` ranks.
+    ///
+    /// # Errors
+    /// `NoLibrary`, `Network`.
+    pub(crate) fn new(size: u32) -> Result<Listening, FabricError> {
+        let worker = Worker::new(size)?;
+        let events = worker.event_descriptor()?;
+        Ok(Listening { worker, events })
+    }
+
+    /// What tells the others where this rank runs and listens.
+    pub(crate) fn address(&self) -> Result<Vec<u8>, FabricError> {
+        Ok(neighbours::tell(&self.worker.address()?))
+    }
+
+    /// The fabric, once what all ranks have told is known, in their order.
+    pub(crate) fn connect(
+        mut self,
+        rank: Rank,
+        told: Vec<Vec<u8>>,
+        patience: Duration,
+    ) -> Result<Ucx, FabricError> {
+        let size = told.len() as u32;
+        // All ranks have the same list, so all have the same number, and those of another world have not.
+        let world = xxhash_rust::xxh3::xxh3_64(&told.concat());
+        let window = (WINDOWS_BYTES / u64::from(size)).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES);
+        let (addresses, neighbours) = neighbours::hear(rank, told);
+        self.worker.set_addresses(addresses);
+        let states: Arc<[AtomicU8]> = (0..size).map(|_| AtomicU8::new(HERE)).collect();
+        let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let engine = Engine::new(self.worker, rank, world, window, states.clone(), neighbours);
+        Ok(Ucx {
+            rank,
+            size,
+            handlers: Handlers::default(),
+            engine: Mutex::new(engine),
+            states,
+            delivering: Mutex::new(()),
+            patience,
+            spins: size as usize <= cores,
+            sleepers: sleep::Sleepers::new()?,
+            regions: NetworkRegions::default(),
+            events: self.events,
+        })
+    }
+}
+
+impl Ucx {
+    pub(super) fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    pub(super) fn size(&self) -> u32 {
+        self.size
+    }
+
+    pub(super) fn handlers(&self) -> &Handlers {
+        &self.handlers
+    }
+
+    pub(super) fn regions(&self) -> &NetworkRegions {
+        &self.regions
+    }
+
+    pub(super) fn peer(&self, rank: Rank) -> PeerState {
+        match self.states[rank.index()].load(Ordering::Relaxed) {
+            HERE => PeerState::Here,
+            LEFT => PeerState::Left,
+            _ => PeerState::Dead,
+        }
+    }
+
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.lock().underway_bytes()
+    }
+
+    /// Bytes that went out to, and came from, other ranks.
+    pub(super) fn traffic(&self) -> (u64, u64) {
+        self.lock().traffic()
+    }
+
+    pub(super) fn send(
+        &self,
+        fabric: &Fabric,
+        to: Rank,
+        id: HandlerId,
+        tag: u64,
+        payload: &[u8],
+    ) -> Result<(), FabricError> {
+        let header = Header::new(self.rank, id, tag, payload.len() as u64);
+        let mut wait = Wait::new(self.patience);
+        loop {
+            fabric.expect_here(to)?;
+            let mut engine = self.lock();
+            if engine.has_room(to, header.bytes) {
+                let sent = engine.send(to, header, payload);
+                drop(engine);
+                self.sleepers.nudge();
+                return sent;
+            }
+            if is_handling() {
+                return engine.keep(to, header, payload);
+            }
+            engine.ask(to);
+            drop(engine);
+            self.wait_for_peer(fabric, to, &mut wait)?;
+        }
+    }
+
+    pub(super) fn flush(&self, fabric: &Fabric) -> Result<(), FabricError> {
+        let mut lost = None;
+        for to in (0..self.size).map(Rank) {
+            let mut wait = Wait::new(self.patience);
+            let flushed = loop {
+                if let Err(error) = fabric.expect_here(to) {
+                    break Err(error);
+                }
+                let mut engine = self.lock();
+                engine.pump();
+                if engine.is_done(to) {
+                    break Ok(());
+                }
+                engine.ask(to);
+                drop(engine);
+                if let Err(error) = self.wait_for_peer(fabric, to, &mut wait) {
+                    break Err(error);
+                }
+            };
+            match flushed {
+                Err(error @ (FabricError::PeerDead { .. } | FabricError::PeerLeft { .. })) => {
+                    if self.lock().give_up(to) {
+                        lost = Some(error);
+                    }
+                }
+                other => other?,
+            }
+        }
+        lost.map_or(Ok(()), Err)
+    }
+
+    /// Moves own messages on, or sleeps until something comes.
+    fn wait_for_peer(&self, fabric: &Fabric, to: Rank, wait: &mut Wait) -> Result<(), FabricError> {
+        let ran = self.progress(fabric);
+        wait.looks += 1;
+        if ran > 0 || wait.looks < LOOKS_MAX {
+            std::thread::yield_now();
+        } else {
+            self.sleep_for(Duration::from_millis(LIVENESS_MS).min(wait.deadline.left().unwrap_or_default()));
+        }
+        self.check_wait(to, wait)
+    }
+
+    /// Errors that end a wait for a peer.
+    fn check_wait(&self, to: Rank, wait: &mut Wait) -> Result<(), FabricError> {
+        if wait.liveness.is_due() {
+            self.check_peers();
+        }
+        match self.peer(to) {
+            PeerState::Dead => return Err(FabricError::PeerDead { rank: to }),
+            PeerState::Left => return Err(FabricError::PeerLeft { rank: to }),
+            PeerState::Here => {}
+        }
+        match wait.deadline.left() {
+            Some(_) => Ok(()),
+            None => Err(FabricError::Stalled { rank: to, waited_ms: self.patience.as_millis() as u64 }),
+        }
+    }
+
+    pub(super) fn progress(&self, fabric: &Fabric) -> usize {
+        if is_handling() {
+            return 0;
+        }
+        let _delivering = match self.delivering.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.lock().pump();
+                self.sleepers.nudge();
+                return 0;
+            }
+        };
+        self.lock().pump();
+        let mut ran = 0;
+        while ran < BATCH_MAX {
+            let Some((header, payload)) = self.lock().take() else { break };
+            self.handlers.dispatch(fabric, &header.message(&payload));
+            ran += 1;
+        }
+        let mut engine = self.lock();
+        std::mem::take(&mut engine.malformed).into_iter().for_each(|why| self.handlers.refuse(why));
+        if ran > 0 {
+            engine.tell_all();
+            drop(engine);
+            self.sleepers.delivered();
+        }
+        ran
+    }
+
+    pub(super) fn check_peers(&self) -> Vec<Rank> {
+        let mut engine = self.lock();
+        engine.find_ended();
+        engine.beat();
+        engine.pump();
+        drop(engine);
+        self.sleepers.nudge();
+        let is_dead = |rank: &Rank| *rank != self.rank && self.peer(*rank) == PeerState::Dead;
+        (0..self.size).map(Rank).filter(is_dead).collect()
+    }
+
+    /// Says to all that this rank leaves, and waits a while until they have seen it.
+    pub(super) fn leave(&self) {
+        self.lock().say_goodbye();
+        let deadline = Deadline::after(Duration::from_millis(GOODBYE_MS));
+        let mut looks = 0;
+        loop {
+            {
+                let mut engine = self.lock();
+                engine.pump();
+                if engine.was_seen() {
+                    break;
+                }
+            }
+            let Some(left) = deadline.left() else { break };
+            looks += 1;
+            if looks < LOOKS_MAX { std::thread::yield_now() } else { self.sleep_for(left) }
+        }
+        self.states[self.rank.index()].store(LEFT, Ordering::Relaxed);
+    }
+
+    /// Zeroed memory that peers reach by the key: its address there, its packed key, and the memory.
+    pub(crate) fn register(
+        &self,
+        bytes: u64,
+        number: u64,
+    ) -> Result<(Arc<Pages>, u64, Vec<u8>), FabricError> {
+        let pages = Pages::new(bytes, number)
+            .map_err(|error| FabricError::Network { verb: "map memory", why: error.to_string() })?;
+        let pages = Arc::new(pages);
+        let packed = self.lock().register(pages.clone())?;
+        let address = pages.place().0.addr() as u64;
+        Ok((pages, address, packed))
+    }
+
+    /// The world's number, which nobody outside knows.
+    pub(crate) fn world(&self) -> u64 {
+        self.lock().world
+    }
+
+    /// Writes `bytes`, if any, to a peer's region; false if it is gone.
+    pub(crate) fn put_to(&self, to: &Target<'_>, offset: u64, bytes: &[u8]) -> Result<bool, FabricError> {
+        let requests = self.lock().put(to, offset, bytes)?;
+        Ok(self.finish(to, requests)?.1)
+    }
+
+    /// Reads into `bytes` from a peer's region; false if it is gone.
+    pub(crate) fn get_from(
+        &self,
+        from: &Target<'_>,
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<bool, FabricError> {
+        let requests = self.lock().get(from, offset, bytes.len())?;
+        let (read, lives) = self.finish(from, requests)?;
+        if lives && read.len() == bytes.len() {
+            bytes.copy_from_slice(&read);
+        }
+        Ok(lives)
+    }
+
+    /// Waits until one-sided operations are over. Returns the memory of the first, and whether the last has read the
+    /// region's number.
+    fn finish(&self, at: &Target<'_>, mut requests: Vec<Request>) -> Result<(Vec<u8>, bool), FabricError> {
+        let mut wait = Wait::new(self.patience);
+        loop {
+            let over = {
+                let mut engine = self.lock();
+                engine.pump();
+                engine.are_over(&mut requests)
+            };
+            self.sleepers.nudge();
+            let failed = match over {
+                Some(Ok(())) => break,
+                Some(Err(error)) => Some(error),
+                None => None,
+            };
+            wait.looks += 1;
+            if wait.looks < LOOKS_MAX {
+                std::thread::yield_now();
+            } else {
+                self.sleep_for(Duration::from_millis(LIVENESS_MS));
+            }
+            let checked = self.check_wait(at.rank, &mut wait);
+            if let Err(error) = checked.and(failed.map_or(Ok(()), Err)) {
+                self.lock().abandon(requests);
+                return Err(error);
+            }
+        }
+        let mut buffers = requests.iter_mut().map(Request::take_buffer);
+        let first = buffers.next().unwrap_or_default();
+        let word = if buffers.len() == 0 { first.clone() } else { buffers.next_back().unwrap_or_default() };
+        Ok((first, word == at.number.to_ne_bytes()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a region of a peer lies.
+pub(crate) struct Target<'k> {
+    pub(crate) rank: Rank,
+    pub(crate) number: u64,
+    pub(crate) address: u64,
+    pub(crate) packed: &'k [u8],
+}
+
+/// How long somebody has waited.
+struct Wait {
+    looks: u32,
+    liveness: Liveness,
+    deadline: Deadline,
+}
+
+impl Wait {
+    fn new(patience: Duration) -> Wait {
+        Wait { looks: 0, liveness: Liveness::new(), deadline: Deadline::after(patience) }
+    }
+}
