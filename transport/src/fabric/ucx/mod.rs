@@ -16,8 +16,8 @@
 //!
 //! # Deaths
 //! Of ranks on its own node a rank asks the kernel (`neighbours`). Of others UCX reports a broken connection; a rank
-//! that waits sends each peer a note every [`HEARTBEAT_MS`], so that there is a connection, and something on it that can
-//! fail. A peer that only says nothing is not taken for dead: it may compute. Who leaves says so, and waits up to
+//! that waits sends each peer a note every [`HEARTBEAT_MS`], so that there is a connection, and something on it that
+//! can fail. A peer that only says nothing is not taken for dead: it may compute. Who leaves says so, and waits up to
 //! [`GOODBYE_MS`] until that was seen.
 
 mod engine;
