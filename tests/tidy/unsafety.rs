@@ -42,6 +42,8 @@ const UNSAFE_FILES: &[&str] = &[
     "transport/src/agent/local.rs",
     "transport/src/agent/record.rs",
     "transport/src/bootstrap/lifeline.rs",
+    "transport/src/bootstrap/pmix/result.rs",
+    "transport/src/bootstrap/pmix/sys.rs",
     "transport/src/copy.rs",
     "transport/src/doorbell.rs",
     "transport/src/fabric/shm/layout.rs",

@@ -51,10 +51,10 @@ mod rank;
 
 #[cfg(not(loom))]
 pub use self::{
-    bootstrap::{Bootstrap, Spawn},
+    bootstrap::{Bootstrap, Pmix, PmixStatus, Spawn},
     fabric::{Fabric, FabricError, PeerState},
     message::{Faults, HandlerId, Message},
     rank::Rank,
     region::{Region, RemoteKey},
-    world::{RankEnd, World, WorldError},
+    world::{RankEnd, Stranger, World, WorldError},
 };

@@ -15,13 +15,18 @@ pub(super) fn own() -> std::io::Result<Identity> {
     Ok(identity(&File::open("/proc/self/exe")?.metadata()?))
 }
 
+/// The fingerprint of the file that this process runs.
+pub(super) fn own_fingerprint() -> std::io::Result<u128> {
+    fingerprint("/proc/self/exe")
+}
+
 /// Whether this process runs the same program as process `pid`, whose file is `theirs`. Reads both files only if they
 /// are not one and the same.
 pub(super) fn is_same(theirs: Identity, pid: u32) -> std::io::Result<bool> {
     if own()? == theirs {
         return Ok(true);
     }
-    Ok(fingerprint("/proc/self/exe")? == fingerprint(&format!("/proc/{pid}/exe"))?)
+    Ok(own_fingerprint()? == fingerprint(&format!("/proc/{pid}/exe"))?)
 }
 
 fn identity(metadata: &Metadata) -> Identity {

@@ -1,14 +1,21 @@
-//! How ranks find one another: alone (`solo`), or as copies of a program that the first one starts (`spawn`).
+//! How ranks find one another: alone (`solo`), as copies of a program that the first one starts (`spawn`), or with the
+//! help of the launcher that started them (`pmix`).
 
 mod executable;
+mod launch;
 mod lifeline;
+mod pmix;
+mod roster;
 mod solo;
 mod spawn;
 
+pub use pmix::{Pmix, PmixStatus};
+pub(crate) use roster::Roster;
+pub(crate) use spawn::Children;
 pub use spawn::Spawn;
-pub(crate) use spawn::{Children, start};
 
 use crate::fabric::Fabric;
+use crate::rank::Rank;
 use crate::world::WorldError;
 
 /// The ways a world comes about.
@@ -21,14 +28,49 @@ pub enum Bootstrap {
     },
     /// This program and copies of it on this node.
     Spawn(Spawn),
+    /// The processes that one `mpirun` of Open MPI or one `srun --mpi=pmix` has started, this one among them.
+    Pmix(Pmix),
+}
+
+/// What a rank has when all have joined.
+pub(crate) struct Joined {
+    pub(crate) fabric: Fabric,
+    pub(crate) roster: Roster,
+    /// The processes it started.
+    pub(crate) children: Children,
 }
 
 impl Bootstrap {
-    /// This rank's fabric, with all ranks joined, and the processes it started.
-    pub(crate) fn join(&self) -> Result<(Fabric, Children), WorldError> {
-        match self {
-            Bootstrap::Solo { through_bytes } => Ok((solo::fabric(*through_bytes), Children::default())),
-            Bootstrap::Spawn(spawn) => start(spawn),
+    /// The way in which this process was started: `Pmix` if the environment says that a launcher of that kind did,
+    /// otherwise `Solo`. A copy that [`Spawn`] started comes about by the call that started it, not by this one.
+    pub fn from_environment() -> Bootstrap {
+        if launch::is_pmix() {
+            Bootstrap::Pmix(Pmix::new())
+        } else {
+            Bootstrap::Solo { through_bytes: false }
         }
+    }
+
+    /// Returns when all ranks have joined.
+    pub(crate) fn join(&self) -> Result<Joined, WorldError> {
+        match self {
+            Bootstrap::Solo { through_bytes } => Ok(Joined::solo(solo::fabric(*through_bytes))),
+            Bootstrap::Spawn(spawn) => {
+                let (fabric, children) = spawn::start(spawn)?;
+                let roster = Roster::local(fabric.rank(), fabric.size());
+                Ok(Joined { fabric, roster, children })
+            }
+            Bootstrap::Pmix(pmix) => {
+                let (fabric, roster) = pmix::join(pmix)?;
+                Ok(Joined { fabric, roster, children: Children::default() })
+            }
+        }
+    }
+}
+
+impl Joined {
+    /// A rank that is alone.
+    pub(crate) fn solo(fabric: Fabric) -> Joined {
+        Joined { fabric, roster: Roster::local(Rank(0), 1), children: Children::default() }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitStatus;
 
+use crate::bootstrap::PmixStatus;
 use crate::fabric::FabricError;
 use crate::rank::Rank;
 
@@ -72,6 +73,75 @@ pub enum WorldError {
         /// This rank.
         rank: Rank,
     },
+    /// At all ranks of a launch: some run another executable than rank 0.
+    #[error(
+        "not all ranks run the same executable: {} run another one than rank 0 on host {host} (Tarragon {version})",
+        listed(.strangers)
+    )]
+    Strangers {
+        /// Who, in the order of ranks; at least one.
+        strangers: Vec<Stranger>,
+        /// Where rank 0 runs.
+        host: String,
+        /// The version of Tarragon in rank 0.
+        version: String,
+    },
+    /// At the other ranks of a launch: one could not do its part, and returns its own error.
+    #[error("rank {rank} on host {host} could not join: {why}")]
+    Elsewhere {
+        /// Who.
+        rank: Rank,
+        /// Where it runs.
+        host: String,
+        /// Its error, in words.
+        why: String,
+    },
+    /// A launch spans several nodes.
+    #[error(
+        "the {ranks} ranks are on {} nodes ({}): ranks on several nodes need a network fabric, which is not built yet; \
+         start them on one node",
+        .hosts.len(), .hosts.join(", ")
+    )]
+    SeveralNodes {
+        /// How many ranks there are.
+        ranks: u32,
+        /// The host of each node; the same name twice if processes of one machine do not share its memory.
+        hosts: Vec<String>,
+    },
+    /// A living process is this rank of the launch already.
+    #[error(
+        "rank {rank} of this launch is another process, which lives: a program that a rank starts must not inherit \
+         PMIX_RANK and PMIX_NAMESPACE"
+    )]
+    Taken {
+        /// The rank that the environment names.
+        rank: Rank,
+    },
+    /// The launcher speaks PMIx, but its library cannot be used.
+    #[error(
+        "started by a launcher that speaks PMIx, but {file} cannot be used: {why}; install it (Debian: libpmix2) or \
+         name its file in TARRAGON_PMIX"
+    )]
+    NoPmix {
+        /// The library that was tried.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The launcher refuses.
+    #[error("could not {verb}: PMIx says {status}")]
+    Pmix {
+        /// What was tried.
+        verb: &'static str,
+        /// What the library says.
+        status: PmixStatus,
+    },
+    /// The launcher has not answered in time: it is gone, or a rank of the launch never joins.
+    #[error("could not {verb} in time: all processes of the launch must join, and the launcher must answer")]
+    LaunchTimeout {
+        /// What was tried.
+        verb: &'static str,
+    },
     /// A variable of the environment makes no sense.
     #[error(
         "the environment variable {variable} is missing or wrong in a process that was started as a rank"
@@ -113,4 +183,20 @@ pub enum WorldError {
         /// What the system says.
         source: std::io::Error,
     },
+}
+
+/// A rank that runs another executable than rank 0.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stranger {
+    /// Who.
+    pub rank: Rank,
+    /// Where it runs; "unknown" if it does not say so in a way that is understood.
+    pub host: String,
+    /// Its version of Tarragon; "unknown" likewise.
+    pub version: String,
+}
+
+fn listed(strangers: &[Stranger]) -> String {
+    let one = |it: &Stranger| format!("rank {} on host {} (Tarragon {})", it.rank, it.host, it.version);
+    strangers.iter().map(one).collect::<Vec<_>>().join(", ")
 }

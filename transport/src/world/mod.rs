@@ -4,13 +4,13 @@ mod collective;
 mod error;
 mod network;
 
-pub use error::WorldError;
+pub use error::{Stranger, WorldError};
 
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::bootstrap::{Bootstrap, Children, Spawn};
+use crate::bootstrap::{Bootstrap, Children, Joined, Roster, Spawn};
 use crate::fabric::{Deadline, Fabric, FabricError, PeerState};
 use crate::message::{HandlerId, Message};
 use crate::rank::Rank;
@@ -42,6 +42,8 @@ pub struct World {
     fabric: Fabric,
     collective: Arc<Collective>,
     children: Mutex<Children>,
+    /// Dropped after the fabric: the launcher is told last.
+    roster: Roster,
 }
 
 /// How a process that was a rank has ended.
@@ -56,7 +58,7 @@ pub struct RankEnd {
 impl World {
     /// A world of this process alone.
     pub fn solo() -> World {
-        World::new(Fabric::Loopback(crate::fabric::Loopback::direct()), Children::default())
+        World::new(Joined::solo(Fabric::Loopback(crate::fabric::Loopback::direct())))
     }
 
     /// A world of `size` ranks on this node: this program, which becomes rank 0, starts copies of itself with the
@@ -71,27 +73,38 @@ impl World {
         World::join(&Bootstrap::Spawn(Spawn::new(size)))
     }
 
+    /// The world that this process was started in: all processes of one `mpirun` (Open MPI) or `srun --mpi=pmix`, or
+    /// this process alone. Returns when all have joined, which takes a minute at most.
+    ///
+    /// # Errors
+    /// See [`World::join`].
+    pub fn from_environment() -> Result<World, WorldError> {
+        World::join(&Bootstrap::from_environment())
+    }
+
     /// A world that comes about as `bootstrap` says.
     ///
     /// # Errors
     /// `Ranks`, `Start`, `EndedEarly`, `JoinTimeout`, `Refused`: nobody is left running. In a copy: `Stranger`,
-    /// `Size`, `Twice`, `Failed`, `Environment`. `Fabric` (for a network with `NoLibrary`, `Network`, `PeerNetwork`),
-    /// `System`.
+    /// `Size`, `Twice`, `Failed`, `Environment`. In a rank that a launcher started: `NoPmix`, `Pmix`, `LaunchTimeout`,
+    /// `Taken`, `Ranks`, `Environment`; and at all of them at once `Strangers`, `SeveralNodes`, `Elsewhere`. `Fabric`
+    /// (for a network with `NoLibrary`, `Network`, `PeerNetwork`), `System`.
     pub fn join(bootstrap: &Bootstrap) -> Result<World, WorldError> {
-        let (fabric, children) = bootstrap.join()?;
-        let world = World::new(fabric, children);
-        match bootstrap {
-            Bootstrap::Spawn(spawn) => match spawn.network_patience() {
-                Some(patience) => world.over_network(patience),
-                None => Ok(world),
-            },
-            Bootstrap::Solo { .. } => Ok(world),
+        let world = World::new(bootstrap.join()?);
+        let patience = match bootstrap {
+            Bootstrap::Spawn(spawn) => spawn.network_patience(),
+            Bootstrap::Solo { .. } | Bootstrap::Pmix(_) => None,
+        };
+        match patience {
+            Some(patience) => world.over_network(patience),
+            None => Ok(world),
         }
     }
 
-    fn new(fabric: Fabric, children: Children) -> World {
+    fn new(joined: Joined) -> World {
+        let Joined { fabric, roster, children } = joined;
         let collective = Collective::register(&fabric);
-        World { fabric, collective, children: Mutex::new(children) }
+        World { fabric, collective, children: Mutex::new(children), roster }
     }
 
     /// This rank.
@@ -109,9 +122,19 @@ impl World {
         (0..self.size()).map(Rank)
     }
 
-    /// The ranks of this node, this one among them. All, as long as worlds have one node.
+    /// The ranks of this node, this one among them: those that can share memory with it.
     pub fn node_ranks(&self) -> Vec<Rank> {
-        self.ranks().collect()
+        self.roster.node_ranks()
+    }
+
+    /// How many nodes the ranks run on. 1, as long as no fabric reaches further.
+    pub fn nodes(&self) -> u32 {
+        self.roster.nodes()
+    }
+
+    /// The name of the machine that a rank runs on; `None` if there is no such rank.
+    pub fn host(&self, rank: Rank) -> Option<&str> {
+        self.roster.host(rank)
     }
 
     /// How bytes move here.
@@ -233,5 +256,17 @@ impl World {
 
     fn lock_children(&self) -> std::sync::MutexGuard<'_, Children> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One line for a program to begin its output with: `ranks 4 nodes 1 fabric shm`.
+impl std::fmt::Display for World {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fabric = match self.fabric {
+            Fabric::Loopback(_) => "loopback",
+            Fabric::Shm(_) => "shm",
+            Fabric::Ucx(_) => "ucx",
+        };
+        write!(out, "ranks {} nodes {} fabric {fabric}", self.size(), self.nodes())
     }
 }

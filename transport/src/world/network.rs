@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{World, WorldError};
+use crate::bootstrap::Joined;
 use crate::fabric::{Fabric, FabricError, Listening, Ucx};
 use crate::rank::Rank;
 
@@ -46,9 +47,9 @@ impl World {
         let ucx = connect(self.rank(), self.size(), patience, |told| self.all_gather(told))?;
         // Nobody leaves the old fabric before all have read what was told.
         self.barrier()?;
-        let World { fabric, children, .. } = self;
+        let World { fabric, children, roster, .. } = self;
         fabric.leave();
         let children = children.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(World::new(Fabric::Ucx(Box::new(ucx)), children))
+        Ok(World::new(Joined { fabric: Fabric::Ucx(Box::new(ucx)), roster, children }))
     }
 }
