@@ -16,10 +16,14 @@ const LAYOUT: &[(&str, &[&str])] = &[
     ("engine", &["supervisor", "transport", "faults"]),
     ("ptd", &["engine", "transport"]),
     ("", &["ptd", "engine", "supervisor", "ddict", "queue", "transport", "faults"]),
+    ("benches", &["", "ptd", "engine", "supervisor", "ddict", "queue", "transport", "faults"]),
 ];
 
 /// Crates for tests alone: no library may depend on them but as a dev-dependency.
 const FOR_TESTS: &[&str] = &["faults"];
+
+/// Crates that take long to build and are only compared with: benches alone depend on them.
+const PEERS: &[&str] = &["iceoryx2", "lmdb-master-sys"];
 
 /// The tables of a manifest that name dependencies.
 const DEPENDENCY_TABLES: &[&str] = &["dependencies", "dev-dependencies", "build-dependencies"];
@@ -30,6 +34,17 @@ struct Dependency<'a> {
     line: usize,
     is_for_tests: bool,
     value: &'a DeValue<'a>,
+}
+
+impl<'a> Dependency<'a> {
+    /// The crate it means, whatever it is called here.
+    fn package(&self) -> &'a str {
+        self.text_at("package").unwrap_or(self.name)
+    }
+
+    fn text_at(&self, key: &str) -> Option<&'a str> {
+        self.value.get(key)?.get_ref().as_str()
+    }
 }
 
 /// A crate is in the layout, bears its folder's name, and depends downwards only.
@@ -51,6 +66,10 @@ pub(crate) fn directions(tree: &Tree) -> Vec<Breach> {
         };
         breaches.extend(misnamed(path, text, folder, &manifest));
         for dependency in dependencies(text, &manifest) {
+            if folder != "benches" && PEERS.contains(&dependency.package()) {
+                let what = format!("{} may not depend on {}", spoken(folder), dependency.package());
+                breaches.push(Breach::new(path, dependency.line, "directions", what));
+            }
             let Some(target) = target_folder(&dependency, &folders) else { continue };
             let what = if !allowed.contains(&target.as_str()) {
                 format!("{} may not depend on {}", spoken(folder), spoken(&target))
@@ -121,18 +140,22 @@ fn workspace_folders(tree: &Tree) -> BTreeMap<String, String> {
     let workspace = root.get_ref().get("workspace").and_then(|it| it.get_ref().get("dependencies"));
     let entries = workspace.and_then(|it| it.get_ref().as_table()).into_iter().flat_map(|table| table.iter());
     let folder =
-        |value: &DeValue<'_>| value.get("path").and_then(|path| Some(path.get_ref().as_str()?.to_owned()));
+        |value: &DeValue<'_>| value.get("path").and_then(|path| Some(folder_at(path.get_ref().as_str()?)));
     entries.filter_map(|(name, value)| Some((name.get_ref().to_string(), folder(value.get_ref())?))).collect()
 }
 
 /// The folder of the workspace crate that a dependency means, whatever it is called here; none for other crates.
 fn target_folder(dependency: &Dependency<'_>, folders: &BTreeMap<String, String>) -> Option<String> {
-    let text_at = |key: &str| dependency.value.get(key).and_then(|it| it.get_ref().as_str());
-    let package = text_at("package").unwrap_or(dependency.name);
-    let by_path = text_at("path").map(|path| path.trim_start_matches("../").trim_end_matches('/').to_owned());
+    let package = dependency.package();
+    let by_path = dependency.text_at("path").map(folder_at);
     let by_name = package.strip_prefix("tarragon-").map(str::to_owned);
     let is_root = package == "tarragon";
     by_path.or_else(|| folders.get(package).cloned()).or(by_name).or_else(|| is_root.then(String::new))
+}
+
+/// The folder that a path means, as the layout spells it: the root is `""`.
+fn folder_at(path: &str) -> String {
+    path.trim_start_matches("../").trim_end_matches(['/', '.']).to_owned()
 }
 
 fn spoken(folder: &str) -> &str {
@@ -153,6 +176,7 @@ mod tests {
     const ROOT: &str = r#"
 [workspace.dependencies]
 store = { path = "ddict", package = "tarragon-ddict" }
+tarragon = { path = "." }
 tarragon-engine = { path = "engine", version = "0.1.0" }
 serde = "1"
 
@@ -251,8 +275,51 @@ near = { path = "../engine" }
     }
 
     #[test]
+    fn directions_report_peers_outside_the_benches() {
+        let peers = r#"
+            [dev-dependencies]
+            iceoryx2.workspace = true
+            lmdb = { workspace = true, package = "lmdb-master-sys" }
+        "#;
+        check(
+            directions,
+            &[("Cargo.toml", peers), ("benches/Cargo.toml", peers), ("queue/Cargo.toml", peers)],
+            &expect![[r#"
+                Cargo.toml:2: directions: the root may not depend on iceoryx2
+                Cargo.toml:3: directions: the root may not depend on lmdb-master-sys
+                queue/Cargo.toml:2: directions: queue may not depend on iceoryx2
+                queue/Cargo.toml:3: directions: queue may not depend on lmdb-master-sys
+            "#]],
+        );
+    }
+
+    #[test]
+    fn directions_report_benches_as_a_dependency() {
+        let root = r#"
+            [dev-dependencies]
+            tarragon-benches = { path = "benches/" }
+        "#;
+        check(
+            directions,
+            &[("Cargo.toml", root)],
+            &expect![[r#"
+                Cargo.toml:2: directions: the root may not depend on benches
+            "#]],
+        );
+    }
+
+    #[test]
     fn directions_pass_the_layout() {
-        check_clean(directions, &[("Cargo.toml", ROOT), ("engine/Cargo.toml", ENGINE)]);
+        let benches = r#"
+            [package]
+            name = "tarragon-benches"
+
+            [dev-dependencies]
+            tarragon.workspace = true
+            store.workspace = true
+        "#;
+        let files = [("Cargo.toml", ROOT), ("engine/Cargo.toml", ENGINE), ("benches/Cargo.toml", benches)];
+        check_clean(directions, &files);
     }
 
     #[test]
