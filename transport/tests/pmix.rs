@@ -1,7 +1,11 @@
-//! Ranks that Open MPI's `mpirun` starts: one world on one node, who is refused, who dies, that nothing stays behind.
+//! Ranks that Open MPI's `mpirun` and Slurm's `srun` start: one world on one node, who is refused, who dies,
+//! that nothing stays behind.
 //!
-//! Each test starts `mpirun` with this program, which runs the one test again in a role. Every process has a watchdog.
+//! Each test starts a launcher with this program, which runs the one test again in a role. Every process has a
+//! watchdog.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod slurm;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -53,19 +57,24 @@ fn die() -> ! {
     }
 }
 
-/// True if there is no `mpirun`: says so by name. Where all that can be installed is there, that is a failure.
-#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
+/// True if there is no `mpirun`, which is said.
 fn lacks_mpirun() -> bool {
     let found = Command::new("mpirun").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_ok_and(|status| status.success()) {
-        return false;
+    let is_found = found.is_ok_and(|status| status.success());
+    if !is_found {
+        skip("mpirun", "it is not installed (Debian: openmpi-bin, libpmix2)");
     }
-    eprintln!("skipped: mpirun: it is not installed (Debian: openmpi-bin, libpmix2)");
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has mpirun");
-    true
+    !is_found
 }
 
-/// A test's `mpirun`, with folders of its own.
+/// Says by name that a test is not run. Where all that can be installed is there, that is a failure.
+#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
+fn skip(name: &str, why: &str) {
+    eprintln!("skipped: {name}: {why}");
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has all of it");
+}
+
+/// A test's launcher, with folders of its own.
 struct Launch {
     command: Command,
     test: &'static str,
@@ -83,12 +92,17 @@ struct Ended {
 
 impl Launch {
     fn new(test: &'static str, role: &str) -> Launch {
-        let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new("mpirun");
-        let shm = folder.path().join("shm");
-        std::fs::create_dir(&shm).unwrap();
         command.args(["--oversubscribe", "--bind-to", "none"]).stdin(Stdio::null());
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        Launch::by(command, test, role)
+    }
+
+    /// By another launcher.
+    fn by(mut command: Command, test: &'static str, role: &str) -> Launch {
+        let folder = tempfile::tempdir().unwrap();
+        let shm = folder.path().join("shm");
+        std::fs::create_dir(&shm).unwrap();
         command.env(ROLE, role).env("TARRAGON_SHM", shm);
         Launch { command, test, is_first: true, folder }
     }
@@ -199,6 +213,29 @@ fn four_ranks_pass_the_conformance_suite() {
     ended.expect_success();
     let expected = [0, 1, 2, 3].map(|rank| format!("rank {rank}: ranks 4 nodes 1 fabric shm"));
     assert_eq!(ended.said(), expected, "{}", ended.text);
+}
+
+/// The nodes of this Slurm are daemons of one machine: their ranks share its memory, which is what counts.
+#[test]
+fn ranks_of_srun_are_a_world() {
+    let slurm = match slurm::Slurm::start() {
+        Ok(slurm) => slurm,
+        Err(why) => return skip("slurm", &why),
+    };
+    let srun = |test: &'static str| {
+        let mut command = slurm.client("srun");
+        command.args(["--nodes=2", "--overcommit", "--mpi=pmix", "--kill-on-bad-exit=0"]);
+        Launch::by(command, test, "rank").ranks(4).run()
+    };
+    let ended = srun("four_ranks_pass_the_conformance_suite");
+    assert!(ended.status.success(), "{}\n{}", ended.text, slurm.logs());
+    ended.expect_success();
+    let expected = [0, 1, 2, 3].map(|rank| format!("rank {rank}: ranks 4 nodes 1 fabric shm"));
+    assert_eq!(ended.said(), expected, "{}", ended.text);
+    let ended = srun("survivors_are_told_who_is_lost");
+    let expected = [0, 1, 2].map(|rank| format!("rank {rank}: rank 3 is dead"));
+    assert_eq!(ended.said(), expected, "{}", ended.text);
+    assert_eq!(ended.left, Vec::<String>::new());
 }
 
 #[test]

@@ -242,9 +242,12 @@ fn nothing_stays_behind() {
         // Ends when all that have it open have ended: rank 0 and its copies.
         first.0.stdout.as_mut().unwrap().read_to_string(&mut text).unwrap();
         assert!(first.0.wait().unwrap().success(), "{text}");
-        if role == "leaves" {
-            assert_eq!(files(shm.path()), Vec::<String>::new());
+        let mut left = files(shm.path());
+        if role == "exits" {
+            // Regions of copies that were killed wait for the next start.
+            left.retain(|file| file.starts_with("tarragon-world"));
         }
+        assert_eq!(left, Vec::<String>::new());
     }
 }
 

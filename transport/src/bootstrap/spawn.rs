@@ -5,7 +5,7 @@
 //!    same arguments. Their environment names the segment, their rank, the size, and the lifeline.
 //! 2. A copy that comes to the same call finds these, maps the segment, compares its executable with rank 0's, and
 //!    writes that it has joined (or was refused) into its rank's line.
-//! 3. Rank 0 sees all lines joined, says that the world runs, and all calls return.
+//! 3. Rank 0 sees all lines joined, says that the world runs, takes the segment's name away, and all calls return.
 //!
 //! Rank 0 finds a copy that ended before it joined by its exit status. Copies that wait find rank 0's death through the
 //! lifeline, which ends them; and a failure of the world in its state.
@@ -267,6 +267,8 @@ fn make(spawn: &Spawn) -> Result<(Fabric, Children), WorldError> {
     let state = if gathered.is_ok() { RUNNING } else { FAILED };
     head.state.store(state, Ordering::Release);
     (1..spawn.size).for_each(|rank| shm.ring_all(Rank(rank)));
+    // All have it mapped or never will: without a name nothing stays behind, however the ranks end.
+    shm.map().segment.unlink();
     gathered.map(|()| (Fabric::Shm(shm), children))
 }
 
