@@ -44,6 +44,7 @@ const UNSAFE_FILES: &[&str] = &[
     "transport/src/bootstrap/lifeline.rs",
     "transport/src/bootstrap/pmix/result.rs",
     "transport/src/bootstrap/pmix/sys.rs",
+    "transport/src/dynamic.rs",
     "transport/src/copy.rs",
     "transport/src/doorbell.rs",
     "transport/src/fabric/shm/layout.rs",

@@ -47,6 +47,8 @@ pub mod world;
 #[cfg(not(loom))]
 mod copy;
 #[cfg(not(loom))]
+mod dynamic;
+#[cfg(not(loom))]
 mod rank;
 
 #[cfg(not(loom))]

@@ -504,9 +504,9 @@ fn a_launch_that_cannot_be_joined_is_an_error() {
         text.lines().find_map(|line| line.strip_prefix(MARK)).unwrap().to_owned()
     };
     let [name_space, rank] = [("PMIX_NAMESPACE", "tarragon-test"), ("PMIX_RANK", "0")];
-    let said = of(&[name_space, rank, ("TARRAGON_PMIX", "/nowhere/libpmix.so.2")]);
+    let said = of(&[name_space, rank, ("TARRAGON_LIBPMIX", "/nowhere/libpmix.so.2")]);
     assert!(said.contains("/nowhere/libpmix.so.2 cannot be used") && said.contains("libpmix2"), "{said}");
-    let said = of(&[name_space, rank, ("TARRAGON_PMIX", "libc.so.6")]);
+    let said = of(&[name_space, rank, ("TARRAGON_LIBPMIX", "libc.so.6")]);
     assert!(said.contains("libc.so.6 cannot be used") && said.contains("PMIx_Init"), "{said}");
     assert!(of(&[rank]).contains("PMIX_NAMESPACE"));
     assert!(of(&[name_space]).contains("PMIX_RANK"));

@@ -120,7 +120,7 @@ pub enum WorldError {
     /// The launcher speaks PMIx, but its library cannot be used.
     #[error(
         "started by a launcher that speaks PMIx, but {file} cannot be used: {why}; install it (Debian: libpmix2) or \
-         name its file in TARRAGON_PMIX"
+         name its file in TARRAGON_LIBPMIX"
     )]
     NoPmix {
         /// The library that was tried.

@@ -20,7 +20,7 @@ use crate::world::WorldError;
 /// What libraries of PMIx are called.
 const LIBRARY: &str = "libpmix.so.2";
 /// Names another one.
-const ENV_LIBRARY: &str = "TARRAGON_PMIX";
+const ENV_LIBRARY: &str = "TARRAGON_LIBPMIX";
 /// The first version whose types have the sizes that `sys` knows.
 const VERSION_MIN: u32 = 3;
 /// How long the launcher may take to let a process go, in milliseconds.
@@ -137,8 +137,7 @@ fn within<T: Send + 'static>(
 fn load() -> Result<Library, WorldError> {
     let named = std::env::var(ENV_LIBRARY).ok().filter(|name| !name.is_empty());
     let file = named.unwrap_or_else(|| LIBRARY.to_owned());
-    let name = CString::new(file.clone()).expect("a variable of the environment has no zero in it");
-    let library = Library::load(&name);
+    let library = Library::load(&file);
     let library = library.map_err(|why| WorldError::NoPmix { file: file.clone(), why })?;
     let text = library.version_text();
     if version_of(&text).is_none_or(|major| major < VERSION_MIN) {

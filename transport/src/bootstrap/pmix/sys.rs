@@ -2,10 +2,12 @@
 //!
 //! *Source*: `pmix_common.h` and `pmix.h` of OpenPMIx 4.2.2. The sizes below are those of a C program compiled with
 //! them; the same layouts hold since version 3, and in version 5.
-#![expect(unsafe_code, reason = "finds functions of a C library by name")]
+#![expect(unsafe_code, reason = "says what type each function of a C library has")]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::transmute;
+
+use crate::dynamic::Dynamic;
 
 /// Bytes of a name space's name and of a key, the zero at the end included.
 pub(super) const NSPACE_BYTES: usize = 256;
@@ -110,16 +112,10 @@ pub(super) struct Library {
 }
 
 impl Library {
-    /// Loads the library and finds its functions. The error is what the loader says.
-    ///
-    /// Its symbols become visible to libraries loaded later: its own plug-ins, which are not linked with it, need them.
-    pub(super) fn load(file: &CStr) -> Result<Library, String> {
-        // SAFETY: a C string; the library's initialisers are trusted as the library is.
-        let handle = unsafe { libc::dlopen(file.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-        if handle.is_null() {
-            return Err(loader_error());
-        }
-        let symbol = |name: &CStr| symbol(handle, name);
+    /// Loads the library and finds its functions; an error says why there are none.
+    pub(super) fn load(file: &str) -> Result<Library, String> {
+        let library = Dynamic::load(file)?;
+        let symbol = |name: &CStr| library.symbol(name);
         Ok(Library {
             // SAFETY: PMIx declares a function of this name so.
             init: unsafe { transmute::<*mut c_void, Init>(symbol(c"PMIx_Init")?) },
@@ -139,22 +135,4 @@ impl Library {
             version: unsafe { transmute::<*mut c_void, Version>(symbol(c"PMIx_Get_version")?) },
         })
     }
-}
-
-/// The address of a symbol, never null.
-fn symbol(handle: *mut c_void, name: &CStr) -> Result<*mut c_void, String> {
-    // SAFETY: a handle of `dlopen` that is never closed, and a C string.
-    let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
-    if found.is_null() { Err(loader_error()) } else { Ok(found) }
-}
-
-fn loader_error() -> String {
-    // SAFETY: the text is this thread's until its next call of the loader.
-    let text = unsafe { libc::dlerror() };
-    if text.is_null() {
-        return "the loader says nothing".to_owned();
-    }
-    // SAFETY: not null, and a C string.
-    let text: CString = unsafe { CStr::from_ptr(text) }.to_owned();
-    text.to_string_lossy().into_owned()
 }

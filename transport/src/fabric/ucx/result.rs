@@ -13,18 +13,21 @@ use crate::fabric::FabricError;
 /// `NoLibrary` if it cannot be loaded or is older than [`sys::API`].
 pub(super) fn library() -> Result<&'static Functions, FabricError> {
     static LIBRARY: OnceLock<Result<Functions, (String, String)>> = OnceLock::new();
-    let loaded = LIBRARY.get_or_init(|| sys::load().and_then(check_version));
+    let loaded = LIBRARY.get_or_init(|| {
+        let (file, functions) = sys::load();
+        functions.and_then(check_version).map_err(|why| (file, why))
+    });
     loaded.as_ref().map_err(|(file, why)| FabricError::NoLibrary { file: file.clone(), why: why.clone() })
 }
 
-fn check_version(functions: Functions) -> Result<Functions, (String, String)> {
+fn check_version(functions: Functions) -> Result<Functions, String> {
     let (mut major, mut minor, mut release) = (0, 0, 0);
     // SAFETY: writes three numbers to where three numbers are.
     unsafe { (functions.get_version)(&raw mut major, &raw mut minor, &raw mut release) };
     if (major, minor) >= sys::API && major == sys::API.0 {
         return Ok(functions);
     }
-    Err(("libucp.so.0".to_owned(), format!("it is UCX {major}.{minor}.{release}")))
+    Err(format!("it is UCX {major}.{minor}.{release}"))
 }
 
 /// What a status says, in the library's words.

@@ -2,9 +2,11 @@
 //!
 //! Structs are those of UCX 1.13. UCX adds fields at the end of a struct only, and reads those alone that a mask names.
 //! A status is a number with a name here, not an enum: a newer library may answer with one that has no name yet.
-#![expect(unsafe_code, reason = "loads a library of C and names its functions")]
+#![expect(unsafe_code, reason = "says what type each function of a C library has")]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_void};
+
+use crate::dynamic::Dynamic;
 
 /// The library, as programs find it.
 const LIBRARY: &str = "libucp.so.0";
@@ -195,11 +197,11 @@ macro_rules! functions {
         }
 
         impl Functions {
-            /// All functions; the name of the first that is missing otherwise.
-            fn find(library: *mut c_void) -> Result<Functions, &'static CStr> {
+            /// All functions; an error names the first that is missing.
+            fn find(library: Dynamic) -> Result<Functions, String> {
                 Ok(Functions {
                     $($name: {
-                        let found = symbol(library, $symbol).ok_or($symbol)?;
+                        let found = library.symbol($symbol)?;
                         // SAFETY: the library's function of this name has this type in all versions of its
                         // interface 1, says its header; the library is never unloaded.
                         unsafe {
@@ -245,32 +247,10 @@ functions! {
     request_free = c"ucp_request_free": fn(Handle);
 }
 
-/// The library's functions, and the file it was loaded from. Loads it; it stays for the life of the process.
-pub(super) fn load() -> Result<Functions, (String, String)> {
+/// The file that the library is in, and its functions or why there are none. Loads it; it stays for the life of the
+/// process.
+pub(super) fn load() -> (String, Result<Functions, String>) {
     let file = std::env::var(ENV_LIBRARY).unwrap_or_else(|_| LIBRARY.to_owned());
-    let Ok(name) = CString::new(file.clone()) else {
-        return Err((file, "the name has a zero byte".to_owned()));
-    };
-    // SAFETY: a string that ends; that the file is libucp, whose initialisers are harmless, is what the user says.
-    let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-    if library.is_null() {
-        return Err((file, last_error()));
-    }
-    Functions::find(library).map_err(|missing| (file, format!("it has no {}", missing.to_string_lossy())))
-}
-
-fn symbol(library: *mut c_void, name: &CStr) -> Option<*mut c_void> {
-    // SAFETY: the handle comes from `dlopen` and is never closed; the name is a string that ends.
-    let found = unsafe { libc::dlsym(library, name.as_ptr()) };
-    (!found.is_null()).then_some(found)
-}
-
-fn last_error() -> String {
-    // SAFETY: takes nothing; answers with a string of this thread's, or null.
-    let text = unsafe { libc::dlerror() };
-    if text.is_null() {
-        return "no reason is given".to_owned();
-    }
-    // SAFETY: not null, so it is a string that ends, valid until this thread's next call.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    let functions = Dynamic::load(&file).and_then(Functions::find);
+    (file, functions)
 }
