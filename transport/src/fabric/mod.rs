@@ -285,6 +285,19 @@ impl Liveness {
     }
 }
 
+/// How long somebody has waited for a peer.
+struct Wait {
+    looks: u32,
+    liveness: Liveness,
+    deadline: Deadline,
+}
+
+impl Wait {
+    fn new(patience: Duration) -> Wait {
+        Wait { looks: 0, liveness: Liveness::new(), deadline: Deadline::after(patience) }
+    }
+}
+
 /// A point in time to which something waits; none if it is too far for the clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline(Option<Instant>);

@@ -33,7 +33,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Deadline, Fabric, FabricError, LIVENESS_MS, Liveness, PeerState};
+use super::{Fabric, FabricError, LIVENESS_MS, PeerState, Wait};
 use crate::lane::{CELL_WORDS, Lane};
 use crate::message::{HandlerId, Handlers, Header, is_handling};
 use crate::rank::Rank;
@@ -308,18 +308,5 @@ impl Shm {
 
     fn link(&self, to: Rank) -> MutexGuard<'_, Link> {
         self.links[to.index()].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How long a send has waited.
-struct Wait {
-    looks: u32,
-    liveness: Liveness,
-    deadline: Deadline,
-}
-
-impl Wait {
-    fn new(patience: Duration) -> Wait {
-        Wait { looks: 0, liveness: Liveness::new(), deadline: Deadline::after(patience) }
     }
 }

@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use super::{BACKLOG_BYTES_MAX, Deadline, Fabric, FabricError, LIVENESS_MS, Liveness, PeerState};
+use super::{BACKLOG_BYTES_MAX, Deadline, Fabric, FabricError, LIVENESS_MS, PeerState, Wait};
 use crate::message::{HandlerId, Handlers, Header, is_handling};
 use crate::rank::Rank;
 use crate::region::NetworkRegions;
@@ -400,17 +400,4 @@ pub(crate) struct Target<'k> {
     pub(crate) number: u64,
     pub(crate) address: u64,
     pub(crate) packed: &'k [u8],
-}
-
-/// How long somebody has waited.
-struct Wait {
-    looks: u32,
-    liveness: Liveness,
-    deadline: Deadline,
-}
-
-impl Wait {
-    fn new(patience: Duration) -> Wait {
-        Wait { looks: 0, liveness: Liveness::new(), deadline: Deadline::after(patience) }
-    }
 }
