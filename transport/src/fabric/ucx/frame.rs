@@ -11,6 +11,7 @@
 use super::worker::HEADER_BYTES;
 use crate::message::{HEADER_WORDS, HandlerId, Header, Malformed};
 use crate::rank::Rank;
+use crate::wire::{Raw, put_word};
 
 /// What one fabric tells another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,19 +45,20 @@ impl Frame {
     pub(super) fn encode(&self, world: u64, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
         let words = self.header.encode().into_iter().chain([self.number, self.taken, world]);
-        words.for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        words.for_each(|word| put_word(&mut bytes, word));
         bytes.extend_from_slice(payload);
         bytes
     }
 
     /// The frame that these bytes are, of a rank below `size`.
     pub(super) fn decode(bytes: &[u8], world: u64, size: u32) -> Result<Frame, Malformed> {
-        let wrong = Malformed::Length { found: bytes.len() as u64, wanted: HEADER_BYTES as u64 };
-        let Ok(bytes) = <&[u8; HEADER_BYTES]>::try_from(bytes) else { return Err(wrong) };
+        let wrong = |_| Malformed::Length { found: bytes.len() as u64, wanted: HEADER_BYTES as u64 };
+        let mut raw = Raw::new(bytes);
         let mut words = [0; HEADER_WORDS + 3];
-        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-            *word = bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        for word in &mut words {
+            *word = raw.word().map_err(wrong)?;
         }
+        raw.end().map_err(wrong)?;
         let [a, b, c, d, number, taken, theirs] = words;
         let source = Rank((a >> 32) as u32);
         if source.0 >= size || theirs != world {
