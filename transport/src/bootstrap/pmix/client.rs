@@ -70,17 +70,19 @@ impl Client {
     pub(crate) fn exchange(&mut self, bytes: &[u8], deadline: Deadline) -> Result<Vec<Vec<u8>>, WorldError> {
         let key = CString::new(format!("tarragon.{}", self.exchanges)).expect("no zero in it");
         self.exchanges += 1;
-        let (library, own, published) = (self.library, self.own.clone(), bytes.to_vec());
-        let (name, limit) = (key.clone(), deadline.left().unwrap_or_default());
+        let (library, own, size, published) = (self.library, self.own.clone(), self.size, bytes.to_vec());
+        let limit = deadline.left().unwrap_or_default();
+        // One call for all ranks, and so one thread.
         self.call(deadline, "meet the other ranks of the launch", move || {
-            library.publish(&name, &published)?;
-            library.fence(&own, limit)
-        })?;
-        let theirs = (0..self.size).map(|rank| match self.get(rank, key.clone(), deadline)? {
-            Found::Bytes(bytes) => Ok(bytes),
-            Found::Number(_) => Ok(Vec::new()),
-        });
-        theirs.collect()
+            library.publish(&key, &published)?;
+            library.fence(&own, limit)?;
+            let theirs =
+                (0..size).map(|rank| match library.get(&proc_of(own.nspace, rank), &key, limit)? {
+                    Found::Bytes(bytes) => Ok(bytes),
+                    Found::Number(_) => Ok(Vec::new()),
+                });
+            theirs.collect()
+        })
     }
 
     fn get(&mut self, rank: u32, key: CString, deadline: Deadline) -> Result<Found, WorldError> {
