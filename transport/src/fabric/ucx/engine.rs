@@ -245,8 +245,8 @@ impl Engine {
             }
         }
         for at in 0..self.inward.len() {
-            self.end_fetches(at);
-            if self.is_here(at) && self.worker.has_failed(at) {
+            let is_lost = self.end_fetches(at);
+            if self.is_here(at) && (is_lost || self.worker.has_failed(at)) {
                 self.find_dead(at);
             }
             if !self.outward[at].kept.is_empty() {
@@ -320,14 +320,19 @@ impl Engine {
         }
     }
 
-    /// Notes which payloads have been fetched.
-    fn end_fetches(&mut self, at: usize) {
+    /// Notes which payloads have been fetched. True if one cannot be had: then nothing after it can be delivered
+    /// either, so its sender is lost to this rank.
+    fn end_fetches(&mut self, at: usize) -> bool {
+        let mut is_lost = false;
         for waiting in self.inward[at].waiting() {
             let Payload::Fetching(request) = &mut waiting.payload else { continue };
-            if let Some(Ok(())) = self.worker.outcome(request, "fetch a payload") {
-                waiting.payload = Payload::Here(request.take_buffer());
+            match self.worker.outcome(request, "fetch a payload") {
+                None => {}
+                Some(Ok(())) => waiting.payload = Payload::Here(request.take_buffer()),
+                Some(Err(_)) => is_lost = true,
             }
         }
+        is_lost
     }
 
     fn bury(&mut self, at: usize) {
