@@ -9,18 +9,19 @@ use super::tree::{Breach, Tree};
 /// The layout: each crate's folder, and the folders of the workspace crates it may depend on. The root is `""`.
 const LAYOUT: &[(&str, &[&str])] = &[
     ("faults", &[]),
-    ("transport", &["faults"]),
-    ("queue", &["transport", "faults"]),
-    ("ddict", &["transport", "faults"]),
+    ("testbed", &[]),
+    ("transport", &["faults", "testbed"]),
+    ("queue", &["transport", "faults", "testbed"]),
+    ("ddict", &["transport", "faults", "testbed"]),
     ("supervisor", &[]),
-    ("engine", &["supervisor", "transport", "faults"]),
+    ("engine", &["supervisor", "transport", "faults", "testbed"]),
     ("ptd", &["engine", "transport"]),
-    ("", &["ptd", "engine", "supervisor", "ddict", "queue", "transport", "faults"]),
-    ("benches", &["", "ptd", "engine", "supervisor", "ddict", "queue", "transport", "faults"]),
+    ("", &["ptd", "engine", "supervisor", "ddict", "queue", "transport", "faults", "testbed"]),
+    ("benches", &["", "ptd", "engine", "supervisor", "ddict", "queue", "transport", "faults", "testbed"]),
 ];
 
 /// Crates for tests alone: no library may depend on them but as a dev-dependency.
-const FOR_TESTS: &[&str] = &["faults"];
+const FOR_TESTS: &[&str] = &["faults", "testbed"];
 
 /// Crates that take long to build and are only compared with: benches alone depend on them.
 const PEERS: &[&str] = &["iceoryx2", "lmdb-master-sys"];

@@ -109,8 +109,9 @@ fn child_folder(path: &str) -> String {
 /// What the file at `path` is for.
 pub(crate) fn area(path: &str) -> Area {
     let known = path.split('/').find_map(|part| match part {
+        // A crate for tests alone.
+        "tests" | "testbed" => Some(Area::Tests),
         "src" => Some(Area::Src),
-        "tests" => Some(Area::Tests),
         "benches" => Some(Area::Benches),
         "examples" => Some(Area::Examples),
         "build.rs" => Some(Area::Build),

@@ -5,174 +5,23 @@
 //! watchdog.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod slurm;
-
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use tarragon_testbed::{
+    Launch, MARK, PATIENCE, ROLE, Slurm, arguments, die, host, lacks_mpirun, lacks_ucx, role, say, skip,
+};
 use tarragon_transport::{
     Bootstrap, FabricError, Pmix, Rank, Spawn, Stranger, World, WorldError, conformance,
 };
 
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(100);
-const ROLE: &str = "TARRAGON_TEST_ROLE";
-/// Lines of a rank's that are for the test.
-const MARK: &str = "##";
 /// Variables that a test sets for processes that no launcher starts.
 const LAUNCH: [&str; 2] = ["PMIX_NAMESPACE", "PMIX_RANK"];
 
-/// The role of this process, if a test started it.
-fn role() -> Option<String> {
-    let role = std::env::var(ROLE).ok()?;
-    std::thread::spawn(|| {
-        std::thread::sleep(PATIENCE);
-        std::process::exit(9);
-    });
-    Some(role)
-}
-
-fn say(line: &str) {
-    // One write, so that lines of several ranks do not mix.
-    std::io::stdout().write_all(format!("\n{MARK}{line}\n").as_bytes()).unwrap();
-}
-
 fn rank_of_launch() -> u32 {
     std::env::var("PMIX_RANK").unwrap().parse().unwrap()
-}
-
-fn arguments(test: &str) -> [&str; 5] {
-    ["--exact", test, "--nocapture", "--test-threads", "1"]
-}
-
-fn die() -> ! {
-    kill_process(rustix::process::getpid(), Signal::KILL).unwrap();
-    loop {
-        std::thread::sleep(PATIENCE);
-    }
-}
-
-/// True if there is no `mpirun`, which is said.
-fn lacks_mpirun() -> bool {
-    let found = Command::new("mpirun").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let is_found = found.is_ok_and(|status| status.success());
-    if !is_found {
-        skip("mpirun", "it is not installed (Debian: openmpi-bin, libpmix2)");
-    }
-    !is_found
-}
-
-/// Says by name that a test is not run. Where all that can be installed is there, that is a failure.
-#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
-fn skip(name: &str, why: &str) {
-    eprintln!("skipped: {name}: {why}");
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has all of it");
-}
-
-/// A test's launcher, with folders of its own.
-struct Launch {
-    command: Command,
-    test: &'static str,
-    is_first: bool,
-    folder: tempfile::TempDir,
-}
-
-/// What came of it.
-struct Ended {
-    status: ExitStatus,
-    text: String,
-    /// Names of what is left in the folder for shared memory.
-    left: Vec<String>,
-}
-
-impl Launch {
-    fn new(test: &'static str, role: &str) -> Launch {
-        let mut command = Command::new("mpirun");
-        command.args(["--oversubscribe", "--bind-to", "none"]).stdin(Stdio::null());
-        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-        Launch::by(command, test, role)
-    }
-
-    /// By another launcher.
-    fn by(mut command: Command, test: &'static str, role: &str) -> Launch {
-        let folder = tempfile::tempdir().unwrap();
-        let shm = folder.path().join("shm");
-        std::fs::create_dir(&shm).unwrap();
-        command.env(ROLE, role).env("TARRAGON_SHM", shm);
-        Launch { command, test, is_first: true, folder }
-    }
-
-    fn option(mut self, option: &str) -> Launch {
-        self.command.arg(option);
-        self
-    }
-
-    /// More ranks, of this program.
-    fn ranks(self, count: u32) -> Launch {
-        let program = std::env::current_exe().unwrap();
-        self.ranks_of(count, &[], &program)
-    }
-
-    /// More ranks, of another program, behind the words of a command that starts it.
-    fn ranks_of(mut self, count: u32, before: &[&str], program: &Path) -> Launch {
-        if !std::mem::take(&mut self.is_first) {
-            self.command.arg(":");
-        }
-        self.command.args(["-n", &count.to_string()]).args(before).arg(program).args(arguments(self.test));
-        self
-    }
-
-    /// Runs it to its end, which comes in time or by force.
-    fn run(mut self) -> Ended {
-        let path = self.folder.path().join("output");
-        let file = File::create(&path).unwrap();
-        self.command.stdout(file.try_clone().unwrap()).stderr(file);
-        let mut mpirun = self.command.spawn().unwrap();
-        let status = wait(&mut mpirun);
-        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
-        let entries = std::fs::read_dir(self.folder.path().join("shm")).unwrap();
-        let left = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-        Ended { status, text, left }
-    }
-}
-
-impl Ended {
-    /// What the ranks have said, sorted.
-    fn said(&self) -> Vec<&str> {
-        let mut said: Vec<&str> = self.text.lines().filter_map(|line| line.strip_prefix(MARK)).collect();
-        said.sort_unstable();
-        said
-    }
-
-    fn expect_success(&self) {
-        assert!(self.status.success(), "{}\n{}", self.status, self.text);
-        assert_eq!(self.left, Vec::<String>::new());
-    }
-}
-
-/// Waits for `mpirun`; asks it to end when it takes too long, and then forces it.
-fn wait(mpirun: &mut Child) -> ExitStatus {
-    let begin = Instant::now();
-    let pid = Pid::from_raw(mpirun.id() as i32).unwrap();
-    let mut is_asked = false;
-    loop {
-        if let Some(status) = mpirun.try_wait().unwrap() {
-            return status;
-        }
-        if begin.elapsed() > PATIENCE && !is_asked {
-            is_asked = true;
-            kill_process(pid, Signal::TERM).unwrap();
-        }
-        if begin.elapsed() > PATIENCE + Duration::from_secs(10) {
-            mpirun.kill().unwrap();
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// This program in a role, started by the test itself with the environment of a launch.
@@ -185,10 +34,6 @@ fn alone(test: &str, role: &str, variables: &[(&str, &str)]) -> (ExitStatus, Str
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8_lossy(&text).into_owned())
-}
-
-fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 #[test]
@@ -218,7 +63,7 @@ fn four_ranks_pass_the_conformance_suite() {
 /// The nodes of this Slurm are daemons of one machine: their ranks share its memory, which is what counts.
 #[test]
 fn ranks_of_srun_are_a_world() {
-    let slurm = match slurm::Slurm::start() {
+    let slurm = match Slurm::start() {
         Ok(slurm) => slurm,
         Err(why) => return skip("slurm", &why),
     };
@@ -315,30 +160,56 @@ fn the_same_program_in_another_place_is_welcome() {
     Launch::new(test, "rank").ranks(1).ranks_of(1, &[], &double).run().expect_success();
 }
 
+/// To share no folder is as good as to share no machine.
 #[test]
-fn several_nodes_are_an_error_that_names_them() {
-    let test = "several_nodes_are_an_error_that_names_them";
+fn ranks_that_share_no_memory_are_a_world_over_the_network() {
+    let test = "ranks_that_share_no_memory_are_a_world_over_the_network";
     if role().is_some() {
-        let error = World::from_environment().err().unwrap();
-        let WorldError::SeveralNodes { ranks: 3, hosts } = &error else { panic!("{error}") };
-        assert_eq!(*hosts, [host(), host()]);
-        return say(&error.to_string());
-    }
-    if lacks_mpirun() {
+        let world = World::from_environment().unwrap();
+        assert_eq!(world.node_ranks().len(), if world.rank() == Rank(2) { 1 } else { 2 });
+        conformance::run(&world);
+        say(&format!("rank {}: {world}", world.rank()));
+        world.leave().unwrap();
         return;
     }
-    // To share no folder is as good as to share no machine.
+    if lacks_mpirun() || lacks_ucx() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let other = format!("TARRAGON_SHM={}", folder.path().display());
     let program = std::env::current_exe().unwrap();
     let ended = Launch::new(test, "rank").ranks(2).ranks_of(1, &["env", &other], &program).run();
     ended.expect_success();
+    let expected = [0, 1, 2].map(|rank| format!("rank {rank}: ranks 3 nodes 2 fabric ucx"));
+    assert_eq!(ended.said(), expected, "{}", ended.text);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// Where one of several nodes has no UCX, its ranks say what to install, and the others where it is missing.
+#[test]
+fn a_node_without_the_library_is_named_to_all() {
+    let test = "a_node_without_the_library_is_named_to_all";
+    if role().is_some() {
+        let error = World::from_environment().err().unwrap();
+        match (rank_of_launch(), &error) {
+            (1, WorldError::Fabric(FabricError::NoLibrary { .. })) => {}
+            (0, WorldError::Elsewhere { rank: Rank(1), host: of_other, .. }) => assert_eq!(*of_other, host()),
+            _ => panic!("{error}"),
+        }
+        return say(&error.to_string());
+    }
+    if lacks_mpirun() || lacks_ucx() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let other = format!("TARRAGON_SHM={}", folder.path().display());
+    let (program, library) = (std::env::current_exe().unwrap(), "TARRAGON_LIBUCP=/nowhere/libucp.so.0");
+    let ended = Launch::new(test, "rank").ranks(1).ranks_of(1, &["env", &other, library], &program).run();
+    ended.expect_success();
     let said = ended.said();
-    assert_eq!(said.len(), 3, "{}", ended.text);
-    assert!(
-        said[0].contains(&format!("2 nodes ({0}, {0}): ranks on several nodes need", host())),
-        "{said:?}"
-    );
+    assert_eq!(said.len(), 2, "{}", ended.text);
+    let hint = "could not load UCX from /nowhere/libucp.so.0";
+    assert!(said.iter().all(|line| line.contains(hint) && line.contains("libucx0")), "{said:?}");
 }
 
 /// The launcher ends the others, and nothing is left, not even the name of the world's memory.

@@ -87,17 +87,6 @@ impl Roster {
         ranks.filter(|(_, seat)| Some(seat.node) == own).map(|(rank, _)| rank).collect()
     }
 
-    /// The hosts of the nodes, each once for each of its nodes.
-    pub(super) fn node_hosts(&self) -> Vec<String> {
-        let mut hosts: Vec<String> = Vec::new();
-        for seat in &self.seats {
-            if seat.node as usize == hosts.len() {
-                hosts.push(seat.host.clone());
-            }
-        }
-        hosts
-    }
-
     /// Tells all ranks what this one has made: some bytes about it, or why it could not. Returns what was made, and the
     /// bytes of all, in the order of ranks. If some rank could not, all return an error: that rank its own, the others
     /// one that names it.
@@ -193,7 +182,6 @@ mod tests {
         let roster = Roster { rank: Rank(2), seats: seats(&cards).unwrap(), launcher: None };
         assert_eq!(roster.nodes(), 3);
         assert_eq!(roster.node_ranks(), [Rank(0), Rank(2)]);
-        assert_eq!(roster.node_hosts(), ["a", "b", "a"]);
         assert_eq!((roster.host(Rank(1)), roster.host(Rank(4))), (Some("b"), None));
     }
 

@@ -96,18 +96,6 @@ pub enum WorldError {
         /// Its error, in words.
         why: String,
     },
-    /// A launch spans several nodes.
-    #[error(
-        "the {ranks} ranks are on {} nodes ({}): ranks on several nodes need a network fabric, which is not built yet; \
-         start them on one node",
-        .hosts.len(), .hosts.join(", ")
-    )]
-    SeveralNodes {
-        /// How many ranks there are.
-        ranks: u32,
-        /// The host of each node; the same name twice if processes of one machine do not share its memory.
-        hosts: Vec<String>,
-    },
     /// A living process is this rank of the launch already.
     #[error(
         "rank {rank} of this launch is another process, which lives: a program that a rank starts must not inherit \

@@ -87,7 +87,7 @@ impl World {
     /// # Errors
     /// `Ranks`, `Start`, `EndedEarly`, `JoinTimeout`, `Refused`: nobody is left running. In a copy: `Stranger`,
     /// `Size`, `Twice`, `Failed`, `Environment`. In a rank that a launcher started: `NoPmix`, `Pmix`, `LaunchTimeout`,
-    /// `Taken`, `Ranks`, `Environment`; and at all of them at once `Strangers`, `SeveralNodes`, `Elsewhere`. `Fabric`
+    /// `Taken`, `Ranks`, `Environment`; and at all of them at once `Strangers`, `Elsewhere`. `Fabric`
     /// (for a network with `NoLibrary`, `Network`, `PeerNetwork`), `System`.
     pub fn join(bootstrap: &Bootstrap) -> Result<World, WorldError> {
         let world = World::new(bootstrap.join()?);
@@ -127,7 +127,7 @@ impl World {
         self.roster.node_ranks()
     }
 
-    /// How many nodes the ranks run on. 1, as long as no fabric reaches further.
+    /// How many nodes the ranks run on.
     pub fn nodes(&self) -> u32 {
         self.roster.nodes()
     }

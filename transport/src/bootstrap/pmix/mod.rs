@@ -4,9 +4,9 @@
 //! # How a world gathers
 //! 1. Each rank connects to the launcher and is told its rank and the number of ranks.
 //! 2. *Cards* are exchanged, see `roster`: all know who runs where, and refuse those who run another program.
-//! 3. If all share a node, rank 0 makes the world's segment, and its name is exchanged.
-//! 4. The others map it, all say so, and rank 0 takes the name away: from here on nothing stays behind, however the
-//!    ranks end.
+//! 3. If all share a node, rank 0 makes the world's segment, and its name is exchanged. The others map it, all say so,
+//!    and rank 0 takes the name away: from here on nothing stays behind, however the ranks end.
+//! 4. If they do not, each loads the network's library, and addresses are exchanged.
 //!
 //! An exchange is a fence of all ranks. It gives each rank the bytes of all others, or what kept one from going on, so
 //! this needs nothing of what copies and their starter tell one another in shared memory.
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use super::roster::Roster;
 use crate::fabric::shm_layout::{RANKS_MAX, RUNNING};
-use crate::fabric::{Deadline, Fabric, Shm, ShmSpec};
+use crate::fabric::{Deadline, Fabric, Listening, Shm, ShmSpec, Ucx};
 use crate::rank::Rank;
 use crate::segment::SegmentName;
 use crate::sync::Ordering;
@@ -89,11 +89,19 @@ pub(super) fn join(pmix: &Pmix) -> Result<(Fabric, Roster), WorldError> {
         return Err(WorldError::Ranks { size, max: RANKS_MAX });
     }
     let mut roster = Roster::of_launch(client, deadline)?;
-    if roster.nodes() > 1 {
-        return Err(WorldError::SeveralNodes { ranks: size, hosts: roster.node_hosts() });
-    }
-    let fabric = Fabric::Shm(shm(&mut roster, &pmix.spec(size), deadline)?);
+    let spec = pmix.spec(size);
+    let fabric = match roster.nodes() {
+        1 => Fabric::Shm(shm(&mut roster, &spec, deadline)?),
+        _ => Fabric::Ucx(Box::new(ucx(&mut roster, &spec, deadline)?)),
+    };
     Ok((fabric, roster))
+}
+
+/// The fabric of ranks on several nodes.
+fn ucx(roster: &mut Roster, spec: &ShmSpec, deadline: Deadline) -> Result<Ucx, WorldError> {
+    let listening = Listening::new(spec.size).and_then(|it| it.address().map(|address| (it, address)));
+    let (listening, addresses) = roster.share(listening.map_err(WorldError::from), deadline)?;
+    Ok(listening.connect(roster.rank(), addresses, spec.patience)?)
 }
 
 /// The fabric of ranks that all share a node.

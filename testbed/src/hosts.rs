@@ -1,0 +1,237 @@
+//! Machines made of namespaces: each has its own name, network card, processes, `/dev/shm` and System V memory, so that
+//! nothing passes between them but what goes over the network. They share files and cores.
+//!
+//! A bridge lies in a network namespace of its own (`hub`), and one machine more, `login`, starts programs on the
+//! others; the machine of the test gets no route and no interface. All ends with the handle, or with the test.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::launch::with_mpirun_settings;
+use crate::{command, expect_programs};
+
+/// How long a machine may take to be there.
+const START: Duration = Duration::from_secs(60);
+/// Their network, without the last number; that of `login`, and of the first machine.
+const NETWORK: &str = "10.77.0";
+const LOGIN: u32 = 9;
+const FIRST: u32 = 10;
+
+/// Machines `h0`, `h1`, and so on.
+pub struct Hosts {
+    folder: tempfile::TempDir,
+    hub: Child,
+    login: Child,
+    hosts: Vec<Host>,
+}
+
+struct Host {
+    /// Its parent on the test's machine; kills it when it goes.
+    outer: Child,
+    /// Its first process.
+    init: u32,
+}
+
+impl Hosts {
+    /// Starts `count` of them; an error says what is missing on this machine.
+    pub fn start(count: u32) -> Result<Hosts, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("only root can make them".to_owned());
+        }
+        expect_programs(&["ip", "nsenter", "setpriv", "unshare"])?;
+        let folder = tempfile::tempdir().unwrap();
+        let names = (0..count).map(|number| format!("{NETWORK}.{} h{number}\n", FIRST + number));
+        let names = format!("127.0.0.1 localhost\n{NETWORK}.{LOGIN} login\n{}", names.collect::<String>());
+        std::fs::write(folder.path().join("hosts"), names).unwrap();
+        let hub = namespaces(folder.path(), "hub", &["-n"], "exec sleep infinity")?;
+        let named = format!("mount --bind {}/hosts /etc/hosts", folder.path().display());
+        let script = format!("hostname login && {named} && {{ READY; exec sleep infinity; }}");
+        let login =
+            namespaces(folder.path(), "login", &["-n", "-u", "-m", "--propagation", "private"], &script)?;
+        let mut hosts = Hosts { folder, hub, login, hosts: Vec::new() };
+        hosts.hub("ip link add br0 type bridge forward_delay 0 && ip link set br0 up && ip link set lo up");
+        let login = hosts.login.id();
+        hosts.plug("login", login, LOGIN);
+        for number in 0..count {
+            hosts.boot(number, &named)?;
+        }
+        hosts.write_agent();
+        Ok(hosts)
+    }
+
+    fn boot(&mut self, number: u32, named: &str) -> Result<(), String> {
+        let name = format!("h{number}");
+        // Its first process takes in those that lose their parents.
+        let idle = "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done";
+        let memory = "mount -t tmpfs -o mode=1777 shm /dev/shm";
+        let script = format!("hostname {name} && {memory} && {named} && {{ READY; {idle}; }}");
+        let flags = ["-n", "-u", "-i", "-p", "-m", "--propagation", "private", "-f", "--mount-proc"];
+        let outer = namespaces(self.folder.path(), &name, &flags, &script)?;
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", outer.id())).unwrap();
+        let init = children.trim().parse().unwrap();
+        std::fs::write(self.folder.path().join(format!("{name}.pid")), children.trim()).unwrap();
+        self.hosts.push(Host { outer, init });
+        self.plug(&name, init, FIRST + number);
+        Ok(())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        self.hosts.len() as u32
+    }
+
+    /// A program on machine `host`.
+    pub fn command(&self, host: u32, program: &str) -> Command {
+        let mut command = enter(self.hosts[host as usize].init, &["-m", "-u", "-i", "-n", "-p"]);
+        command.arg(program);
+        command
+    }
+
+    /// A program on `login`.
+    pub fn login(&self, program: &str) -> Command {
+        let mut command = enter(self.login.id(), &["-m", "-u", "-n"]);
+        command.arg(program);
+        command
+    }
+
+    /// Open MPI's `mpirun`, on `login`, with `slots` ranks on each machine.
+    pub fn mpirun(&self, slots: u32) -> Command {
+        let mut command = self.login("mpirun");
+        with_mpirun_settings(&mut command);
+        let hosts: Vec<String> = (0..self.count()).map(|number| format!("h{number}:{slots}")).collect();
+        command.args(["--host", &hosts.join(","), "--mca", "plm", "rsh"]);
+        let folder = self.folder.path().display();
+        command.args(["--mca", "plm_rsh_agent", &format!("{folder}/agent")]);
+        command.args(["--mca", "orte_tmpdir_base", &folder.to_string()]);
+        command
+    }
+
+    /// Takes a machine's network away, silently.
+    pub fn cut(&self, host: u32) {
+        self.hub(&format!("ip link set h{host} down"));
+    }
+
+    /// Gives it back.
+    pub fn heal(&self, host: u32) {
+        self.hub(&format!("ip link set h{host} up"));
+    }
+
+    /// Lets all machines give a connection up soon that nobody answers on, rather than after a quarter of an hour.
+    pub fn be_impatient(&self) {
+        for host in 0..self.count() {
+            for setting in ["net.ipv4.tcp_retries2=3", "net.ipv4.tcp_syn_retries=2"] {
+                run(self.command(host, "sysctl").args(["-q", "-w", setting]));
+            }
+        }
+    }
+
+    /// Switches a machine off: all its processes are killed.
+    pub fn power_off(&mut self, host: u32) {
+        let outer = &mut self.hosts[host as usize].outer;
+        outer.kill().unwrap();
+        outer.wait().unwrap();
+    }
+
+    /// What lies in a machine's folder for shared memory.
+    pub fn shared_memory(&self, host: u32) -> Vec<String> {
+        let listed = self.command(host, "ls").arg("/dev/shm").output().unwrap();
+        String::from_utf8_lossy(&listed.stdout).lines().map(str::to_owned).collect()
+    }
+
+    /// Their names and addresses.
+    pub(crate) fn sites(&self) -> Vec<(String, String)> {
+        (0..self.count())
+            .map(|number| (format!("h{number}"), format!("{NETWORK}.{}", FIRST + number)))
+            .collect()
+    }
+
+    pub(crate) fn login_address(&self) -> String {
+        format!("{NETWORK}.{LOGIN}")
+    }
+
+    fn plug(&self, name: &str, pid: u32, address: u32) {
+        self.hub(&format!(
+            "ip link add {name} type veth peer name eth0 netns {pid} && ip link set {name} master br0 up"
+        ));
+        let mut card = enter(pid, &["-n"]);
+        card.args(["sh", "-c"]);
+        card.arg(format!(
+            "ip addr add {NETWORK}.{address}/24 dev eth0 && ip link set eth0 up && ip link set lo up"
+        ));
+        run(&mut card);
+    }
+
+    fn hub(&self, script: &str) {
+        run(enter(self.hub.id(), &["-n"]).args(["sh", "-c", script]));
+    }
+
+    /// What `mpirun` calls in place of `ssh`.
+    fn write_agent(&self) {
+        use std::os::unix::fs::PermissionsExt;
+        let (path, folder) = (self.folder.path().join("agent"), self.folder.path().display());
+        let enter = format!("exec nsenter -t \"$(cat {folder}/$host.pid)\" -m -u -i -n -p --wdns=\"$PWD\"");
+        std::fs::write(&path, format!("#!/bin/sh\nhost=$1\nshift\n{enter} -- /bin/sh -c \"$*\"\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        let outers = self.hosts.iter_mut().map(|host| &mut host.outer);
+        for child in outers.chain([&mut self.login, &mut self.hub]) {
+            // Gone already is as good.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A process in namespaces of its own that ends with this one; returns when its script has come to `READY`.
+fn namespaces(folder: &Path, name: &str, flags: &[&str], script: &str) -> Result<Child, String> {
+    let (ready, log) = (folder.join(format!("{name}.ready")), folder.join(format!("{name}.log")));
+    let say = format!("touch {}", ready.display());
+    let script =
+        if script.contains("READY") { script.replace("READY", &say) } else { format!("{say}; {script}") };
+    let mut made = command("setpriv");
+    made.args(["--pdeathsig", "KILL", "unshare"]).args(flags);
+    if flags.contains(&"-f") {
+        made.arg("--kill-child=SIGKILL");
+    }
+    let file = std::fs::File::create(&log).unwrap();
+    made.args(["--", "sh", "-c", &script])
+        .stdin(Stdio::null())
+        .stdout(file.try_clone().unwrap())
+        .stderr(file);
+    let mut child = made.spawn().map_err(|error| format!("setpriv: {error}"))?;
+    let begin = Instant::now();
+    while !ready.exists() {
+        let is_over = child.try_wait().unwrap().is_some();
+        if is_over || begin.elapsed() > START {
+            let _ = child.kill();
+            let _ = child.wait();
+            let why = std::fs::read_to_string(&log).unwrap_or_default();
+            return Err(format!("machine {name} does not start: {}", why.trim()));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(child)
+}
+
+/// A command in namespaces of another process, which is to be completed.
+fn enter(pid: u32, flags: &[&str]) -> Command {
+    let folder = std::env::current_dir().unwrap();
+    let mut command = command("nsenter");
+    command.args(["-t", &pid.to_string()]).args(flags);
+    if flags.contains(&"-m") {
+        command.arg(format!("--wdns={}", folder.display()));
+    }
+    command.arg("--").stdin(Stdio::null());
+    command
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
+}

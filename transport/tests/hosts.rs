@@ -1,0 +1,180 @@
+//! Ranks on several machines, which share no memory and no processes: one world over the network, and what happens when
+//! a machine or a cable is lost.
+//!
+//! The machines are namespaces of this one. Each test starts a launcher with this program, which runs the one test
+//! again in a role. Every process has a watchdog.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use tarragon_testbed::{Hosts, Launch, PATIENCE, Slurm, lacks_mpirun, lacks_ucx, role, say, skip};
+use tarragon_transport::{FabricError, HandlerId, Rank, World, WorldError, conformance};
+
+/// Machines, if this one can be divided, with all that the ranks on them need.
+fn hosts(count: u32) -> Option<Hosts> {
+    if lacks_mpirun() || lacks_ucx() {
+        return None;
+    }
+    Hosts::start(count).inspect_err(|why| skip("hosts", why)).ok()
+}
+
+/// A rank's part: what it says for itself proves that no memory was shared.
+fn be_a_rank() {
+    let world = World::from_environment().unwrap();
+    conformance::run(&world);
+    let hosts: Vec<&str> = world.ranks().map(|rank| world.host(rank).unwrap()).collect();
+    let (sent, received) = world.fabric().network_bytes();
+    assert!(sent > 0 && received > 0, "{sent} {received}");
+    say(&format!("rank {}: {world} on {}", world.rank(), hosts.join(" ")));
+    world.leave().unwrap();
+}
+
+fn expect_nothing_shared(hosts: &Hosts) {
+    for host in 0..hosts.count() {
+        assert_eq!(hosts.shared_memory(host), Vec::<String>::new(), "machine {host}");
+    }
+}
+
+#[test]
+fn ranks_of_mpirun_on_two_machines_are_a_world() {
+    let test = "ranks_of_mpirun_on_two_machines_are_a_world";
+    if role().is_some() {
+        return be_a_rank();
+    }
+    let Some(hosts) = hosts(2) else { return };
+    let ended = Launch::far(hosts.mpirun(2), test, "rank").ranks(4).run();
+    ended.expect_success();
+    let expected = [0, 1, 2, 3].map(|rank| format!("rank {rank}: ranks 4 nodes 2 fabric ucx on h0 h0 h1 h1"));
+    assert_eq!(ended.said(), expected, "{}", ended.text);
+    expect_nothing_shared(&hosts);
+}
+
+#[test]
+fn ranks_of_srun_on_three_machines_are_a_world() {
+    let test = "ranks_of_srun_on_three_machines_are_a_world";
+    if role().is_some() {
+        return be_a_rank();
+    }
+    let Some((hosts, slurm)) = hosts(3).and_then(with_slurm) else { return };
+    let ended = Launch::far(srun(&slurm, 3), test, "rank").ranks(3).run();
+    assert!(ended.status.success(), "{}\n{}", ended.text, slurm.logs());
+    let expected = [0, 1, 2].map(|rank| format!("rank {rank}: ranks 3 nodes 3 fabric ucx on h0 h1 h2"));
+    assert_eq!(ended.said(), expected, "{}", ended.text);
+    expect_nothing_shared(&hosts);
+}
+
+/// The others are told who is lost, and may go on.
+#[test]
+fn a_machine_that_is_switched_off_is_a_dead_rank() {
+    let test = "a_machine_that_is_switched_off_is_a_dead_rank";
+    if role().is_some() {
+        let world = World::from_environment().unwrap();
+        world.barrier_timeout(PATIENCE).unwrap();
+        say(&format!("rank {} is here", world.rank()));
+        if world.rank() == Rank(2) {
+            return std::thread::sleep(PATIENCE);
+        }
+        let error = world.barrier_timeout(PATIENCE).err().unwrap();
+        assert!(matches!(error, WorldError::Fabric(FabricError::PeerDead { rank: Rank(2) })), "{error}");
+        // The two that are left still hear one another. What comes before a handler is registered is dropped, so each
+        // says it again until it is heard.
+        let heard = Arc::new(AtomicU64::new(0));
+        let hear = heard.clone();
+        world.on(HandlerId(1), move |_, message| {
+            hear.fetch_max(message.tag, SeqCst);
+        });
+        let other = Rank(1 - world.rank().0);
+        let begin = Instant::now();
+        while heard.load(SeqCst) < 2 && begin.elapsed() < PATIENCE / 2 {
+            world.send(other, HandlerId(1), 1 + heard.load(SeqCst).min(1), b"").unwrap();
+            world.wait(Duration::from_millis(10));
+        }
+        world.send(other, HandlerId(1), 2, b"").unwrap();
+        say(&format!("rank {}: {error}, heard {}", world.rank(), heard.load(SeqCst)));
+        // What was sent last gets there, and nothing waits for the dead.
+        world.leave().unwrap();
+        return;
+    }
+    let Some((mut hosts, slurm)) = hosts(3).and_then(with_slurm) else { return };
+    let mut srun = srun(&slurm, 3);
+    srun.arg("--no-kill");
+    let ended = Launch::far(srun, test, "rank").ranks(3).run_beside(|text| {
+        wait_for(text, 3, "is here");
+        hosts.power_off(2);
+    });
+    let told: Vec<&str> = ended.said().into_iter().filter(|line| line.contains("dead")).collect();
+    let expected = [0, 1].map(|rank| format!("rank {rank}: rank 2 is dead, heard 2"));
+    assert_eq!(told, expected, "{}", ended.text);
+}
+
+/// What was underway when the cable was cut comes when it is whole again.
+#[test]
+fn a_cut_cable_makes_ranks_wait_and_loses_nothing() {
+    let test = "a_cut_cable_makes_ranks_wait_and_loses_nothing";
+    const QUESTION: HandlerId = HandlerId(1);
+    const ANSWER: HandlerId = HandlerId(2);
+    const CUT: Duration = Duration::from_secs(3);
+    if role().is_some() {
+        let world = World::from_environment().unwrap();
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = count.clone();
+        world.on(ANSWER, move |_, message| {
+            assert_eq!(message.payload, vec![message.tag as u8; 1 + message.tag as usize % 50_000]);
+            assert_eq!(counted.fetch_add(1, SeqCst), message.tag);
+        });
+        world.on(QUESTION, |fabric, message| {
+            fabric.send(message.source, ANSWER, message.tag, message.payload).unwrap();
+        });
+        world.barrier_timeout(PATIENCE).unwrap();
+        if world.rank() == Rank(0) {
+            say("asks");
+            let (begin, mut longest, mut tag) = (Instant::now(), Duration::ZERO, 0);
+            while longest < CUT / 2 || begin.elapsed() < 3 * CUT {
+                assert!(begin.elapsed() < PATIENCE, "never cut");
+                let asked = Instant::now();
+                let payload = vec![tag as u8; 1 + tag as usize % 50_000];
+                world.send(Rank(1), QUESTION, tag, &payload).unwrap();
+                while count.load(SeqCst) <= tag {
+                    world.wait(Duration::from_millis(100));
+                }
+                longest = longest.max(asked.elapsed());
+                tag += 1;
+            }
+            say("all answers came");
+        }
+        world.barrier_timeout(PATIENCE).unwrap();
+        world.leave().unwrap();
+        return;
+    }
+    let Some(hosts) = hosts(2) else { return };
+    let ended = Launch::far(hosts.mpirun(1), test, "rank").ranks(2).run_beside(|text| {
+        wait_for(text, 1, "asks");
+        hosts.cut(1);
+        std::thread::sleep(CUT);
+        hosts.heal(1);
+    });
+    ended.expect_success();
+    assert_eq!(ended.said(), ["all answers came", "asks"], "{}", ended.text);
+}
+
+fn with_slurm(hosts: Hosts) -> Option<(Hosts, Slurm)> {
+    let slurm = Slurm::start_on(&hosts).inspect_err(|why| skip("slurm", why)).ok()?;
+    Some((hosts, slurm))
+}
+
+fn srun(slurm: &Slurm, nodes: u32) -> Command {
+    let mut srun = slurm.client("srun");
+    srun.args([&format!("--nodes={nodes}"), "--overcommit", "--mpi=pmix", "--kill-on-bad-exit=0"]);
+    srun
+}
+
+/// Waits until the ranks have written a word so often.
+fn wait_for(text: &dyn Fn() -> String, count: usize, word: &str) {
+    let begin = Instant::now();
+    while text().matches(word).count() < count && begin.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
