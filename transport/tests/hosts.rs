@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use tarragon_testbed::{Hosts, Launch, PATIENCE, Slurm, lacks_mpirun, lacks_ucx, role, say, skip};
-use tarragon_transport::{FabricError, HandlerId, Rank, World, WorldError, conformance};
+use tarragon_testbed::{Hosts, Launch, PATIENCE, Slurm, die, lacks_mpirun, lacks_ucx, role, say, skip};
+use tarragon_transport::wire::{decode, encode};
+use tarragon_transport::{FabricError, HandlerId, Rank, RemoteKey, World, WorldError, conformance};
 
 /// Machines, if this one can be divided, with all that the ranks on them need.
 fn hosts(count: u32) -> Option<Hosts> {
@@ -47,7 +48,8 @@ fn ranks_of_mpirun_on_two_machines_are_a_world() {
     let Some(hosts) = hosts(2) else { return };
     let ended = Launch::far(hosts.mpirun(2), test, "rank").ranks(4).run();
     ended.expect_success();
-    let expected = [0, 1, 2, 3].map(|rank| format!("rank {rank}: ranks 4 nodes 2 fabric ucx on h0 h0 h1 h1"));
+    let expected =
+        [0, 1, 2, 3].map(|rank| format!("rank {rank}: ranks 4 nodes 2 fabric shm+ucx on h0 h0 h1 h1"));
     assert_eq!(ended.said(), expected, "{}", ended.text);
     expect_nothing_shared(&hosts);
 }
@@ -64,6 +66,107 @@ fn ranks_of_srun_on_three_machines_are_a_world() {
     let expected = [0, 1, 2].map(|rank| format!("rank {rank}: ranks 3 nodes 3 fabric ucx on h0 h1 h2"));
     assert_eq!(ended.said(), expected, "{}", ended.text);
     expect_nothing_shared(&hosts);
+}
+
+/// A rank that dies is known to its neighbour, and to those of the other machine.
+#[test]
+fn a_killed_rank_is_known_on_both_machines() {
+    let test = "a_killed_rank_is_known_on_both_machines";
+    if role().is_some() {
+        let world = World::from_environment().unwrap();
+        conformance::death(&world, || die());
+        say(&format!("rank {}: {world}", world.rank()));
+        world.leave().unwrap();
+        return;
+    }
+    let Some((hosts, slurm)) = hosts(2).and_then(with_slurm) else { return };
+    let ended = Launch::far(srun(&slurm, 2), test, "rank").ranks(4).run();
+    let expected = [0, 1, 2].map(|rank| format!("rank {rank}: ranks 4 nodes 2 fabric shm+ucx"));
+    assert_eq!(ended.said(), expected, "{}", ended.text);
+    expect_nothing_shared(&hosts);
+}
+
+/// What a rank is asked for, it gives while all its own threads compute.
+#[test]
+fn a_body_that_computes_holds_up_nobody() {
+    const ASK: HandlerId = HandlerId(1);
+    const ANSWER: HandlerId = HandlerId(2);
+    const BEGIN: HandlerId = HandlerId(3);
+    const END: HandlerId = HandlerId(4);
+    const BODY: Duration = Duration::from_secs(3);
+    let test = "a_body_that_computes_holds_up_nobody";
+    if role().is_some() {
+        let world = World::from_environment().unwrap();
+        let [answers, begun, ended] = [0; 3].map(|_| Arc::new(AtomicU64::new(0)));
+        world.on(ASK, |fabric, message| fabric.send(message.source, ANSWER, 0, b"").unwrap());
+        for (id, count) in [(ANSWER, &answers), (BEGIN, &begun), (END, &ended)] {
+            let count = count.clone();
+            world.on(id, move |_, _| {
+                count.fetch_add(1, SeqCst);
+            });
+        }
+        let region = world.region(8).unwrap();
+        let keys = world.all_gather(&encode(region.key()).unwrap()).unwrap();
+        let key: RemoteKey = decode(&keys[3]).unwrap();
+        if world.rank() == Rank(3) {
+            for to in [0, 2].map(Rank) {
+                world.send(to, BEGIN, 0, b"").unwrap();
+            }
+            world.fabric().flush().unwrap();
+            let begin = Instant::now();
+            while begin.elapsed() < BODY {
+                std::hint::spin_loop();
+            }
+            for to in [0, 2].map(Rank) {
+                world.send(to, END, 0, b"").unwrap();
+            }
+        }
+        // Of the other machine, and of its own.
+        if [Rank(0), Rank(2)].contains(&world.rank()) {
+            until(&world, || begun.load(SeqCst) == 1);
+            let mut rounds = 0;
+            while ended.load(SeqCst) == 0 {
+                world.send(Rank(3), ASK, 0, b"").unwrap();
+                until(&world, || answers.load(SeqCst) > rounds);
+                world.fabric().get(&key, 0, &mut [0; 8]).unwrap();
+                rounds += 1;
+            }
+            // The answer that waits for the end of the body is one.
+            assert!(rounds > 20, "{rounds} rounds in {BODY:?}");
+            say(&format!("rank {} was served", world.rank()));
+        }
+        world.barrier_timeout(PATIENCE).unwrap();
+        world.leave().unwrap();
+        return;
+    }
+    let Some(hosts) = hosts(2) else { return };
+    let ended = Launch::far(hosts.mpirun(2), test, "rank").ranks(4).run();
+    ended.expect_success();
+    assert_eq!(ended.said(), ["rank 0 was served", "rank 2 was served"], "{}", ended.text);
+}
+
+#[test]
+fn waiting_on_two_sides_costs_nothing() {
+    let test = "waiting_on_two_sides_costs_nothing";
+    if role().is_some() {
+        let world = World::from_environment().unwrap();
+        world.barrier_timeout(PATIENCE).unwrap();
+        let used = || {
+            let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+            Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+        };
+        let (before, begin) = (used(), Instant::now());
+        while begin.elapsed() < Duration::from_secs(2) {
+            world.wait(Duration::from_secs(1));
+        }
+        let used = used() - before;
+        assert!(used < Duration::from_millis(60), "{used:?} of processor time for two seconds of waiting");
+        world.barrier_timeout(PATIENCE).unwrap();
+        world.leave().unwrap();
+        return;
+    }
+    let Some(hosts) = hosts(2) else { return };
+    Launch::far(hosts.mpirun(2), test, "rank").ranks(4).run().expect_success();
 }
 
 /// The others are told who is lost, and may go on.
@@ -169,6 +272,14 @@ fn srun(slurm: &Slurm, nodes: u32) -> Command {
     let mut srun = slurm.client("srun");
     srun.args([&format!("--nodes={nodes}"), "--overcommit", "--mpi=pmix", "--kill-on-bad-exit=0"]);
     srun
+}
+
+/// Waits for messages until `done`.
+fn until(world: &World, done: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !done() && begin.elapsed() < PATIENCE {
+        world.wait(Duration::from_millis(100));
+    }
 }
 
 /// Waits until the ranks have written a word so often.

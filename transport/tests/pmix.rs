@@ -180,7 +180,7 @@ fn ranks_that_share_no_memory_are_a_world_over_the_network() {
     let program = std::env::current_exe().unwrap();
     let ended = Launch::new(test, "rank").ranks(2).ranks_of(1, &["env", &other], &program).run();
     ended.expect_success();
-    let expected = [0, 1, 2].map(|rank| format!("rank {rank}: ranks 3 nodes 2 fabric ucx"));
+    let expected = [0, 1, 2].map(|rank| format!("rank {rank}: ranks 3 nodes 2 fabric shm+ucx"));
     assert_eq!(ended.said(), expected, "{}", ended.text);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

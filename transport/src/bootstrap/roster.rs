@@ -70,6 +70,10 @@ impl Roster {
         self.rank
     }
 
+    pub(super) fn size(&self) -> u32 {
+        self.seats.len() as u32
+    }
+
     /// How many nodes the ranks run on.
     pub(crate) fn nodes(&self) -> u32 {
         self.seats.iter().map(|seat| seat.node + 1).max().unwrap_or(0)

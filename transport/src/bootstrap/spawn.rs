@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::lifeline::{Inherited, Lifeline};
 use super::{executable, launch};
 use crate::fabric::shm_layout::{ABSENT, FAILED, GATHERING, JOINED, JOINING, RANKS_MAX, REFUSED, RUNNING};
-use crate::fabric::{Deadline, Fabric, Shm, ShmSpec};
+use crate::fabric::{Deadline, Fabric, Shm, ShmSpec, Way};
 use crate::rank::Rank;
 use crate::segment::SegmentName;
 use crate::sync::Ordering;
@@ -97,7 +97,8 @@ impl Spawn {
         self
     }
 
-    /// The most bytes of payloads on their way between all ranks; see [`ShmSpec::new`] for what it is if not said.
+    /// The most bytes of payloads on their way between all ranks of a node. If not said 64 MiB for each rank, and
+    /// 256 MiB at least, 4 GiB at most.
     #[must_use]
     pub fn heap_bytes(mut self, bytes: u64) -> Spawn {
         self.shm.heap_bytes = bytes;
@@ -243,7 +244,7 @@ fn join(spawn: &Spawn, invitation: &Invitation) -> Result<Fabric, WorldError> {
     let deadline = Deadline::after(spawn.join_timeout);
     loop {
         match head.state.load(Ordering::Acquire) {
-            RUNNING => return Ok(Fabric::Shm(shm)),
+            RUNNING => return Ok(Fabric::new(Way::Shm(shm))),
             FAILED => return Err(WorldError::Failed { rank }),
             _ => {}
         }
@@ -269,7 +270,7 @@ fn make(spawn: &Spawn) -> Result<(Fabric, Children), WorldError> {
     (1..spawn.size).for_each(|rank| shm.ring_all(Rank(rank)));
     // All have it mapped or never will: without a name nothing stays behind, however the ranks end.
     shm.map().segment.unlink();
-    gathered.map(|()| (Fabric::Shm(shm), children))
+    gathered.map(|()| (Fabric::new(Way::Shm(shm)), children))
 }
 
 fn start_all(spawn: &Spawn, shm: &Shm, children: &mut Children) -> Result<(), WorldError> {

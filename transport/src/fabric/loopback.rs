@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{BACKLOG_BYTES_MAX, Fabric, FabricError};
-use crate::message::{Assembly, Carriage, HEADER_WORDS, HandlerId, Handlers, Header, Malformed, is_handling};
+use crate::message::{Assembly, Carriage, HEADER_WORDS, HandlerId, Header, Malformed, is_handling};
 use crate::rank::Rank;
 use crate::region::LocalRegions;
 use crate::wire::{Raw, WireError, put_piece, put_word};
@@ -21,8 +21,7 @@ const FRAME_BYTES_MAX: usize = 1 << 16;
 const INLINE_BYTES_MAX: usize = 80;
 
 /// The fabric of one rank.
-pub struct Loopback {
-    handlers: Handlers,
+pub(crate) struct Loopback {
     through_bytes: bool,
     queue: Mutex<Queue>,
     arrived: Condvar,
@@ -44,28 +43,23 @@ enum Parcel {
 
 impl Loopback {
     /// One that hands payloads over as they are.
-    pub fn direct() -> Loopback {
+    pub(crate) fn direct() -> Loopback {
         Loopback::new(false)
     }
 
     /// One that encodes and decodes everything.
-    pub fn through_bytes() -> Loopback {
+    pub(crate) fn through_bytes() -> Loopback {
         Loopback::new(true)
     }
 
     fn new(through_bytes: bool) -> Loopback {
         Loopback {
-            handlers: Handlers::default(),
             through_bytes,
             queue: Mutex::default(),
             arrived: Condvar::new(),
             assembly: Mutex::default(),
             regions: LocalRegions::default(),
         }
-    }
-
-    pub(super) fn handlers(&self) -> &Handlers {
-        &self.handlers
     }
 
     pub(super) fn regions(&self) -> &LocalRegions {
@@ -141,7 +135,7 @@ impl Loopback {
     fn deliver(&self, fabric: &Fabric, assembly: &mut Assembly, parcel: Parcel) -> bool {
         let frame = match parcel {
             Parcel::Direct(header, payload) => {
-                self.handlers.dispatch(fabric, &header.message(&payload));
+                fabric.handlers.dispatch(fabric, &header.message(&payload));
                 return true;
             }
             Parcel::Frame(frame) => frame,
@@ -153,11 +147,11 @@ impl Loopback {
         match whole {
             Ok(None) => false,
             Ok(Some((header, payload))) => {
-                self.handlers.dispatch(fabric, &header.message(&payload));
+                fabric.handlers.dispatch(fabric, &header.message(&payload));
                 true
             }
             Err(malformed) => {
-                self.handlers.refuse(malformed);
+                fabric.handlers.refuse(malformed);
                 false
             }
         }

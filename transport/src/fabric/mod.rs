@@ -14,16 +14,19 @@
 
 mod error;
 mod loopback;
+mod mixed;
 mod shm;
 mod ucx;
 
 pub use error::FabricError;
-pub use loopback::Loopback;
+pub(crate) use loopback::Loopback;
+pub(crate) use mixed::{Mixed, Side};
 pub(crate) use shm::layout as shm_layout;
-pub use shm::{Shm, ShmSpec};
-pub use ucx::Ucx;
+pub(crate) use shm::{Shm, ShmSpec};
+pub(crate) use ucx::Ucx;
 pub(crate) use ucx::{Listening, Pages, Target};
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::message::{Faults, HandlerId, Handlers, Message, is_handling};
@@ -35,14 +38,36 @@ pub const LIVENESS_MS: u64 = 100;
 /// Bytes kept for one peer of what handlers sent and it had no room for; a send beyond is [`FabricError::Backlog`].
 pub const BACKLOG_BYTES_MAX: u64 = 1 << 30;
 
+/// How bytes move between the ranks of one world.
+pub struct Fabric {
+    way: Way,
+    handlers: Handlers,
+    /// Counts the looks at what has come.
+    looks: AtomicU64,
+}
+
 /// The ways bytes move.
-pub enum Fabric {
+pub(crate) enum Way {
     /// One rank, to itself.
     Loopback(Loopback),
     /// Ranks of one node, through shared memory.
     Shm(Shm),
     /// Ranks of any nodes, through a network.
     Ucx(Box<Ucx>),
+    /// Ranks of several nodes: to those of its own through shared memory, to others through a network.
+    Mixed(Box<Mixed>),
+}
+
+impl Way {
+    /// What users call it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Way::Loopback(_) => "loopback",
+            Way::Shm(_) => "shm",
+            Way::Ucx(_) => "ucx",
+            Way::Mixed(_) => "shm+ucx",
+        }
+    }
 }
 
 /// What has become of a peer.
@@ -57,21 +82,36 @@ pub enum PeerState {
 }
 
 impl Fabric {
+    pub(crate) fn new(way: Way) -> Fabric {
+        Fabric { way, handlers: Handlers::default(), looks: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn way(&self) -> &Way {
+        &self.way
+    }
+
+    /// How often some thread has looked at what has come.
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.load(Ordering::Relaxed)
+    }
+
     /// This rank.
     pub fn rank(&self) -> Rank {
-        match self {
-            Fabric::Loopback(_) => Rank(0),
-            Fabric::Shm(shm) => shm.rank(),
-            Fabric::Ucx(ucx) => ucx.rank(),
+        match &self.way {
+            Way::Loopback(_) => Rank(0),
+            Way::Shm(shm) => shm.rank(),
+            Way::Ucx(ucx) => ucx.rank(),
+            Way::Mixed(mixed) => mixed.rank(),
         }
     }
 
     /// How many ranks there are.
     pub fn size(&self) -> u32 {
-        match self {
-            Fabric::Loopback(_) => 1,
-            Fabric::Shm(shm) => shm.size(),
-            Fabric::Ucx(ucx) => ucx.size(),
+        match &self.way {
+            Way::Loopback(_) => 1,
+            Way::Shm(shm) => shm.size(),
+            Way::Ucx(ucx) => ucx.size(),
+            Way::Mixed(mixed) => mixed.size(),
         }
     }
 
@@ -80,7 +120,7 @@ impl Fabric {
     ///
     /// A handler runs on the thread that makes progress; it may send, and must not wait.
     pub fn on(&self, id: HandlerId, handler: impl Fn(&Fabric, &Message<'_>) + Send + Sync + 'static) {
-        self.handlers().set(id, std::sync::Arc::new(handler));
+        self.handlers.set(id, std::sync::Arc::new(handler));
     }
 
     /// Sends `payload` to the handler `id` of rank `to`; the payload may be used again when it returns, the message
@@ -101,20 +141,23 @@ impl Fabric {
         if bytes > max {
             return Err(FabricError::TooLarge { bytes, max });
         }
-        match self {
-            Fabric::Loopback(loopback) => loopback.send(self, id, tag, payload),
-            Fabric::Shm(shm) => shm.send(self, to, id, tag, payload),
-            Fabric::Ucx(ucx) => ucx.send(self, to, id, tag, payload),
+        match &self.way {
+            Way::Loopback(loopback) => loopback.send(self, id, tag, payload),
+            Way::Shm(shm) => shm.send(self, to, id, tag, payload),
+            Way::Ucx(ucx) => ucx.send(self, to, id, tag, payload),
+            Way::Mixed(mixed) => mixed.send(self, to, id, tag, payload),
         }
     }
 
     /// Moves communication on: sends what was kept, runs handlers for what has come, a bounded number of them.
     /// Returns how many ran. 0 inside a handler, and while another thread makes progress.
     pub fn progress(&self) -> usize {
-        match self {
-            Fabric::Loopback(loopback) => loopback.progress(self),
-            Fabric::Shm(shm) => shm.progress(self),
-            Fabric::Ucx(ucx) => ucx.progress(self),
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        match &self.way {
+            Way::Loopback(loopback) => loopback.progress(self),
+            Way::Shm(shm) => shm.progress(self),
+            Way::Ucx(ucx) => ucx.progress(self),
+            Way::Mixed(mixed) => mixed.progress(self),
         }
     }
 
@@ -129,10 +172,11 @@ impl Fabric {
         if ran > 0 {
             return ran;
         }
-        match self {
-            Fabric::Loopback(loopback) => loopback.sleep(timeout),
-            Fabric::Shm(shm) => shm.sleep(timeout),
-            Fabric::Ucx(ucx) => ucx.sleep(timeout),
+        match &self.way {
+            Way::Loopback(loopback) => loopback.sleep(timeout),
+            Way::Shm(shm) => shm.sleep(timeout),
+            Way::Ucx(ucx) => ucx.sleep(timeout),
+            Way::Mixed(mixed) => mixed.sleep(timeout),
         }
         self.progress()
     }
@@ -142,10 +186,11 @@ impl Fabric {
     /// # Errors
     /// `PeerDead`, `PeerLeft`: what was kept for that peer is given up, the rest was sent. `Stalled`.
     pub fn flush(&self) -> Result<(), FabricError> {
-        match self {
-            Fabric::Loopback(_) => Ok(()),
-            Fabric::Shm(shm) => shm.flush(self),
-            Fabric::Ucx(ucx) => ucx.flush(self),
+        match &self.way {
+            Way::Loopback(_) => Ok(()),
+            Way::Shm(shm) => shm.flush(self),
+            Way::Ucx(ucx) => ucx.flush(self),
+            Way::Mixed(mixed) => mixed.flush(self),
         }
     }
 
@@ -154,10 +199,11 @@ impl Fabric {
     /// # Errors
     /// `Segment`, `Network` if the memory cannot be had.
     pub fn region(&self, bytes: u64) -> Result<Region, FabricError> {
-        match self {
-            Fabric::Loopback(loopback) => Ok(loopback.regions().create(bytes)),
-            Fabric::Shm(shm) => shm.regions().create(shm.rank(), bytes),
-            Fabric::Ucx(ucx) => ucx.regions().create(ucx, ucx.rank(), bytes),
+        match &self.way {
+            Way::Loopback(loopback) => Ok(loopback.regions().create(bytes)),
+            Way::Shm(shm) => shm.regions().create(shm.rank(), bytes),
+            Way::Ucx(ucx) => ucx.regions().create(ucx, ucx.rank(), bytes),
+            Way::Mixed(mixed) => mixed.network().regions().create(mixed.network(), mixed.rank(), bytes),
         }
     }
 
@@ -169,10 +215,13 @@ impl Fabric {
     /// `Network`, and `Stalled` if the owner makes no progress for the patience of the fabric.
     pub fn put(&self, key: &RemoteKey, offset: u64, bytes: &[u8]) -> Result<(), FabricError> {
         self.check_owner(key)?;
-        match self {
-            Fabric::Loopback(loopback) => loopback.regions().put(key, offset, bytes),
-            Fabric::Shm(shm) => shm.regions().put(key, offset, bytes),
-            Fabric::Ucx(ucx) => ucx.regions().put(ucx, ucx.rank(), key, offset, bytes),
+        match &self.way {
+            Way::Loopback(loopback) => loopback.regions().put(key, offset, bytes),
+            Way::Shm(shm) => shm.regions().put(key, offset, bytes),
+            Way::Ucx(ucx) => ucx.regions().put(ucx, ucx.rank(), key, offset, bytes),
+            Way::Mixed(mixed) => {
+                mixed.network().regions().put(mixed.network(), mixed.rank(), key, offset, bytes)
+            }
         }
     }
 
@@ -182,54 +231,61 @@ impl Fabric {
     /// As those of [`Fabric::put`].
     pub fn get(&self, key: &RemoteKey, offset: u64, bytes: &mut [u8]) -> Result<(), FabricError> {
         self.check_owner(key)?;
-        match self {
-            Fabric::Loopback(loopback) => loopback.regions().get(key, offset, bytes),
-            Fabric::Shm(shm) => shm.regions().get(key, offset, bytes),
-            Fabric::Ucx(ucx) => ucx.regions().get(ucx, ucx.rank(), key, offset, bytes),
+        match &self.way {
+            Way::Loopback(loopback) => loopback.regions().get(key, offset, bytes),
+            Way::Shm(shm) => shm.regions().get(key, offset, bytes),
+            Way::Ucx(ucx) => ucx.regions().get(ucx, ucx.rank(), key, offset, bytes),
+            Way::Mixed(mixed) => {
+                mixed.network().regions().get(mixed.network(), mixed.rank(), key, offset, bytes)
+            }
         }
     }
 
     /// What is known of a peer, at the cost of a load; [`Fabric::check_peers`] finds out.
     pub fn peer(&self, rank: Rank) -> PeerState {
-        match self {
-            Fabric::Loopback(_) => PeerState::Here,
-            Fabric::Shm(shm) => shm.peer(rank),
-            Fabric::Ucx(ucx) => ucx.peer(rank),
+        match &self.way {
+            Way::Loopback(_) => PeerState::Here,
+            Way::Shm(shm) => shm.peer(rank),
+            Way::Ucx(ucx) => ucx.peer(rank),
+            Way::Mixed(mixed) => mixed.peer(rank),
         }
     }
 
     /// Asks the system who lives (a system call for each peer), and cleans up after those found dead. Returns the
     /// dead ones, of now and of before.
     pub fn check_peers(&self) -> Vec<Rank> {
-        match self {
-            Fabric::Loopback(_) => Vec::new(),
-            Fabric::Shm(shm) => shm.check_peers(),
-            Fabric::Ucx(ucx) => ucx.check_peers(),
+        match &self.way {
+            Way::Loopback(_) => Vec::new(),
+            Way::Shm(shm) => shm.check_peers(),
+            Way::Ucx(ucx) => ucx.check_peers(),
+            Way::Mixed(mixed) => mixed.check_peers(),
         }
     }
 
     /// Bytes of shared memory that payloads on their way take, of all ranks together: a scan of the heap. On a network
     /// the bytes that this rank has sent and its peers have not taken.
     pub fn payload_bytes(&self) -> u64 {
-        match self {
-            Fabric::Loopback(_) => 0,
-            Fabric::Shm(shm) => shm.payload_bytes(),
-            Fabric::Ucx(ucx) => ucx.payload_bytes(),
+        match &self.way {
+            Way::Loopback(_) => 0,
+            Way::Shm(shm) => shm.payload_bytes(),
+            Way::Ucx(ucx) => ucx.payload_bytes(),
+            Way::Mixed(mixed) => mixed.payload_bytes(),
         }
     }
 
     /// Bytes that this rank sent to and received from others through a network, headers included: 0 where there is
     /// none.
     pub fn network_bytes(&self) -> (u64, u64) {
-        match self {
-            Fabric::Loopback(_) | Fabric::Shm(_) => (0, 0),
-            Fabric::Ucx(ucx) => ucx.traffic(),
+        match &self.way {
+            Way::Loopback(_) | Way::Shm(_) => (0, 0),
+            Way::Ucx(ucx) => ucx.traffic(),
+            Way::Mixed(mixed) => mixed.network().traffic(),
         }
     }
 
     /// What could not be delivered on this rank.
     pub fn faults(&self) -> Faults {
-        self.handlers().faults()
+        self.handlers.faults()
     }
 
     /// An error if `rank` is known to be dead or to have left.
@@ -243,10 +299,11 @@ impl Fabric {
 
     /// Says to all peers that this rank leaves.
     pub(crate) fn leave(&self) {
-        match self {
-            Fabric::Loopback(_) => {}
-            Fabric::Shm(shm) => shm.leave(),
-            Fabric::Ucx(ucx) => ucx.leave(),
+        match &self.way {
+            Way::Loopback(_) => {}
+            Way::Shm(shm) => shm.leave(),
+            Way::Ucx(ucx) => ucx.leave(),
+            Way::Mixed(mixed) => mixed.leave(),
         }
     }
 
@@ -256,14 +313,6 @@ impl Fabric {
             return Err(FabricError::NoSuchRank { rank, size });
         }
         self.expect_here(rank)
-    }
-
-    fn handlers(&self) -> &Handlers {
-        match self {
-            Fabric::Loopback(loopback) => loopback.handlers(),
-            Fabric::Shm(shm) => shm.handlers(),
-            Fabric::Ucx(ucx) => ucx.handlers(),
-        }
     }
 }
 

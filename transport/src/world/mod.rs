@@ -1,5 +1,6 @@
 //! All processes that work together: who this one is, messages to the others, and what they do together.
 
+mod attendants;
 mod collective;
 mod error;
 mod network;
@@ -11,10 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::bootstrap::{Bootstrap, Children, Joined, Roster, Spawn};
-use crate::fabric::{Deadline, Fabric, FabricError, PeerState};
+use crate::fabric::{Deadline, Fabric, FabricError, PeerState, Way};
 use crate::message::{HandlerId, Message};
 use crate::rank::Rank;
 use crate::region::Region;
+use attendants::Attendants;
 use collective::Collective;
 
 /// How often rank 0 looks whether the processes it waits for have ended, in milliseconds.
@@ -39,7 +41,9 @@ const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct World {
-    fabric: Fabric,
+    /// End before anything else does.
+    attendants: Option<Attendants>,
+    fabric: Arc<Fabric>,
     collective: Arc<Collective>,
     children: Mutex<Children>,
     /// Dropped after the fabric: the launcher is told last.
@@ -58,7 +62,7 @@ pub struct RankEnd {
 impl World {
     /// A world of this process alone.
     pub fn solo() -> World {
-        World::new(Joined::solo(Fabric::Loopback(crate::fabric::Loopback::direct())))
+        World::new(Joined::solo(Fabric::new(Way::Loopback(crate::fabric::Loopback::direct()))))
     }
 
     /// A world of `size` ranks on this node: this program, which becomes rank 0, starts copies of itself with the
@@ -90,7 +94,8 @@ impl World {
     /// `Taken`, `Ranks`, `Environment`; and at all of them at once `Strangers`, `Elsewhere`. `Fabric`
     /// (for a network with `NoLibrary`, `Network`, `PeerNetwork`), `System`.
     pub fn join(bootstrap: &Bootstrap) -> Result<World, WorldError> {
-        let world = World::new(bootstrap.join()?);
+        let mut world = World::new(bootstrap.join()?);
+        world.attendants = Some(Attendants::start(&world.fabric)?);
         let patience = match bootstrap {
             Bootstrap::Spawn(spawn) => spawn.network_patience(),
             Bootstrap::Solo { .. } | Bootstrap::Pmix(_) => None,
@@ -104,7 +109,13 @@ impl World {
     fn new(joined: Joined) -> World {
         let Joined { fabric, roster, children } = joined;
         let collective = Collective::register(&fabric);
-        World { fabric, collective, children: Mutex::new(children), roster }
+        World {
+            attendants: None,
+            fabric: Arc::new(fabric),
+            collective,
+            children: Mutex::new(children),
+            roster,
+        }
     }
 
     /// This rank.
@@ -230,7 +241,7 @@ impl World {
     ///
     /// # Errors
     /// Those of [`World::leave`], and `Lingering`: those who had not ended were killed.
-    pub fn leave_timeout(self, timeout: Duration) -> Result<Vec<RankEnd>, WorldError> {
+    pub fn leave_timeout(mut self, timeout: Duration) -> Result<Vec<RankEnd>, WorldError> {
         let flushed = match self.fabric.flush() {
             Err(FabricError::PeerLeft { .. }) => Ok(()),
             other => other,
@@ -244,6 +255,7 @@ impl World {
             }
             self.fabric.wait(Duration::from_millis(END_LOOK_MS));
         }
+        self.attendants = None;
         self.fabric.leave();
         flushed?;
         Ok(self.lock_children().ended())
@@ -262,11 +274,7 @@ impl World {
 /// One line for a program to begin its output with: `ranks 4 nodes 1 fabric shm`.
 impl std::fmt::Display for World {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let fabric = match self.fabric {
-            Fabric::Loopback(_) => "loopback",
-            Fabric::Shm(_) => "shm",
-            Fabric::Ucx(_) => "ucx",
-        };
+        let fabric = self.fabric.way().name();
         write!(out, "ranks {} nodes {} fabric {fabric}", self.size(), self.nodes())
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{World, WorldError};
 use crate::bootstrap::Joined;
-use crate::fabric::{Fabric, FabricError, Listening, Ucx};
+use crate::fabric::{Fabric, FabricError, Listening, Ucx, Way};
 use crate::rank::Rank;
 
 /// What precedes an address, and what precedes the reason why there is none.
@@ -47,9 +47,10 @@ impl World {
         let ucx = connect(self.rank(), self.size(), patience, |told| self.all_gather(told))?;
         // Nobody leaves the old fabric before all have read what was told.
         self.barrier()?;
-        let World { fabric, children, roster, .. } = self;
+        let World { attendants, fabric, children, roster, .. } = self;
+        drop(attendants);
         fabric.leave();
         let children = children.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(World::new(Joined { fabric: Fabric::Ucx(Box::new(ucx)), roster, children }))
+        Ok(World::new(Joined { fabric: Fabric::new(Way::Ucx(Box::new(ucx))), roster, children }))
     }
 }

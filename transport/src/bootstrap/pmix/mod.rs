@@ -4,9 +4,10 @@
 //! # How a world gathers
 //! 1. Each rank connects to the launcher and is told its rank and the number of ranks.
 //! 2. *Cards* are exchanged, see `roster`: all know who runs where, and refuse those who run another program.
-//! 3. If all share a node, rank 0 makes the world's segment, and its name is exchanged. The others map it, all say so,
-//!    and rank 0 takes the name away: from here on nothing stays behind, however the ranks end.
-//! 4. If they do not, each loads the network's library, and addresses are exchanged.
+//! 3. On each node the first of its ranks makes a segment, and the names are exchanged. The others of the node map it,
+//!    all say so, and the first takes the name away: from here on nothing stays behind, however the ranks end. Where no
+//!    two ranks share a node there is none.
+//! 4. If there are several nodes, each rank loads the network's library, and addresses are exchanged.
 //!
 //! An exchange is a fence of all ranks. It gives each rank the bytes of all others, or what kept one from going on, so
 //! this needs nothing of what copies and their starter tell one another in shared memory.
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use super::roster::Roster;
 use crate::fabric::shm_layout::{RANKS_MAX, RUNNING};
-use crate::fabric::{Deadline, Fabric, Listening, Shm, ShmSpec, Ucx};
+use crate::fabric::{Deadline, Fabric, Listening, Mixed, Shm, ShmSpec, Ucx, Way};
 use crate::rank::Rank;
 use crate::segment::SegmentName;
 use crate::sync::Ordering;
@@ -56,7 +57,8 @@ impl Pmix {
         self
     }
 
-    /// The most bytes of payloads on their way between all ranks; see [`ShmSpec::new`] for what it is if not said.
+    /// The most bytes of payloads on their way between all ranks of a node. If not said 64 MiB for each rank, and
+    /// 256 MiB at least, 4 GiB at most.
     #[must_use]
     pub fn heap_bytes(mut self, bytes: u64) -> Pmix {
         self.heap_bytes = Some(bytes);
@@ -89,25 +91,31 @@ pub(super) fn join(pmix: &Pmix) -> Result<(Fabric, Roster), WorldError> {
         return Err(WorldError::Ranks { size, max: RANKS_MAX });
     }
     let mut roster = Roster::of_launch(client, deadline)?;
-    let spec = pmix.spec(size);
-    let fabric = match roster.nodes() {
-        1 => Fabric::Shm(shm(&mut roster, &spec, deadline)?),
-        _ => Fabric::Ucx(Box::new(ucx(&mut roster, &spec, deadline)?)),
+    let way = if roster.nodes() == 1 {
+        Way::Shm(shm(&mut roster, pmix, deadline)?)
+    } else if roster.nodes() == size {
+        Way::Ucx(Box::new(ucx(&mut roster, pmix, deadline)?))
+    } else {
+        let node = shm(&mut roster, pmix, deadline)?;
+        Way::Mixed(Box::new(Mixed::new(node, ucx(&mut roster, pmix, deadline)?)))
     };
-    Ok((fabric, roster))
+    Ok((Fabric::new(way), roster))
 }
 
 /// The fabric of ranks on several nodes.
-fn ucx(roster: &mut Roster, spec: &ShmSpec, deadline: Deadline) -> Result<Ucx, WorldError> {
+fn ucx(roster: &mut Roster, pmix: &Pmix, deadline: Deadline) -> Result<Ucx, WorldError> {
+    let spec = pmix.spec(roster.size());
     let listening = Listening::new(spec.size).and_then(|it| it.address().map(|address| (it, address)));
     let (listening, addresses) = roster.share(listening.map_err(WorldError::from), deadline)?;
     Ok(listening.connect(roster.rank(), addresses, spec.patience)?)
 }
 
-/// The fabric of ranks that all share a node.
-fn shm(roster: &mut Roster, spec: &ShmSpec, deadline: Deadline) -> Result<Shm, WorldError> {
-    let made = if roster.rank() == Rank(0) {
-        Shm::create(spec).map(|shm| {
+/// The fabric of the ranks that share this rank's node.
+fn shm(roster: &mut Roster, pmix: &Pmix, deadline: Deadline) -> Result<Shm, WorldError> {
+    let members = roster.node_ranks();
+    let (spec, first) = (pmix.spec(members.len() as u32), members[0]);
+    let made = if roster.rank() == first {
+        Shm::create(&spec).map(|shm| {
             let name = wire::encode(shm.map().segment.name()).expect("a text and a number");
             (Some(shm), name)
         })
@@ -117,23 +125,25 @@ fn shm(roster: &mut Roster, spec: &ShmSpec, deadline: Deadline) -> Result<Shm, W
     let (made, names) = roster.share(made.map_err(WorldError::from), deadline)?;
     let opened = match made {
         Some(shm) => Ok(shm),
-        None => open(&names[0], roster.rank(), spec),
+        None => open(&names[first.index()], roster.rank(), &members, &spec),
     };
     let entered = opened.map(|shm| {
+        let shm = shm.with_members(members);
         shm.enter();
         (shm, Vec::new())
     });
     let (shm, _) = roster.share(entered, deadline)?;
-    if roster.rank() == Rank(0) {
+    if roster.rank() == first {
         shm.map().head().state.store(RUNNING, Ordering::Release);
         shm.map().segment.unlink();
     }
     Ok(shm)
 }
 
-fn open(name: &[u8], rank: Rank, spec: &ShmSpec) -> Result<Shm, WorldError> {
+fn open(name: &[u8], rank: Rank, members: &[Rank], spec: &ShmSpec) -> Result<Shm, WorldError> {
     let name: SegmentName = wire::decode(name).map_err(|_| WorldError::Failed { rank })?;
-    let shm = Shm::open(&name, rank, spec)?;
+    let seat = members.iter().position(|&member| member == rank).expect("a rank is on its own node");
+    let shm = Shm::open(&name, Rank(seat as u32), spec)?;
     let size = shm.map().size;
     if size == spec.size { Ok(shm) } else { Err(WorldError::Size { rank, wanted: spec.size, size }) }
 }

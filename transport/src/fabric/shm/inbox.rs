@@ -47,11 +47,21 @@ impl Shm {
         let ran = sources.map(|(source, number)| self.take_batch(fabric, source, Rank(number))).sum();
         drop(inbox);
         if ran > 0 {
-            // Another thread of this rank may wait for what a handler has done here.
-            self.delivered.fetch_add(1, Ordering::SeqCst);
-            self.ring(self.rank);
+            self.delivered();
         }
         ran
+    }
+
+    /// Says that handlers have run: another thread of this rank may wait for what they did.
+    pub(in crate::fabric) fn delivered(&self) {
+        self.delivered.fetch_add(1, Ordering::SeqCst);
+        self.ring(self.seat);
+    }
+
+    /// Wakes all threads of this rank that sleep.
+    pub(in crate::fabric) fn rouse(&self) {
+        self.delivered.fetch_add(1, Ordering::SeqCst);
+        self.ring_all(self.seat);
     }
 
     pub(in crate::fabric) fn sleep(&self, timeout: Duration) {
@@ -61,8 +71,18 @@ impl Shm {
         self.sleep_until(timeout.min(slice), || is_new() || self.has_work());
     }
 
+    /// As `sleep`, but does not spin first.
+    pub(in crate::fabric) fn doze(&self, timeout: Duration) {
+        let slice = if self.want_room() { Duration::from_millis(MEMORY_LOOK_MS) } else { timeout };
+        let delivered = self.delivered.load(Ordering::SeqCst);
+        let found = || self.delivered.load(Ordering::SeqCst) != delivered || self.has_work();
+        let until = std::time::Instant::now().checked_add(timeout.min(slice));
+        // What was found is looked for again by the caller.
+        let _ = self.map.line(self.seat).bell.sleep(until, found);
+    }
+
     /// Whether `progress` would find something. True while another thread makes progress.
-    pub(super) fn has_work(&self) -> bool {
+    pub(in crate::fabric) fn has_work(&self) -> bool {
         let inbox = match self.inbox.try_lock() {
             Ok(inbox) => inbox,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -73,20 +93,20 @@ impl Shm {
         };
         let sources = inbox.sources.iter().zip(0..);
         let mut waiting =
-            sources.map(|(source, number)| self.lane(Rank(number), self.rank).is_full_at(source.ticket));
+            sources.map(|(source, number)| self.lane(Rank(number), self.seat).is_full_at(source.ticket));
         waiting.any(|waits| waits) || self.can_send_kept()
     }
 
     /// Delivers what has come from one rank, up to a bound.
     fn take_batch(&self, fabric: &Fabric, source: &mut Source, from: Rank) -> usize {
-        let lane = self.lane(from, self.rank);
+        let lane = self.lane(from, self.seat);
         let first = source.ticket;
         let mut ran = 0;
         while source.ticket - first < BATCH_MAX as u64 {
             let Some(words) = lane.peek(source.ticket) else { break };
             match self.take(fabric, source, &lane, from, &words) {
                 Ok(delivered) => ran += usize::from(delivered),
-                Err(malformed) => self.handlers.refuse(malformed),
+                Err(malformed) => fabric.handlers.refuse(malformed),
             }
         }
         if source.ticket != first && lane.take_want() {
@@ -109,7 +129,7 @@ impl Shm {
             source.ticket += 1;
         };
         let [a, b, c, d, offset, bytes, ..] = *words;
-        let header = match Header::decode([a, b, c, d], from) {
+        let header = match Header::decode([a, b, c, d], self.member(from)) {
             Ok(header) => header,
             Err(malformed) => {
                 release();
@@ -119,7 +139,7 @@ impl Shm {
         if header.carriage == Carriage::Inline {
             release();
             let payload = inline(&header, words)?;
-            self.handlers.dispatch(fabric, &header.message(&payload.0[..payload.1]));
+            fabric.handlers.dispatch(fabric, &header.message(&payload.0[..payload.1]));
             return Ok(true);
         }
         let wrong = Malformed::Length { found: bytes, wanted: header.bytes };
@@ -132,11 +152,11 @@ impl Shm {
                 None => return Ok(false),
                 Some((header, whole)) => {
                     drop(payload);
-                    self.handlers.dispatch(fabric, &header.message(&whole));
+                    fabric.handlers.dispatch(fabric, &header.message(&whole));
                 }
             },
             _ if bytes != header.bytes => return Err(wrong),
-            _ => self.handlers.dispatch(fabric, &header.message(payload.bytes())),
+            _ => fabric.handlers.dispatch(fabric, &header.message(payload.bytes())),
         }
         Ok(true)
     }

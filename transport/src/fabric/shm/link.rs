@@ -67,7 +67,7 @@ pub(super) struct Turn<'s> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.shm.link(self.to).busy = false;
-        self.shm.ring_all(self.shm.rank);
+        self.shm.ring_all(self.shm.seat);
     }
 }
 
@@ -112,7 +112,7 @@ impl Shm {
         let (bytes, max) = (link.kept_bytes, BACKLOG_BYTES_MAX);
         // The rest of a message of which a part is out must be kept in any case.
         if at == 0 && bytes.saturating_add(header.bytes) > max {
-            return Err(FabricError::Backlog { rank: to, bytes, max });
+            return Err(FabricError::Backlog { rank: self.member(to), bytes, max });
         }
         link.kept_bytes += header.bytes;
         link.kept.push_back(Kept { header, payload: payload.to_vec(), at });
@@ -150,7 +150,7 @@ impl Shm {
             // Who has the lock is about to send, and looks after what is kept.
             let Ok(link) = self.links[to.index()].try_lock() else { return false };
             let stuck = link.stuck.filter(|_| !link.kept.is_empty());
-            stuck.is_some_and(|stuck| is_it(&self.lane(self.rank, to), stuck))
+            stuck.is_some_and(|stuck| is_it(&self.lane(self.seat, to), stuck))
         });
         found.count() > 0
     }
@@ -182,7 +182,7 @@ impl Shm {
         payload: &[u8],
         at: &mut u64,
     ) -> Result<Pushed, FabricError> {
-        let lane = self.lane(self.rank, to);
+        let lane = self.lane(self.seat, to);
         if payload.len() <= super::INLINE_BYTES_MAX {
             if let Some(until) = link.obstacle(&lane, 0, u64::MAX) {
                 return Ok(Pushed::Full { until });
@@ -231,12 +231,12 @@ impl Shm {
             }
             Err(error) => return Err(error.into()),
         };
-        let (lane, offset) = (self.lane(self.rank, to), held.block.offset);
+        let (lane, offset) = (self.lane(self.seat, to), held.block.offset);
         copy::write(segment, offset, chunk).expect("an allocated block lies inside");
         let intent = &agent.record.intent;
         intent[INTENT_TICKET].store(link.ticket, Ordering::Relaxed);
         intent[INTENT_OFFSET].store(offset, Ordering::Relaxed);
-        intent[INTENT_LANE].store(self.map.lane_number(self.rank, to) + 1, Ordering::Release);
+        intent[INTENT_LANE].store(self.map.lane_number(self.seat, to) + 1, Ordering::Release);
         let [a, b, c, d] = header.encode();
         lane.push(link.ticket, &[a, b, c, d, offset, chunk.len() as u64]);
         segment.forget(agent, held);
@@ -251,7 +251,7 @@ impl Shm {
     /// Frees the blocks that a dead receiver has not taken. One that it was about to take may be free already, by
     /// `Segment::recover`, and something else by now: only the allocation that was sent is freed.
     pub(super) fn bury(&self, dead: Rank) {
-        let lane = self.lane(self.rank, dead);
+        let lane = self.lane(self.seat, dead);
         let mut link = self.link(dead);
         link.underway_bytes = 0;
         for Underway { ticket, block, .. } in std::mem::take(&mut link.underway) {

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use super::{Fabric, FabricError, LIVENESS_MS, PeerState, Wait};
 use crate::lane::{CELL_WORDS, Lane};
-use crate::message::{HandlerId, Handlers, Header, is_handling};
+use crate::message::{HandlerId, Header, is_handling};
 use crate::rank::Rank;
 use crate::region::SharedRegions;
 use crate::segment::{Segment, SegmentName, Spec};
@@ -56,7 +56,7 @@ const MEMORY_LOOK_MS: u64 = 1;
 
 /// What a world on one node is to have.
 #[derive(Clone, Copy, Debug)]
-pub struct ShmSpec {
+pub(crate) struct ShmSpec {
     /// Ranks.
     pub size: u32,
     /// The most bytes of payloads on their way, of all ranks together.
@@ -67,17 +67,19 @@ pub struct ShmSpec {
 
 impl ShmSpec {
     /// For `size` ranks: 64 MiB of payloads for each, at least 256 MiB and at most 4 GiB; patience of ten minutes.
-    pub fn new(size: u32) -> ShmSpec {
+    pub(crate) fn new(size: u32) -> ShmSpec {
         let heap_bytes = (u64::from(size) << 26).clamp(1 << 28, 1 << 32);
         ShmSpec { size, heap_bytes, patience: Duration::from_secs(600) }
     }
 }
 
 /// The fabric of one rank among those of its node.
-pub struct Shm {
+pub(crate) struct Shm {
     map: Map,
-    rank: Rank,
-    handlers: Handlers,
+    /// This rank's seat: its place among the ranks of this segment. Lanes, lines and links go by seats.
+    seat: Rank,
+    /// The rank in each seat, in order.
+    members: Vec<Rank>,
     links: Vec<Mutex<Link>>,
     inbox: Mutex<Inbox>,
     peers: Peers,
@@ -111,7 +113,7 @@ impl Shm {
         Ok(Shm::new(map, rank, spec))
     }
 
-    fn new(map: Map, rank: Rank, spec: &ShmSpec) -> Shm {
+    fn new(map: Map, seat: Rank, spec: &ShmSpec) -> Shm {
         crate::doorbell::prepare();
         let size = map.size;
         let lanes = u64::from(size) * u64::from(size);
@@ -121,8 +123,8 @@ impl Shm {
             inbox: Mutex::new(Inbox::new(size)),
             peers: Peers::new(size),
             map,
-            rank,
-            handlers: Handlers::default(),
+            seat,
+            members: (0..size).map(Rank).collect(),
             regions: SharedRegions::default(),
             patience: spec.patience,
             share: spec.heap_bytes / lanes,
@@ -131,9 +133,16 @@ impl Shm {
         }
     }
 
+    /// With other ranks in the seats than 0, 1, 2, …: these, which are in order.
+    pub(crate) fn with_members(mut self, members: Vec<Rank>) -> Shm {
+        debug_assert!(members.len() == self.map.size as usize && members.is_sorted());
+        self.members = members;
+        self
+    }
+
     /// Says to all that this rank is there.
     pub(crate) fn enter(&self) {
-        let line = self.map.line(self.rank);
+        let line = self.map.line(self.seat);
         line.pid.store(std::process::id(), Ordering::Release);
         line.member.store(self.map.own_member(), Ordering::Release);
         line.state.store(layout::JOINED, Ordering::Release);
@@ -145,7 +154,7 @@ impl Shm {
 
     /// Sleeps at this rank's bell until `found`, or for `timeout`.
     pub(crate) fn sleep_until(&self, timeout: Duration, found: impl Fn() -> bool) {
-        let (bell, until) = (&self.map.line(self.rank).bell, Instant::now().checked_add(timeout));
+        let (bell, until) = (&self.map.line(self.seat).bell, Instant::now().checked_add(timeout));
         // What was found is looked for again by the caller.
         let _ = if self.spins { bell.wait(until, found) } else { bell.sleep(until, found) };
     }
@@ -161,15 +170,35 @@ impl Shm {
     }
 
     pub(super) fn rank(&self) -> Rank {
-        self.rank
+        self.member(self.seat)
+    }
+
+    /// The rank in a seat.
+    fn member(&self, seat: Rank) -> Rank {
+        self.members[seat.index()]
+    }
+
+    /// The seat of a rank.
+    fn seat_of(&self, rank: Rank) -> Option<Rank> {
+        // Where the ranks are those of a whole world each sits in its own.
+        if self.members.get(rank.index()) == Some(&rank) {
+            return Some(rank);
+        }
+        self.members.binary_search(&rank).ok().map(|seat| Rank(seat as u32))
+    }
+
+    /// Whether a rank has a seat here.
+    pub(super) fn has(&self, rank: Rank) -> bool {
+        self.seat_of(rank).is_some()
+    }
+
+    /// Whether those who wait spin first.
+    pub(super) fn spins(&self) -> bool {
+        self.spins
     }
 
     pub(super) fn size(&self) -> u32 {
         self.map.size
-    }
-
-    pub(super) fn handlers(&self) -> &Handlers {
-        &self.handlers
     }
 
     pub(super) fn regions(&self) -> &SharedRegions {
@@ -177,13 +206,13 @@ impl Shm {
     }
 
     pub(super) fn peer(&self, rank: Rank) -> PeerState {
-        self.peers.state(rank)
+        self.seat_of(rank).map_or(PeerState::Here, |seat| self.peers.state(seat))
     }
 
     pub(super) fn check_peers(&self) -> Vec<Rank> {
-        let (dead, fresh) = self.peers.check(&self.map, self.rank);
-        fresh.into_iter().for_each(|rank| self.bury(rank));
-        dead
+        let (dead, fresh) = self.peers.check(&self.map, self.seat);
+        fresh.into_iter().for_each(|seat| self.bury(seat));
+        dead.into_iter().map(|seat| self.member(seat)).collect()
     }
 
     pub(super) fn payload_bytes(&self) -> u64 {
@@ -191,7 +220,7 @@ impl Shm {
     }
 
     pub(super) fn leave(&self) {
-        self.peers.leave(&self.map, self.rank);
+        self.peers.leave(&self.map, self.seat);
         (0..self.size()).for_each(|rank| self.ring_all(Rank(rank)));
     }
 
@@ -209,7 +238,9 @@ impl Shm {
         payload: &[u8],
     ) -> Result<(), FabricError> {
         fabric.expect_here(to)?;
-        let header = Header::new(self.rank, id, tag, payload.len() as u64);
+        let size = self.size();
+        let to = self.seat_of(to).ok_or(FabricError::NoSuchRank { rank: to, size })?;
+        let header = Header::new(self.rank(), id, tag, payload.len() as u64);
         if is_handling() {
             return self.post(to, header, payload);
         }
@@ -256,7 +287,7 @@ impl Shm {
     fn flush_to(&self, fabric: &Fabric, to: Rank) -> Result<(), FabricError> {
         let mut wait = Wait::new(self.patience);
         loop {
-            fabric.expect_here(to)?;
+            fabric.expect_here(self.member(to))?;
             let pushed = {
                 let mut link = self.link(to);
                 self.send_kept(&mut link, to)?
@@ -276,7 +307,7 @@ impl Shm {
         wait: &mut Wait,
         why: Pushed,
     ) -> Result<(), FabricError> {
-        let ran = self.progress(fabric);
+        let ran = fabric.progress();
         wait.looks += 1;
         if ran == 0 && wait.looks < ROOM_LOOKS {
             std::thread::yield_now();
@@ -285,15 +316,15 @@ impl Shm {
         if wait.liveness.is_due() {
             self.check_peers();
         }
-        fabric.expect_here(to)?;
+        fabric.expect_here(self.member(to))?;
         let Some(left) = wait.deadline.left() else {
             let waited_ms = self.patience.as_millis() as u64;
-            return Err(FabricError::Stalled { rank: to, waited_ms });
+            return Err(FabricError::Stalled { rank: self.member(to), waited_ms });
         };
         if ran > 0 {
             return Ok(());
         }
-        let lane = self.lane(self.rank, to);
+        let lane = self.lane(self.seat, to);
         lane.want();
         let slice = if why == Pushed::MemoryFull { MEMORY_LOOK_MS } else { LIVENESS_MS };
         self.sleep_until(left.min(Duration::from_millis(slice)), || {

@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::{BACKLOG_BYTES_MAX, Deadline, Fabric, FabricError, LIVENESS_MS, PeerState, Wait};
-use crate::message::{HandlerId, Handlers, Header, is_handling};
+use crate::message::{HandlerId, Header, is_handling};
 use crate::rank::Rank;
 use crate::region::NetworkRegions;
 use engine::Engine;
@@ -64,10 +64,9 @@ const LEFT: u8 = 1;
 const DEAD: u8 = 2;
 
 /// The fabric of one rank among those that a network connects.
-pub struct Ucx {
+pub(crate) struct Ucx {
     rank: Rank,
     size: u32,
-    handlers: Handlers,
     /// Its drop ends the worker, whose descriptor `events` is.
     engine: Mutex<Engine>,
     states: Arc<[AtomicU8]>,
@@ -120,7 +119,6 @@ impl Listening {
         Ok(Ucx {
             rank,
             size,
-            handlers: Handlers::default(),
             engine: Mutex::new(engine),
             states,
             delivering: Mutex::new(()),
@@ -140,10 +138,6 @@ impl Ucx {
 
     pub(super) fn size(&self) -> u32 {
         self.size
-    }
-
-    pub(super) fn handlers(&self) -> &Handlers {
-        &self.handlers
     }
 
     pub(super) fn regions(&self) -> &NetworkRegions {
@@ -228,7 +222,7 @@ impl Ucx {
 
     /// Moves own messages on, or sleeps until something comes.
     fn wait_for_peer(&self, fabric: &Fabric, to: Rank, wait: &mut Wait) -> Result<(), FabricError> {
-        let ran = self.progress(fabric);
+        let ran = fabric.progress();
         wait.looks += 1;
         if ran > 0 || wait.looks < LOOKS_MAX {
             std::thread::yield_now();
@@ -262,8 +256,7 @@ impl Ucx {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
-                self.lock().pump();
-                self.sleepers.nudge();
+                self.pump();
                 return 0;
             }
         };
@@ -271,17 +264,35 @@ impl Ucx {
         let mut ran = 0;
         while ran < BATCH_MAX {
             let Some((header, payload)) = self.lock().take() else { break };
-            self.handlers.dispatch(fabric, &header.message(&payload));
+            fabric.handlers.dispatch(fabric, &header.message(&payload));
             ran += 1;
         }
         let mut engine = self.lock();
-        std::mem::take(&mut engine.malformed).into_iter().for_each(|why| self.handlers.refuse(why));
+        std::mem::take(&mut engine.malformed).into_iter().for_each(|why| fabric.handlers.refuse(why));
         if ran > 0 {
             engine.tell_all();
             drop(engine);
             self.sleepers.delivered();
         }
         ran
+    }
+
+    /// Takes in what comes, and delivers nothing.
+    pub(super) fn pump(&self) {
+        self.lock().pump();
+        self.sleepers.nudge();
+    }
+
+    /// Whether there is something to deliver.
+    pub(super) fn has_work(&self) -> bool {
+        let mut engine = self.lock();
+        engine.pump();
+        engine.is_ready()
+    }
+
+    /// Wakes a thread that sleeps.
+    pub(super) fn rouse(&self) {
+        self.sleepers.delivered();
     }
 
     pub(super) fn check_peers(&self) -> Vec<Rank> {

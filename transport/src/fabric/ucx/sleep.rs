@@ -71,12 +71,7 @@ impl Ucx {
     pub(in crate::fabric) fn sleep(&self, timeout: Duration) {
         if self.spins {
             let until = Instant::now().checked_add(timeout);
-            let mut look = || {
-                let mut engine = self.lock();
-                engine.pump();
-                engine.is_ready()
-            };
-            if spin(until, &mut look) {
+            if spin(until, &mut || self.has_work()) {
                 return;
             }
         }
@@ -84,7 +79,7 @@ impl Ucx {
     }
 
     /// Sleeps until the network has something or another thread has delivered.
-    pub(super) fn sleep_for(&self, timeout: Duration) {
+    pub(in crate::fabric) fn sleep_for(&self, timeout: Duration) {
         let timeout = timeout.min(Duration::from_millis(NAP_MS));
         let sleepers = &self.sleepers;
         sleepers.others_count.fetch_add(1, Ordering::SeqCst);

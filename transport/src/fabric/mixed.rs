@@ -1,0 +1,170 @@
+//! Ranks of several nodes: each reaches those of its own node through shared memory (itself too), and all others
+//! through a network. Regions are reached through the network by all.
+//!
+//! # Who looks where
+//! A look (`progress`) looks at both ways, and one thread of a rank at a time delivers. A thread that waits sleeps at
+//! the rank's bell in shared memory; nobody can sleep there and on a descriptor at once, so there are *attendants*
+//! (`world::attendants`), one for each way: each sleeps on its own, looks when something comes, and a look that has
+//! delivered rings the bell. An attendant keeps out of the way as long as other threads look.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use super::{Fabric, FabricError, PeerState, Shm, Ucx};
+use crate::doorbell::spin;
+use crate::message::{HandlerId, is_handling};
+use crate::rank::Rank;
+
+/// One of the two ways.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Side {
+    /// Through shared memory.
+    Node,
+    /// Through the network.
+    Network,
+}
+
+/// The fabric of one rank among those of several nodes.
+pub(crate) struct Mixed {
+    node: Shm,
+    network: Ucx,
+    /// Held while handlers run.
+    delivering: Mutex<()>,
+    /// Attendants that keep out of the way wait here; true if they are wanted.
+    wanted: Mutex<bool>,
+    called: Condvar,
+    is_napping: AtomicBool,
+}
+
+impl Mixed {
+    pub(crate) fn new(node: Shm, network: Ucx) -> Mixed {
+        Mixed {
+            node,
+            network,
+            delivering: Mutex::new(()),
+            wanted: Mutex::new(false),
+            called: Condvar::new(),
+            is_napping: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn network(&self) -> &Ucx {
+        &self.network
+    }
+
+    pub(super) fn rank(&self) -> Rank {
+        self.network.rank()
+    }
+
+    pub(super) fn size(&self) -> u32 {
+        self.network.size()
+    }
+
+    pub(super) fn send(
+        &self,
+        fabric: &Fabric,
+        to: Rank,
+        id: HandlerId,
+        tag: u64,
+        payload: &[u8],
+    ) -> Result<(), FabricError> {
+        if self.node.has(to) {
+            self.node.send(fabric, to, id, tag, payload)
+        } else {
+            self.network.send(fabric, to, id, tag, payload)
+        }
+    }
+
+    pub(super) fn progress(&self, fabric: &Fabric) -> usize {
+        if is_handling() {
+            return 0;
+        }
+        let _delivering = match self.delivering.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                // The handler that runs may be a long one: what comes is taken in meanwhile.
+                self.network.pump();
+                return 0;
+            }
+        };
+        let near = self.node.progress(fabric);
+        let far = self.network.progress(fabric);
+        if far > 0 {
+            self.node.delivered();
+        }
+        near + far
+    }
+
+    /// Waits at the bell of shared memory; the attendants look after both ways meanwhile.
+    pub(super) fn sleep(&self, timeout: Duration) {
+        if self.node.spins() {
+            let until = Instant::now().checked_add(timeout);
+            if spin(until, &mut || self.node.has_work() || self.network.has_work()) {
+                return;
+            }
+        }
+        self.call();
+        self.node.doze(timeout);
+    }
+
+    pub(super) fn flush(&self, fabric: &Fabric) -> Result<(), FabricError> {
+        let near = self.node.flush(fabric);
+        self.network.flush(fabric).and(near)
+    }
+
+    pub(super) fn peer(&self, rank: Rank) -> PeerState {
+        if self.node.has(rank) { self.node.peer(rank) } else { self.network.peer(rank) }
+    }
+
+    pub(super) fn check_peers(&self) -> Vec<Rank> {
+        let mut dead = self.node.check_peers();
+        dead.extend(self.network.check_peers().into_iter().filter(|&rank| !self.node.has(rank)));
+        dead.sort_unstable();
+        dead
+    }
+
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.node.payload_bytes() + self.network.payload_bytes()
+    }
+
+    pub(super) fn leave(&self) {
+        self.network.leave();
+        self.node.leave();
+    }
+
+    /// Keeps an attendant out of the way for a while, unless it is called. True if it was.
+    pub(crate) fn nap(&self, pause: Duration) -> bool {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_napping.store(true, Ordering::SeqCst);
+        if !*wanted {
+            wanted = self.called.wait_timeout(wanted, pause).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        self.is_napping.store(false, Ordering::SeqCst);
+        std::mem::take(&mut *wanted)
+    }
+
+    /// Sleeps until something comes on one side.
+    pub(crate) fn attend(&self, side: Side, timeout: Duration) {
+        match side {
+            Side::Node => self.node.doze(timeout),
+            Side::Network => self.network.sleep_for(timeout),
+        }
+    }
+
+    /// Wakes the attendants, wherever they are.
+    pub(crate) fn rouse(&self) {
+        self.call();
+        self.node.rouse();
+        self.network.rouse();
+    }
+
+    /// Calls the attendants: this thread is about to sleep.
+    fn call(&self) {
+        if self.is_napping.load(Ordering::SeqCst) {
+            *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            self.called.notify_all();
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Threads that look after a fabric of two sides: each sleeps on its side, and looks when something comes there, unless
+//! other threads of the rank do; from them come the notes by which peers see that a rank lives.
+//!
+//! An attendant that finds that others have looked within [`PAUSE_MS`] naps as long, and looks at that again; who goes
+//! to sleep calls it. So a message waits for it about a millisecond at most when all threads compute.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::WorldError;
+use crate::fabric::{Fabric, Liveness, Mixed, Side, Way};
+
+/// How long other threads may not have looked before an attendant does, in milliseconds.
+const PAUSE_MS: u64 = 1;
+/// The longest sleep of an attendant, in milliseconds.
+const NAP_MS: u64 = 500;
+
+/// The attendants of a rank. They end when this is dropped.
+pub(super) struct Attendants {
+    fabric: Arc<Fabric>,
+    is_over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Attendants {
+    /// Those that the fabric needs, which may be none.
+    ///
+    /// # Errors
+    /// `System` if a thread cannot be had.
+    pub(super) fn start(fabric: &Arc<Fabric>) -> Result<Attendants, WorldError> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let mut attendants = Attendants { fabric: fabric.clone(), is_over, threads: Vec::new() };
+        let sides: &[(Side, &str)] = match fabric.way() {
+            Way::Mixed(_) => &[(Side::Node, "attend-node"), (Side::Network, "attend-net")],
+            Way::Loopback(_) | Way::Shm(_) | Way::Ucx(_) => &[],
+        };
+        for &(side, name) in sides {
+            let (fabric, is_over) = (fabric.clone(), attendants.is_over.clone());
+            let run = move || attend(&fabric, side, &is_over);
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+            let thread = thread.map_err(|source| WorldError::System { verb: "start a thread", source })?;
+            attendants.threads.push(thread);
+        }
+        Ok(attendants)
+    }
+}
+
+fn attend(fabric: &Fabric, side: Side, is_over: &AtomicBool) {
+    let Some(mixed) = mixed(fabric) else { return };
+    let mut liveness = Liveness::new();
+    while !is_over.load(Ordering::SeqCst) {
+        let looks = fabric.looks();
+        let is_called = mixed.nap(Duration::from_millis(PAUSE_MS));
+        if is_called || fabric.looks() == looks {
+            mixed.attend(side, Duration::from_millis(NAP_MS));
+            fabric.progress();
+        }
+        if side == Side::Network && liveness.is_due() {
+            fabric.check_peers();
+        }
+    }
+}
+
+fn mixed(fabric: &Fabric) -> Option<&Mixed> {
+    match fabric.way() {
+        Way::Mixed(mixed) => Some(mixed),
+        Way::Loopback(_) | Way::Shm(_) | Way::Ucx(_) => None,
+    }
+}
+
+impl Drop for Attendants {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        for thread in self.threads.drain(..) {
+            // One that was about to sleep hears it the next time.
+            while !thread.is_finished() {
+                mixed(&self.fabric).into_iter().for_each(Mixed::rouse);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            // A handler's panic has been said where it happened.
+            let _ = thread.join();
+        }
+    }
+}
