@@ -162,7 +162,8 @@ impl Task<Exit> {
         self
     }
 
-    /// Sets a variable of its environment, which is otherwise that of this program when the batch was built.
+    /// Sets a variable of its environment, which is otherwise that of this program when the batch was built, without
+    /// what `mpirun` or `srun` has set for this program as a rank.
     pub fn env(mut self, name: impl Into<OsString>, value: impl ProcessArg) -> Self {
         let name = name.into();
         self.check_variable(&name);

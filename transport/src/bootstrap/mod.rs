@@ -9,6 +9,7 @@ mod roster;
 mod solo;
 mod spawn;
 
+pub use launch::environment;
 pub use pmix::{Pmix, PmixStatus};
 pub(crate) use roster::Roster;
 pub(crate) use spawn::Children;
