@@ -1,5 +1,6 @@
 //! The state of a rank's network, under one lock: moves messages between the library and the links.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ pub(super) struct Engine {
     neighbours: Neighbours,
     outward: Vec<Outward>,
     inward: Vec<Inward>,
+    /// Ranks with something that waits for its turn, is being fetched, is kept, or is to be told: looks look at no
+    /// others.
+    active: BTreeSet<usize>,
     /// Whose turn it is to be delivered from.
     turn: usize,
     beat: Option<Instant>,
@@ -59,6 +63,7 @@ impl Engine {
             neighbours,
             outward: (0..size).map(|_| Outward::default()).collect(),
             inward: (0..size).map(|_| Inward::default()).collect(),
+            active: BTreeSet::new(),
             turn: 0,
             beat: None,
             seen: vec![false; size],
@@ -86,6 +91,7 @@ impl Engine {
         if to == self.rank {
             let number = self.outward[at].count(header.bytes);
             let frame = Frame { header, number, taken: 0 };
+            self.active.insert(at);
             let own = self.inward[at].add(&frame, Payload::Here(payload.to_vec()));
             self.malformed.extend(own.err());
             return Ok(());
@@ -117,6 +123,7 @@ impl Engine {
         }
         outward.kept_bytes += header.bytes;
         outward.kept.push_back((header, payload.to_vec()));
+        self.active.insert(to.index());
         self.ask(to);
         Ok(())
     }
@@ -174,7 +181,9 @@ impl Engine {
 
     /// Tells those what was taken who are to be told.
     pub(super) fn tell_all(&mut self) {
-        for at in 0..self.inward.len() {
+        let mut next = 0;
+        while let Some(at) = self.active_from(next) {
+            next = at + 1;
             if at != self.rank.index() && self.is_here(at) && self.inward[at].owes(self.window) {
                 self.note(at, Note::Taken, 0);
             }
@@ -244,16 +253,39 @@ impl Engine {
                 self.malformed.push(malformed);
             }
         }
-        for at in 0..self.inward.len() {
-            let is_lost = self.end_fetches(at);
-            if self.is_here(at) && (is_lost || self.worker.has_failed(at)) {
+        if self.worker.take_failed() {
+            for at in 0..self.inward.len() {
+                if self.is_here(at) && self.worker.has_failed(at) {
+                    self.find_dead(at);
+                }
+            }
+        }
+        if !self.active.is_empty() {
+            self.look_at_active();
+        }
+        moved
+    }
+
+    /// The first rank of those that are looked at, from this one on.
+    fn active_from(&self, rank: usize) -> Option<usize> {
+        self.active.range(rank..).next().copied()
+    }
+
+    fn look_at_active(&mut self) {
+        let mut next = 0;
+        while let Some(at) = self.active_from(next) {
+            next = at + 1;
+            if self.end_fetches(at) && self.is_here(at) {
                 self.find_dead(at);
             }
             if !self.outward[at].kept.is_empty() {
                 self.send_kept(at);
             }
+            let (inward, outward) = (&self.inward[at], &self.outward[at]);
+            if inward.is_empty() && outward.kept.is_empty() && !inward.owes(self.window) {
+                self.active.remove(&at);
+            }
         }
-        moved
     }
 
     /// Finds the ranks of this node that have ended. What they sent before, their goodbye above all, is taken in first.
@@ -298,6 +330,7 @@ impl Engine {
             Body::Here(payload) => Payload::Here(payload),
             Body::There(descriptor) => Payload::Fetching(self.worker.fetch(descriptor)),
         };
+        self.active.insert(at);
         self.inward[at].add(&frame, payload)
     }
 
@@ -344,14 +377,14 @@ impl Engine {
 
     /// Whether [`Engine::take`] has something.
     pub(super) fn is_ready(&self) -> bool {
-        self.inward.iter().any(Inward::is_ready)
+        self.active.iter().any(|&at| self.inward[at].is_ready())
     }
 
     /// The next message to deliver; ranks take turns.
     pub(super) fn take(&mut self) -> Option<(Header, Vec<u8>)> {
-        let size = self.inward.len();
-        let at = (0..size).map(|step| (self.turn + step) % size).find(|&at| self.inward[at].is_ready())?;
-        self.turn = (at + 1) % size;
+        let (before, after) = (self.active.range(..self.turn), self.active.range(self.turn..));
+        let at = after.chain(before).copied().find(|&at| self.inward[at].is_ready())?;
+        self.turn = at + 1;
         let taken = self.inward[at].take();
         if at == self.rank.index() {
             let number = self.inward[at].tell();

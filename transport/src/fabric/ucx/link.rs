@@ -128,6 +128,11 @@ impl Inward {
         Some((header, payload))
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// All that wait.
     pub(super) fn waiting(&mut self) -> impl Iterator<Item = &mut Waiting> {
         self.waiting.values_mut()

@@ -54,7 +54,14 @@ struct Mail {
 
 struct Endpoint {
     handle: Handle,
-    has_failed: Arc<AtomicBool>,
+    failure: Arc<Failure>,
+}
+
+/// What the library's callback tells of a broken connection.
+struct Failure {
+    has_come: AtomicBool,
+    /// Whether that is so of some connection that was not looked at since.
+    any: Arc<AtomicBool>,
 }
 
 /// The worker of a rank.
@@ -70,7 +77,8 @@ pub(super) struct Worker {
     memory: Vec<(Arc<Pages>, Handle)>,
     keys: HashMap<(usize, Vec<u8>), Handle>,
     /// Kept while the library may write to the flags of endpoints that are gone.
-    flags: Vec<Arc<AtomicBool>>,
+    failures: Vec<Arc<Failure>>,
+    any_failed: Arc<AtomicBool>,
 }
 
 // SAFETY: the worker is made for use by one thread at a time, whichever (`UCS_THREAD_MODE_SERIALIZED`), and its owner
@@ -92,7 +100,8 @@ impl Worker {
             abandoned: Vec::new(),
             memory: Vec::new(),
             keys: HashMap::new(),
-            flags: Vec::new(),
+            failures: Vec::new(),
+            any_failed: Arc::default(),
         };
         // SAFETY: zero is a value of this struct of numbers and pointers.
         let mut params: sys::WorkerParams = unsafe { std::mem::zeroed() };
@@ -243,7 +252,12 @@ impl Worker {
 
     /// Whether the connection to a peer is broken.
     pub(super) fn has_failed(&self, rank: usize) -> bool {
-        self.endpoints[rank].as_ref().is_some_and(|it| it.has_failed.load(Ordering::Relaxed))
+        self.endpoints[rank].as_ref().is_some_and(|it| it.failure.has_come.load(Ordering::Relaxed))
+    }
+
+    /// Whether some connection has broken since this was asked the last time.
+    pub(super) fn take_failed(&self) -> bool {
+        self.any_failed.load(Ordering::Relaxed) && self.any_failed.swap(false, Ordering::Relaxed)
     }
 
     /// Gives the connection to a peer up. What was on its way there may be lost.
@@ -257,7 +271,7 @@ impl Worker {
             unsafe { (functions.rkey_destroy)(key) };
         }
         let Some(endpoint) = self.endpoints[rank].take() else { return };
-        self.flags.push(endpoint.has_failed);
+        self.failures.push(endpoint.failure);
         let param =
             RequestParam { op_attr_mask: sys::OP_FLAGS, flags: sys::EP_CLOSE_FORCE, ..RequestParam::PLAIN };
         // SAFETY: the endpoint lives, and is not used after this.
@@ -304,20 +318,20 @@ impl Worker {
         if let Some(endpoint) = &self.endpoints[rank] {
             return Ok(endpoint.handle);
         }
-        let has_failed = Arc::new(AtomicBool::new(false));
+        let failure = Arc::new(Failure { has_come: AtomicBool::new(false), any: self.any_failed.clone() });
         // SAFETY: zero is a value of this struct of numbers and pointers.
         let mut params: sys::EpParams = unsafe { std::mem::zeroed() };
         params.field_mask = sys::EP_ADDRESS | sys::EP_ERROR_MODE | sys::EP_ERROR_HANDLER;
         params.address = self.addresses[rank].as_ptr();
         params.error_mode = sys::ERROR_MODE_PEER;
         params.on_error = Some(on_error);
-        params.error_arg = Arc::as_ptr(&has_failed).cast_mut().cast();
+        params.error_arg = Arc::as_ptr(&failure).cast_mut().cast();
         let mut handle = std::ptr::null_mut();
         // SAFETY: the worker lives; the address is one that a worker of the same library has told; the flag is kept as
         // long as the worker, and the callback takes it for what it is.
         let status = unsafe { (self.functions.ep_create)(self.handle, &raw const params, &raw mut handle) };
         check(self.functions, status, "connect to a rank")?;
-        self.endpoints[rank] = Some(Endpoint { handle, has_failed });
+        self.endpoints[rank] = Some(Endpoint { handle, failure });
         Ok(handle)
     }
 
@@ -427,8 +441,9 @@ unsafe fn copy(from: *const u8, bytes: usize) -> Vec<u8> {
 /// Only the library calls it, with what `Worker::endpoint` gave for `arg`.
 unsafe extern "C" fn on_error(arg: *mut c_void, _ep: Handle, _status: Status) {
     // SAFETY: the argument given with this callback, kept as long as the worker that calls it.
-    let has_failed = unsafe { &*arg.cast::<AtomicBool>() };
-    has_failed.store(true, Ordering::Relaxed);
+    let failure = unsafe { &*arg.cast::<Failure>() };
+    failure.has_come.store(true, Ordering::Relaxed);
+    failure.any.store(true, Ordering::Relaxed);
 }
 
 /// A view of the descriptor of a worker that lives.
