@@ -86,7 +86,7 @@ impl View<'_> {
 
     fn grow_ring_locked(&self, agent: &Agent<'_>) -> Result<Grown, Error> {
         let tickets = self.tickets();
-        if tickets.reuse() {
+        if tickets.has_room() || tickets.reuse() {
             return Ok(Grown::Yes);
         }
         let held = match self.new_block(agent) {

@@ -67,7 +67,7 @@ impl Attached {
     pub(crate) fn put_quick(&self, item: &[u8]) -> bool {
         let Some(agent) = self.segment.recent_agent() else { return false };
         let view = self.view();
-        agent.announce(Word::Entered as usize);
+        agent.announce(Word::Entered as usize, 1);
         if view.state() != OPEN {
             agent.withdraw(Word::Entered as usize);
             return false;
@@ -229,7 +229,7 @@ impl View<'_> {
     /// One attempt, if the queue is open; see `layout` on closing.
     #[inline(always)]
     fn attempt(&self, agent: &Agent<'_>, content: Content<'_>) -> Result<Attempt, Error> {
-        agent.announce(Word::Entered as usize);
+        agent.announce(Word::Entered as usize, 1);
         let attempt = self.check_open().and_then(|()| match self.lane_of(agent) {
             Some(chain) => self.attempt_chain(agent, chain, content),
             None => self.attempt_ring(agent, content),

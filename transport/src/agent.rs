@@ -61,11 +61,11 @@ pub struct Agent<'s> {
 }
 
 impl Agent<'_> {
-    /// Says in `word` of the intent that it is about something: what it loads afterwards is not older, as seen by who
-    /// looks with [`Segment::announced`]. A store where the kernel has `membarrier`.
+    /// Says in `word` of the intent that it is about something, and by `about` (not 0) what: what it loads afterwards
+    /// is not older, as seen by who looks with [`Segment::announced`]. A store where the kernel has `membarrier`.
     #[inline(always)]
-    pub fn announce(&self, word: usize) {
-        pin::announce(&self.record.intent[word % INTENT_WORDS], 1, self.segment.is_light);
+    pub fn announce(&self, word: usize, about: u64) {
+        pin::announce(&self.record.intent[word % INTENT_WORDS], about, self.segment.is_light);
     }
 
     /// Says that it is over: who sees that sees what was done.
@@ -181,8 +181,29 @@ impl Segment {
     /// it; maybe a dead one. What was stored before the call is seen by all who announce from now on. 1-20 µs.
     pub fn announced(&self, word: usize) -> Option<AgentId> {
         pin::heavy(self.is_light);
-        let mut about = self.agents();
-        about.find(|(.., it)| it.intent[word % INTENT_WORDS].load(Ordering::Acquire) != 0).map(|(id, ..)| id)
+        let mut agents = self.agents();
+        agents.find(|(.., it)| it.intent[word % INTENT_WORDS].load(Ordering::Acquire) != 0).map(|(id, ..)| id)
+    }
+
+    /// An agent that has announced `about` in `word` of its intent since before the call, maybe a dead one: looks up to
+    /// `looks` times for who is about that to end it. Who announces it during the call sees what was stored before
+    /// it, and does not count once it was seen without. 1-20 µs, and the looks.
+    pub fn still_announced(&self, word: usize, about: u64, looks: u32) -> Option<AgentId> {
+        pin::heavy(self.is_light);
+        let mut left = looks;
+        let mut agents = self.agents();
+        let mut stays = |record: &AgentRecord| {
+            let word = &record.intent[word % INTENT_WORDS];
+            while word.load(Ordering::Acquire) == about {
+                if left == 0 {
+                    return true;
+                }
+                left -= 1;
+                std::hint::spin_loop();
+            }
+            false
+        };
+        agents.find(|(.., record)| stays(record)).map(|(id, ..)| id)
     }
 
     /// Agents that are in use, with their members, as far as the memory says so.

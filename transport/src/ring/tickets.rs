@@ -15,9 +15,9 @@
 //! | POISON(t, a) | a died; there is no item | nothing: consumers step over it |
 //! | newer ticket | long taken | - |
 //!
-//! States only grow. A block serves one number at a time, and is given the next one only when all its tickets are
-//! taken; so whoever stalled with an old ticket in hand finds a ticket as new or newer there, and its compare-exchange
-//! fails. That is why blocks of a ring never go back to the heap while it lives.
+//! States only grow while the ring has the block. A block serves one number at a time, and is given the next one only
+//! when all its tickets are taken; so whoever stalled with an old ticket in hand finds a ticket as new or newer there,
+//! and its compare-exchange fails. Of a block that has left the ring this is not so: see *Shrinking*.
 //!
 //! # Putting
 //! From the tail, a hint that is never beyond the first empty cell, a producer walks to that cell and claims it by
@@ -29,16 +29,41 @@
 //! As in `lane`. A consumer that finds WRITING waits a moment and then asks whether that agent lives.
 //!
 //! # Growing
-//! Under the caller's lock. (a) The oldest block, if it is taken empty, else a new one, goes to `directory[newest]`,
-//! which is no block's place yet; (b) `range` is stored: one word, so there is nothing between. A reader of the
-//! directory looks at the range before and after: the entry was valid if its block was in both.
+//! Under the caller's lock of growth. (a) The oldest block, if it is taken empty, else a new one, goes to
+//! `directory[newest]`, which is no block's place yet; (b) `range` is stored: one word, so there is nothing between. A
+//! reader of the directory looks at the range before and after: the entry was valid if its block was in both.
+//!
+//! # Shrinking
+//! Under the same lock, the oldest blocks go back to the heap once they are taken empty. Their memory may be anything
+//! then, so nobody may write there, nor believe what it reads there. A producer *is at the ring* from before it reads
+//! the tail until it needs none of the cells it found there; the caller makes it say so where others see it.
+//! 1. [`begin_shrink`](Tickets::begin_shrink) raises the tail to the head and keeps the number of the head's block, the
+//!    *limit*. The tail only rises, so who comes to the ring from now on never finds a cell before the limit.
+//! 2. The caller passes a full fence, and sees each producer once when it is not at the ring. If one stays there,
+//!    maybe a dead one, it gives up for now. Else nobody is left who could have found a cell before the limit. (The
+//!    limit does not move on with the head: who came after the fence may go for a cell that was the head's in step 1.)
+//! 3. For each block below the limit, the caller holds it and notes which it is;
+//!    [`drop_oldest`](Tickets::drop_oldest) stores `range`, which only moves on; then it frees the block.
+//!
+//! All others only read:
+//! | who looks into a cell | why it is not misled |
+//! |---|---|
+//! | a producer | it is at the ring, so no block that it may reach is freed |
+//! | a consumer with the head's lock | the head's block is never below a limit |
+//! | a consumer that tries for that lock | unless its ticket was the head's all along, the compare-exchange fails |
+//! | a consumer that is told `Empty` or `Busy` | only if the head is where it was |
+//! | `state`: readiness, counts, the end | looks at the range again: if the block is in it now, it was then |
+//! | who settles a dead producer | that one is at the ring until it is settled; if it was not, its note is void |
+//! | `item`: for a dead consumer with the lock; for audits | as with the lock; nobody uses the ring then |
 //!
 //! # Deaths
 //! - Producer: before it claims, nothing has happened. A survivor finds by the *note* that each put leaves ([`Note`])
 //!   which cell a dead one claimed. WRITING becomes POISON; later states mean that the item is in.
 //! - Consumer: as in `lane`. The count of poisoned tickets is kept in two places that are written in turns, each with
 //!   the ticket it is for; one with a ticket that is not taken yet does not count.
-//! - In growing: a new block is in `held` of who died, and `TicketRing` says whether it is in the ring.
+//! - In growing: a new block is in `held` of who died, and [`Tickets::is_linked`] says whether it is in the ring.
+//! - In shrinking: a raised tail harms nobody. The block is in `held` as well: in the ring still, then it is let go; or
+//!   not any more, then it is freed like all that the dead one held.
 
 #[cfg(test)]
 mod tests;
@@ -185,7 +210,9 @@ impl<'r, B: Blocks> Tickets<'r, B> {
                     return self.finish(cell, ticket, item, claim);
                 }
                 Some((POISON, _)) if self.ring.head.try_lock(ticket, agent) => self.skip(ticket),
-                Some((WRITING, writer)) => return Taken::Busy(writer),
+                Some((WRITING, writer)) if self.ring.head.look().ticket == ticket => {
+                    return Taken::Busy(writer);
+                }
                 Some(_) => {}
                 None if self.ring.head.look().ticket == ticket => return Taken::Empty,
                 None => {}
@@ -238,17 +265,27 @@ impl<'r, B: Blocks> Tickets<'r, B> {
     /// Whether the next item is there, or a poisoned ticket to step over, and nobody is taking it.
     #[inline(always)]
     pub fn is_ready(&self) -> bool {
-        let sight = self.ring.head.look();
-        let state = self.state(sight.ticket).and_then(|state| kind_of(state, sight.ticket));
-        sight.owner.is_none() && state.is_some_and(|(kind, _)| kind != WRITING)
+        let (owner, next) = self.next();
+        owner.is_none() && next.is_some_and(|(kind, _)| kind != WRITING)
     }
 
     /// Who takes the next item, or else writes it.
     pub fn busy(&self) -> Option<AgentId> {
-        let sight = self.ring.head.look();
-        let state = self.state(sight.ticket).and_then(|state| kind_of(state, sight.ticket));
-        let writer = state.filter(|(kind, _)| *kind == WRITING).map(|(_, agent)| agent);
-        sight.owner.or(writer)
+        let (owner, next) = self.next();
+        let writer = next.filter(|(kind, _)| *kind == WRITING).map(|(_, agent)| agent);
+        owner.or(writer)
+    }
+
+    /// Who takes the next item, and what its cell says: kind and agent.
+    #[inline(always)]
+    fn next(&self) -> (Option<AgentId>, Option<(u64, AgentId)>) {
+        loop {
+            let sight = self.ring.head.look();
+            let next = self.state(sight.ticket).and_then(|state| kind_of(state, sight.ticket));
+            if next.is_some() || self.ring.head.look().ticket == sight.ticket {
+                return (sight.owner, next);
+            }
+        }
     }
 
     /// Whether `bound` items are in.
@@ -273,13 +310,24 @@ impl<'r, B: Blocks> Tickets<'r, B> {
     /// The first ticket that nobody has claimed.
     fn end(&self) -> u64 {
         let mut ticket = self.ring.tail.0.load(Ordering::Acquire).max(self.ring.head.look().ticket);
-        while self.state(ticket).is_some_and(|state| state >> TICKET_SHIFT >= ticket) {
-            ticket += 1;
+        loop {
+            match self.state(ticket) {
+                Some(state) if state >> TICKET_SHIFT >= ticket => ticket += 1,
+                None if self.is_gone(ticket) => {
+                    let head = self.ring.head.look().ticket;
+                    // The head is in the ring or after it, unless memory is damaged.
+                    if head <= ticket {
+                        return ticket;
+                    }
+                    ticket = head;
+                }
+                _ => return ticket,
+            }
         }
-        ticket
     }
 
-    /// For those who settle `dead`, which had noted a claim of `ticket` in `block`: whether it still writes the item.
+    /// For those who settle `dead`, which was at the ring and had noted there that it claims `ticket` in `block`:
+    /// whether it still writes the item.
     pub fn is_writing(&self, dead: AgentId, block: u64, ticket: u64) -> bool {
         let state = self.cell(block, ticket).map(|cell| cell.state.load(Ordering::Acquire));
         state == Some(pack(ticket, dead, WRITING))
@@ -293,13 +341,15 @@ impl<'r, B: Blocks> Tickets<'r, B> {
         }
     }
 
-    /// After [`Pushed::Grow`], under the caller's lock: whether there is room for a ticket more by now, if need be by
-    /// using the oldest block again. False: a new block must be [linked](Self::link).
+    /// Whether there is room for a ticket more, under the lock of growth.
+    pub fn has_room(&self) -> bool {
+        self.end() < self.ring.range().0 * B::CELLS
+    }
+
+    /// After [`Pushed::Grow`], under the lock of growth, if there is [no room](Self::has_room) yet: makes some by using
+    /// the oldest block again. False: a new block must be [linked](Self::link).
     pub fn reuse(&self) -> bool {
         let (newest, count) = self.ring.range();
-        if self.end() < newest * B::CELLS {
-            return true;
-        }
         let oldest = newest - count;
         if count == 0 || self.ring.head.look().ticket / B::CELLS <= oldest {
             return false;
@@ -310,7 +360,32 @@ impl<'r, B: Blocks> Tickets<'r, B> {
         true
     }
 
-    /// Links a new block, whose cells were [wiped](super::wipe), under the caller's lock. False if the directory is
+    /// Whether more than `spares` blocks are taken empty.
+    pub fn is_swollen(&self, spares: u64) -> bool {
+        self.surplus(self.ring.head.look().ticket / B::CELLS, spares).is_some()
+    }
+
+    /// Step 1 of shrinking, under the lock of growth: the limit.
+    pub fn begin_shrink(&self) -> u64 {
+        let head = self.ring.head.look().ticket;
+        self.ring.tail.0.fetch_max(head, Ordering::SeqCst);
+        head / B::CELLS
+    }
+
+    /// The oldest block, under the lock of growth, if it and `spares` more are below `limit`.
+    pub fn surplus(&self, limit: u64, spares: u64) -> Option<u64> {
+        let (newest, count) = self.ring.range();
+        let oldest = newest.saturating_sub(count);
+        (count > 0 && oldest + spares < limit.min(newest)).then(|| self.entry(oldest).load(Ordering::Relaxed))
+    }
+
+    /// Takes the oldest block, the [surplus](Self::surplus) one, out of the ring; step 3 of shrinking.
+    pub fn drop_oldest(&self) {
+        let (newest, count) = self.ring.range();
+        self.ring.range.0.store(newest << COUNT_BITS | count.saturating_sub(1), Ordering::SeqCst);
+    }
+
+    /// Links a new block, whose cells were [wiped](super::wipe), under the lock of growth. False if the directory is
     /// full. The caller holds the block and lets go of it afterwards.
     pub fn link(&self, block: u64) -> bool {
         let (newest, count) = self.ring.range();
@@ -342,6 +417,7 @@ impl<'r, B: Blocks> Tickets<'r, B> {
         (head..end).filter_map(|ticket| self.item(ticket)).for_each(|item| visit(&item));
     }
 
+    /// The item of a ticket whose block cannot leave the ring.
     fn item(&self, ticket: u64) -> Option<Item> {
         let Seen::Cell(block) = self.find(ticket) else { return None };
         let cell = self.cell(block, ticket)?;
@@ -364,8 +440,7 @@ impl<'r, B: Blocks> Tickets<'r, B> {
             return Seen::NotYet;
         }
         let block = self.entry(number).load(Ordering::Acquire);
-        let (newest, count) = self.ring.range();
-        if number < newest.saturating_sub(count) {
+        if self.is_gone(ticket) {
             return Seen::Gone;
         }
         if block == 0 { Seen::Damaged } else { Seen::Cell(block) }
@@ -376,10 +451,19 @@ impl<'r, B: Blocks> Tickets<'r, B> {
         self.blocks.cells(block)?.get((ticket & (B::CELLS - 1)) as usize)
     }
 
+    /// The state of a ticket's cell, if the ring has its block.
     #[inline(always)]
     fn state(&self, ticket: u64) -> Option<u64> {
         let Seen::Cell(block) = self.find(ticket) else { return None };
-        self.cell(block, ticket).map(|cell| cell.state.load(Ordering::Acquire))
+        let state = self.cell(block, ticket)?.state.load(Ordering::Acquire);
+        (!self.is_gone(ticket)).then_some(state)
+    }
+
+    /// Whether the ring had the block of a ticket, and has it no more.
+    #[inline(always)]
+    fn is_gone(&self, ticket: u64) -> bool {
+        let (newest, count) = self.ring.range();
+        ticket / B::CELLS < newest.saturating_sub(count)
     }
 }
 
