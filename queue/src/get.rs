@@ -90,7 +90,11 @@ impl View<'_> {
             if state == DESTROYED {
                 return Err(Error::Destroyed);
             }
-            let busy = match self.attempt_take(agent, got, 0) {
+            let attempt = self.attempt_take(agent, got, 0);
+            if matches!(attempt, Attempt::Empty) {
+                self.shrink_idle(agent);
+            }
+            let busy = match attempt {
                 Attempt::Taken => return Ok(()),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Busy(owner) => Some(owner),

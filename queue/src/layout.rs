@@ -13,6 +13,12 @@
 //! entered, the consumer *seals* the queue and looks for the last time; else it waits for that put as for a locked
 //! head, and settles it if it is dead. So after any consumer was told `Closed` no item can appear.
 //!
+//! # The notes of a put
+//! `Block` and `Ticket` say where it puts, `Put` how far it is. A claim in the ring means something only while its
+//! agent is at the ring (`Entered` says so): afterwards its block may be gone, see `transport::ring::tickets`. So `Put`
+//! is 0 again before the agent leaves; but for an item in a block, whose `PUT_CLAIMED` stays until its block is let go,
+//! and says then that the item is in, without a look at the cell.
+//!
 //! # Whose a block is
 //! A block is in the producer's held table until its cell is published. A consumer notes it in its own held table
 //! before it commits the take, and frees it in the end. See `settle` for those who die on the way.
@@ -32,7 +38,7 @@ use tarragon_transport::ring::tickets::{TicketRing, Tickets};
 use tarragon_transport::segment::{Segment, Shared};
 
 /// Version of all that is described here and in `transport::ring`.
-pub(crate) const LAYOUT: u32 = 2;
+pub(crate) const LAYOUT: u32 = 3;
 pub(crate) const KIND: &str = "queue";
 /// Threads that have a lane of their own.
 pub(crate) const LANES_MAX: usize = 64;
@@ -84,7 +90,7 @@ pub(crate) struct Control {
     pub(crate) forgiven: AtomicU64,
     /// How many of these some `join` has told.
     pub(crate) reported: AtomicU64,
-    /// Who makes the ring grow.
+    /// Who makes the ring grow or shrink.
     pub(crate) growing: RobustLock,
     /// Of all who have no lane.
     pub(crate) ring: TicketRing,
@@ -218,7 +224,8 @@ pub(crate) enum Word {
     Grow = 4,
     /// Which block.
     Cells = 5,
-    /// 1: it has begun a put, which `close` has not refused; announced before it looks at the queue's state.
+    /// Not 0: it has begun a put, which `close` has not refused; announced before it looks at the queue's state. Says
+    /// by [`AT_RING`] or [`NOT_AT_RING`] whether it looks at cells of the ring.
     Entered = 6,
     /// A cache: its lane plus one, or [`NO_LANE`].
     Lane = 14,
@@ -227,6 +234,10 @@ pub(crate) enum Word {
 }
 
 pub(crate) const NO_LANE: u64 = u64::MAX;
+/// Entered, and looks at cells of the ring: blocks of it stay.
+pub(crate) const AT_RING: u64 = 1;
+/// Entered, and needs no cell of the ring: it puts to its chain, or waits for the ring to grow.
+pub(crate) const NOT_AT_RING: u64 = 2;
 /// Puts to its chain: published if the cell says so.
 pub(crate) const PUT_CHAIN: u64 = 1;
 /// Tries to claim a cell of the ring.
@@ -241,6 +252,8 @@ pub(crate) const GROW_CHAIN: u64 = 1;
 pub(crate) const SHRINK_CHAIN: u64 = 2;
 /// Links a new block to the ring.
 pub(crate) const GROW_RING: u64 = 3;
+/// Takes the oldest block out of the ring, whose lock of growth it has.
+pub(crate) const SHRINK_RING: u64 = 4;
 
 /// Writes a word of an intent, visible to survivors before all that comes later.
 #[inline(always)]

@@ -1,6 +1,8 @@
 //! What tests see of another process. Users need nothing of it.
 
-use crate::layout::{GROW_CHAIN, GROW_RING, PUT_CHAIN, PUT_CLAIMED, PUT_CLAIMING, SHRINK_CHAIN, Word, noted};
+use crate::layout::{
+    GROW_CHAIN, GROW_RING, PUT_CHAIN, PUT_CLAIMED, PUT_CLAIMING, SHRINK_CHAIN, SHRINK_RING, Word, noted,
+};
 use crate::queue::Queue;
 
 impl<T> Queue<T> {
@@ -14,6 +16,8 @@ impl<T> Queue<T> {
         add("attached", segment.is_member(pid));
         let Some(probe) = segment.probe(pid) else { return found };
         let (put, grow) = (noted(probe.record, Word::Put), noted(probe.record, Word::Grow));
+        let (cells, tickets) = (noted(probe.record, Word::Cells), view.tickets());
+        let takes_off = grow == SHRINK_RING && probe.record.holds(cells);
         let is_owner = |head: &tarragon_transport::ring::head::Head| head.look().owner == Some(probe.id);
         let chains = &view.control.chains;
         add("registered", true);
@@ -23,10 +27,20 @@ impl<T> Queue<T> {
         add("claiming", put == PUT_CLAIMING);
         add("claimed", put == PUT_CLAIMED);
         add("linking", grow == GROW_CHAIN || grow == GROW_RING);
-        add("shrinking", grow == SHRINK_CHAIN);
+        add("shrinking", grow == SHRINK_CHAIN || grow == SHRINK_RING);
+        add("leaving", takes_off && tickets.is_linked(cells));
+        add("left", takes_off && !tickets.is_linked(cells));
         add("taking", chains.iter().any(|it| is_owner(it.head())) || is_owner(view.control.ring.head()));
         add("ring locked", view.control.growing.owner() == Some(probe.id));
         found
+    }
+
+    /// Blocks of cells that the ring has.
+    #[doc(hidden)]
+    pub fn ring_blocks(&self) -> u64 {
+        let mut blocks = 0;
+        self.queue().view().tickets().each_block(&mut |_| blocks += 1);
+        blocks
     }
 
     /// Living members, and agents in use.

@@ -4,8 +4,8 @@ use crate::bytes;
 use crate::error::Error;
 use crate::growth::Grown;
 use crate::layout::{
-    Attached, CLOSED, IN_BLOCK, INLINE, LANES_MAX, NO_LANE, Noted, OPEN, PUT_CHAIN, SEALED, View, Word, note,
-    noted,
+    AT_RING, Attached, CLOSED, IN_BLOCK, INLINE, LANES_MAX, NO_LANE, NOT_AT_RING, Noted, OPEN, PUT_CHAIN,
+    SEALED, View, Word, note, noted,
 };
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -67,15 +67,15 @@ impl Attached {
     pub(crate) fn put_quick(&self, item: &[u8]) -> bool {
         let Some(agent) = self.segment.recent_agent() else { return false };
         let view = self.view();
-        agent.announce(Word::Entered as usize, 1);
+        agent.announce(Word::Entered as usize, if self.is_strict { AT_RING } else { NOT_AT_RING });
         if view.state() != OPEN {
             agent.withdraw(Word::Entered as usize);
             return false;
         }
         let is_in = if self.is_strict {
-            note(agent.record, Word::Put, 0);
             note(agent.record, Word::Item, 0);
             let pushed = view.tickets().try_push(agent.id, self.bound, INLINE, item, &Noted(&agent));
+            note(agent.record, Word::Put, 0);
             matches!(pushed, Pushed::Yes)
         } else {
             let lane = noted(agent.record, Word::Lane).wrapping_sub(1);
@@ -229,8 +229,9 @@ impl View<'_> {
     /// One attempt, if the queue is open; see `layout` on closing.
     #[inline(always)]
     fn attempt(&self, agent: &Agent<'_>, content: Content<'_>) -> Result<Attempt, Error> {
-        agent.announce(Word::Entered as usize, 1);
-        let attempt = self.check_open().and_then(|()| match self.lane_of(agent) {
+        let lane = self.lane_of(agent);
+        agent.announce(Word::Entered as usize, if lane.is_some() { NOT_AT_RING } else { AT_RING });
+        let attempt = self.check_open().and_then(|()| match lane {
             Some(chain) => self.attempt_chain(agent, chain, content),
             None => self.attempt_ring(agent, content),
         });
@@ -268,11 +269,15 @@ impl View<'_> {
 
     #[inline(always)]
     fn attempt_ring(&self, agent: &Agent<'_>, content: Content<'_>) -> Result<Attempt, Error> {
-        note(agent.record, Word::Put, 0);
         note(agent.record, Word::Item, content.block);
         loop {
             let (tag, bytes) = (content.tag, content.bytes);
-            match self.tickets().try_push(agent.id, self.queue.bound, tag, bytes, &Noted(agent)) {
+            let pushed = self.tickets().try_push(agent.id, self.queue.bound, tag, bytes, &Noted(agent));
+            // What it says of a block that is in must stay until that is let go.
+            if content.block == 0 || !matches!(pushed, Pushed::Yes) {
+                note(agent.record, Word::Put, 0);
+            }
+            match pushed {
                 Pushed::Yes => return Ok(Attempt::In),
                 Pushed::Full => return Ok(Attempt::Full),
                 Pushed::Damaged => return Err(Error::Damaged),

@@ -9,13 +9,14 @@
 //! | after a take | the block is in its held table alone | freed with the rest of that |
 //! | growing | the chain or ring says whether it has the block | the block is let go, or freed |
 //! | shrinking any chain | it has the front's lock; `oldest` says whether the block is in | as above, lock let go |
-//! | growing the ring | it has the lock of that | let go: the range is one word, so nothing is half done |
+//! | shrinking the ring | the ring says whether it has the block | as above |
+//! | growing or shrinking the ring | it has the lock of that | let go: the range is one word, so nothing is half done |
 //!
 //! All of it may be done again by another survivor: each step looks at what is so.
 
 use crate::layout::{
-    GROW_CHAIN, GROW_RING, IN_BLOCK, PUT_CHAIN, PUT_CLAIMED, PUT_CLAIMING, PUT_VOID, SHRINK_CHAIN, View,
-    Word, note, noted,
+    AT_RING, GROW_CHAIN, GROW_RING, IN_BLOCK, PUT_CHAIN, PUT_CLAIMED, PUT_CLAIMING, PUT_VOID, SHRINK_CHAIN,
+    SHRINK_RING, View, Word, note, noted,
 };
 use tarragon_transport::agent::{AgentId, AgentRecord};
 use tarragon_transport::member::{DeadAgent, Settle};
@@ -72,7 +73,7 @@ impl View<'_> {
         let mut own = self.control.chains.iter().filter(|it| it.owner() == u64::from(dead.0));
         let is_linked = match grow {
             GROW_CHAIN => own.any(|chain| chain.is_linked(self, block)),
-            GROW_RING => self.tickets().is_linked(block),
+            GROW_RING | SHRINK_RING => self.tickets().is_linked(block),
             _ => false,
         };
         if is_linked {
@@ -83,9 +84,12 @@ impl View<'_> {
     fn settle_put(&self, segment: &Segment, dead: AgentId, record: &AgentRecord) {
         let (block, ticket) = (noted(record, Word::Block), noted(record, Word::Ticket));
         let tickets = self.tickets();
+        // Else its block may have left the ring.
+        let is_at_ring = noted(record, Word::Entered) == AT_RING;
+        let is_writing = || is_at_ring && tickets.is_writing(dead, block, ticket);
         let is_in = match noted(record, Word::Put) {
             PUT_CHAIN => chain::holds(self, block, ticket),
-            PUT_CLAIMING | PUT_CLAIMED | PUT_VOID if tickets.is_writing(dead, block, ticket) => {
+            PUT_CLAIMING | PUT_CLAIMED | PUT_VOID if is_writing() => {
                 note(record, Word::Put, PUT_VOID);
                 tickets.poison(dead, block, ticket);
                 false
