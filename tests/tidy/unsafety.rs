@@ -59,6 +59,7 @@ const UNSAFE_FILES: &[&str] = &[
     "transport/src/segment.rs",
     "transport/src/segment/plan.rs",
     "transport/src/segment/system.rs",
+    "transport/src/signals/system.rs",
 ];
 
 /// How far above an `unsafe` its `// SAFETY:` may be, in lines.

@@ -1,11 +1,16 @@
 //! Bytes between the processes of a node: shared memory that no `kill -9` can hurt, rings, wake-ups, messages.
 //!
-//! Knows nothing of what the bytes mean. In reading order: `segment` maps memory by name and offsets; `member` says
-//! who of its users is alive; `agent` is what one thread holds there, written down so that a survivor can settle it;
-//! `lock` a lock whose dead owner is found; `heap` the allocator in a segment, `pin` a reader's hold on a block;
-//! `doorbell` wakes who waits, `ring` are the queues of cells. Above these: `message` is what one rank sends another
-//! and `wire` how values become bytes, `fabric` is how they move, `region` memory that peers reach one-sidedly; `world`
-//! is all ranks, and `bootstrap` how they find one another.
+//! Knows nothing of what the bytes mean. In reading order: `segment` maps memory by name and offsets; `signals` end a
+//! program, which leaves its segments first; `member` says who of its users is alive; `agent` is what one thread
+//! holds there, written down so that a survivor can settle it; `lock` a lock whose dead owner is found; `heap` the
+//! allocator in a segment, `pin` a reader's hold on a block; `doorbell` wakes who waits, `ring` are the queues of
+//! cells. Above these: `message` is what one rank sends another and `wire` how values become bytes, `fabric` is how
+//! they move, `region` memory that peers reach one-sidedly; `world` is all ranks, and `bootstrap` how they find one
+//! another.
+//!
+//! # Signals
+//! A process that makes or opens a segment takes SIGHUP, SIGINT and SIGTERM, each if it has its default action then: it
+//! still ends by that signal, but removes the names of segments that nobody else uses before. See [`signals`].
 
 pub mod agent;
 pub mod doorbell;
@@ -17,6 +22,7 @@ pub mod pin;
 pub mod probe;
 pub mod ring;
 pub mod segment;
+pub mod signals;
 
 mod error;
 mod fence;

@@ -2,7 +2,7 @@
 
 use crate::agent::AgentId;
 use crate::agent::AgentRecord;
-use crate::segment::Segment;
+use crate::segment::{Segment, file};
 use crate::sync::Ordering;
 
 /// What a process holds in a segment.
@@ -39,6 +39,13 @@ impl Segment {
             is_pinning: record.pins.iter().any(|it| it.load(Ordering::Acquire) != 0),
             is_in_heap: self.heap().lock.owner() == Some(id),
         })
+    }
+
+    /// Calls `act` while this process holds what is held to attach and to leave.
+    #[doc(hidden)]
+    pub fn with_gate<R>(&self, act: impl FnOnce() -> R) -> R {
+        let _gate = file::gate(&self.file);
+        act()
     }
 
     /// How many agents are in use, living or dead.

@@ -18,7 +18,8 @@
 //! Made without a name (`O_TMPFILE`), locked, then linked: nobody can see it unlocked. (Where the file system cannot
 //! do that it is made under its name; a sweeper that was faster is noticed, and the next name tried.) Whoever maps it
 //! holds the kernel's lock on its member's byte; the kernel drops it at death. The byte `GATE` is held for the moments
-//! of attaching, detaching, and sweeping. The last one to leave unlinks, at the latest when the process exits; after a
+//! of attaching, detaching, and sweeping. The last one to leave unlinks, at the latest when the process exits or is
+//! ended by SIGHUP, SIGINT or SIGTERM ([`signals`](crate::signals), which says whose handlers are left alone); after a
 //! crash the next start of any program of the user sweeps: a file on which nobody holds a lock is unlinked.
 //!
 //! # Forks
@@ -28,6 +29,7 @@
 #![expect(unsafe_code, reason = "declares what may lie in shared memory, and maps it")]
 
 pub(crate) mod file;
+mod leave;
 mod life;
 pub(crate) mod plan;
 pub(crate) mod system;
@@ -74,7 +76,7 @@ pub struct Segment {
     view: MmapRaw,
     bytes: u64,
     pub(crate) plan: plan::Plan,
-    pub(crate) file: File,
+    pub(crate) file: Arc<File>,
     pub(crate) folder: PathBuf,
     name: SegmentName,
     /// Number of this mapping in the process; never used again.
@@ -91,7 +93,8 @@ pub struct Segment {
     /// A bit per 64 KiB of the heap whose pages this process has mapped.
     pub(crate) populated: Box<[std::sync::atomic::AtomicU64]>,
     pub(crate) ahead: Ahead,
-    is_attached: bool,
+    /// What the end of the process leaves; none for one that never became a member.
+    listed: Option<leave::Listed>,
 }
 
 /// Where a segment is mapped in this process.

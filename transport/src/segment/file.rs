@@ -1,9 +1,10 @@
 //! Files of segments in their folder: made unseen, named, opened with distrust, swept. Knows nothing of what is inside.
 
-use super::system::{lock_bytes, locked_by_another, unlock_bytes};
+use super::system::{lock_bytes, lock_of_another, unlock_bytes};
 use crate::error::SegmentError;
 use crate::segment::plan::MEMBERS_MAX;
 use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::path::Arg;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -21,6 +22,8 @@ const GATE: u64 = 1 << 60;
 const FIRST: u64 = GATE + 1;
 /// The byte that is held while a survivor recovers.
 const RECOVERY: u64 = FIRST + MEMBERS_MAX as u64;
+/// The byte of the first member that is about to end; the others' follow.
+const LEAVING: u64 = RECOVERY + 1;
 /// What to do when shared memory is full.
 const HINT: &str = "ask for less, end what uses it, or name a larger folder in TARRAGON_SHM \
     (containers: start them with a larger --shm-size)";
@@ -47,6 +50,12 @@ pub(crate) fn gate(file: &File) -> io::Result<ByteLock<'_>> {
     wait_for(file, GATE..GATE + 1)
 }
 
+/// Takes the gate if nobody has it.
+pub(crate) fn try_gate(file: &File) -> io::Result<Option<ByteLock<'_>>> {
+    let bytes = GATE..GATE + 1;
+    Ok(lock_bytes(file.as_fd(), bytes.clone(), false)?.then_some(ByteLock { file, bytes }))
+}
+
 /// Takes the right to recover; waits while another survivor does so. A dead one's right is dropped by the kernel.
 pub(crate) fn recovery(file: &File) -> io::Result<ByteLock<'_>> {
     wait_for(file, RECOVERY..RECOVERY + 1)
@@ -59,26 +68,46 @@ fn wait_for(file: &File, bytes: Range<u64>) -> io::Result<ByteLock<'_>> {
 
 /// Takes a member's byte for as long as the file is open; false if another process has it.
 pub(crate) fn take_member(file: &File, member: u32) -> io::Result<bool> {
-    lock_bytes(file.as_fd(), member_bytes(member), false)
+    lock_bytes(file.as_fd(), member_bytes(FIRST, member), false)
 }
 
 /// Lets go of a member's byte.
 pub(crate) fn drop_member(file: &File, member: u32) {
-    let _cannot_fail = unlock_bytes(file.as_fd(), member_bytes(member));
+    let _cannot_fail = unlock_bytes(file.as_fd(), member_bytes(FIRST, member));
+}
+
+/// Tells other processes that this one is about to end, for as long as the file is open.
+pub(crate) fn mark_leaving(file: &File, member: u32) -> io::Result<bool> {
+    lock_bytes(file.as_fd(), member_bytes(LEAVING, member), false)
 }
 
 /// Whether another process holds this member's byte. One system call.
 pub(crate) fn member_lives(file: &File, member: u32) -> bool {
-    locked_by_another(file.as_fd(), member_bytes(member)).unwrap_or(true)
+    is_locked(file, member_bytes(FIRST, member)).unwrap_or(true)
 }
 
-/// Whether any other process is a member.
+/// Whether any other process is a member that is not about to end. One system call or two, if none is about to end.
 pub(crate) fn has_other_members(file: &File) -> bool {
-    locked_by_another(file.as_fd(), FIRST..RECOVERY).unwrap_or(true)
+    let stays = |member| {
+        member_lives(file, member) && !is_locked(file, member_bytes(LEAVING, member)).unwrap_or(false)
+    };
+    match lock_of_another(file.as_fd(), FIRST..RECOVERY) {
+        Ok(None) => false,
+        Ok(Some(found)) => {
+            // The kernel shows one of them; only if that one leaves, all have to be looked at.
+            let found = u32::try_from(found.start.saturating_sub(FIRST)).unwrap_or(0);
+            stays(found) || (0..MEMBERS_MAX).any(stays)
+        }
+        Err(_) => true,
+    }
 }
 
-fn member_bytes(member: u32) -> Range<u64> {
-    FIRST + u64::from(member)..FIRST + u64::from(member) + 1
+fn is_locked(file: &File, bytes: Range<u64>) -> io::Result<bool> {
+    lock_of_another(file.as_fd(), bytes).map(|found| found.is_some())
+}
+
+fn member_bytes(first: u64, member: u32) -> Range<u64> {
+    first + u64::from(member)..first + u64::from(member) + 1
 }
 
 /// A new file in `folder`, without a name where the file system can do that. True if it has none yet.
@@ -169,16 +198,17 @@ pub(crate) fn full_or_system(
     }
 }
 
-/// Whether `path` still names this file.
-pub(crate) fn is_named(file: &File, path: &Path) -> bool {
-    let (Ok(ours), Ok(theirs)) = (file.metadata(), std::fs::symlink_metadata(path)) else { return false };
-    (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
+/// Whether `path` still names this file. Allocates nothing if the path is a C string.
+pub(crate) fn is_named(file: &File, path: impl Arg) -> bool {
+    let (Ok(ours), Ok(theirs)) = (rustix::fs::fstat(file), rustix::fs::lstat(path)) else { return false };
+    (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 }
 
-/// Removes the name if it still names this file. Call it with the gate held.
-pub(crate) fn remove_name(file: &File, path: &Path) {
+/// Removes the name if it still names this file. Call it with the gate held. Allocates nothing if the path is a C
+/// string.
+pub(crate) fn remove_name(file: &File, path: impl Arg + Copy) {
     if is_named(file, path) {
-        let _gone_already = std::fs::remove_file(path);
+        let _gone_already = rustix::fs::unlink(path);
     }
 }
 

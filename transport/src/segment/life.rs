@@ -3,7 +3,7 @@
 use super::plan::{
     HEADER_BYTES, Header, MEMBER_BYTES, MEMBERS, MEMBERS_MAX, MemberLine, Plan, READY, READY_LIGHT,
 };
-use super::{Ahead, Segment, SegmentName, Spec, file, system};
+use super::{Ahead, Segment, SegmentName, Spec, file, leave};
 use crate::error::SegmentError;
 use crate::fence;
 use crate::sync::Ordering;
@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64 as Count;
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// The segments of this process, by uid.
 static REGISTRY: Mutex<BTreeMap<u128, Weak<Segment>>> = Mutex::new(BTreeMap::new());
@@ -61,20 +61,26 @@ fn try_create(
         }
         other => other?,
     };
+    let file = Arc::new(file);
     let made = fill(plan, folder, &file, &name, start);
     let named = made.and_then(|gate| {
         let system = |source| SegmentError::System { verb: "name", path: path.clone(), source };
-        let named = if unnamed {
-            file::give_name(&file, &path).map_err(system)?
-        } else {
-            file::is_named(&file, &path)
+        let give_name = || match unnamed {
+            true => file::give_name(&file, &path).map_err(system),
+            false => Ok(file::is_named(&file, &path)),
         };
+        let (listed, named) = leave::list(&file, &path, 0, give_name);
+        let named = named?;
         drop(gate);
-        Ok(named)
+        Ok(named.then_some(listed))
     });
     match named {
-        Ok(true) => map(plan, folder, file, name, fence::prepare()).map(Some),
-        Ok(false) => Ok(None),
+        Ok(Some(listed)) => {
+            let mut segment = map(plan, folder, file, name, fence::prepare())?;
+            segment.listed = Some(listed);
+            Ok(Some(segment))
+        }
+        Ok(None) => Ok(None),
         Err(error) => {
             file::remove_name(&file, &path);
             Err(error)
@@ -130,8 +136,6 @@ pub(super) fn open(
     }
     let segment = Segment::weave(attach(name, &folder, kind, layout)?);
     registry.insert(name.uid, Arc::downgrade(&segment));
-    drop(registry);
-    hook();
     Ok(segment)
 }
 
@@ -158,7 +162,7 @@ fn attach(
 ) -> Result<Segment, SegmentError> {
     let path = folder.join(&name.file);
     let system = |verb, source| SegmentError::System { verb, path: path.clone(), source };
-    let file = file::open(&path, kind)?;
+    let file = Arc::new(file::open(&path, kind)?);
     let gate = file::gate(&file).map_err(|source| system("lock", source))?;
     let meta = file.metadata().map_err(|source| system("look at", source))?;
     if meta.nlink() == 0 {
@@ -180,14 +184,9 @@ fn attach(
     // A hole in what must be memory would be filled at a fault, with a signal if that fails.
     file::commit(&file, folder, 0..super::plan::AGENTS)?;
     file::commit(&file, folder, super::plan::CONTROL..super::plan::CONTROL + plan.control_bytes.max(1))?;
-    let mut segment = map(
-        &plan,
-        folder,
-        file.try_clone().map_err(|source| system("open", source))?,
-        name.clone(),
-        is_light,
-    )?;
-    segment.member = claim_line(&segment).inspect_err(|_| segment.forsake())?;
+    let mut segment = map(&plan, folder, Arc::clone(&file), name.clone(), is_light)?;
+    segment.member = claim_line(&segment)?;
+    segment.listed = Some(leave::list(&file, &path, segment.member, || ()).0);
     drop(gate);
     Ok(segment)
 }
@@ -226,15 +225,15 @@ fn claim_line(segment: &Segment) -> Result<u32, SegmentError> {
 fn map(
     plan: &Plan,
     folder: &Path,
-    file: File,
+    file: Arc<File>,
     name: SegmentName,
     is_light: bool,
 ) -> Result<Segment, SegmentError> {
     let mut options = MmapOptions::new();
     options.len(plan.bytes as usize).no_reserve_swap();
     let system = |source| SegmentError::System { verb: "map", path: folder.join(&name.file), source };
-    let map = options.map_raw(&file).map_err(system)?;
-    let view = options.map_raw_read_only(&file).map_err(system)?;
+    let map = options.map_raw(&*file).map_err(system)?;
+    let view = options.map_raw_read_only(&*file).map_err(system)?;
     let pieces = plan.units.div_ceil(4).div_ceil(64);
     Ok(Segment {
         map,
@@ -253,14 +252,13 @@ fn map(
         recovery: super::Recovery::default(),
         populated: (0..pieces).map(|_| Count::new(0)).collect(),
         ahead: Ahead::default(),
-        is_attached: true,
+        listed: None,
     })
 }
 
 fn register(segment: Segment) -> Arc<Segment> {
     let segment = Segment::weave(segment);
     registry().insert(segment.name.uid, Arc::downgrade(&segment));
-    hook();
     segment
 }
 
@@ -272,11 +270,6 @@ impl Segment {
             segment.this = this.clone();
             segment
         })
-    }
-
-    /// Marks a segment that never became a member: nothing to leave.
-    fn forsake(&mut self) {
-        self.is_attached = false;
     }
 
     /// A member's line. `member` is below `MEMBERS_MAX`.
@@ -305,7 +298,8 @@ impl Segment {
 impl Drop for Segment {
     fn drop(&mut self) {
         self.ahead.end();
-        if !self.is_attached {
+        if self.listed.is_none() {
+            // It never became a member.
             return;
         }
         {
@@ -321,23 +315,6 @@ impl Drop for Segment {
         self.line(self.member).state.store(0, Ordering::Release);
         self.unlink_if_last();
         file::drop_member(&self.file, self.member);
-    }
-}
-
-/// Statics are not dropped at exit: what is open then has its name taken away by this hook, if nobody else is left.
-fn hook() {
-    static HOOKED: Once = Once::new();
-    HOOKED.call_once(|| system::at_exit(leave_all));
-}
-
-extern "C" fn leave_all() {
-    // Not waiting: another thread may be inside `open`, which waits for other processes.
-    let Ok(registry) = REGISTRY.try_lock() else { return };
-    let open: Vec<Arc<Segment>> = registry.values().filter_map(Weak::upgrade).collect();
-    drop(registry);
-    for segment in open {
-        let _gate = file::gate(&segment.file);
-        segment.unlink_if_last();
     }
 }
 

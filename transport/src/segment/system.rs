@@ -25,9 +25,12 @@ pub(crate) fn unlock_bytes(fd: BorrowedFd<'_>, bytes: Range<u64>) -> io::Result<
     control(fd, libc::F_OFD_SETLK, libc::F_UNLCK, bytes).map(|_| ())
 }
 
-/// Whether another description has a lock somewhere in a range. One system call.
-pub(crate) fn locked_by_another(fd: BorrowedFd<'_>, bytes: Range<u64>) -> io::Result<bool> {
-    control(fd, libc::F_OFD_GETLK, libc::F_WRLCK, bytes).map(|found| i32::from(found.l_type) != libc::F_UNLCK)
+/// A lock of another description somewhere in a range, if there is one. One system call.
+pub(crate) fn lock_of_another(fd: BorrowedFd<'_>, bytes: Range<u64>) -> io::Result<Option<Range<u64>>> {
+    let found = control(fd, libc::F_OFD_GETLK, libc::F_WRLCK, bytes)?;
+    let start = found.l_start as u64;
+    let end = if found.l_len == 0 { u64::MAX } else { start + found.l_len as u64 };
+    Ok((i32::from(found.l_type) != libc::F_UNLCK).then_some(start..end))
 }
 
 fn control(
