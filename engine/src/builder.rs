@@ -120,6 +120,9 @@ impl Builder {
     /// Whether SIGINT and SIGTERM are taken once this batch starts processes, if they have their default action: the
     /// first cancels all that runs and lets nothing start any more, so that the program can report; the second (or the
     /// first, when nothing runs) ends the program at once. They are taken, without this.
+    ///
+    /// A program with a dictionary or a queue, whatever is said here, removes those that nobody else uses before a
+    /// signal with its default action ends it: see the crate `tarragon_transport`, `signals`.
     pub fn signals(mut self, take: bool) -> Self {
         self.leaves_signals = !take;
         self

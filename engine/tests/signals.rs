@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: once to stop in good order, twice to stop at once; nothing stays behind.
+//! SIGINT and SIGTERM: once to stop in good order, twice to stop at once; SIGHUP: at once; nothing stays behind.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -21,6 +21,11 @@ fn child_program() {
         .map(|_| batch.process("/bin/sh").arg("-c").arg(&script).cwd(dir).grace(Duration::from_secs(30)))
         .collect();
     let compiled = batch.compile(&all).expect("a list");
+    if std::env::var_os("TARRAGON_TEST_GOES").is_some() {
+        // A task is a part of its batch.
+        drop(all);
+        return go(batch, compiled, dir);
+    }
     let error = compiled.run().expect_err("it is interrupted");
     let cancelled = all.iter().filter(|t| t.wait().is_err_and(|e| e.kind() == ErrorKind::Cancelled)).count();
     let again = batch.process("true").run().expect_err("nothing starts any more");
@@ -29,6 +34,28 @@ fn child_program() {
     if std::env::var_os("TARRAGON_TEST_STAYS").is_some() {
         std::thread::sleep(Duration::from_secs(60));
     }
+    std::process::exit(7);
+}
+
+/// The processes that have begun.
+fn begun(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).expect("a directory");
+    let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| Some(name.strip_prefix("pid.")?.to_string())).collect()
+}
+
+/// The program runs processes, then has no batch, and does something else.
+fn go(batch: Batch, compiled: tarragon_engine::Compiled, dir: &Path) {
+    compiled.start().expect("a run");
+    // The test starts to wait when four have begun.
+    while begun(dir).len() < 4 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    compiled.cancel();
+    assert!(compiled.wait().is_err());
+    drop((compiled, batch));
+    fs::write(dir.join("gone"), "").expect("a file");
+    std::thread::sleep(Duration::from_secs(30));
     std::process::exit(7);
 }
 
@@ -59,11 +86,8 @@ impl Program {
         }
     }
 
-    /// The processes that have begun.
     fn pids(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.dir.path()).expect("a directory");
-        let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
-        names.filter_map(|name| Some(name.strip_prefix("pid.")?.to_string())).collect()
+        begun(self.dir.path())
     }
 
     fn signal(&self, signal: Signal) {
@@ -121,4 +145,22 @@ fn a_termination_ends_it_after_its_report() {
     program.signal(Signal::TERM);
     let (status, _) = program.end();
     assert_eq!(status.code(), Some(7), "or it ends by itself");
+}
+
+#[test]
+fn a_hangup_ends_it_at_once() {
+    let program = Program::start(&[]);
+    program.signal(Signal::HUP);
+    let (status, report) = program.end();
+    assert_eq!(status.signal(), Some(1));
+    assert_eq!(report, None);
+}
+
+#[test]
+fn a_signal_ends_a_program_whose_batch_is_gone() {
+    let mut program = Program::start(&["TARRAGON_TEST_GOES"]);
+    program.wait_until("the batch is gone", |p| p.dir.path().join("gone").exists());
+    program.signal(Signal::INT);
+    let status = program.child.wait().expect("its end");
+    assert_eq!(status.signal(), Some(2), "nobody attends any more");
 }

@@ -11,6 +11,7 @@ use crate::schedule::JobId;
 use crate::task::record::Ref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tarragon_transport::signals::Ending;
 
 /// How long a function that was asked to return may take before another attempt is given up, if it does not say.
 const GRACE: Duration = Duration::from_secs(2);
@@ -35,16 +36,15 @@ impl State {
         }
     }
 
-    /// SIGINT or SIGTERM came: all that runs is cancelled.
-    pub(super) fn signal(&mut self, terminates: bool) {
+    /// SIGINT or SIGTERM came: all that runs is cancelled, or the program ends.
+    pub(super) fn signal(&mut self, signal: Ending) {
         let runs: Vec<Arc<Run>> =
             self.instances.values().filter_map(|i| i.runs.upgrade()).flat_map(|runs| runs.now()).collect();
-        self.terminates |= terminates;
-        if signals::came(terminates, !runs.is_empty()) {
-            for run in runs {
-                run.stop.all();
-                self.cancel(&run, None);
-            }
+        self.terminates |= signal == Ending::Terminate;
+        signals::came(signal, !runs.is_empty());
+        for run in runs {
+            run.stop.all();
+            self.cancel(&run, None);
         }
     }
 

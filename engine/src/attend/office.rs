@@ -1,7 +1,6 @@
 //! The office: takes in what happened, has somebody drive it, and keeps the thread that listens to the supervisor.
 
 use super::bodies::Bodies;
-use super::signals;
 use super::state::{Finished, State};
 use crate::background::Client;
 use crate::run::Run;
@@ -10,13 +9,12 @@ use crate::shared::Shared;
 use crate::task::record::Ref;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tarragon_supervisor::Events;
+use tarragon_transport::signals::{Attendance, Ending, attend};
 
 /// Rounds that a thread which is not the office's drives at most, so that its own work goes on.
 const ROUNDS_MAX: u32 = 3;
@@ -45,9 +43,7 @@ pub(super) enum Event {
     /// The queue of a client is to be looked at, at this time.
     Watch(Weak<Client>, Instant),
     /// SIGINT, or SIGTERM, came.
-    Signal {
-        terminates: bool,
-    },
+    Signal(Ending),
 }
 
 /// See the module's page.
@@ -239,7 +235,7 @@ impl Office {
 /// bell rings.
 fn listen(office: &Weak<Office>, bell: &OwnedFd) {
     let mut events: Option<Events> = None;
-    let mut signals: Option<[UnixStream; 2]> = None;
+    let mut signals: Option<Attendance> = None;
     loop {
         let Some(this) = office.upgrade() else { return };
         if this.closing.load(Ordering::Acquire) {
@@ -248,7 +244,8 @@ fn listen(office: &Weak<Office>, bell: &OwnedFd) {
         if let Some(new) = this.listen_to.lock().take() {
             events = Some(new);
             if signals.is_none() && this.takes_signals.load(Ordering::Acquire) {
-                signals = signals::take();
+                // Without it a signal ends the program, and then the supervisor what that ran.
+                signals = attend().ok();
             }
         }
         let deadline = this.with_state(|state| state.deadline());
@@ -257,8 +254,7 @@ fn listen(office: &Weak<Office>, bell: &OwnedFd) {
         let timeout = timeout.map(|t| Timespec::try_from(t).expect("a time that fits"));
         let mut fds = vec![PollFd::new(bell, PollFlags::IN)];
         fds.extend(events.as_ref().map(|e| PollFd::new(e, PollFlags::IN)));
-        let streams = signals.iter().flatten();
-        fds.extend(streams.map(|stream| PollFd::new(stream, PollFlags::IN)));
+        fds.extend(signals.as_ref().map(|s| PollFd::new(s, PollFlags::IN)));
         // An interrupted poll looks again; there is no other error with valid descriptors.
         let _ = poll(&mut fds, timeout.as_ref());
         let told = events.is_some() && fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
@@ -267,11 +263,8 @@ fn listen(office: &Weak<Office>, bell: &OwnedFd) {
         let mut batch = Vec::new();
         let alive = !told || events.as_mut().is_some_and(|e| matches!(e.read(&mut batch), Ok(true)));
         let Some(this) = office.upgrade() else { return };
-        for (stream, terminates) in signals.iter_mut().flatten().zip([false, true]) {
-            if matches!(stream.read(&mut [0u8; 8]), Ok(n) if n > 0) {
-                this.inbox.lock().push(Event::Signal { terminates });
-            }
-        }
+        let came = signals.as_ref().map(Attendance::came).unwrap_or_default();
+        this.inbox.lock().extend(came.into_iter().map(Event::Signal));
         if !batch.is_empty() {
             this.inbox.lock().push(Event::Supervisor(batch));
         }

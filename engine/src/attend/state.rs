@@ -161,7 +161,7 @@ impl State {
             Event::Cancel(run, task) => self.cancel(&run, task),
             Event::Seats => {}
             Event::Waits(id, waits) => self.waits(id, waits),
-            Event::Signal { terminates } => self.signal(terminates),
+            Event::Signal(signal) => self.signal(signal),
             Event::Watch(client, at) => self.watched.push((at, client)),
             Event::Closed(id) => {
                 self.desk.close(id);
