@@ -11,6 +11,13 @@
 //! # Ok::<(), tarragon_ddict::Error>(())
 //! ```
 //!
+//! # Signals
+//! A dictionary goes with its last user: when that drops it, exits, or is ended by SIGHUP, SIGINT or SIGTERM. For the
+//! last of these a program that makes or attaches to one takes the three signals, each if it has its default action
+//! then: it still ends by that signal, after at most a second. A handler that the program installed before is left
+//! alone. One that it installs later replaces ours: the signal is its matter then, and if it ends the program by other
+//! means than an exit, the next program to start removes what is left, as it does after `kill -9`.
+//!
 //! In reading order: [`Builder`] makes a dictionary, [`DDict`] is the handle, [`Descriptor`] leads another process to
 //! it. `encoding` says how keys and values become bytes, `view` and `array` how they are read in place, `store` how
 //! they lie in shared memory, `persist` how they lie in files.

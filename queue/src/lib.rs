@@ -11,6 +11,13 @@
 //! # Ok::<(), tarragon_queue::Error>(())
 //! ```
 //!
+//! # Signals
+//! A queue goes with its last user: when that drops it, exits, or is ended by SIGHUP, SIGINT or SIGTERM. For the last
+//! of these a program that makes or attaches to one takes the three signals, each if it has its default action then: it
+//! still ends by that signal, after at most a second. A handler that the program installed before is left alone. One
+//! that it installs later replaces ours: the signal is its matter then, and if it ends the program by other means than
+//! an exit, the next program to start removes what is left, as it does after `kill -9`.
+//!
 //! In reading order: [`Queue`] is the handle, [`Builder`] makes one, [`Descriptor`] leads to one from another process;
 //! [`Loan`] and [`ItemRef`] write and read items in place, [`select`] waits for several queues. Inside: `layout` is
 //! what lies in shared memory, `put` and `get` the two ways through it, `growth` its blocks, `settle` what is done for
