@@ -128,7 +128,7 @@ impl Shared {
             totals: parts.totals,
             resources: parts.resources,
             outputs: Arc::new(parts.outputs),
-            env: Arc::new(tarragon_transport::bootstrap::environment().collect()),
+            env: Arc::new(tarragon_transport::environment().collect()),
             cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             binds: parts.binds,
             cpu_ids: parts.cpu_ids,

@@ -24,12 +24,14 @@ pub mod ring;
 pub mod segment;
 pub mod signals;
 
+mod environment;
 mod error;
 mod fence;
 mod lane;
 mod place;
 mod sync;
 
+pub use environment::environment;
 pub use error::{HeapError, SegmentError};
 pub use place::Place;
 

@@ -9,7 +9,6 @@ mod roster;
 mod solo;
 mod spawn;
 
-pub use launch::environment;
 pub use pmix::{Pmix, PmixStatus};
 pub(crate) use roster::Roster;
 pub(crate) use spawn::Children;

@@ -16,8 +16,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use super::executable;
 use super::lifeline::{Inherited, Lifeline};
-use super::{executable, launch};
 use crate::fabric::shm_layout::{ABSENT, FAILED, GATHERING, JOINED, JOINING, RANKS_MAX, REFUSED, RUNNING};
 use crate::fabric::{Deadline, Fabric, Shm, ShmSpec, Way};
 use crate::rank::Rank;
@@ -283,7 +283,7 @@ fn start_all(spawn: &Spawn, shm: &Shm, children: &mut Children) -> Result<(), Wo
     let args = spawn.args.clone().unwrap_or_else(|| std::env::args_os().skip(1).collect());
     for rank in 1..spawn.size {
         let mut command = Command::new(&program);
-        launch::detach(&mut command);
+        crate::environment::detach(&mut command);
         command.args(&args).envs(&spawn.envs).stdin(Stdio::null());
         command.env(ENV_WORLD, name_text(shm.map().segment.name()));
         command.env(ENV_RANK, rank.to_string()).env(ENV_SIZE, spawn.size.to_string());
