@@ -7,11 +7,11 @@
 //!
 //! # What a signal does
 //! 1. If somebody *attends* to SIGINT and SIGTERM, one of these becomes an item of [`Attendance::came`], and no more.
-//! 2. Otherwise the process ends: what `before_end` was told is done, the default action is restored, and the signal
-//!    raised again, so that whoever waits for the process sees it killed by that signal. As the first process of a
-//!    container, which the default action does not end, it exits with 128 and the signal's number.
-//! 3. A signal to a process that is ending already ends it at once, after `AGAIN_MS`: a terminal that closes and
-//!    `timeout` send theirs twice in a row, and mean one.
+//! 2. Otherwise the process ends: it leaves its segments, the default action is restored, and the signal is raised
+//!    again, so that whoever waits for the process sees it killed by that signal. As the first process of a container,
+//!    which the default action does not end, it exits with 128 and the signal's number.
+//! 3. A signal to a process that is ending already ends it at once, after a tenth of a second: a terminal that closes
+//!    and `timeout` send theirs twice in a row, and mean one.
 //!
 //! # In a handler
 //! All of this runs in the handler, on whatever thread the kernel chose, in the middle of whatever that did. So there
