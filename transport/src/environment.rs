@@ -20,8 +20,7 @@ const OF_LAUNCHERS: &[&str] = &[
     "MPI_LOCALNRANKS",
 ];
 /// Those of them that a user may have set for all that is below.
-const OF_USERS: &[&str] =
-    &["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_MCA_", "PMIX_MCA_", "PRTE_MCA_", "HYDRA_LAUNCHER", "HYDRA_IFACE"];
+const OF_USERS: &[&str] = &["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_MCA_", "HYDRA_LAUNCHER", "HYDRA_IFACE"];
 /// Those again that Open MPI's launcher sets in a user's manner.
 const OF_LAUNCHERS_AS_USERS: &[&str] = &[
     "OMPI_MCA_ess",
