@@ -100,11 +100,25 @@ impl Roster {
         deadline: Deadline,
     ) -> Result<(T, Vec<Vec<u8>>), WorldError> {
         let Some(launcher) = &mut self.launcher else { return made.map(|(made, told)| (made, vec![told])) };
-        let told: Result<&[u8], String> = match &made {
+        let heard = launcher.exchange(&Roster::told(&made), deadline);
+        self.agree(made, heard)
+    }
+
+    /// The bytes by which all are told what this rank has made, or why it could not; see [`Roster::agree`].
+    pub(crate) fn told<T>(made: &Result<(T, Vec<u8>), WorldError>) -> Vec<u8> {
+        let told: Result<&[u8], String> = match made {
             Ok((_, bytes)) => Ok(bytes),
             Err(error) => Err(error.to_string()),
         };
-        let heard = launcher.exchange(&wire::encode(&told).expect("bytes or a text"), deadline);
+        wire::encode(&told).expect("bytes or a text")
+    }
+
+    /// What `share` returns, of what all were [told](Roster::told).
+    pub(crate) fn agree<T>(
+        &self,
+        made: Result<(T, Vec<u8>), WorldError>,
+        heard: Result<Vec<Vec<u8>>, WorldError>,
+    ) -> Result<(T, Vec<Vec<u8>>), WorldError> {
         let (made, _) = made?;
         let mut all: Vec<Vec<u8>> = Vec::new();
         for (rank, bytes) in (0..).map(Rank).zip(heard?) {

@@ -103,14 +103,6 @@ pub enum FabricError {
         /// What UCX says.
         why: String,
     },
-    /// A peer has no network, so there is no world.
-    #[error("rank {rank} has no network: {why}")]
-    PeerNetwork {
-        /// Who.
-        rank: Rank,
-        /// What it says.
-        why: String,
-    },
     /// Shared memory.
     #[error("shared memory of the world: {0}")]
     Segment(#[from] SegmentError),

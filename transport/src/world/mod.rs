@@ -92,7 +92,7 @@ impl World {
     /// `Ranks`, `Start`, `EndedEarly`, `JoinTimeout`, `Refused`: nobody is left running. In a copy: `Stranger`,
     /// `Size`, `Twice`, `Failed`, `Environment`. In a rank that a launcher started: `NoPmix`, `Pmix`, `LaunchTimeout`,
     /// `Taken`, `Ranks`, `Environment`; and at all of them at once `Strangers`, `Elsewhere`. `Fabric`
-    /// (for a network with `NoLibrary`, `Network`, `PeerNetwork`), `System`.
+    /// (for a network with `NoLibrary`, `Network`; then `Elsewhere` at the others), `System`.
     pub fn join(bootstrap: &Bootstrap) -> Result<World, WorldError> {
         let mut world = World::new(bootstrap.join()?);
         world.attendants = Some(Attendants::start(&world.fabric)?);

@@ -105,8 +105,8 @@ pub(super) fn join(pmix: &Pmix) -> Result<(Fabric, Roster), WorldError> {
 /// The fabric of ranks on several nodes.
 fn ucx(roster: &mut Roster, pmix: &Pmix, deadline: Deadline) -> Result<Ucx, WorldError> {
     let spec = pmix.spec(roster.size());
-    let listening = Listening::new(spec.size).and_then(|it| it.address().map(|address| (it, address)));
-    let (listening, addresses) = roster.share(listening.map_err(WorldError::from), deadline)?;
+    let listening = Listening::on(spec.size).map_err(WorldError::from);
+    let (listening, addresses) = roster.share(listening, deadline)?;
     Ok(listening.connect(roster.rank(), addresses, spec.patience)?)
 }
 

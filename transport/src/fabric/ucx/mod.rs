@@ -85,19 +85,16 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    /// Loads UCX and makes a worker for a world of `size` ranks.
+    /// Loads UCX and makes a worker for a world of `size` ranks, and what tells the others where this rank runs and
+    /// listens.
     ///
     /// # Errors
     /// `NoLibrary`, `Network`.
-    pub(crate) fn new(size: u32) -> Result<Listening, FabricError> {
+    pub(crate) fn on(size: u32) -> Result<(Listening, Vec<u8>), FabricError> {
         let worker = Worker::new(size)?;
         let events = worker.event_descriptor()?;
-        Ok(Listening { worker, events })
-    }
-
-    /// What tells the others where this rank runs and listens.
-    pub(crate) fn address(&self) -> Result<Vec<u8>, FabricError> {
-        Ok(neighbours::tell(&self.worker.address()?))
+        let told = neighbours::tell(&worker.address()?);
+        Ok((Listening { worker, events }, told))
     }
 
     /// The fabric, once what all ranks have told is known, in their order.
