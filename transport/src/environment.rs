@@ -3,8 +3,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-#[cfg(not(loom))]
-use std::process::Command;
 
 /// How the names of variables begin that launchers set for one process: those of PMIx, PMI, Open MPI, MPICH.
 const OF_LAUNCHERS: &[&str] = &[
@@ -30,14 +28,6 @@ const OF_LAUNCHERS_AS_USERS: &[&str] = &[
     "OMPI_MCA_pmix",
     "OMPI_MCA_shmem_RUNTIME_QUERY_hint",
 ];
-
-/// Keeps from a command what the launcher told this process.
-#[cfg(not(loom))]
-pub(crate) fn detach(command: &mut Command) {
-    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_launcher(name)) {
-        command.env_remove(name);
-    }
-}
 
 /// The environment of this process without what a launcher has set for it as a rank: what a program needs that this
 /// one starts, so that it takes itself for nobody else. A user's own settings of launchers stay.

@@ -283,7 +283,7 @@ fn start_all(spawn: &Spawn, shm: &Shm, children: &mut Children) -> Result<(), Wo
     let args = spawn.args.clone().unwrap_or_else(|| std::env::args_os().skip(1).collect());
     for rank in 1..spawn.size {
         let mut command = Command::new(&program);
-        crate::environment::detach(&mut command);
+        command.env_clear().envs(crate::environment());
         command.args(&args).envs(&spawn.envs).stdin(Stdio::null());
         command.env(ENV_WORLD, name_text(shm.map().segment.name()));
         command.env(ENV_RANK, rank.to_string()).env(ENV_SIZE, spawn.size.to_string());

@@ -7,7 +7,7 @@
 //! (`world::attendants`), one for each way: each sleeps on its own, looks when something comes, and a look that has
 //! delivered rings the bell. An attendant keeps out of the way as long as other threads look.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -31,10 +31,12 @@ pub(crate) struct Mixed {
     network: Ucx,
     /// Held while handlers run.
     delivering: Mutex<()>,
-    /// Attendants that keep out of the way wait here; true if they are wanted.
-    wanted: Mutex<bool>,
+    /// Counts the looks at what has come.
+    looks: AtomicU64,
+    /// Attendants that keep out of the way, and how often they were called.
+    napping: AtomicU64,
+    calls: Mutex<u64>,
     called: Condvar,
-    is_napping: AtomicBool,
 }
 
 impl Mixed {
@@ -43,9 +45,10 @@ impl Mixed {
             node,
             network,
             delivering: Mutex::new(()),
-            wanted: Mutex::new(false),
+            looks: AtomicU64::new(0),
+            napping: AtomicU64::new(0),
+            calls: Mutex::new(0),
             called: Condvar::new(),
-            is_napping: AtomicBool::new(false),
         }
     }
 
@@ -77,6 +80,7 @@ impl Mixed {
     }
 
     pub(super) fn progress(&self, fabric: &Fabric) -> usize {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         if is_handling() {
             return 0;
         }
@@ -106,7 +110,7 @@ impl Mixed {
             }
         }
         self.call();
-        self.node.doze(timeout);
+        self.node.sleep(timeout, false);
     }
 
     pub(super) fn flush(&self, fabric: &Fabric) -> Result<(), FabricError> {
@@ -134,21 +138,23 @@ impl Mixed {
         self.node.leave();
     }
 
-    /// Keeps an attendant out of the way for a while, unless it is called. True if it was.
+    /// Keeps an attendant out of the way for `pause`. True if it is needed then, or earlier: it was called, or no
+    /// thread has looked meanwhile.
     pub(crate) fn nap(&self, pause: Duration) -> bool {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_napping.store(true, Ordering::SeqCst);
-        if !*wanted {
-            wanted = self.called.wait_timeout(wanted, pause).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        self.is_napping.store(false, Ordering::SeqCst);
-        std::mem::take(&mut *wanted)
+        let looks = self.looks.load(Ordering::Relaxed);
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *calls;
+        self.napping.fetch_add(1, Ordering::SeqCst);
+        let waited = self.called.wait_timeout_while(calls, pause, |calls| *calls == before);
+        self.napping.fetch_sub(1, Ordering::SeqCst);
+        let is_called = *waited.unwrap_or_else(PoisonError::into_inner).0 != before;
+        is_called || self.looks.load(Ordering::Relaxed) == looks
     }
 
     /// Sleeps until something comes on one side.
     pub(crate) fn attend(&self, side: Side, timeout: Duration) {
         match side {
-            Side::Node => self.node.doze(timeout),
+            Side::Node => self.node.sleep(timeout, false),
             Side::Network => self.network.sleep_for(timeout),
         }
     }
@@ -160,10 +166,10 @@ impl Mixed {
         self.network.rouse();
     }
 
-    /// Calls the attendants: this thread is about to sleep.
+    /// Calls the attendants: this thread is about to sleep. One that is about to nap may miss it, and then naps.
     fn call(&self) {
-        if self.is_napping.load(Ordering::SeqCst) {
-            *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        if self.napping.load(Ordering::SeqCst) > 0 {
+            *self.calls.lock().unwrap_or_else(PoisonError::into_inner) += 1;
             self.called.notify_all();
         }
     }

@@ -5,7 +5,8 @@
 //!   threads, and those of handlers that run while a send waits, come in some order that respects each of them.
 //! - Handlers run inside `progress`, `wait`, and sends that wait; one at a time on each rank. Nothing moves on a rank
 //!   that calls none of these, except that peers can put to and get from its regions; through a network without RDMA
-//!   not even that: there a put or get waits until the owner makes progress.
+//!   not even that: there a put or get waits until the owner makes progress. Where the ranks are on several nodes each
+//!   has threads of its own that make progress, and run handlers, when no other thread does.
 //! - A send outside of handlers waits while the peer's side is full (*backpressure*) and moves this rank's own
 //!   messages on meanwhile, so two ranks that fill one another's side do not wait for ever. A send inside a handler
 //!   never waits: what the peer has no room for is kept here, up to [`BACKLOG_BYTES_MAX`], and goes out in `progress`.
@@ -26,7 +27,6 @@ pub(crate) use shm::{Shm, ShmSpec};
 pub(crate) use ucx::Ucx;
 pub(crate) use ucx::{Listening, Pages, Target};
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::message::{Faults, HandlerId, Handlers, Message, is_handling};
@@ -42,8 +42,6 @@ pub const BACKLOG_BYTES_MAX: u64 = 1 << 30;
 pub struct Fabric {
     way: Way,
     handlers: Handlers,
-    /// Counts the looks at what has come.
-    looks: AtomicU64,
 }
 
 /// The ways bytes move.
@@ -83,16 +81,11 @@ pub enum PeerState {
 
 impl Fabric {
     pub(crate) fn new(way: Way) -> Fabric {
-        Fabric { way, handlers: Handlers::default(), looks: AtomicU64::new(0) }
+        Fabric { way, handlers: Handlers::default() }
     }
 
     pub(crate) fn way(&self) -> &Way {
         &self.way
-    }
-
-    /// How often some thread has looked at what has come.
-    pub(crate) fn looks(&self) -> u64 {
-        self.looks.load(Ordering::Relaxed)
     }
 
     /// This rank.
@@ -152,7 +145,6 @@ impl Fabric {
     /// Moves communication on: sends what was kept, runs handlers for what has come, a bounded number of them.
     /// Returns how many ran. 0 inside a handler, and while another thread makes progress.
     pub fn progress(&self) -> usize {
-        self.looks.fetch_add(1, Ordering::Relaxed);
         match &self.way {
             Way::Loopback(loopback) => loopback.progress(self),
             Way::Shm(shm) => shm.progress(self),
@@ -174,7 +166,7 @@ impl Fabric {
         }
         match &self.way {
             Way::Loopback(loopback) => loopback.sleep(timeout),
-            Way::Shm(shm) => shm.sleep(timeout),
+            Way::Shm(shm) => shm.sleep(timeout, shm.spins()),
             Way::Ucx(ucx) => ucx.sleep(timeout),
             Way::Mixed(mixed) => mixed.sleep(timeout),
         }

@@ -32,11 +32,10 @@ impl Attendants {
     pub(super) fn start(fabric: &Arc<Fabric>) -> Result<Attendants, WorldError> {
         let is_over = Arc::new(AtomicBool::new(false));
         let mut attendants = Attendants { fabric: fabric.clone(), is_over, threads: Vec::new() };
-        let sides: &[(Side, &str)] = match fabric.way() {
-            Way::Mixed(_) => &[(Side::Node, "attend-node"), (Side::Network, "attend-net")],
-            Way::Loopback(_) | Way::Shm(_) | Way::Ucx(_) => &[],
-        };
-        for &(side, name) in sides {
+        if mixed(fabric).is_none() {
+            return Ok(attendants);
+        }
+        for (side, name) in [(Side::Node, "attend-node"), (Side::Network, "attend-net")] {
             let (fabric, is_over) = (fabric.clone(), attendants.is_over.clone());
             let run = move || attend(&fabric, side, &is_over);
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
@@ -51,9 +50,7 @@ fn attend(fabric: &Fabric, side: Side, is_over: &AtomicBool) {
     let Some(mixed) = mixed(fabric) else { return };
     let mut liveness = Liveness::new();
     while !is_over.load(Ordering::SeqCst) {
-        let looks = fabric.looks();
-        let is_called = mixed.nap(Duration::from_millis(PAUSE_MS));
-        if is_called || fabric.looks() == looks {
+        if mixed.nap(Duration::from_millis(PAUSE_MS)) {
             mixed.attend(side, Duration::from_millis(NAP_MS));
             fabric.progress();
         }

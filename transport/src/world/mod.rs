@@ -95,15 +95,13 @@ impl World {
     /// (for a network with `NoLibrary`, `Network`; then `Elsewhere` at the others), `System`.
     pub fn join(bootstrap: &Bootstrap) -> Result<World, WorldError> {
         let mut world = World::new(bootstrap.join()?);
-        world.attendants = Some(Attendants::start(&world.fabric)?);
-        let patience = match bootstrap {
-            Bootstrap::Spawn(spawn) => spawn.network_patience(),
-            Bootstrap::Solo { .. } | Bootstrap::Pmix(_) => None,
-        };
-        match patience {
-            Some(patience) => world.over_network(patience),
-            None => Ok(world),
+        if let Bootstrap::Spawn(spawn) = bootstrap
+            && let Some(patience) = spawn.network_patience()
+        {
+            world = world.over_network(patience)?;
         }
+        world.attendants = Some(Attendants::start(&world.fabric)?);
+        Ok(world)
     }
 
     fn new(joined: Joined) -> World {
@@ -250,15 +248,20 @@ impl World {
         while !self.lock_children().look() {
             if deadline.left().is_none() {
                 let ranks = self.lock_children().running();
-                self.fabric.leave();
+                self.depart();
                 return Err(WorldError::Lingering { ranks, waited_ms: timeout.as_millis() as u64 });
             }
             self.fabric.wait(Duration::from_millis(END_LOOK_MS));
         }
-        self.attendants = None;
-        self.fabric.leave();
+        self.depart();
         flushed?;
         Ok(self.lock_children().ended())
+    }
+
+    /// Says that this rank leaves. Nobody looks any more.
+    fn depart(&mut self) {
+        self.attendants = None;
+        self.fabric.leave();
     }
 
     /// What is known of a peer; see [`Fabric::check_peers`] to find out.

@@ -5,8 +5,7 @@
 //! 1. Each rank connects to the launcher and is told its rank and the number of ranks.
 //! 2. *Cards* are exchanged, see `roster`: all know who runs where, and refuse those who run another program.
 //! 3. On each node the first of its ranks makes a segment, and the names are exchanged. The others of the node map it,
-//!    all say so, and the first takes the name away: from here on nothing stays behind, however the ranks end. Where no
-//!    two ranks share a node there is none.
+//!    all say so, and the first takes the name away: from here on nothing stays behind, however the ranks end.
 //! 4. If there are several nodes, each rank loads the network's library, and addresses are exchanged.
 //!
 //! An exchange is a fence of all ranks. It gives each rank the bytes of all others, or what kept one from going on, so
@@ -91,13 +90,10 @@ pub(super) fn join(pmix: &Pmix) -> Result<(Fabric, Roster), WorldError> {
         return Err(WorldError::Ranks { size, max: RANKS_MAX });
     }
     let mut roster = Roster::of_launch(client, deadline)?;
-    let way = if roster.nodes() == 1 {
-        Way::Shm(shm(&mut roster, pmix, deadline)?)
-    } else if roster.nodes() == size {
-        Way::Ucx(Box::new(ucx(&mut roster, pmix, deadline)?))
-    } else {
-        let node = shm(&mut roster, pmix, deadline)?;
-        Way::Mixed(Box::new(Mixed::new(node, ucx(&mut roster, pmix, deadline)?)))
+    let node = shm(&mut roster, pmix, deadline)?;
+    let way = match roster.nodes() {
+        1 => Way::Shm(node),
+        _ => Way::Mixed(Box::new(Mixed::new(node, ucx(&mut roster, pmix, deadline)?))),
     };
     Ok((Fabric::new(way), roster))
 }

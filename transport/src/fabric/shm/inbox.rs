@@ -64,21 +64,12 @@ impl Shm {
         self.ring_all(self.seat);
     }
 
-    pub(in crate::fabric) fn sleep(&self, timeout: Duration) {
+    /// Sleeps until there is something to deliver, or another thread has delivered; spins first if `spins`.
+    pub(in crate::fabric) fn sleep(&self, timeout: Duration, spins: bool) {
         let slice = if self.want_room() { Duration::from_millis(MEMORY_LOOK_MS) } else { timeout };
         let delivered = self.delivered.load(Ordering::SeqCst);
         let is_new = || self.delivered.load(Ordering::SeqCst) != delivered;
-        self.sleep_until(timeout.min(slice), || is_new() || self.has_work());
-    }
-
-    /// As `sleep`, but does not spin first.
-    pub(in crate::fabric) fn doze(&self, timeout: Duration) {
-        let slice = if self.want_room() { Duration::from_millis(MEMORY_LOOK_MS) } else { timeout };
-        let delivered = self.delivered.load(Ordering::SeqCst);
-        let found = || self.delivered.load(Ordering::SeqCst) != delivered || self.has_work();
-        let until = std::time::Instant::now().checked_add(timeout.min(slice));
-        // What was found is looked for again by the caller.
-        let _ = self.map.line(self.seat).bell.sleep(until, found);
+        self.sleep_at_bell(timeout.min(slice), spins, || is_new() || self.has_work());
     }
 
     /// Whether `progress` would find something. True while another thread makes progress.

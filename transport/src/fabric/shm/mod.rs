@@ -154,9 +154,13 @@ impl Shm {
 
     /// Sleeps at this rank's bell until `found`, or for `timeout`.
     pub(crate) fn sleep_until(&self, timeout: Duration, found: impl Fn() -> bool) {
+        self.sleep_at_bell(timeout, self.spins, found);
+    }
+
+    fn sleep_at_bell(&self, timeout: Duration, spins: bool, found: impl Fn() -> bool) {
         let (bell, until) = (&self.map.line(self.seat).bell, Instant::now().checked_add(timeout));
         // What was found is looked for again by the caller.
-        let _ = if self.spins { bell.wait(until, found) } else { bell.sleep(until, found) };
+        let _ = if spins { bell.wait(until, found) } else { bell.sleep(until, found) };
     }
 
     /// Wakes a thread of a rank that sleeps.

@@ -282,7 +282,8 @@ impl Engine {
                 self.send_kept(at);
             }
             let (inward, outward) = (&self.inward[at], &self.outward[at]);
-            if inward.is_empty() && outward.kept.is_empty() && !inward.owes(self.window) {
+            let owes = self.is_here(at) && inward.owes(self.window);
+            if inward.is_empty() && outward.kept.is_empty() && !owes {
                 self.active.remove(&at);
             }
         }
