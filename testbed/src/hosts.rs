@@ -1,8 +1,9 @@
 //! Machines made of namespaces: each has its own name, network card, processes, `/dev/shm` and System V memory, so that
 //! nothing passes between them but what goes over the network. They share files and cores.
 //!
-//! A bridge lies in a network namespace of its own (`hub`), and one machine more, `login`, starts programs on the
-//! others; the machine of the test gets no route and no interface. All ends with the handle, or with the test.
+//! Two bridges lie in a network namespace of their own (`hub`), and one machine more, `login`, starts programs on the
+//! others by the first of them; the machine of the test gets no route and no interface. The second one's cables can be
+//! cut while launchers stay in touch. All ends with the handle, or with the test.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,8 +14,10 @@ use crate::{command, expect_programs};
 
 /// How long a machine may take to be there.
 const START: Duration = Duration::from_secs(60);
-/// Their network, without the last number; that of `login`, and of the first machine.
+/// The network by which programs are started (`eth0`), and the one between machines (`eth1`), without the last number.
 const NETWORK: &str = "10.77.0";
+const DATA_NETWORK: &str = "10.78.0";
+/// The last number of `login`, and of the first machine.
 const LOGIN: u32 = 9;
 const FIRST: u32 = 10;
 
@@ -50,9 +53,12 @@ impl Hosts {
         let login =
             namespaces(folder.path(), "login", &["-n", "-u", "-m", "--propagation", "private"], &script)?;
         let mut hosts = Hosts { folder, hub, login, hosts: Vec::new() };
-        hosts.hub("ip link add br0 type bridge forward_delay 0 && ip link set br0 up && ip link set lo up");
+        for bridge in ["br0", "br1"] {
+            hosts
+                .hub(&format!("ip link add {bridge} type bridge forward_delay 0 && ip link set {bridge} up"));
+        }
         let login = hosts.login.id();
-        hosts.plug("login", login, LOGIN);
+        hosts.plug("login", "br0", login, &format!("{NETWORK}.{LOGIN}"), "eth0");
         for number in 0..count {
             hosts.boot(number, &named)?;
         }
@@ -64,15 +70,24 @@ impl Hosts {
         let name = format!("h{number}");
         // Its first process takes in those that lose their parents.
         let idle = "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done";
+        // Libraries look there for cards, and daemons for control groups, which stay those of the test's machine.
+        let groups = self.folder.path().join(format!("{name}.groups"));
+        std::fs::create_dir(&groups).unwrap();
+        let groups = groups.display();
+        let cards = format!(
+            "mount --rbind /sys/fs/cgroup {groups} && mount -t sysfs none /sys && mount --rbind {groups} /sys/fs/cgroup"
+        );
         let memory = "mount -t tmpfs -o mode=1777 shm /dev/shm";
-        let script = format!("hostname {name} && {memory} && {named} && {{ READY; {idle}; }}");
+        let script = format!("hostname {name} && {cards} && {memory} && {named} && {{ READY; {idle}; }}");
         let flags = ["-n", "-u", "-i", "-p", "-m", "--propagation", "private", "-f", "--mount-proc"];
         let outer = namespaces(self.folder.path(), &name, &flags, &script)?;
         let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", outer.id())).unwrap();
         let init = children.trim().parse().unwrap();
         std::fs::write(self.folder.path().join(format!("{name}.pid")), children.trim()).unwrap();
         self.hosts.push(Host { outer, init });
-        self.plug(&name, init, FIRST + number);
+        let number = FIRST + number;
+        self.plug(&name, "br0", init, &format!("{NETWORK}.{number}"), "eth0");
+        self.plug(&format!("{name}-data"), "br1", init, &format!("{DATA_NETWORK}.{number}"), "eth1");
         Ok(())
     }
 
@@ -95,10 +110,11 @@ impl Hosts {
         command
     }
 
-    /// Open MPI's `mpirun`, on `login`, with `slots` ranks on each machine.
+    /// Open MPI's `mpirun`, on `login`, with `slots` ranks on each machine, which UCX connects by `eth1`.
     pub fn mpirun(&self, slots: u32) -> Command {
         let mut command = self.login("mpirun");
         with_mpirun_settings(&mut command);
+        command.env("UCX_NET_DEVICES", "eth1");
         let hosts: Vec<String> = (0..self.count()).map(|number| format!("h{number}:{slots}")).collect();
         command.args(["--host", &hosts.join(","), "--mca", "plm", "rsh"]);
         let folder = self.folder.path().display();
@@ -107,14 +123,14 @@ impl Hosts {
         command
     }
 
-    /// Takes a machine's network away, silently.
+    /// Cuts the cable of a machine's `eth1`, silently.
     pub fn cut(&self, host: u32) {
-        self.hub(&format!("ip link set h{host} down"));
+        self.hub(&format!("ip link set h{host}-data down"));
     }
 
-    /// Gives it back.
+    /// Mends it.
     pub fn heal(&self, host: u32) {
-        self.hub(&format!("ip link set h{host} up"));
+        self.hub(&format!("ip link set h{host}-data up"));
     }
 
     /// Lets all machines give a connection up soon that nobody answers on, rather than after a quarter of an hour.
@@ -150,16 +166,14 @@ impl Hosts {
         format!("{NETWORK}.{LOGIN}")
     }
 
-    fn plug(&self, name: &str, pid: u32, address: u32) {
+    /// Connects a card of a process's machine to a port of a bridge.
+    fn plug(&self, port: &str, bridge: &str, pid: u32, address: &str, card: &str) {
         self.hub(&format!(
-            "ip link add {name} type veth peer name eth0 netns {pid} && ip link set {name} master br0 up"
+            "ip link add {port} type veth peer name {card} netns {pid} && ip link set {port} master {bridge} up"
         ));
-        let mut card = enter(pid, &["-n"]);
-        card.args(["sh", "-c"]);
-        card.arg(format!(
-            "ip addr add {NETWORK}.{address}/24 dev eth0 && ip link set eth0 up && ip link set lo up"
-        ));
-        run(&mut card);
+        let script =
+            format!("ip addr add {address}/24 dev {card} && ip link set {card} up && ip link set lo up");
+        run(enter(pid, &["-n"]).args(["sh", "-c", &script]));
     }
 
     fn hub(&self, script: &str) {

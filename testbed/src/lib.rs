@@ -10,7 +10,9 @@ mod launch;
 mod slurm;
 
 pub use hosts::Hosts;
-pub use launch::{Ended, Launch, MARK, ROLE, arguments, die, host, lacks_mpirun, lacks_ucx, role, say};
+pub use launch::{
+    Ended, Launch, MARK, ROLE, arguments, die, host, lacks_mpirun, lacks_ucx, processor_time, role, say,
+};
 pub use slurm::Slurm;
 
 use std::process::{Command, Stdio};

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use tarragon_testbed::{Hosts, Launch, PATIENCE, Slurm, die, lacks_mpirun, lacks_ucx, role, say, skip};
+use tarragon_testbed::{
+    Hosts, Launch, PATIENCE, Slurm, die, lacks_mpirun, lacks_ucx, processor_time, role, say, skip,
+};
 use tarragon_transport::wire::{decode, encode};
 use tarragon_transport::{FabricError, HandlerId, Rank, RemoteKey, World, WorldError, conformance};
 
@@ -63,7 +65,7 @@ fn ranks_of_srun_on_three_machines_are_a_world() {
     let Some((hosts, slurm)) = hosts(3).and_then(with_slurm) else { return };
     let ended = Launch::far(srun(&slurm, 3), test, "rank").ranks(3).run();
     assert!(ended.status.success(), "{}\n{}", ended.text, slurm.logs());
-    let expected = [0, 1, 2].map(|rank| format!("rank {rank}: ranks 3 nodes 3 fabric ucx on h0 h1 h2"));
+    let expected = [0, 1, 2].map(|rank| format!("rank {rank}: ranks 3 nodes 3 fabric shm+ucx on h0 h1 h2"));
     assert_eq!(ended.said(), expected, "{}", ended.text);
     expect_nothing_shared(&hosts);
 }
@@ -107,9 +109,12 @@ fn a_body_that_computes_holds_up_nobody() {
         }
         let region = world.region(8).unwrap();
         let keys = world.all_gather(&encode(region.key()).unwrap()).unwrap();
-        let key: RemoteKey = decode(&keys[3]).unwrap();
-        if world.rank() == Rank(3) {
-            for to in [0, 2].map(Rank) {
+        let key: RemoteKey = decode(keys.last().unwrap()).unwrap();
+        // Of the other machine, and of its own if that has another one.
+        let last = Rank(world.size() - 1);
+        let askers: Vec<Rank> = [0, 2].map(Rank).into_iter().filter(|&rank| rank < last).collect();
+        if world.rank() == last {
+            for &to in &askers {
                 world.send(to, BEGIN, 0, b"").unwrap();
             }
             world.fabric().flush().unwrap();
@@ -117,16 +122,15 @@ fn a_body_that_computes_holds_up_nobody() {
             while begin.elapsed() < BODY {
                 std::hint::spin_loop();
             }
-            for to in [0, 2].map(Rank) {
+            for &to in &askers {
                 world.send(to, END, 0, b"").unwrap();
             }
         }
-        // Of the other machine, and of its own.
-        if [Rank(0), Rank(2)].contains(&world.rank()) {
+        if askers.contains(&world.rank()) {
             until(&world, || begun.load(SeqCst) == 1);
             let mut rounds = 0;
             while ended.load(SeqCst) == 0 {
-                world.send(Rank(3), ASK, 0, b"").unwrap();
+                world.send(last, ASK, 0, b"").unwrap();
                 until(&world, || answers.load(SeqCst) > rounds);
                 world.fabric().get(&key, 0, &mut [0; 8]).unwrap();
                 rounds += 1;
@@ -140,9 +144,44 @@ fn a_body_that_computes_holds_up_nobody() {
         return;
     }
     let Some(hosts) = hosts(2) else { return };
-    let ended = Launch::far(hosts.mpirun(2), test, "rank").ranks(4).run();
+    for (slots, served) in
+        [(2, vec!["rank 0 was served", "rank 2 was served"]), (1, vec!["rank 0 was served"])]
+    {
+        let ended = Launch::far(hosts.mpirun(slots), test, "rank").ranks(2 * slots).run();
+        ended.expect_success();
+        assert_eq!(ended.said(), served, "{}", ended.text);
+    }
+}
+
+/// Nobody says anything of it, but what was sent is answered by nobody for so long.
+#[test]
+fn a_cable_that_stays_cut_is_a_dead_rank_to_both() {
+    let test = "a_cable_that_stays_cut_is_a_dead_rank_to_both";
+    if role().is_some() {
+        let world = World::from_environment().unwrap();
+        world.barrier_timeout(PATIENCE).unwrap();
+        say("is here");
+        let other = Rank(1 - world.rank().0);
+        let begin = Instant::now();
+        let error = loop {
+            assert!(begin.elapsed() < PATIENCE, "it is never found");
+            if let Err(error) = world.send(other, HandlerId(1), 0, b"are you there?") {
+                break error;
+            }
+            world.wait(Duration::from_millis(100));
+        };
+        assert!(matches!(error, FabricError::PeerDead { rank } if rank == other), "{error}");
+        return say(&error.to_string());
+    }
+    let Some(hosts) = hosts(2) else { return };
+    hosts.be_impatient();
+    let ended = Launch::far(hosts.mpirun(1), test, "rank").ranks(2).run_beside(|text| {
+        wait_for(text, 2, "is here");
+        hosts.cut(1);
+    });
     ended.expect_success();
-    assert_eq!(ended.said(), ["rank 0 was served", "rank 2 was served"], "{}", ended.text);
+    let told: Vec<&str> = ended.said().into_iter().filter(|line| line.contains("dead")).collect();
+    assert_eq!(told, ["rank 0 is dead", "rank 1 is dead"], "{}", ended.text);
 }
 
 #[test]
@@ -151,15 +190,11 @@ fn waiting_on_two_sides_costs_nothing() {
     if role().is_some() {
         let world = World::from_environment().unwrap();
         world.barrier_timeout(PATIENCE).unwrap();
-        let used = || {
-            let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-            Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-        };
-        let (before, begin) = (used(), Instant::now());
+        let (before, begin) = (processor_time(), Instant::now());
         while begin.elapsed() < Duration::from_secs(2) {
             world.wait(Duration::from_secs(1));
         }
-        let used = used() - before;
+        let used = processor_time() - before;
         assert!(used < Duration::from_millis(60), "{used:?} of processor time for two seconds of waiting");
         world.barrier_timeout(PATIENCE).unwrap();
         world.leave().unwrap();

@@ -6,6 +6,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use tarragon_testbed::processor_time;
 use tarragon_transport::{
     Bootstrap, FabricError, HandlerId, PeerState, Rank, Spawn, World, WorldError, conformance,
 };
@@ -200,15 +201,11 @@ fn idle(test: &str, envs: &[(&str, &str)]) {
     }
     let world = join(spawn(2, test)).unwrap();
     world.barrier().unwrap();
-    let used = || {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-    };
-    let (before, begin) = (used(), Instant::now());
+    let (before, begin) = (processor_time(), Instant::now());
     while begin.elapsed() < Duration::from_secs(2) {
         world.wait(Duration::from_secs(1));
     }
-    let used = used() - before;
+    let used = processor_time() - before;
     assert!(used < Duration::from_millis(40), "{used:?} of processor time for two seconds of waiting");
     world.barrier().unwrap();
     leave(world);
