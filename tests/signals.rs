@@ -1,13 +1,14 @@
 //! Programs with dictionaries, queues and processes that a signal ends: each dies of it, and leaves nothing.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 use tarragon::prelude::*;
 use tarragon::{DDict, Queue};
+use tarragon_testbed::{Program, wait_until};
 
 const ALL: [Signal; 3] = [Signal::HUP, Signal::INT, Signal::TERM];
 
@@ -54,35 +55,22 @@ fn child_program() {
     }
 }
 
-struct Program {
-    child: Child,
+struct Watched {
+    program: Program,
     dir: tempfile::TempDir,
     memory: tempfile::TempDir,
 }
 
-impl Program {
+impl Watched {
     fn start(kind: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let memory = tempfile::tempdir_in("/dev/shm").expect("a directory");
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(["--exact", "child_program"]).env("TARRAGON_TEST_KIND", kind);
         command.env("TARRAGON_TEST_DIR", dir.path()).env("TARRAGON_SHM", memory.path());
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-        let program = Self { child, dir, memory };
-        program.wait_until("it is ready", |p| p.dir.path().join("ready").exists());
-        program
-    }
-
-    fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !is_so(self) {
-            assert!(Instant::now() < deadline, "never: {what}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("it is there");
+        let watched = Self { program: Program::start(&mut command), dir, memory };
+        wait_until("it is ready", || watched.dir.path().join("ready").exists());
+        watched
     }
 
     fn segments(&self) -> usize {
@@ -91,55 +79,48 @@ impl Program {
 
     /// Waits for the end, and looks at what it was and what is left.
     fn ended_by(mut self, signal: Signal) {
-        let status = self.child.wait().expect("its end");
+        let status = self.program.wait();
         assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
         assert_eq!(self.segments(), 0, "{signal:?} leaves segments");
         let pid = fs::read_to_string(self.dir.path().join("ready")).expect("it was ready");
         if !pid.is_empty() {
             let process = Path::new("/proc").join(pid.trim());
-            self.wait_until("its process is gone", |_| !process.exists());
+            wait_until("its process is gone", || !process.exists());
         }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
 #[test]
 fn a_program_with_a_dictionary_leaves_nothing() {
     for signal in ALL {
-        let program = Program::start("dict");
-        assert_eq!(program.segments(), 1);
-        program.signal(signal);
-        program.ended_by(signal);
+        let watched = Watched::start("dict");
+        assert_eq!(watched.segments(), 1);
+        watched.program.signal(signal);
+        watched.ended_by(signal);
     }
 }
 
 #[test]
 fn a_program_with_a_queue_leaves_nothing() {
     for signal in ALL {
-        let program = Program::start("queue");
-        assert_eq!(program.segments(), 1);
-        program.signal(signal);
-        program.ended_by(signal);
+        let watched = Watched::start("queue");
+        assert_eq!(watched.segments(), 1);
+        watched.program.signal(signal);
+        watched.ended_by(signal);
     }
 }
 
 #[test]
 fn a_program_with_processes_too_ends_them_and_leaves_nothing() {
     for signal in ALL {
-        let program = Program::start("tasks");
-        assert_eq!(program.segments(), 2);
-        program.signal(signal);
+        let watched = Watched::start("tasks");
+        assert_eq!(watched.segments(), 2);
+        watched.program.signal(signal);
         if signal == Signal::INT {
-            program.wait_until("it reports", |p| p.dir.path().join("report").exists());
-            assert_eq!(program.segments(), 2, "removed though the program goes on");
-            program.signal(signal);
+            wait_until("it reports", || watched.dir.path().join("report").exists());
+            assert_eq!(watched.segments(), 2, "removed though the program goes on");
+            watched.program.signal(signal);
         }
-        program.ended_by(signal);
+        watched.ended_by(signal);
     }
 }

@@ -1,12 +1,13 @@
 //! SIGINT and SIGTERM: once to stop in good order, twice to stop at once; SIGHUP: at once; nothing stays behind.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
 use tarragon_engine::{Batch, Error, ErrorKind};
+use tarragon_testbed::{Program, wait_until};
 
 /// Not a test of its own: the program that gets the signals.
 #[test]
@@ -59,12 +60,12 @@ fn go(batch: Batch, compiled: tarragon_engine::Compiled, dir: &Path) {
     std::process::exit(7);
 }
 
-struct Program {
-    child: Child,
+struct Watched {
+    program: Program,
     dir: tempfile::TempDir,
 }
 
-impl Program {
+impl Watched {
     fn start(variables: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut command = Command::new(std::env::current_exe().expect("this program"));
@@ -72,95 +73,74 @@ impl Program {
         for variable in variables {
             command.env(variable, "1");
         }
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-        let program = Self { child, dir };
-        program.wait_until("four processes run", |p| p.pids().len() == 4);
-        program
-    }
-
-    fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !is_so(self) {
-            assert!(Instant::now() < deadline, "never: {what}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let watched = Self { program: Program::start(&mut command), dir };
+        wait_until("four processes run", || watched.pids().len() == 4);
+        watched
     }
 
     fn pids(&self) -> Vec<String> {
         begun(self.dir.path())
     }
 
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("it is there");
-    }
-
     /// How it ended, once nothing of it is left.
     fn end(mut self) -> (ExitStatus, Option<String>) {
-        let status = self.child.wait().expect("its end");
+        let status = self.program.wait();
         let gone = |pid: &String| !Path::new("/proc").join(pid).exists();
-        self.wait_until("all its processes are gone", |p| p.pids().iter().all(gone));
+        wait_until("all its processes are gone", || self.pids().iter().all(gone));
         (status, fs::read_to_string(self.dir.path().join("report")).ok())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
 #[test]
 fn one_interrupt_cancels_and_lets_the_program_report() {
-    let program = Program::start(&[]);
-    program.signal(Signal::INT);
-    let mut program = program;
-    let status = program.child.wait().expect("its end");
+    let watched = Watched::start(&[]);
+    watched.program.signal(Signal::INT);
+    let mut watched = watched;
+    let status = watched.program.wait();
     assert_eq!(status.code(), Some(7), "the program ends as it likes");
-    let report = fs::read_to_string(program.dir.path().join("report")).expect("a report");
+    let report = fs::read_to_string(watched.dir.path().join("report")).expect("a report");
     assert!(report.starts_with("20 of 20: "), "{report}");
-    assert_eq!(program.pids().len(), 4, "nothing was started after the signal");
+    assert_eq!(watched.pids().len(), 4, "nothing was started after the signal");
 }
 
 #[test]
 fn a_second_interrupt_ends_it_at_once() {
-    let program = Program::start(&["TARRAGON_TEST_STUBBORN"]);
-    program.signal(Signal::INT);
+    let watched = Watched::start(&["TARRAGON_TEST_STUBBORN"]);
+    watched.program.signal(Signal::INT);
     std::thread::sleep(Duration::from_millis(200));
-    program.signal(Signal::INT);
-    let (status, report) = program.end();
+    watched.program.signal(Signal::INT);
+    let (status, report) = watched.end();
     assert_eq!(status.signal(), Some(2));
     assert_eq!(report, None);
 }
 
 #[test]
 fn a_termination_ends_it_after_its_report() {
-    let program = Program::start(&["TARRAGON_TEST_STAYS"]);
-    program.signal(Signal::TERM);
-    let (status, report) = program.end();
+    let watched = Watched::start(&["TARRAGON_TEST_STAYS"]);
+    watched.program.signal(Signal::TERM);
+    let (status, report) = watched.end();
     assert_eq!(status.signal(), Some(15), "it had time to report, and then is ended");
     assert!(report.is_some_and(|r| r.starts_with("20 of 20")));
-    let program = Program::start(&[]);
-    program.signal(Signal::TERM);
-    let (status, _) = program.end();
+    let watched = Watched::start(&[]);
+    watched.program.signal(Signal::TERM);
+    let (status, _) = watched.end();
     assert_eq!(status.code(), Some(7), "or it ends by itself");
 }
 
 #[test]
 fn a_hangup_ends_it_at_once() {
-    let program = Program::start(&[]);
-    program.signal(Signal::HUP);
-    let (status, report) = program.end();
+    let watched = Watched::start(&[]);
+    watched.program.signal(Signal::HUP);
+    let (status, report) = watched.end();
     assert_eq!(status.signal(), Some(1));
     assert_eq!(report, None);
 }
 
 #[test]
 fn a_signal_ends_a_program_whose_batch_is_gone() {
-    let mut program = Program::start(&["TARRAGON_TEST_GOES"]);
-    program.wait_until("the batch is gone", |p| p.dir.path().join("gone").exists());
-    program.signal(Signal::INT);
-    let status = program.child.wait().expect("its end");
+    let mut watched = Watched::start(&["TARRAGON_TEST_GOES"]);
+    wait_until("the batch is gone", || watched.dir.path().join("gone").exists());
+    watched.program.signal(Signal::INT);
+    let status = watched.program.wait();
     assert_eq!(status.signal(), Some(2), "nobody attends any more");
 }
