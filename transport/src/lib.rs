@@ -26,6 +26,7 @@ pub mod signals;
 
 mod environment;
 mod error;
+mod exit;
 mod fence;
 mod lane;
 mod place;
@@ -33,6 +34,7 @@ mod sync;
 
 pub use environment::environment;
 pub use error::{HeapError, SegmentError};
+pub use exit::before_exit;
 pub use place::Place;
 
 // The kernel's waits, pipes and processes below are out of reach of a model checker, except where they are modelled.

@@ -5,6 +5,7 @@
 //! built from the roster with further exchanges; what one rank could not do, all are told, so that nobody waits.
 
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,19 +48,20 @@ pub(crate) struct Roster {
     rank: Rank,
     /// By rank.
     seats: Vec<Seat>,
-    launcher: Option<pmix::Client>,
+    launcher: Mutex<Option<pmix::Client>>,
 }
 
 impl Roster {
     /// Of `size` ranks, all on this node, that no launcher started.
     pub(super) fn local(rank: Rank, size: u32) -> Roster {
         let seat = Seat { host: host(), node: 0 };
-        Roster { rank, seats: vec![seat; size as usize], launcher: None }
+        Roster { rank, seats: vec![seat; size as usize], launcher: Mutex::default() }
     }
 
     /// Of the ranks of a launch: all must call it.
     pub(super) fn of_launch(launcher: pmix::Client, deadline: Deadline) -> Result<Roster, WorldError> {
-        let mut roster = Roster { rank: launcher.rank(), seats: Vec::new(), launcher: Some(launcher) };
+        let mut roster =
+            Roster { rank: launcher.rank(), seats: Vec::new(), launcher: Mutex::new(Some(launcher)) };
         let card = own_card().map(|card| ((), wire::encode(&card).expect("a card has no maps")));
         let ((), cards) = roster.share(card, deadline)?;
         roster.seats = seats(&cards)?;
@@ -72,6 +74,11 @@ impl Roster {
 
     pub(super) fn size(&self) -> u32 {
         self.seats.len() as u32
+    }
+
+    /// Tells the launcher that this rank has ended its part.
+    pub(crate) fn close(&self) {
+        drop(self.launcher.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// How many nodes the ranks run on.
@@ -99,8 +106,10 @@ impl Roster {
         made: Result<(T, Vec<u8>), WorldError>,
         deadline: Deadline,
     ) -> Result<(T, Vec<Vec<u8>>), WorldError> {
-        let Some(launcher) = &mut self.launcher else { return made.map(|(made, told)| (made, vec![told])) };
-        let heard = launcher.exchange(&Roster::told(&made), deadline);
+        let heard = match self.launcher.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            Some(launcher) => launcher.exchange(&Roster::told(&made), deadline),
+            None => return made.map(|(made, told)| (made, vec![told])),
+        };
         self.agree(made, heard)
     }
 
@@ -197,7 +206,7 @@ mod tests {
     #[test]
     fn nodes_are_kernels_with_one_folder_for_shared_memory() {
         let cards = [card("a", 1, "x", 7), card("b", 1, "y", 7), card("a", 1, "x", 7), card("a", 1, "x", 8)];
-        let roster = Roster { rank: Rank(2), seats: seats(&cards).unwrap(), launcher: None };
+        let roster = Roster { rank: Rank(2), seats: seats(&cards).unwrap(), launcher: Mutex::default() };
         assert_eq!(roster.nodes(), 3);
         assert_eq!(roster.node_ranks(), [Rank(0), Rank(2)]);
         assert_eq!((roster.host(Rank(1)), roster.host(Rank(4))), (Some("b"), None));

@@ -42,13 +42,17 @@ const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// ```
 pub struct World {
     /// End before anything else does.
-    attendants: Option<Attendants>,
+    attendants: Mutex<Option<Attendants>>,
+    /// What is done before this rank leaves.
+    farewells: Mutex<Vec<Farewell>>,
     fabric: Arc<Fabric>,
     collective: Arc<Collective>,
     children: Mutex<Children>,
     /// Dropped after the fabric: the launcher is told last.
     roster: Roster,
 }
+
+type Farewell = Box<dyn FnOnce(&Fabric) + Send>;
 
 /// How a process that was a rank has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,7 +104,7 @@ impl World {
         {
             world = world.over_network(patience)?;
         }
-        world.attendants = Some(Attendants::start(&world.fabric)?);
+        world.attendants = Mutex::new(Some(Attendants::start(&world.fabric)?));
         Ok(world)
     }
 
@@ -108,7 +112,8 @@ impl World {
         let Joined { fabric, roster, children } = joined;
         let collective = Collective::register(&fabric);
         World {
-            attendants: None,
+            attendants: Mutex::default(),
+            farewells: Mutex::default(),
             fabric: Arc::new(fabric),
             collective,
             children: Mutex::new(children),
@@ -226,12 +231,18 @@ impl World {
         self.collective.all_gather(&self.fabric, bytes, COLLECTIVE_TIMEOUT)
     }
 
+    /// Has `farewell` called when this rank leaves, before anything else: to tell those who would wait for it for ever.
+    pub fn before_leaving(&self, farewell: impl FnOnce(&Fabric) + Send + 'static) {
+        self.farewells.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(farewell));
+    }
+
     /// Leaves: what was sent goes out first. The process that started the others waits for them to end, as long as it
-    /// takes, goes on delivering messages meanwhile, and returns how each ended; the others return nothing.
+    /// takes, goes on delivering messages meanwhile, and returns how each ended; the others return nothing. Afterwards
+    /// nothing can be sent or received any more; leaving again does nothing.
     ///
     /// # Errors
     /// `Fabric` if something that was sent could not go out, which concerns nobody who has left; all else was done.
-    pub fn leave(self) -> Result<Vec<RankEnd>, WorldError> {
+    pub fn leave(&self) -> Result<Vec<RankEnd>, WorldError> {
         self.leave_timeout(Duration::MAX)
     }
 
@@ -239,7 +250,9 @@ impl World {
     ///
     /// # Errors
     /// Those of [`World::leave`], and `Lingering`: those who had not ended were killed.
-    pub fn leave_timeout(mut self, timeout: Duration) -> Result<Vec<RankEnd>, WorldError> {
+    pub fn leave_timeout(&self, timeout: Duration) -> Result<Vec<RankEnd>, WorldError> {
+        let farewells = std::mem::take(&mut *self.farewells.lock().unwrap_or_else(PoisonError::into_inner));
+        farewells.into_iter().for_each(|farewell| farewell(&self.fabric));
         let flushed = match self.fabric.flush() {
             Err(FabricError::PeerLeft { .. }) => Ok(()),
             other => other,
@@ -259,9 +272,10 @@ impl World {
     }
 
     /// Says that this rank leaves. Nobody looks any more.
-    fn depart(&mut self) {
-        self.attendants = None;
+    fn depart(&self) {
+        drop(self.attendants.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.fabric.leave();
+        self.roster.close();
     }
 
     /// What is known of a peer; see [`Fabric::check_peers`] to find out.
