@@ -45,11 +45,12 @@ pub use tarragon_engine::{
     AnyTask, Batch, Builder, Cause, CompileError, Compiled, Context, Counts, Data, DataFile, DataId, Edge,
     Error, ErrorKind, Exit, Failure, Graph, Handle, HasResult, Hazard, IntoDatum, JournalStatus, JournalSync,
     Keys, Mistake, ProcessArg, ProcessFailure, ProcessInput, Report, Status, Stream, Submitted, Summary,
-    Task, TaskError, TaskList, ToWord, Usage, Val, Watch, Workers, results, tasks, value, wire,
+    Task, TaskError, TaskList, ToWord, Usage, Val, Watch, Workers, results, serve, tasks, value, wire,
 };
 
 pub use tarragon_queue as queue;
 pub use tarragon_queue::{Descriptor as QueueDescriptor, Error as QueueError, ItemRef, Loan, Queue, select};
+pub use tarragon_transport::World;
 pub use tied::{BatchDict, BatchQueue, Stores, TiedError};
 
 #[cfg(doctest)]

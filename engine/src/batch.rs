@@ -81,6 +81,10 @@ impl Batch {
         Self { shared: Arc::clone(shared), client: Client::new(shared, false), inner: true }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     // ── tasks ───────────────────────────────────────────────────────────────────────────────────────────────
 
     /// A task that calls `function` with `args`, a tuple of at most 12.

@@ -8,6 +8,7 @@ use crate::events;
 use crate::journal::{Options, Sync};
 use crate::machine::Machine;
 use crate::outputs::Outputs;
+use crate::ranks::Ranks;
 use crate::resume::Book;
 use crate::run::{Executor, Pool, WORKERS_MAX};
 use crate::schedule::UNITS;
@@ -31,6 +32,39 @@ pub struct Builder {
     leaves_signals: bool,
     journal: Option<PathBuf>,
     journal_options: Options,
+    reach: Reach,
+}
+
+/// Which ranks a batch uses.
+#[derive(Clone, Default)]
+enum Reach {
+    /// Those that a launcher started together, if it did.
+    #[default]
+    Launch,
+    /// This process alone.
+    Alone,
+    /// Copies of this program.
+    #[cfg(not(loom))]
+    Spawn(u32),
+    /// Those of a world that the program has joined.
+    #[cfg(not(loom))]
+    World(Arc<tarragon_transport::World>),
+    /// It runs parts for these.
+    Of(Arc<Ranks>),
+}
+
+impl std::fmt::Debug for Reach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Reach::Launch => "Launch",
+            Reach::Alone => "Alone",
+            #[cfg(not(loom))]
+            Reach::Spawn(_) => "Spawn",
+            #[cfg(not(loom))]
+            Reach::World(_) => "World",
+            Reach::Of(_) => "Of",
+        })
+    }
 }
 
 /// When the records of a journal have to be on the disk, where a power failure does not reach them. However it is, the
@@ -161,15 +195,51 @@ impl Builder {
         self
     }
 
+    /// Runs lists on the ranks of this world, of which this must be rank 0; the others call
+    /// [`serve`](crate::serve). When rank 0 [leaves](tarragon_transport::World::leave) the world, they return from it.
+    #[cfg(not(loom))]
+    pub fn world(mut self, world: &Arc<tarragon_transport::World>) -> Self {
+        self.reach = Reach::World(Arc::clone(world));
+        self
+    }
+
+    /// Runs lists on `ranks` ranks of this machine: this program, and copies of it that it starts with the same
+    /// arguments. All that comes before is done by each of them anew; in a copy [`build`](Self::build) runs what is
+    /// sent to it and never returns. They end when this program does. A later batch of the program uses the same ranks.
+    #[cfg(not(loom))]
+    pub fn spawn(mut self, ranks: u32) -> Self {
+        self.reach = Reach::Spawn(ranks);
+        self
+    }
+
+    /// Runs lists in this process alone, also where a launcher has started several.
+    pub fn alone(mut self) -> Self {
+        self.reach = Reach::Alone;
+        self
+    }
+
+    /// For a rank that runs parts of lists of others.
+    #[cfg(not(loom))]
+    pub(crate) fn of_ranks(mut self, ranks: &Arc<Ranks>) -> Self {
+        self.reach = Reach::Of(Arc::clone(ranks));
+        self
+    }
+
     /// Starts the service.
     ///
+    /// In a rank that `mpirun` (Open MPI) or `srun --mpi=pmix` has started, rank 0 goes on with the program, and lists
+    /// run on all ranks; on the others this call runs what is sent to them until rank 0 ends, and never returns. See
+    /// [`alone`](Self::alone).
+    ///
     /// # Errors
+    /// [`Error::World`], [`Error::NotHome`];
     /// [`Error::NoWorkers`] for zero threads, [`Error::TooManyWorkers`], [`Error::Threads`] if the system refuses
     /// them; [`Error::NotEnoughCpus`], [`Error::BadResource`].
     pub fn build(self) -> Result<Batch, Error> {
         install_panic_hook();
+        let ranks = self.reach.ranks()?;
         let machine = Machine::look();
-        let granted = machine.cpus_granted.max(1);
+        let granted = ranks.as_ref().map_or(machine.cpus_granted, |ranks| ranks.cpus()).max(1);
         let share = match self.cpus {
             None => Share::common(granted)?,
             Some(Cpus::OfMachine(cpus)) => Share::reserve(cpus, granted)?,
@@ -195,6 +265,10 @@ impl Builder {
         };
         let executor =
             executor(self.workers.unwrap_or(Workers::Threads((threads as usize).min(WORKERS_MAX))))?;
+        let asked_workers = match self.workers {
+            Some(Workers::Threads(threads)) => threads as u32,
+            _ => 0,
+        };
         let book = self.journal.as_ref().map(|path| Book::open(path, self.journal_options)).transpose();
         let book = book?;
         let run_dir = self.run_dir.or_else(|| self.journal.as_deref().map(Book::outputs));
@@ -211,9 +285,32 @@ impl Builder {
             background: !self.foreground,
             signals: !self.leaves_signals,
             book,
+            ranks,
+            asked_workers,
         });
         events::batch_opened(shared.executor.workers(), cpus);
         Ok(Batch::inside(&Arc::new(shared)))
+    }
+}
+
+impl Reach {
+    /// The ranks; `None` if this process is alone.
+    #[cfg(not(loom))]
+    fn ranks(&self) -> Result<Option<Arc<Ranks>>, Error> {
+        let ranks = match self {
+            Reach::Launch => crate::ranks::of_environment()?,
+            Reach::Alone => None,
+            Reach::Spawn(size) => Some(crate::ranks::of_spawn(*size)?),
+            Reach::World(world) if world.rank().0 != 0 => return Err(Error::NotHome(world.rank().0)),
+            Reach::World(world) => Some(Ranks::of(world)?),
+            Reach::Of(ranks) => Some(Arc::clone(ranks)),
+        };
+        Ok(ranks)
+    }
+
+    #[cfg(loom)]
+    fn ranks(&self) -> Result<Option<Arc<Ranks>>, Error> {
+        Ok(None)
     }
 }
 

@@ -17,6 +17,7 @@
 use crate::body::inside;
 use crate::error::{Error, Failure, TaskError};
 use crate::journal::Identity;
+use crate::ranks::Elsewhere;
 use crate::run::Run;
 use crate::shared::Cohorts;
 use crate::task::output::Output;
@@ -24,7 +25,7 @@ use crate::task::record::{Ref, state};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// State shared by tasks compiled in one list.
 pub(crate) struct Cohort {
@@ -40,6 +41,8 @@ pub(crate) struct Cohort {
     /// Which tasks of a journal its tasks are in the latest run, by index, and whether that is known.
     identities: Mutex<Arc<[(Identity, bool)]>>,
     notes: Mutex<Notes>,
+    /// Those of its tasks that run on other ranks.
+    elsewhere: OnceLock<Arc<Elsewhere>>,
 }
 
 #[derive(Default)]
@@ -102,7 +105,22 @@ impl Cohort {
             once: AtomicBool::new(false),
             identities: Mutex::new(Arc::from([])),
             notes: Mutex::default(),
+            elsewhere: OnceLock::new(),
         }
+    }
+
+    /// Some of its tasks run on other ranks; said once, before it runs.
+    pub(crate) fn set_elsewhere(&self, elsewhere: &Arc<Elsewhere>) {
+        self.elsewhere.get_or_init(|| Arc::clone(elsewhere));
+    }
+
+    pub(crate) fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
+        self.elsewhere.get()
+    }
+
+    /// Whether a task is done on another rank, and its value has not come here.
+    pub(crate) fn is_elsewhere(&self, task: Ref) -> bool {
+        self.progress(task) == Progress::Ended(state::ELSEWHERE)
     }
 
     pub(crate) fn parity(&self) -> u8 {
@@ -290,6 +308,10 @@ impl Cohort {
         let status = task.head().status.load(Ordering::Acquire);
         let kind = status & !state::PARITY;
         if kind < state::RUNNING || (status & state::PARITY) != self.parity.load(Ordering::Acquire) {
+            let is_away = || self.elsewhere().is_some_and(|elsewhere| elsewhere.has(task.index()));
+            if !life.running && is_away() {
+                return Progress::Ended(state::ELSEWHERE);
+            }
             return Progress::Pending { running: false };
         }
         if kind == state::RUNNING { Progress::Pending { running: true } } else { Progress::Ended(kind) }
@@ -349,6 +371,11 @@ impl Cohort {
         if !output.is_empty() {
             self.notes.lock().outputs.insert(index, output);
         }
+    }
+
+    /// What a task wrote to its output and error, if anything.
+    pub(crate) fn texts(&self, index: u32) -> Option<(String, String)> {
+        self.with_output(index, Output::texts)
     }
 
     pub(crate) fn with_output<R>(&self, index: u32, f: impl FnOnce(&mut Output) -> R) -> Option<R> {

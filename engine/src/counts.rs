@@ -65,6 +65,8 @@ pub(crate) fn count(owned: &Owned) -> Counts {
     let mut counts = Counts::default();
     // Tasks of one cohort stand beside each other.
     let mut current = (0, None);
+    // What has run on other ranks and was not brought here has succeeded, once the run is over.
+    let are_over = plan.side.is_some() && plan.cohort.has_run() && !plan.cohort.is_running();
     for task in plan.tasks() {
         let head = task.head();
         let id = head.cohort.load(Ordering::Relaxed);
@@ -79,6 +81,7 @@ pub(crate) fn count(owned: &Owned) -> Counts {
             state::DONE | state::EMPTY | state::TAKEN if is_of_run => counts.done += 1,
             state::FAILED if is_of_run => counts.failed += 1,
             state::SKIPPED if is_of_run => counts.skipped += 1,
+            _ if are_over => counts.done += 1,
             _ => counts.waiting += 1,
         }
     }

@@ -6,11 +6,14 @@
 
 use crate::check;
 use crate::cohort::Cohort;
-use crate::compile::{self, EDGES_MAX, Frontier, Listing, TASKS_MAX};
+use crate::compile::placement::Layout;
+use crate::compile::split::Piece;
+use crate::compile::{self, Compilation, EDGES_MAX, Frontier, Listing, TASKS_MAX};
 use crate::data::Access;
 use crate::error::{CompileError, Error, Mistake};
 use crate::graph::{JOIN, Outline};
 use crate::plan::{Owned, Plan};
+use crate::ranks::{self, Side};
 use crate::shared::{Scratch, Shared};
 use crate::task::chunk::{ChunkSlots, Compact};
 use crate::task::list::{Each, Entry, Item};
@@ -242,7 +245,7 @@ impl<'a> Gather<'a> {
 
     fn plan(mut self, frontier: &mut Frontier) -> Result<Plan, Error> {
         match self.graph(frontier) {
-            Ok((graph, externals)) => Ok(self.commit(graph, &externals)),
+            Ok(compiled) => Ok(self.commit(compiled)),
             Err(error) => {
                 self.give_back();
                 Err(error)
@@ -250,7 +253,7 @@ impl<'a> Gather<'a> {
         }
     }
 
-    fn graph(&mut self, frontier: &mut Frontier) -> Result<(Outline, Vec<(u32, Ref)>), Error> {
+    fn graph(&mut self, frontier: &mut Frontier) -> Result<Compiled, Error> {
         if self.running {
             return Err(Error::AlreadyRunning);
         }
@@ -276,8 +279,51 @@ impl<'a> Gather<'a> {
         }
         self.listing.parents = self.shared.space.parents();
         self.listing.data_len = self.shared.space.len();
-        let graph = graph(self.listing, frontier)?;
-        Ok((graph, externals))
+        let mut layout = self.layout(&externals);
+        loop {
+            let Compilation { outline, pieces } = graph(self.listing, frontier, &layout)?;
+            let Some(ranks) = self.shared.ranks.as_ref().filter(|_| !pieces.is_empty()) else {
+                return Ok(Compiled { outline, externals, side: None, exported: Vec::new() });
+            };
+            let task = |index: u32| self.slots.resolve(self.places[index as usize]);
+            let workers = self.shared.asked_workers;
+            match ranks::spread(ranks, &self.cohort, &pieces, workers, &task) {
+                Ok(side) => {
+                    let exported = valued_exports(&pieces[0]);
+                    return Ok(Compiled { outline, externals, side: Some(Box::new(side)), exported });
+                }
+                // It stays here, where it fails if it must.
+                Err(ranks::Unwritten(index, error)) => {
+                    tracing::warn!(target: "tarragon", task = index, %error, "cannot go to another rank");
+                    layout.stay[index as usize] = true;
+                }
+            }
+        }
+    }
+
+    /// On which ranks the list may run, and what of it must stay on this one.
+    fn layout(&self, externals: &[(u32, Ref)]) -> Layout {
+        let shared = self.shared;
+        let is_plain = self.members.is_empty() && !self.submitted && shared.book.is_none() && !shared.timing;
+        let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home() && is_plain);
+        let Some(ranks) = ranks.filter(|_| !shared.executor.is_serial()) else { return Layout::local() };
+        let tasks = || self.tasks().enumerate();
+        let is_bound =
+            |task: Ref| task.head().code.travel.is_none() || task.is_attended() || task.keeps_arguments();
+        let mut stay: Vec<bool> = self.tasks().map(is_bound).collect();
+        externals.iter().for_each(|(index, _)| stay[*index as usize] = true);
+        for (index, task) in tasks() {
+            each_input(task, &mut |input| {
+                // What a task writes stays with it, and so does a value that serde cannot write.
+                if input.is_output() || input.task.head().code.keep.is_none() {
+                    stay[index] = true;
+                    if let Some(producer) = self.position(input.task) {
+                        stay[producer as usize] = true;
+                    }
+                }
+            });
+        }
+        Layout { ranks: u16::try_from(ranks.size()).unwrap_or(u16::MAX), stay }
     }
 
     fn mistakes(&mut self) -> Error {
@@ -330,7 +376,8 @@ impl<'a> Gather<'a> {
     }
 
     /// Nothing can go wrong any more.
-    fn commit(mut self, graph: Outline, externals: &[(u32, Ref)]) -> Plan {
+    fn commit(mut self, compiled: Compiled) -> Plan {
+        let Compiled { outline: graph, externals, side, exported } = compiled;
         let own = self.cohort.id;
         self.bases.push((own, 0));
         if self.has_counted {
@@ -338,8 +385,8 @@ impl<'a> Gather<'a> {
                 .filter(|t| !t.is_plain() && t.head().cohort.load(Ordering::Relaxed) == own)
                 .for_each(Ref::add_hold);
         }
-        let consumed = if self.listing.inputs.is_empty() { Box::default() } else { self.consume() };
-        let externals = if externals.is_empty() { Box::default() } else { by_node(&graph, externals) };
+        let consumed = if self.listing.inputs.is_empty() { Box::default() } else { self.consume(&exported) };
+        let externals = if externals.is_empty() { Box::default() } else { by_node(&graph, &externals) };
         let gates = gates_by_node(&graph, std::mem::take(&mut self.gates));
         let records = if graph.is_list_order() {
             self.places.into_boxed_slice()
@@ -366,6 +413,7 @@ impl<'a> Gather<'a> {
             consumed,
             externals,
             gates,
+            side,
             client: None,
             reused: AtomicUsize::new(0),
             owners: AtomicU32::new(1),
@@ -374,10 +422,13 @@ impl<'a> Gather<'a> {
         }
     }
 
-    /// Turns arguments from this list into uses, and counts them per producer.
-    fn consume(&self) -> Box<[(Compact, u32)]> {
+    /// Turns arguments from this list into uses, and counts them per producer, as far as they are of this rank; a value
+    /// that is `exported` to others is used by that.
+    fn consume(&self, exported: &[u32]) -> Box<[(Compact, u32)]> {
         let mut uses = vec![0u32; self.places.len()];
+        exported.iter().for_each(|index| uses[*index as usize] += 1);
         for task in self.tasks() {
+            let is_here = !self.cohort.elsewhere().is_some_and(|elsewhere| elsewhere.has(task.index()));
             // A compiled batch in the list also runs without it, so its arguments from outside stay so.
             let is_own = task.head().cohort.load(Ordering::Relaxed) == self.cohort.id;
             each_input(task, &mut |input| {
@@ -385,7 +436,7 @@ impl<'a> Gather<'a> {
                     && (is_own || input.is_internal())
                 {
                     input.make_internal();
-                    uses[at as usize] += 1;
+                    uses[at as usize] += u32::from(is_here);
                 }
             });
         }
@@ -404,8 +455,24 @@ impl<'a> Gather<'a> {
     }
 }
 
-fn graph(listing: &Listing, frontier: &mut Frontier) -> Result<Outline, Error> {
-    compile::compile(listing, frontier).map_err(|_| {
+/// A list with a graph.
+struct Compiled {
+    outline: Outline,
+    /// Tasks that take a result from outside, by index, and whose.
+    externals: Vec<(u32, Ref)>,
+    side: Option<Box<Side>>,
+    /// Tasks of this rank whose values go to others, by index.
+    exported: Vec<u32>,
+}
+
+fn valued_exports(piece: &Piece) -> Vec<u32> {
+    let tasks = piece.own().iter().enumerate();
+    let is_valued = |(own, _): &(usize, &u32)| piece.exports_of(*own).iter().any(|export| export.valued);
+    tasks.filter(is_valued).map(|(_, index)| *index).collect()
+}
+
+fn graph(listing: &Listing, frontier: &mut Frontier, layout: &Layout) -> Result<Compilation, Error> {
+    compile::compile(listing, frontier, layout).map_err(|_| {
         Error::Compile(CompileError { mistakes: vec![Mistake::TooManyEdges { max: EDGES_MAX }] })
     })
 }

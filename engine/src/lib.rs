@@ -54,6 +54,11 @@ mod counts;
 mod error;
 mod events;
 mod machine;
+#[cfg(not(loom))]
+mod ranks;
+#[cfg(loom)]
+#[path = "ranks/absent.rs"]
+mod ranks;
 mod report;
 mod shared;
 mod summary;
@@ -69,6 +74,8 @@ pub use data::{DataFile, DataId, IntoDatum, Keys, Submitted};
 pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, ProcessFailure, TaskError};
 pub use function::Data;
 pub use graph::{Edge, Graph};
+#[cfg(not(loom))]
+pub use ranks::serve;
 pub use report::Report;
 pub use resume::JournalStatus;
 pub use summary::Summary;

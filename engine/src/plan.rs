@@ -15,6 +15,7 @@ use crate::error::{Cause, Error, Failure, Mistake, TaskError};
 use crate::events;
 use crate::gather;
 use crate::graph::Outline;
+use crate::ranks::Side;
 use crate::resume::Ledger;
 use crate::run::{Measured, Run};
 use crate::shared::Shared;
@@ -53,6 +54,8 @@ pub(crate) struct Plan {
     pub(crate) externals: Box<[(u32, Ref)]>,
     /// Nodes that stand for tasks of earlier submissions, which they wait for.
     pub(crate) gates: Box<[(u32, Kept)]>,
+    /// What of it concerns other ranks.
+    pub(crate) side: Option<Box<Side>>,
     /// The client that submitted it, in background mode.
     pub(crate) client: Option<Arc<Client>>,
     /// Tasks that the latest run took from the journal.
@@ -79,15 +82,27 @@ impl Plan {
         (0..self.records.len() as u32).find(|node| self.record(*node) == Some(task))
     }
 
-    /// Every task, in execution order.
+    /// Every task, in execution order; then those of other ranks.
     pub(crate) fn tasks(&self) -> impl Iterator<Item = Ref> + '_ {
-        (0..self.records.len() as u32).filter_map(|node| self.record(node))
+        (0..self.records.len() as u32).filter_map(|node| self.record(node)).chain(self.away())
+    }
+
+    /// The tasks that run on other ranks.
+    fn away(&self) -> impl Iterator<Item = Ref> + '_ {
+        self.side.iter().flat_map(|side| side.away())
+    }
+
+    /// Whether a node stands for a task on another rank.
+    #[inline(always)]
+    pub(crate) fn is_import(&self, node: u32) -> bool {
+        self.side.as_ref().is_some_and(|side| node < side.imports())
     }
 
     /// Every task, in list order.
     pub(crate) fn list(&self) -> Vec<Ref> {
         let mut list: Vec<(u32, Ref)> = (0..self.records.len() as u32)
             .filter_map(|n| Some((self.graph.task(n), self.record(n)?)))
+            .chain(self.away().map(|task| (task.index(), task)))
             .collect();
         list.sort_by_key(|(index, _)| *index);
         list.into_iter().map(|(_, task)| task).collect()
@@ -128,6 +143,8 @@ impl Plan {
     fn launch(&self, run: &Arc<Run>) {
         self.producers().iter().for_each(|c| c.start_reading());
         for (node, producer) in &self.externals {
+            // What ran elsewhere and was not asked for yet.
+            let _ = crate::task::handle::wait(*producer);
             let status = producer.head().status.load(Ordering::Acquire) & !state::PARITY;
             if status != state::DONE {
                 run.blame(*node, None, missing(*producer));
@@ -136,7 +153,47 @@ impl Plan {
         for (place, uses) in &self.consumed {
             self.chunks.resolve(*place).head().uses.store(*uses, Ordering::Relaxed);
         }
+        if let Some(side) = &self.side {
+            side.begin(run);
+        }
         self.shared.executor.execute(run);
+        if let Some(side) = &self.side {
+            side.go_on(run);
+        }
+    }
+
+    /// The plan of a part of a list that another rank has compiled.
+    #[expect(clippy::too_many_arguments, reason = "the fields that a part has")]
+    pub(crate) fn of_part(
+        shared: Arc<Shared>,
+        cohort: Arc<Cohort>,
+        graph: Outline,
+        records: Vec<Compact>,
+        chunks: ChunkTable,
+        has_counted: bool,
+        consumed: Box<[(Compact, u32)]>,
+        side: Side,
+    ) -> Self {
+        Self {
+            shared,
+            bases: vec![(cohort.id, 0)],
+            cohort,
+            members: Vec::new(),
+            graph,
+            records: records.into(),
+            chunks,
+            attended: false,
+            has_counted,
+            consumed,
+            externals: Box::default(),
+            gates: Box::default(),
+            side: Some(Box::new(side)),
+            client: None,
+            reused: AtomicUsize::new(0),
+            owners: AtomicU32::new(1),
+            open_runs: AtomicU32::new(0),
+            measured: Mutex::new(None),
+        }
     }
 
     /// The first task in list order that failed in the latest run.
@@ -173,7 +230,7 @@ impl Plan {
     /// Called by whoever ended the last node.
     pub(crate) fn ended(&self) {
         self.producers().iter().for_each(|c| c.stop_reading());
-        if !self.attended && !self.starts_alone() {
+        if self.may_start_alone() && !self.starts_alone() {
             self.open_runs.fetch_sub(1, Ordering::Relaxed);
         }
         self.cohorts().iter().rev().for_each(|c| c.end(|| self.tasks()));
@@ -190,13 +247,17 @@ fn missing(producer: Ref) -> Arc<Failure> {
         state::TAKEN => Cause::InputTaken(name.clone()),
         _ => Cause::InputMissing(name.clone()),
     };
-    Arc::new(Failure { name, index, attempts: 0, cause })
+    Arc::new(Failure { name, index, attempts: 0, rank: producer.shared().rank(), cause })
 }
 
 impl Plan {
     /// Whether a run begins on one worker alone: until one had to be opened, and again every few runs.
     pub(crate) fn starts_alone(&self) -> bool {
-        !self.attended && self.open_runs.load(Ordering::Relaxed) & COUNT == 0
+        self.may_start_alone() && self.open_runs.load(Ordering::Relaxed) & COUNT == 0
+    }
+
+    fn may_start_alone(&self) -> bool {
+        !self.attended && self.side.is_none()
     }
 
     /// A run had to be opened to other workers: the next ones start open, twice as many as the last time.
@@ -231,7 +292,11 @@ pub(crate) struct Owned(Option<Arc<Plan>>);
 impl Owned {
     /// The first share of a new plan.
     pub(crate) fn new(plan: Plan) -> Self {
-        Self(Some(Arc::new(plan)))
+        let plan = Arc::new(plan);
+        if let Some(side) = &plan.side {
+            side.register(&plan);
+        }
+        Self(Some(plan))
     }
 
     pub(crate) fn plan(&self) -> &Arc<Plan> {
@@ -269,6 +334,7 @@ impl Owned {
             return Err(Error::Interrupted);
         }
         let plan = self.plan();
+        plan.side.as_ref().map_or(Ok(()), |side| side.check())?;
         let mut cohorts = plan.cohorts();
         // In the order in which `launch` waits for producers, so that no two wait for each other.
         cohorts.sort_by_key(|c| c.id);
@@ -297,7 +363,10 @@ impl Owned {
         plan.shared.run_begins();
         plan.shared.run_is_active(&run);
         events::run_started(plan);
-        if plan.producers().iter().any(|c| c.is_running()) {
+        let is_elsewhere = |task: Ref| task.cohort().is_some_and(|cohort| cohort.is_elsewhere(task));
+        if plan.producers().iter().any(|c| c.is_running())
+            || plan.externals.iter().any(|(_, task)| is_elsewhere(*task))
+        {
             // The results it takes are not there yet. Waiting for them is a thread's work, and rare.
             let waiting = Arc::clone(&run);
             let waiter = std::thread::Builder::new().name("tarragon-start".to_string());

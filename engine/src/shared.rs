@@ -7,6 +7,7 @@ use crate::compile::{Frontier, Listing};
 use crate::data::Space;
 use crate::events;
 use crate::outputs::Outputs;
+use crate::ranks::Ranks;
 use crate::resume::Book;
 use crate::run::{Executor, Run};
 use crate::schedule::InstanceId;
@@ -48,6 +49,10 @@ pub(crate) struct Shared {
     desk: OnceLock<Desk>,
     /// Its journal.
     pub(crate) book: Option<Arc<Book>>,
+    /// The ranks that it is one of.
+    pub(crate) ranks: Option<Arc<Ranks>>,
+    /// Worker threads that the user asked for; 0: none in particular.
+    pub(crate) asked_workers: u32,
     /// SIGINT and SIGTERM cancel what runs.
     pub(crate) signals: bool,
     /// Submitted tasks queue up.
@@ -91,6 +96,8 @@ pub(crate) struct Parts {
     pub(crate) background: bool,
     pub(crate) signals: bool,
     pub(crate) book: Option<Book>,
+    pub(crate) ranks: Option<Arc<Ranks>>,
+    pub(crate) asked_workers: u32,
 }
 
 /// The names of a batch's own resources.
@@ -134,6 +141,8 @@ impl Shared {
             cpu_ids: parts.cpu_ids,
             desk: OnceLock::new(),
             book: parts.book.map(Arc::new),
+            ranks: parts.ranks,
+            asked_workers: parts.asked_workers,
             background: parts.background,
             signals: parts.signals,
             all_clients: Mutex::default(),
@@ -160,6 +169,11 @@ impl Shared {
     /// The batch's number in the office.
     pub(crate) fn instance(&self) -> InstanceId {
         self.desk.get().expect("a batch with jobs has a place in the office").instance
+    }
+
+    /// The rank of this process; 0 if it is alone.
+    pub(crate) fn rank(&self) -> u32 {
+        self.ranks.as_ref().map_or(0, |ranks| ranks.rank())
     }
 
     pub(crate) fn machine_cpus(&self) -> Vec<u32> {
@@ -378,7 +392,17 @@ pub(crate) struct Awaited {
 struct Waiters {
     asleep: u32,
     gates: Vec<(Arc<Run>, u32)>,
+    calls: Vec<Call>,
 }
+
+impl Waiters {
+    fn is_empty(&self) -> bool {
+        self.asleep == 0 && self.gates.is_empty() && self.calls.is_empty()
+    }
+}
+
+/// What is to be done when a task has ended.
+type Call = Box<dyn FnOnce() + Send>;
 
 impl Awaited {
     /// Called by whoever has just published the end of `task`.
@@ -394,6 +418,7 @@ impl Awaited {
         let mut table = self.table.lock();
         let Some(waiters) = table.get_mut(&task) else { return };
         let gates = std::mem::take(&mut waiters.gates);
+        let calls = std::mem::take(&mut waiters.calls);
         if waiters.asleep > 0 {
             self.changed.notify_all();
         } else {
@@ -401,6 +426,20 @@ impl Awaited {
         }
         drop(table);
         gates.into_iter().for_each(|(run, node)| run.open_gate(node));
+        calls.into_iter().for_each(|call| call());
+    }
+
+    /// Has `call` called when `task` ends, at once if it has.
+    pub(crate) fn when_ended(&self, task: Ref, is_over: impl Fn() -> bool, call: Call) {
+        {
+            let mut table = self.table.lock();
+            table.entry(task).or_default().calls.push(call);
+            task.watch(true);
+            self.notice.announce(SOMEBODY);
+        }
+        if is_over() {
+            self.tell(task);
+        }
     }
 
     /// A run was taken back: tasks that seemed to wait for it have ended, in the run before.
@@ -420,7 +459,7 @@ impl Awaited {
         }
         if let Some(waiters) = table.get_mut(&task) {
             waiters.gates.retain(|(other, n)| !(Arc::ptr_eq(other, run) && *n == node));
-            if waiters.asleep == 0 && waiters.gates.is_empty() {
+            if waiters.is_empty() {
                 self.leave(&mut table, task);
             }
         }
@@ -464,7 +503,7 @@ impl Awaited {
         }
         if let Some(waiters) = table.get_mut(&task) {
             waiters.asleep -= 1;
-            if waiters.asleep == 0 && waiters.gates.is_empty() {
+            if waiters.is_empty() {
                 self.leave(&mut table, task);
             }
         }

@@ -8,7 +8,7 @@ use tarragon_testbed::{Launch, lacks_mpirun, role, say};
 fn processes_of_a_rank_know_nothing_of_its_launch() {
     let test = "processes_of_a_rank_know_nothing_of_its_launch";
     if role().is_some() {
-        let batch = Batch::builder().assume_cpus(2).build().expect("a batch");
+        let batch = Batch::builder().alone().assume_cpus(2).build().expect("a batch");
         let env = batch.process("env");
         let ranks =
             batch.process("mpirun").args(["--oversubscribe", "--bind-to", "none", "-n", "2", "sh", "-c"]);

@@ -103,6 +103,13 @@ impl Launch {
         Launch::by(command, test, role)
     }
 
+    /// No launcher: this program once, in a role.
+    pub fn alone(test: &'static str, role: &str) -> Launch {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(arguments(test)).stdin(Stdio::null());
+        Launch::by(command, test, role)
+    }
+
     /// Another launcher, whose ranks all share a folder for shared memory that is theirs alone.
     pub fn by(command: Command, test: &'static str, role: &str) -> Launch {
         let mut launch = Launch::far(command, test, role);

@@ -17,6 +17,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/body/function.rs",
     "engine/src/function/identity.rs",
     "engine/src/function/kept.rs",
+    "engine/src/function/travel.rs",
     "engine/src/function/wire.rs",
     "engine/src/gather.rs",
     "engine/src/run/hoard.rs",

@@ -63,9 +63,9 @@ impl Context {
         self.wanted.as_ref().is_some_and(Wanted::is_over)
     }
 
-    /// The rank that runs this body: 0, until there are more.
+    /// The rank that runs this body; 0 in a program of one process.
     pub fn rank(&self) -> u32 {
-        0
+        self.task.as_ref().map_or(0, |(_, shared)| shared.rank())
     }
 
     /// The task's name: what the user gave, or the path of its function; empty for a call that came as bytes.

@@ -8,7 +8,7 @@ use crate::function::args::Args;
 use crate::function::outcome::{ClosureOutcome, Failure, Outcome};
 use crate::function::{Data, Function};
 use crate::task::input::Input;
-use crate::task::record::{Ref, state};
+use crate::task::record::Ref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// # Safety
@@ -140,9 +140,15 @@ pub(crate) unsafe fn pass<F, P, A: Args<P, How, F, R>, How, R, V>(task: Ref) {
 
 /// # Safety
 /// None to keep; it has the type that [`Code`](crate::function::Code) asks for.
-pub(crate) unsafe fn pass_nothing(task: Ref) {
-    debug_assert_ne!(task.head().status.load(std::sync::atomic::Ordering::Relaxed), state::NEW);
+pub(crate) unsafe fn call_nothing(task: Ref, _: &Call<'_>) -> Verdict {
+    let what = "its arguments came as bytes that serde, which wrote them, cannot read";
+    debug_assert!(!task.is_attended());
+    Verdict::Failed(Box::new(Cause::Error(what.into())))
 }
+
+/// # Safety
+/// As [`call_nothing`].
+pub(crate) unsafe fn drop_nothing(_: Ref) {}
 
 /// # Safety
 /// `V` is the type of the value, which is in place, and stays there meanwhile.

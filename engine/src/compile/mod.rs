@@ -2,17 +2,19 @@
 //! knows what a task does.
 //!
 //! ```text
-//! Listing ──hazard──▶ Dependences ──priority──▶ Priorities ──placement──▶ Placement
-//!                          └───────────────┴──────────────┴──▶ graph::Outline
+//! Listing ──hazard──▶ Dependences ──placement──▶ Placement ──split──▶ a Piece for each rank
+//!                          └──────────────priority──────────────┴──▶ graph::Outline
 //! ```
 //!
-//! `hazard` finds the edges (through `frontier`, or `tree` when declared paths lie below one another), `priority`
-//! the upward ranks, `placement` the rank of each task. All pure: no thread, clock or IO.
+//! `hazard` finds the edges (through `frontier`, or `tree` when declared paths lie below one another), `placement`
+//! the rank of each task, `split` what of the graph each rank has, `priority` the upward ranks. All pure: no thread,
+//! clock or IO.
 
 mod frontier;
 mod hazard;
 pub(crate) mod placement;
 pub(crate) mod priority;
+pub(crate) mod split;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -22,6 +24,8 @@ pub(crate) use hazard::{Dependences, NEEDS};
 
 use crate::data::Access;
 use crate::graph::Outline;
+use placement::{Layout, Placement};
+use split::Piece;
 
 /// Tasks in one list; 24 bits, so that an index and flags share a word.
 pub(crate) const TASKS_MAX: usize = (1 << 24) - 1;
@@ -100,14 +104,29 @@ pub enum Hazard {
 #[derive(Debug)]
 pub(crate) struct TooManyEdges;
 
-/// The whole way from a list to a graph that can run on one rank.
-pub(crate) fn compile(list: &Listing, frontier: &mut Frontier) -> Result<Outline, TooManyEdges> {
+/// A list as a graph: of the rank that compiles it, and the pieces of all ranks if it is spread over several.
+pub(crate) struct Compilation {
+    pub(crate) outline: Outline,
+    /// By rank; empty if all runs on this one.
+    pub(crate) pieces: Vec<Piece>,
+}
+
+/// The whole way from a list to what can run on the ranks of a layout.
+pub(crate) fn compile(
+    list: &Listing,
+    frontier: &mut Frontier,
+    layout: &Layout,
+) -> Result<Compilation, TooManyEdges> {
     let dependences = hazard::find(list, frontier)?;
-    let layout = placement::Layout { ranks: 1 };
-    debug_assert!(placement::place(list, &layout).is_local());
-    let outline = priority::order(list, &dependences);
+    let compilation = match placement::place(list, &dependences, layout) {
+        Placement::Local => Compilation { outline: priority::order(list, &dependences), pieces: Vec::new() },
+        Placement::Spread(rank_of) => {
+            let pieces = split::split(list, &dependences, &rank_of, layout.ranks);
+            Compilation { outline: priority::order_piece(list, &pieces[0].found), pieces }
+        }
+    };
     frontier.keep(dependences);
-    Ok(outline)
+    Ok(compilation)
 }
 
 /// Every direct conflict and argument edge with its reason, as `(from, to, why, datum)` by task index; the datum is

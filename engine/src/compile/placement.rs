@@ -1,31 +1,208 @@
-//! Chooses the rank of each task.
+//! Chooses the rank of each task: where most of what it waits for runs, as long as every rank has its share.
 //!
-//! With one rank there is nothing to choose; the pass exists so that compile has its four steps and a second rank
-//! changes this file alone.
+//! Tasks are looked at by *level*, the length of the longest way to them: those of one level can run together, so each
+//! rank gets about as much of every level (by cost, if the user gave costs). Within its share a rank gets what follows
+//! from its own tasks; tasks that wait for nothing are dealt out in blocks of list order, since neighbours in the list
+//! are often neighbours in the data. So a chain stays where it began, and a stencil crosses ranks at the edges of
+//! blocks only.
 
 use super::Listing;
+use super::hazard::{Dependences, JOIN, NEEDS};
 
 /// The ranks a list can be placed on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Layout {
-    pub(crate) ranks: u32,
+    pub(crate) ranks: u16,
+    /// Tasks that must run on the submitting rank, by index; tasks beyond its end need not.
+    pub(crate) stay: Vec<bool>,
 }
 
-/// The rank of each task.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Placement {
-    /// All on the submitting rank.
-    Local,
-}
-
-impl Placement {
-    pub(crate) fn is_local(&self) -> bool {
-        matches!(self, Self::Local)
+impl Layout {
+    /// The submitting rank alone.
+    pub(crate) fn local() -> Self {
+        Self { ranks: 1, stay: Vec::new() }
     }
 }
 
-/// Where the tasks of a list run.
-pub(crate) fn place(_: &Listing, layout: &Layout) -> Placement {
-    assert_eq!(layout.ranks, 1, "this engine runs on one rank");
-    Placement::Local
+/// The rank of each vertex.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// All on the submitting rank, which is 0.
+    Local,
+    /// By vertex; joins are on rank 0.
+    Spread(Vec<u16>),
+}
+
+/// How much more than its share of a level a rank may have before tasks go elsewhere.
+const SLACK: f64 = 1.125;
+
+/// Where the vertices run. Cost: linear in vertices and edges, and one look at each rank for each level.
+pub(crate) fn place(list: &Listing, found: &Dependences, layout: &Layout) -> Placement {
+    if layout.ranks == 1 || found.vertices() == 0 {
+        return Placement::Local;
+    }
+    let (order, ends) = by_level(found);
+    let mut placed = Placed { list, found, layout, rank_of: vec![0; found.vertices()], load: Vec::new() };
+    let mut start = 0;
+    for end in ends {
+        placed.level(&order[start..end]);
+        start = end;
+    }
+    if placed.rank_of.iter().all(|rank| *rank == 0) {
+        return Placement::Local;
+    }
+    Placement::Spread(placed.rank_of)
+}
+
+/// Vertices sorted by level, in order within each, and the end of each level.
+fn by_level(found: &Dependences) -> (Vec<u32>, Vec<usize>) {
+    let n = found.vertices();
+    let mut levels = vec![0u32; n];
+    let mut ends: Vec<usize> = Vec::new();
+    for v in 0..n {
+        let above = |s: &u32| levels[(s & !NEEDS) as usize] + 1;
+        let level = found.sources_of(v).iter().map(above).max().unwrap_or(0);
+        levels[v] = level;
+        ends.resize(ends.len().max(level as usize + 1), 0);
+        ends[level as usize] += 1;
+    }
+    let mut sum = 0;
+    for end in &mut ends {
+        sum += std::mem::replace(end, sum);
+    }
+    let mut order = vec![0u32; n];
+    for (v, level) in levels.iter().enumerate() {
+        let at = &mut ends[*level as usize];
+        order[*at] = v as u32;
+        *at += 1;
+    }
+    (order, ends)
+}
+
+struct Placed<'a> {
+    list: &'a Listing,
+    found: &'a Dependences,
+    layout: &'a Layout,
+    rank_of: Vec<u16>,
+    /// Of the level at hand, per rank.
+    load: Vec<f64>,
+}
+
+impl Placed<'_> {
+    fn level(&mut self, vertices: &[u32]) {
+        let ranks = usize::from(self.layout.ranks);
+        self.load.clear();
+        self.load.resize(ranks, 0.0);
+        let share = vertices.iter().map(|v| self.cost(*v)).sum::<f64>() / ranks as f64 * SLACK;
+        // Those that cannot choose first, so that the others see how full rank 0 is.
+        self.load[0] = vertices.iter().filter(|v| self.stays(**v)).map(|v| self.cost(*v)).sum();
+        let free = vertices.iter().filter(|v| !self.stays(**v)).count();
+        let mut place = 0;
+        for v in vertices {
+            if self.stays(*v) {
+                continue;
+            }
+            let block = place * ranks / free;
+            place += 1;
+            let wanted = self.most_sources(*v).map_or(block, usize::from);
+            let cost = self.cost(*v);
+            let fits = self.load[wanted] == 0.0 || self.load[wanted] + cost <= share;
+            let rank = if fits { wanted } else { self.lightest() };
+            self.load[rank] += cost;
+            self.rank_of[*v as usize] = rank as u16;
+        }
+    }
+
+    /// The rank on which most of the sources run; of several the one that comes first among them.
+    fn most_sources(&self, v: u32) -> Option<u16> {
+        let mut votes: Vec<(u16, u32)> = Vec::new();
+        for source in self.found.sources_of(v as usize) {
+            let rank = self.rank_of[(source & !NEEDS) as usize];
+            match votes.iter_mut().find(|(r, _)| *r == rank) {
+                Some((_, votes)) => *votes += 1,
+                None => votes.push((rank, 1)),
+            }
+        }
+        let most = votes.iter().map(|(_, n)| *n).max()?;
+        votes.into_iter().find(|(_, n)| *n == most).map(|(rank, _)| rank)
+    }
+
+    fn lightest(&self) -> usize {
+        let by_load = |a: &usize, b: &usize| self.load[*a].total_cmp(&self.load[*b]);
+        (0..self.load.len()).min_by(by_load).unwrap_or(0)
+    }
+
+    fn task(&self, v: u32) -> u32 {
+        self.found.tasks.as_ref().map_or(v, |tasks| tasks[v as usize])
+    }
+
+    fn stays(&self, v: u32) -> bool {
+        match self.task(v) {
+            JOIN => true,
+            task => self.layout.stay.get(task as usize).copied().unwrap_or(false),
+        }
+    }
+
+    fn cost(&self, v: u32) -> f64 {
+        match (self.task(v), &self.list.costs) {
+            (JOIN, _) => 0.0,
+            (task, Some(costs)) => f64::from(costs[task as usize]),
+            (_, None) => 1.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A graph in which vertex i waits for `sources[i]`.
+    fn found(sources: &[&[u32]]) -> Dependences {
+        let mut all = Dependences::default();
+        for sources in sources {
+            all.sources.extend_from_slice(sources);
+            all.ends.push(all.sources.len() as u32);
+        }
+        all
+    }
+
+    fn ranks(sources: &[&[u32]], ranks: u16, stay: Vec<bool>) -> Vec<u16> {
+        match place(&Listing::default(), &found(sources), &Layout { ranks, stay }) {
+            Placement::Local => vec![0; sources.len()],
+            Placement::Spread(rank_of) => rank_of,
+        }
+    }
+
+    #[test]
+    fn tasks_that_wait_for_nothing_are_dealt_out_in_blocks() {
+        assert_eq!(ranks(&[&[] as &[u32]; 8], 4, Vec::new()), [0, 0, 1, 1, 2, 2, 3, 3]);
+    }
+
+    #[test]
+    fn chains_stay_where_they_began_however_they_are_listed() {
+        let one_after_the_other: &[&[u32]] = &[&[], &[0], &[1], &[], &[3], &[4]];
+        assert_eq!(ranks(one_after_the_other, 2, Vec::new()), [0, 0, 0, 1, 1, 1]);
+        let in_turns: &[&[u32]] = &[&[], &[], &[0], &[1], &[2], &[3]];
+        assert_eq!(ranks(in_turns, 2, Vec::new()), [0, 1, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn many_that_follow_from_one_are_shared() {
+        let fan: &[&[u32]] = &[&[], &[0], &[0], &[0], &[0], &[0], &[0], &[0], &[0]];
+        let ranks = ranks(fan, 2, Vec::new());
+        assert_eq!(ranks.iter().skip(1).filter(|rank| **rank == 1).count(), 4);
+    }
+
+    #[test]
+    fn what_must_stay_stays_and_counts() {
+        let ranks = ranks(&[&[] as &[u32]; 6], 2, vec![true, true, true]);
+        assert_eq!(ranks[..3], [0, 0, 0]);
+        assert_eq!(ranks.iter().filter(|rank| **rank == 1).count(), 3);
+    }
+
+    #[test]
+    fn one_task_is_local() {
+        let layout = Layout { ranks: 4, stay: Vec::new() };
+        assert_eq!(place(&Listing::default(), &found(&[&[]]), &layout), Placement::Local);
+    }
 }

@@ -31,6 +31,20 @@ pub(crate) fn order(list: &Listing, dependences: &Dependences) -> Outline {
     }
 }
 
+/// As [`order`], of one rank's piece of the list: its nodes keep their numbers.
+pub(crate) fn order_piece(list: &Listing, piece: &Dependences) -> Outline {
+    if list.costs.is_none() && list.priorities.is_none() {
+        return Outline::later(piece);
+    }
+    let order: Vec<u32> = (0..piece.vertices() as u32).collect();
+    let rank = |best: u32, task: u32| match &list.costs {
+        None => best + u32::from(task != JOIN),
+        Some(_) if task == JOIN => best,
+        Some(costs) => (f32::from_bits(best) + costs[task as usize]).to_bits(),
+    };
+    Outline::now(piece, &order, Csr::freeze(piece, Some(&order), |task| user(list, task), rank))
+}
+
 /// `rank` gives the upward rank of a task from the best among its targets.
 fn numbered(list: &Listing, dependences: &Dependences, rank: impl Fn(u32, u32) -> u32) -> Outline {
     let ranks = upward_ranks(dependences, &rank);

@@ -6,6 +6,7 @@ mod limits;
 mod naive;
 mod order;
 
+use super::placement::Layout;
 use super::{Frontier, Listing, NEEDS, compile, explain};
 use crate::data::{Access, Space};
 use crate::graph::{Csr, JOIN, Outline};
@@ -114,7 +115,7 @@ impl std::ops::Deref for Arrays {
 
 /// Compiles with buffers that an earlier list has used.
 fn compiled(steps: &[Step], frontier: &mut Frontier) -> Arrays {
-    Arrays(compile(&listing(steps, &Space::new()), frontier).expect("few edges"))
+    Arrays(compile(&listing(steps, &Space::new()), frontier, &Layout::local()).expect("few edges").outline)
 }
 
 /// For each task the set of tasks that come after it, by list index; joins are passed through.

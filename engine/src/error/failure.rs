@@ -35,6 +35,13 @@ pub enum Cause {
     Cancelled,
     /// It is a process, and failed as such.
     Process(Box<ProcessFailure>),
+    /// The rank that was to run it is lost.
+    RankLost {
+        /// Its number.
+        rank: u32,
+        /// Its machine.
+        host: String,
+    },
     /// A task it needs did not succeed.
     Upstream(Arc<Failure>),
 }
@@ -53,6 +60,7 @@ impl fmt::Display for Cause {
             Cause::TimedOut(timeout) => write!(f, "over its timeout of {timeout:?}"),
             Cause::Cancelled => write!(f, "it was cancelled"),
             Cause::Process(process) => write!(f, "{process}"),
+            Cause::RankLost { rank, host } => write!(f, "rank {rank} on {host} is lost"),
             Cause::Upstream(failure) => write!(f, "{failure}"),
         }
     }
@@ -67,6 +75,8 @@ pub struct Failure {
     pub(crate) index: u32,
     /// How often it was tried; 0 if it never began.
     pub(crate) attempts: u32,
+    /// The rank it ran on, or was to.
+    pub(crate) rank: u32,
     /// What happened.
     pub(crate) cause: Cause,
 }
@@ -78,7 +88,8 @@ impl Failure {
     }
 
     pub(crate) fn new(task: Ref, cause: Cause, attempts: u32) -> Arc<Self> {
-        Arc::new(Self { name: task.name(), index: task.index(), attempts, cause })
+        let (name, index, rank) = (task.name(), task.index(), task.shared().rank());
+        Arc::new(Self { name, index, attempts, rank, cause })
     }
 }
 
@@ -109,6 +120,15 @@ impl Drop for Failure {
 }
 
 impl Failure {
+    /// The one at the beginning of the chain.
+    pub(crate) fn root(&self) -> &Self {
+        let mut failure = self;
+        while let Cause::Upstream(next) = &failure.cause {
+            failure = next;
+        }
+        failure
+    }
+
     fn take_upstream(&mut self) -> Option<Arc<Self>> {
         match std::mem::replace(&mut self.cause, Cause::InputMissing(String::new())) {
             Cause::Upstream(next) => Some(next),
@@ -149,7 +169,7 @@ pub enum ErrorKind {
     OverMemory,
     /// The task was cancelled.
     Cancelled,
-    /// The task was under way when its supervisor died.
+    /// The task was under way, or was to run, where its supervisor or its rank died.
     Lost,
 }
 
@@ -172,6 +192,7 @@ impl TaskError {
             Cause::TimedOut(_) => ErrorKind::OverTime,
             Cause::Cancelled => ErrorKind::Cancelled,
             Cause::Process(process) => process.kind(),
+            Cause::RankLost { .. } => ErrorKind::Lost,
             _ => ErrorKind::Failed,
         };
         Self { kind, failure, stdout: None }
@@ -203,6 +224,11 @@ impl TaskError {
     /// Name of the task.
     pub fn task(&self) -> &str {
         &self.failure.name
+    }
+
+    /// The rank that ran the task, or was to; 0 for a batch of one process.
+    pub fn rank(&self) -> u32 {
+        self.failure.rank
     }
 
     /// Index of the task in the list it was compiled in; `u32::MAX` if it was in none.
@@ -316,11 +342,7 @@ impl TaskError {
     }
 
     fn root(&self) -> &Failure {
-        let mut failure = &self.failure;
-        while let Cause::Upstream(next) = &failure.cause {
-            failure = next;
-        }
-        failure
+        self.failure.root()
     }
 }
 

@@ -137,6 +137,25 @@ pub enum Error {
     /// A declaration came too late.
     #[error("task `{0}` is compiled: its reads, writes and options can no longer change")]
     Sealed(String),
+    /// The ranks of this program could not come together.
+    #[error("the ranks of this program cannot work together: {0}")]
+    World(#[source] Box<dyn StdError + Send + Sync>),
+    /// A rank died.
+    #[error("rank {rank} on {host} is lost, and with it the lists that ran there: start the program again")]
+    RankLost {
+        /// Its number.
+        rank: u32,
+        /// Its machine.
+        host: String,
+    },
+    /// A rank was to serve that cannot.
+    #[error("rank 0 runs the program and does not serve, and other ranks serve once")]
+    ServesNot,
+    /// A batch over ranks was asked for on a rank that is not the first.
+    #[error(
+        "rank {0} cannot start lists on other ranks: call `serve` there, or build the batch with `alone()`"
+    )]
+    NotHome(u32),
     /// A task or compiled batch failed, and the caller asked for success.
     #[error(transparent)]
     Task(#[from] TaskError),

@@ -258,12 +258,11 @@ where
     }
 
     fn encode(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
-        let value = H::value(slot, Moves::Nothing).map_err(|cause| WireError::Input(cause.to_string()))?;
-        out.value(&value)
+        H::encode(slot, out)
     }
 
     fn decode(from: &mut Decoder<'_>) -> Result<Self::Slot, WireError> {
-        Ok(H::ready(from.value()?))
+        H::decode(from)
     }
 
     fn describe(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
@@ -304,11 +303,11 @@ where
     }
 
     fn encode(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
-        H::encode(slot, out)
+        H::lend_encode(slot, out)
     }
 
     fn decode(from: &mut Decoder<'_>) -> Result<Self::Slot, WireError> {
-        H::decode(from)
+        H::lend_decode(from)
     }
 
     fn describe(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {

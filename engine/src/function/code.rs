@@ -1,13 +1,16 @@
 //! The row of function pointers that stands for a task's code, one row per monomorphised call.
 
 use super::args::Args;
+use super::identity::Namer;
 use super::outcome::{ClosureOutcome, Failure, Outcome};
-use super::wire::{self, WireError};
-use super::{Data, Function};
+use super::wire::{self, Decoder, Encoder, WireError};
+use super::{Data, Function, travel};
 use crate::body::{Call, Verdict, function as body};
+use crate::shared::Shared;
 use crate::task::input::Input;
 use crate::task::record::Ref;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// Shows the inputs of a record.
 type Inputs = unsafe fn(Ref, &mut dyn FnMut(&mut Input));
@@ -15,6 +18,18 @@ type Inputs = unsafe fn(Ref, &mut dyn FnMut(&mut Input));
 type Encode = unsafe fn(Ref) -> Result<Vec<u8>, WireError>;
 /// Reaches the command of a process's record.
 type ToCommand = unsafe fn(Ref) -> &'static crate::task::Command;
+
+/// How a task goes to another process of the same executable; see `travel`.
+pub(crate) struct Travel {
+    /// Where its code is there.
+    pub(crate) code: Namer,
+    /// Writes the arguments, with links to tasks that go there, too.
+    pub(crate) pack: unsafe fn(Ref, &mut Encoder) -> Result<(), WireError>,
+    /// Makes the task from what `pack` wrote.
+    pub(crate) unpack: fn(&Arc<Shared>, &mut Decoder<'_>) -> Result<Ref, WireError>,
+    /// Makes a record for its value alone.
+    pub(crate) place: fn(&Arc<Shared>) -> Ref,
+}
 
 /// A value to bytes and back.
 pub(crate) struct Keep {
@@ -44,6 +59,8 @@ pub(crate) struct Code {
     pub(crate) describe: Option<Encode>,
     /// How the value is written to a journal and read from it; `None` if it has no serde form.
     pub(crate) keep: Option<Keep>,
+    /// How it goes to another process; `None` for what stays in this one.
+    pub(crate) travel: Option<Travel>,
     /// What a process runs; `None` for functions.
     pub(crate) command: Option<ToCommand>,
     /// Whether the value needs `drop`.
@@ -81,10 +98,37 @@ where
             encode: Some(wire::encode_call::<F, P, A, How, R, Kind>),
             describe: Some(wire::describe::<F, P, A, How, R, Kind>),
             keep: Some(Keep { write: body::write_value::<R::Value>, read: body::read_value::<R::Value> }),
+            travel: Some(Travel {
+                code: travel::code::<F, P, A, How, R, Kind>,
+                pack: travel::pack::<F, P, A, How, R, Kind>,
+                unpack: travel::unpack::<F, P, A, How, R, Kind>,
+                place: travel::place::<R::Value>,
+            }),
             command: None,
             value_needs_drop: std::mem::needs_drop::<R::Value>(),
             args_need_drop: A::NEEDS_DROP,
         }
+    };
+}
+
+/// The type of a value whose task runs elsewhere.
+pub(crate) struct Place<V>(PhantomData<V>);
+
+impl<V: Data> Place<V> {
+    pub(crate) const CODE: &'static Code = &Code {
+        call: body::call_nothing,
+        drop_args: body::drop_nothing,
+        drop_value: body::drop_value::<V>,
+        inputs: None,
+        pass: body::drop_nothing,
+        name: std::any::type_name::<V>,
+        encode: None,
+        describe: None,
+        keep: Some(Keep { write: body::write_value::<V>, read: body::read_value::<V> }),
+        travel: None,
+        command: None,
+        value_needs_drop: std::mem::needs_drop::<V>(),
+        args_need_drop: false,
     };
 }
 
@@ -114,11 +158,12 @@ where
         drop_args: body::drop_closure::<F, R::Value>,
         drop_value: body::drop_value::<R::Value>,
         inputs: None,
-        pass: body::pass_nothing,
+        pass: body::drop_nothing,
         name: std::any::type_name::<F>,
         encode: None,
         describe: None,
         keep: None,
+        travel: None,
         command: None,
         value_needs_drop: std::mem::needs_drop::<R::Value>(),
         args_need_drop: std::mem::needs_drop::<F>(),

@@ -8,6 +8,7 @@
     reason = "turns a distance back into a function, after the fingerprints were compared"
 )]
 
+use super::Code;
 use super::wire::{Trampoline, WireError};
 use crate::task::record::Ref;
 use std::fmt;
@@ -77,6 +78,25 @@ pub(crate) fn call(offset: i64, arguments: &[u8]) -> Result<Vec<u8>, WireError> 
     // sender wrote beside it; a message that lies about both is not defended against, as ranks trust each other.
     let trampoline: Trampoline = unsafe { std::mem::transmute::<usize, Trampoline>(address) };
     trampoline(arguments)
+}
+
+/// Gives the row of function pointers of one kind of task.
+pub(crate) type Namer = fn() -> &'static Code;
+
+/// The distance of a namer from the anchor, in bytes.
+pub(crate) fn name_of(namer: Namer) -> i64 {
+    namer as usize as i64 - anchor as Trampoline as usize as i64
+}
+
+/// The row whose namer is at a distance; the caller has compared fingerprints.
+pub(crate) fn named(name: i64) -> Result<&'static Code, WireError> {
+    let address = (anchor as Trampoline as usize as i64).wrapping_add(name) as usize;
+    if !is_code(address) {
+        return Err(WireError::Malformed("names a place that is not code"));
+    }
+    // SAFETY: as in `call`: the same executable took this distance from a function of this type.
+    let namer: Namer = unsafe { std::mem::transmute::<usize, Namer>(address) };
+    Ok(namer())
 }
 
 /// Whether the kernel lists the address as executable: keeps a damaged message from jumping anywhere.

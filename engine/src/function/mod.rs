@@ -3,7 +3,7 @@
 //! The traits here say at compile time what [`Batch::function`](crate::Batch::function) accepts; users name none of
 //! them. `arg` pairs one argument with one parameter, `args` a tuple with a whole function, `outcome` reads what a
 //! function returns, `copy` makes copies of values, `code` is the row of function pointers a record carries,
-//! `identity` names code across processes of one executable, `wire` is a call as bytes.
+//! `identity` names code across processes of one executable, `wire` is a call as bytes, `travel` a task of a list.
 
 pub(crate) mod arg;
 pub(crate) mod args;
@@ -12,8 +12,11 @@ mod copy;
 pub(crate) mod identity;
 mod kept;
 pub(crate) mod outcome;
+mod travel;
 pub(crate) mod wire;
 
+#[cfg(not(loom))]
+pub(crate) use code::Travel;
 pub(crate) use code::{Code, Spec, thunk_code};
 pub(crate) use copy::copy_of;
 

@@ -65,26 +65,90 @@ pub enum WireError {
     Failed(String),
 }
 
+/// Finds the number of a task that goes to the same process.
+pub(crate) type Links = Box<dyn Fn(Ref) -> Option<u32>>;
+
 /// Collects the bytes of a call.
 #[doc(hidden)]
-pub struct Encoder(Vec<u8>);
+#[derive(Default)]
+pub struct Encoder {
+    bytes: Vec<u8>,
+    links: Option<Links>,
+}
 
 impl Encoder {
-    pub(crate) fn value<T: Serialize>(&mut self, value: &T) -> Result<(), WireError> {
-        self.0 = postcard::to_extend(value, std::mem::take(&mut self.0))?;
+    /// Arguments that are results of these tasks are written as links to them.
+    pub(crate) fn linking(links: Links) -> Self {
+        Self { bytes: Vec::new(), links: Some(links) }
+    }
+
+    pub(crate) fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), WireError> {
+        self.bytes = postcard::to_extend(value, std::mem::take(&mut self.bytes))?;
         Ok(())
+    }
+
+    /// The number of a task, if it goes to the same process.
+    pub(crate) fn link(&self, task: Ref) -> Option<u32> {
+        self.links.as_ref()?(task)
+    }
+
+    /// Bytes with their length before them.
+    pub(crate) fn bytes_of(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        self.value(&bytes.len())?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// What was written since this was last asked.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
     }
 }
 
 /// Reads the bytes of a call.
 #[doc(hidden)]
-pub struct Decoder<'a>(&'a [u8]);
+pub struct Decoder<'a> {
+    bytes: &'a [u8],
+    links: &'a [Option<Ref>],
+}
 
-impl Decoder<'_> {
+impl<'a> Decoder<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, links: &[] }
+    }
+
+    /// As [`new`](Self::new), with the tasks to which links may lead.
+    pub(crate) fn linking(bytes: &'a [u8], links: &'a [Option<Ref>]) -> Self {
+        Self { bytes, links }
+    }
+
     pub(crate) fn value<T: DeserializeOwned>(&mut self) -> Result<T, WireError> {
-        let (value, rest) = postcard::take_from_bytes(self.0)?;
-        self.0 = rest;
+        let (value, rest) = postcard::take_from_bytes(self.bytes)?;
+        self.bytes = rest;
         Ok(value)
+    }
+
+    /// What [`Encoder::bytes_of`] wrote.
+    pub(crate) fn bytes_of(&mut self) -> Result<&'a [u8], WireError> {
+        let len = self.value::<usize>()?;
+        let (bytes, rest) = self.bytes.split_at_checked(len).ok_or(WireError::Malformed("ends early"))?;
+        self.bytes = rest;
+        Ok(bytes)
+    }
+
+    /// The task to which a link leads.
+    pub(crate) fn linked(&self, link: u32) -> Result<Ref, WireError> {
+        self.links
+            .get(link as usize)
+            .copied()
+            .flatten()
+            .ok_or(WireError::Malformed("links to a task that is not there"))
+    }
+
+    /// What has not been read.
+    #[cfg(test)]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes
     }
 }
 
@@ -128,9 +192,9 @@ where
     R::Value: Data,
     R::Failure: Failure,
 {
-    let mut from = Decoder(bytes);
+    let mut from = Decoder::new(bytes);
     let mut slots = A::decode(&mut from)?;
-    if !from.0.is_empty() {
+    if !from.bytes.is_empty() {
         return Err(WireError::Malformed("bytes are left after the arguments"));
     }
     let function = identity::conjure::<F>();
@@ -156,10 +220,10 @@ where
     R::Value: Data,
     R::Failure: Failure,
 {
-    let mut out = Encoder(Vec::new());
+    let mut out = Encoder::default();
     // SAFETY: as demanded of the caller.
     unsafe { identity::with_slots::<R::Value, F, A::Slots, _>(task, |slots| A::describe(slots, &mut out))? };
-    Ok(out.0)
+    Ok(out.bytes)
 }
 
 /// The call of a task as bytes.
@@ -176,8 +240,8 @@ where
 {
     let fingerprint = identity::fingerprint()?.0;
     let offset = identity::offset(trampoline::<F, P, A, How, R, Kind>);
-    let mut out = Encoder(offset.to_le_bytes().to_vec());
+    let mut out = Encoder { bytes: offset.to_le_bytes().to_vec(), links: None };
     // SAFETY: as demanded of the caller.
     unsafe { identity::with_slots::<R::Value, F, A::Slots, _>(task, |slots| A::encode(slots, &mut out))? };
-    Ok([&fingerprint[..], &xxh3_64(&out.0).to_le_bytes(), &out.0].concat())
+    Ok([&fingerprint[..], &xxh3_64(&out.bytes).to_le_bytes(), &out.bytes].concat())
 }

@@ -133,10 +133,19 @@ impl Run {
         self.plan.graph.len()
     }
 
+    /// Nodes, and parts on other ranks, that have to end.
+    pub(super) fn total(&self) -> u32 {
+        self.len() + self.plan.side.as_ref().map_or(0, |side| side.parts())
+    }
+
     /// The node must be skipped because of `failure`, which came `from` a node, or from outside of the list.
     pub(crate) fn blame(&self, node: u32, from: Option<u32>, failure: Arc<Failure>) {
         let mut blames = self.blames.lock();
-        let root = from.and_then(|from| blames.get(&from).map_or(Some(from), |why| why.root));
+        // Nodes of several ranks are compared by where their tasks are in the list.
+        let (root, from) = match (&self.plan.side, from) {
+            (Some(_), Some(_)) => (Some(failure.root().index), Some(failure.index)),
+            (_, from) => (from.and_then(|from| blames.get(&from).map_or(Some(from), |why| why.root)), from),
+        };
         match blames.get_mut(&node) {
             Some(first) if (first.root, first.from) <= (root, from) => {}
             Some(later) => *later = Blame { root, from, failure },
@@ -280,6 +289,7 @@ impl Run {
     /// A join has nothing to run, unless it stands for tasks of an earlier submission.
     fn join(&self, node: u32) -> Ran {
         match self.plan.gate(node) {
+            None if self.plan.is_import(node) => Ran::Away,
             None => Ran::Done,
             Some(_) if !self.plan.shared.executor.is_serial() => Ran::Away,
             // Another thread may be about to run it.
@@ -293,6 +303,28 @@ impl Run {
     /// The run, to be kept.
     pub(super) fn this(&self) -> Option<Arc<Self>> {
         self.this.upgrade()
+    }
+
+    pub(crate) fn weak(&self) -> Weak<Self> {
+        Weak::clone(&self.this)
+    }
+
+    /// Tells other ranks that a node has ended, if one of them waits for it.
+    #[inline(always)]
+    pub(super) fn export(&self, node: u32, failure: Option<&Arc<Failure>>) {
+        if let Some(side) = &self.plan.side {
+            side.export(node, self.plan.record(node), failure);
+        }
+    }
+
+    /// A task did not succeed on another rank.
+    #[cold]
+    pub(crate) fn failed_elsewhere(&self, task: Ref, failure: Arc<Failure>, skipped: bool) {
+        let status = task.head().status.load(Ordering::Acquire);
+        if status & state::PARITY == self.parity(task) && status & !state::PARITY > state::RUNNING {
+            return;
+        }
+        self.failed(task, failure, if skipped { state::SKIPPED } else { state::FAILED });
     }
 
     /// A task that is attended to goes to those who do that.
@@ -423,6 +455,10 @@ impl Run {
         self.release();
         self.plan.shared.run_is_over(&self.this);
         self.plan.shared.run_ended();
+        if let Some(side) = &self.plan.side {
+            side.ended(&self.plan);
+            self.plan.shared.awaited.look_again();
+        }
     }
 
     /// All nodes have ended: what was noted of them is for whoever asks.

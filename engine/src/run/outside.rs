@@ -21,6 +21,7 @@ impl Run {
         let Some(pool) = self.plan.shared.executor.pool() else {
             return self.tell_serial(failure);
         };
+        self.export(node, failure.as_ref());
         let graph = self.plan.graph.frozen();
         let mut attended = Vec::new();
         let mut ready = 0;
@@ -49,9 +50,21 @@ impl Run {
             self.plan.shared.office().ready_all(self, attended);
         }
         pool.look_after(ready);
-        if self.ended.fetch_add(1, Ordering::AcqRel) + 1 == self.len() {
+        self.one_ended(pool);
+    }
+
+    /// A node has ended, or a part on another rank.
+    fn one_ended(&self, pool: &Pool) {
+        if self.ended.fetch_add(1, Ordering::AcqRel) + 1 == self.total() {
             pool.retire(self.slot.load(Ordering::Acquire));
             self.finish();
+        }
+    }
+
+    /// All that another rank had to run has ended.
+    pub(crate) fn part_ended(&self) {
+        if let Some(pool) = self.plan.shared.executor.pool() {
+            self.one_ended(pool);
         }
     }
 
@@ -64,6 +77,9 @@ impl Run {
         }
         if self.plan.attended {
             self.plan.shared.office().cancel(self, task);
+        }
+        if let Some(side) = &self.plan.side {
+            side.cancel(task);
         }
     }
 
@@ -103,7 +119,7 @@ impl Run {
             let node = self.root(roots.get(i));
             match self.attended(node) {
                 Some(task) => attended.push((node, task)),
-                None if self.plan.gate(node).is_some() => {}
+                None if self.plan.gate(node).is_some() || self.plan.is_import(node) => {}
                 None => {
                     others += 1;
                     pool.outside.push(Piece { run: slot, node });

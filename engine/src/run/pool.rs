@@ -107,7 +107,7 @@ impl Pool {
 
     /// Hands a run to the workers and returns.
     pub(crate) fn execute(self: &Arc<Self>, run: &Arc<Run>) {
-        if run.len() == 0 {
+        if run.total() == 0 {
             return run.finish();
         }
         let alone = run.plan.starts_alone();

@@ -194,7 +194,7 @@ impl Worker<'_> {
         };
         self.own(|kept| kept.run = None);
         self.seat.hoard.say(0);
-        if ended > 0 && run.ended.fetch_add(ended, Ordering::AcqRel) + ended == run.len() {
+        if ended > 0 && run.ended.fetch_add(ended, Ordering::AcqRel) + ended == run.total() {
             self.pool.retire(slot);
             run.finish();
         }
@@ -292,6 +292,7 @@ impl Session<'_> {
             Ran::Away => return None,
         };
         self.ended.set(self.ended.get() + 1);
+        self.run.export(node & !POISONED, failure.as_ref());
         let next = self.me.own(|kept| self.arrive(node & !POISONED, failure.as_ref(), kept));
         if self.run.plan.attended {
             return self.hand_over(next);

@@ -1,7 +1,7 @@
 //! A task in the user's hands: declare what it reads and writes, start it, ask how it went.
 
 use super::chunk::space_of;
-use super::handle::{Handle, Status, status, wait};
+use super::handle::{Handle, Status, status, wait_for_end};
 use super::output::{Stream, Which};
 use super::record::Ref;
 use super::why::why_waiting;
@@ -160,7 +160,7 @@ impl<T> Task<T> {
     /// The task's own error if it did not succeed; [`ErrorKind::NotStarted`](crate::ErrorKind) at once if nobody
     /// started it.
     pub fn wait(&self) -> Result<(), TaskError> {
-        wait(self.task)
+        wait_for_end(self.task)
     }
 
     /// How far the task is.

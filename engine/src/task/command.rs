@@ -92,6 +92,7 @@ pub(crate) static PROCESS: Code = Code {
     encode: None,
     describe: None,
     keep: None,
+    travel: None,
     command: Some(command),
     value_needs_drop: false,
     args_need_drop: true,

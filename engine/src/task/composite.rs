@@ -32,13 +32,12 @@ macro_rules! scratch_lends {
             <Self as Handles>::done(&mut slot.0);
         }
 
-        fn encode(slot: &mut Self::LendSlot, out: &mut Encoder) -> Result<(), WireError> {
-            let value = <Self as Handles>::value(&mut slot.0, Moves::Nothing);
-            out.value(&value.map_err(|cause| WireError::Input(cause.to_string()))?)
+        fn lend_encode(slot: &mut Self::LendSlot, out: &mut Encoder) -> Result<(), WireError> {
+            <Self as Handles>::encode(&mut slot.0, out)
         }
 
-        fn decode(from: &mut Decoder<'_>) -> Result<Self::LendSlot, WireError> {
-            Ok((<Self as Handles>::ready(from.value()?), None))
+        fn lend_decode(from: &mut Decoder<'_>) -> Result<Self::LendSlot, WireError> {
+            Ok((<Self as Handles>::decode(from)?, None))
         }
 
         fn lend_describe(slot: &mut Self::LendSlot, out: &mut Encoder) -> Result<(), WireError> {
@@ -55,8 +54,14 @@ impl<X: Handles> Handles for Vec<X> {
         self.into_iter().map(X::keep).collect()
     }
 
-    fn ready(value: Self::Value) -> Self::Slot {
-        value.into_iter().map(X::ready).collect()
+    fn encode(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
+        out.value(&slot.len())?;
+        slot.iter_mut().try_for_each(|s| X::encode(s, out))
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self::Slot, WireError> {
+        let len = from.value::<usize>()?;
+        (0..len).map(|_| X::decode(from)).collect()
     }
 
     fn inputs(slot: &mut Self::Slot, visit: Visit<'_>) {
@@ -92,8 +97,14 @@ impl<X: Handles> Handles for Option<X> {
         self.map(X::keep)
     }
 
-    fn ready(value: Self::Value) -> Self::Slot {
-        value.map(X::ready)
+    fn encode(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
+        out.value(&slot.is_some())?;
+        slot.iter_mut().try_for_each(|s| X::encode(s, out))
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self::Slot, WireError> {
+        let is_some = from.value::<bool>()?;
+        is_some.then(|| X::decode(from)).transpose()
     }
 
     fn inputs(slot: &mut Self::Slot, visit: Visit<'_>) {
@@ -129,8 +140,13 @@ impl<X: Handles, const N: usize> Handles for [X; N] {
         self.map(X::keep)
     }
 
-    fn ready(value: Self::Value) -> Self::Slot {
-        value.map(X::ready)
+    fn encode(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
+        slot.iter_mut().try_for_each(|s| X::encode(s, out))
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self::Slot, WireError> {
+        let slots = (0..N).map(|_| X::decode(from)).collect::<Result<Vec<_>, _>>()?;
+        Ok(slots.try_into().ok().expect("one slot per element"))
     }
 
     fn inputs(slot: &mut Self::Slot, visit: Visit<'_>) {
@@ -169,8 +185,13 @@ macro_rules! tuple {
                 ($(self.$i.keep(),)*)
             }
 
-            fn ready(value: Self::Value) -> Self::Slot {
-                ($($X::ready(value.$i),)*)
+            fn encode(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
+                $($X::encode(&mut slot.$i, out)?;)*
+                Ok(())
+            }
+
+            fn decode(from: &mut Decoder<'_>) -> Result<Self::Slot, WireError> {
+                Ok(($($X::decode(from)?,)*))
             }
 
             fn inputs(slot: &mut Self::Slot, visit: Visit<'_>) {
@@ -214,8 +235,12 @@ impl<T: Data> Handles for &Task<T> {
         Handles::keep(self.result())
     }
 
-    fn ready(value: T) -> Self::Slot {
-        <Handle<T> as Handles>::ready(value)
+    fn encode(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError> {
+        <Handle<T> as Handles>::encode(slot, out)
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self::Slot, WireError> {
+        <Handle<T> as Handles>::decode(from)
     }
 
     fn inputs(slot: &mut Self::Slot, visit: Visit<'_>) {
@@ -250,12 +275,12 @@ impl<T: Data> Lends for &Task<T> {
         <Handle<T> as Lends>::lend_done(slot);
     }
 
-    fn encode(slot: &mut Self::LendSlot, out: &mut Encoder) -> Result<(), WireError> {
-        <Handle<T> as Lends>::encode(slot, out)
+    fn lend_encode(slot: &mut Self::LendSlot, out: &mut Encoder) -> Result<(), WireError> {
+        <Handle<T> as Lends>::lend_encode(slot, out)
     }
 
-    fn decode(from: &mut Decoder<'_>) -> Result<Self::LendSlot, WireError> {
-        <Handle<T> as Lends>::decode(from)
+    fn lend_decode(from: &mut Decoder<'_>) -> Result<Self::LendSlot, WireError> {
+        <Handle<T> as Lends>::lend_decode(from)
     }
 }
 
@@ -273,11 +298,16 @@ impl Handles for Stream {
     type Slot = Text;
 
     fn keep(self) -> Text {
-        Text::Task(Input::new(self.task()), self)
+        Text::Task(Input::of_output(self.task()), self)
     }
 
-    fn ready(value: String) -> Text {
-        Text::Ready(value)
+    fn encode(slot: &mut Text, out: &mut Encoder) -> Result<(), WireError> {
+        let text = Self::value(slot, Moves::Nothing);
+        out.value(&text.map_err(|cause| WireError::Input(cause.to_string()))?)
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Text, WireError> {
+        Ok(Text::Ready(from.value()?))
     }
 
     fn inputs(slot: &mut Text, visit: Visit<'_>) {

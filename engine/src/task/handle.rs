@@ -68,6 +68,10 @@ fn wait_until(task: Ref, deadline: Option<Instant>) -> Result<(), TaskError> {
                     return Err(error);
                 }
             }
+            Progress::Ended(state::ELSEWHERE) => {
+                let is_here = || cohort.progress(task) != Progress::Ended(state::ELSEWHERE);
+                bring(task, cohort, deadline, &is_here)?;
+            }
             Progress::Ended(_) => return Ok(()),
             // Another thread has compiled what was submitted, and is about to start it.
             Progress::NotStarted if task.is_queued() => std::thread::sleep(STARTING),
@@ -81,15 +85,31 @@ fn wait_until(task: Ref, deadline: Option<Instant>) -> Result<(), TaskError> {
             }
             Progress::Pending { .. } => {
                 let is_over = || matches!(cohort.progress(task), Progress::Ended(_));
-                if !task.shared().executor.wait(task.shared(), task, deadline, &is_over) {
-                    return Err(TaskError::about(
-                        task,
-                        ErrorKind::TimedOut,
-                        "it has not ended in the time given",
-                    ));
-                }
+                bring(task, cohort, deadline, &is_over)?;
             }
         }
+    }
+}
+
+/// Waits until `is_over`; if the task runs on another rank, has its value brought here meanwhile.
+fn bring(
+    task: Ref,
+    cohort: &Cohort,
+    deadline: Option<Instant>,
+    is_over: &dyn Fn() -> bool,
+) -> Result<(), TaskError> {
+    cohort.request(task);
+    if task.shared().executor.wait(task.shared(), task, deadline, is_over) {
+        return Ok(());
+    }
+    Err(TaskError::about(task, ErrorKind::TimedOut, "it has not ended in the time given"))
+}
+
+/// As [`wait`], but a value may stay where it is.
+pub(crate) fn wait_for_end(task: Ref) -> Result<(), TaskError> {
+    match task.cohort() {
+        Some(cohort) if cohort.is_elsewhere(task) => Ok(()),
+        _ => wait(task),
     }
 }
 

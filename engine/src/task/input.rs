@@ -18,12 +18,22 @@ pub struct Input {
     pub(crate) task: Ref,
     /// Producer and consumer are in one list.
     internal: bool,
+    /// It stands for what the producer wrote to its output, not for its value.
+    is_output: bool,
 }
 
 impl Input {
     pub(crate) fn new(task: Ref) -> Self {
         task.add_handle();
-        Self { task, internal: false }
+        Self { task, internal: false, is_output: false }
+    }
+
+    pub(crate) fn of_output(task: Ref) -> Self {
+        Self { is_output: true, ..Self::new(task) }
+    }
+
+    pub(crate) fn is_output(&self) -> bool {
+        self.is_output
     }
 
     /// Called by compile when it finds the producer in the consumer's list.
@@ -120,9 +130,6 @@ pub trait Handles {
     /// Makes the slot.
     #[doc(hidden)]
     fn keep(self) -> Self::Slot;
-    /// A slot whose value is here.
-    #[doc(hidden)]
-    fn ready(value: Self::Value) -> Self::Slot;
     /// Shows the producers.
     #[doc(hidden)]
     fn inputs(slot: &mut Self::Slot, visit: Visit<'_>);
@@ -132,6 +139,12 @@ pub trait Handles {
     /// Lets go of the producers' values.
     #[doc(hidden)]
     fn done(slot: &mut Self::Slot);
+    /// Writes it for another process: values, and links to tasks that go there, too.
+    #[doc(hidden)]
+    fn encode(slot: &mut Self::Slot, out: &mut Encoder) -> Result<(), WireError>;
+    /// Reads what `encode` wrote.
+    #[doc(hidden)]
+    fn decode(from: &mut Decoder<'_>) -> Result<Self::Slot, WireError>;
     /// Writes what is known of it before any task has run: plain values, and how many results of others there are.
     #[doc(hidden)]
     fn describe(_: &mut Self::Slot, _: &mut Encoder) -> Result<(), WireError> {
@@ -156,12 +169,12 @@ pub trait Lends: Handles {
     /// Lets go of the producers' values.
     #[doc(hidden)]
     fn lend_done(slot: &mut Self::LendSlot);
-    /// Writes the value for another process.
+    /// As [`Handles::encode`].
     #[doc(hidden)]
-    fn encode(slot: &mut Self::LendSlot, out: &mut Encoder) -> Result<(), WireError>;
-    /// Reads what `encode` wrote.
+    fn lend_encode(slot: &mut Self::LendSlot, out: &mut Encoder) -> Result<(), WireError>;
+    /// As [`Handles::decode`].
     #[doc(hidden)]
-    fn decode(from: &mut Decoder<'_>) -> Result<Self::LendSlot, WireError>;
+    fn lend_decode(from: &mut Decoder<'_>) -> Result<Self::LendSlot, WireError>;
     /// As [`Handles::describe`].
     #[doc(hidden)]
     fn lend_describe(_: &mut Self::LendSlot, _: &mut Encoder) -> Result<(), WireError> {
@@ -177,8 +190,21 @@ impl<T: Data> Handles for Handle<T> {
         Source::Task(Input::new(self.task()))
     }
 
-    fn ready(value: T) -> Source<T> {
-        Source::Ready(value)
+    fn encode(slot: &mut Source<T>, out: &mut Encoder) -> Result<(), WireError> {
+        if let Source::Task(input) = slot
+            && let Some(link) = out.link(input.task)
+        {
+            return out.value(&Some(link));
+        }
+        out.value(&None::<u32>)?;
+        out.value(Self::borrow(slot).map_err(|cause| WireError::Input(cause.to_string()))?)
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Source<T>, WireError> {
+        match from.value::<Option<u32>>()? {
+            Some(link) => Ok(Source::Task(Input::new(from.linked(link)?))),
+            None => Ok(Source::Ready(from.value()?)),
+        }
     }
 
     fn inputs(slot: &mut Source<T>, visit: Visit<'_>) {
@@ -230,12 +256,12 @@ impl<T: Data> Lends for Handle<T> {
         Self::done(slot);
     }
 
-    fn encode(slot: &mut Source<T>, out: &mut Encoder) -> Result<(), WireError> {
-        out.value(Self::borrow(slot).map_err(|cause| WireError::Input(cause.to_string()))?)
+    fn lend_encode(slot: &mut Source<T>, out: &mut Encoder) -> Result<(), WireError> {
+        <Self as Handles>::encode(slot, out)
     }
 
-    fn decode(from: &mut Decoder<'_>) -> Result<Source<T>, WireError> {
-        Ok(Source::Ready(from.value()?))
+    fn lend_decode(from: &mut Decoder<'_>) -> Result<Source<T>, WireError> {
+        <Self as Handles>::decode(from)
     }
 }
 
@@ -256,8 +282,12 @@ impl<T: Data> Handles for Val<T> {
         self.0
     }
 
-    fn ready(value: T) -> T {
-        value
+    fn encode(slot: &mut T, out: &mut Encoder) -> Result<(), WireError> {
+        out.value(slot)
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<T, WireError> {
+        from.value()
     }
 
     fn inputs(_: &mut T, _: Visit<'_>) {}

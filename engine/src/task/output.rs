@@ -41,6 +41,23 @@ impl Output {
         Self { out: None, err: None, files: Some(Files::Run(Arc::clone(outputs), number)) }
     }
 
+    /// What a function wrote on another rank. Bytes beyond what memory holds are lost if the disk is full.
+    pub(crate) fn of_texts(out: &str, err: &str) -> Self {
+        let mut output = Self::default();
+        if !out.is_empty() {
+            let _ = output.out().write_all(out.as_bytes());
+        }
+        if !err.is_empty() {
+            let _ = output.err().write_all(err.as_bytes());
+        }
+        output
+    }
+
+    /// Both streams as text; empty where they cannot be read.
+    pub(crate) fn texts(&mut self) -> (String, String) {
+        (self.read(Which::Out).unwrap_or_default(), self.read(Which::Err).unwrap_or_default())
+    }
+
     pub(crate) fn path(&self, which: Which) -> Option<PathBuf> {
         self.files.as_ref().map(|files| match (files, which) {
             (Files::Run(outputs, number), _) => outputs.file(*number, which),

@@ -45,6 +45,8 @@ pub(crate) mod state {
     pub(crate) const TAKEN: u8 = 5;
     pub(crate) const FAILED: u8 = 6;
     pub(crate) const SKIPPED: u8 = 7;
+    /// Never in a record: it is done on another rank, says its cohort.
+    pub(crate) const ELSEWHERE: u8 = 8;
     /// The parity bit of the run that wrote the status.
     pub(crate) const PARITY: u8 = 0x80;
 }

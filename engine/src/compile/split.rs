@@ -1,0 +1,209 @@
+//! Cuts a placed graph into pieces, one per rank: its own vertices, and *imports* that stand for vertices elsewhere for
+//! which some of its own wait. An edge between ranks becomes an *export* at its source's rank, one for each rank that
+//! imports the source, and edges from the import at its target's.
+
+use super::Listing;
+use super::hazard::{Dependences, JOIN, NEEDS};
+
+/// What one rank has of a graph. Its nodes: imports, in order of vertices, then its own vertices, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    /// For each import the task it stands for ([`JOIN`]: a join), and whether its value is an argument here.
+    pub(crate) imports: Vec<(u32, bool)>,
+    /// By node: which nodes it waits for. Its `tasks` has [`JOIN`] for imports.
+    pub(crate) found: Dependences,
+    /// For each own vertex the end of its exports.
+    pub(crate) export_ends: Vec<u32>,
+    pub(crate) exports: Vec<Export>,
+}
+
+/// One rank that waits for a vertex.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Export {
+    pub(crate) rank: u16,
+    /// Which import it is there.
+    pub(crate) import: u32,
+    /// Its value goes with it.
+    pub(crate) valued: bool,
+}
+
+impl Piece {
+    /// Number of nodes.
+    pub(crate) fn len(&self) -> usize {
+        self.found.vertices()
+    }
+
+    /// The tasks of own vertices, by node; [`JOIN`] for joins.
+    pub(crate) fn own(&self) -> &[u32] {
+        let tasks = self.found.tasks.as_deref().unwrap_or_default();
+        &tasks[self.imports.len()..]
+    }
+
+    /// Who waits for the own vertex with this place.
+    pub(crate) fn exports_of(&self, own: usize) -> &[Export] {
+        let start = if own == 0 { 0 } else { self.export_ends[own - 1] };
+        &self.exports[start as usize..self.export_ends[own] as usize]
+    }
+}
+
+/// The piece of each rank.
+pub(crate) fn split(list: &Listing, found: &Dependences, rank_of: &[u16], ranks: u16) -> Vec<Piece> {
+    let task = |v: u32| found.tasks.as_ref().map_or(v, |tasks| tasks[v as usize]);
+    let imports = crossings(list, found, rank_of, ranks);
+    // Place of each vertex among those of its rank.
+    let mut owned = vec![0u32; usize::from(ranks)];
+    let place = |rank: &u16| {
+        let count = &mut owned[usize::from(*rank)];
+        *count += 1;
+        *count - 1
+    };
+    let local: Vec<u32> = rank_of.iter().map(place).collect();
+    let mut pieces: Vec<Piece> = imports.iter().map(|imports| begin(imports, task)).collect();
+    for v in 0..found.vertices() {
+        let rank = usize::from(rank_of[v]);
+        let piece = &mut pieces[rank];
+        for source in found.sources_of(v) {
+            let from = source & !NEEDS;
+            let node = if usize::from(rank_of[from as usize]) == rank {
+                imports[rank].len() as u32 + local[from as usize]
+            } else {
+                import_of(&imports[rank], from)
+            };
+            piece.found.sources.push(node | (source & NEEDS));
+        }
+        piece.found.ends.push(piece.found.sources.len() as u32);
+        piece.found.tasks.get_or_insert_default().push(task(v as u32));
+    }
+    add_exports(&mut pieces, &imports, rank_of, &local);
+    pieces
+}
+
+/// Per rank the vertices elsewhere that its own wait for, in order, and whether it takes their values.
+fn crossings(list: &Listing, found: &Dependences, rank_of: &[u16], ranks: u16) -> Vec<Vec<(u32, bool)>> {
+    let mut imports: Vec<Vec<(u32, bool)>> = vec![Vec::new(); usize::from(ranks)];
+    let mut inputs = Vec::new();
+    for v in 0..found.vertices() {
+        let task = found.tasks.as_ref().map_or(v as u32, |tasks| tasks[v]);
+        let of_task = |s: u32| found.tasks.as_ref().map_or(s, |tasks| tasks[s as usize]);
+        let elsewhere = found.sources_of(v).iter().map(|s| s & !NEEDS);
+        let mut elsewhere = elsewhere.filter(|s| rank_of[*s as usize] != rank_of[v]).peekable();
+        if elsewhere.peek().is_none() {
+            continue;
+        }
+        inputs.clear();
+        inputs.extend_from_slice(if task == JOIN { &[] } else { list.inputs_of(task as usize) });
+        inputs.sort_unstable();
+        let valued = |s: u32| inputs.binary_search(&of_task(s)).is_ok();
+        imports[usize::from(rank_of[v])].extend(elsewhere.map(|s| (s, valued(s))));
+    }
+    for imports in &mut imports {
+        // Of equal vertices the one that is valued first, which stays.
+        imports.sort_unstable_by_key(|(vertex, valued)| (*vertex, !*valued));
+        imports.dedup_by_key(|(vertex, _)| *vertex);
+    }
+    imports
+}
+
+fn begin(imports: &[(u32, bool)], task: impl Fn(u32) -> u32) -> Piece {
+    let tasks = vec![JOIN; imports.len()];
+    let found = Dependences { ends: vec![0; imports.len()], sources: Vec::new(), tasks: Some(tasks) };
+    let imports = imports.iter().map(|(vertex, valued)| (task(*vertex), *valued)).collect();
+    Piece { imports, found, ..Piece::default() }
+}
+
+fn import_of(imports: &[(u32, bool)], vertex: u32) -> u32 {
+    let at = imports.binary_search_by_key(&vertex, |(vertex, _)| *vertex);
+    at.expect("every source elsewhere is imported") as u32
+}
+
+fn add_exports(pieces: &mut [Piece], imports: &[Vec<(u32, bool)>], rank_of: &[u16], local: &[u32]) {
+    for piece in pieces.iter_mut() {
+        piece.export_ends = vec![0; piece.len() - piece.imports.len()];
+    }
+    let all = || {
+        imports.iter().enumerate().flat_map(|(rank, imports)| {
+            imports.iter().enumerate().map(move |(import, (vertex, valued))| {
+                (*vertex as usize, Export { rank: rank as u16, import: import as u32, valued: *valued })
+            })
+        })
+    };
+    all().for_each(|(vertex, _)| {
+        pieces[usize::from(rank_of[vertex])].export_ends[local[vertex] as usize] += 1;
+    });
+    for piece in pieces.iter_mut() {
+        let mut sum = 0;
+        for end in &mut piece.export_ends {
+            sum += std::mem::replace(end, sum);
+        }
+        let none = Export { rank: 0, import: 0, valued: false };
+        piece.exports = vec![none; sum as usize];
+    }
+    for (vertex, export) in all() {
+        let piece = &mut pieces[usize::from(rank_of[vertex])];
+        let at = &mut piece.export_ends[local[vertex] as usize];
+        piece.exports[*at as usize] = export;
+        *at += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A graph in which vertex i waits for some below it, and where each is.
+    fn graphs() -> impl Strategy<Value = (Vec<Vec<u32>>, Vec<u16>)> {
+        let vertex = |i: u32| proptest::collection::btree_set(0..i.max(1), 0..4);
+        (1u32..20).prop_flat_map(move |n| {
+            let sources: Vec<_> = (0..n).map(vertex).collect();
+            (sources, proptest::collection::vec(0u16..3, n as usize)).prop_map(|(sources, ranks)| {
+                let below = |(i, s): (usize, std::collections::BTreeSet<u32>)| {
+                    s.into_iter().filter(|s| (*s as usize) < i).collect()
+                };
+                (sources.into_iter().enumerate().map(below).collect(), ranks)
+            })
+        })
+    }
+
+    proptest! {
+        /// Every edge is there once: inside a piece, or as an export that arrives at the import which its target
+        /// waits for.
+        #[test]
+        fn pieces_together_are_the_graph((sources, rank_of) in graphs()) {
+            let mut found = Dependences::default();
+            let mut list = Listing::default();
+            for sources in &sources {
+                // A source with an even number is an argument.
+                list.inputs.extend(sources.iter().filter(|s| *s % 2 == 0));
+                list.input_ends.push(list.inputs.len() as u32);
+                found.sources.extend(sources.iter().map(|s| s | NEEDS));
+                found.ends.push(found.sources.len() as u32);
+            }
+            let pieces = split(&list, &found, &rank_of, 3);
+            let mut seen: Vec<Vec<u32>> = vec![Vec::new(); sources.len()];
+            for (rank, piece) in pieces.iter().enumerate() {
+                for (own, task) in piece.own().iter().enumerate() {
+                    prop_assert_eq!(usize::from(rank_of[*task as usize]), rank);
+                    for source in piece.found.sources_of(piece.imports.len() + own) {
+                        let node = (source & !NEEDS) as usize;
+                        prop_assert_eq!(source & NEEDS, NEEDS);
+                        let from = match piece.imports.get(node) {
+                            Some((from, valued)) => {
+                                prop_assert_eq!(*valued, from % 2 == 0);
+                                let home = &pieces[usize::from(rank_of[*from as usize])];
+                                let at = home.own().iter().position(|t| t == from).expect("it is there");
+                                let export = Export { rank: rank as u16, import: node as u32, valued: *valued };
+                                prop_assert!(home.exports_of(at).contains(&export));
+                                *from
+                            }
+                            None => piece.own()[node - piece.imports.len()],
+                        };
+                        seen[*task as usize].push(from);
+                    }
+                }
+            }
+            seen.iter_mut().for_each(|from| from.sort_unstable());
+            prop_assert_eq!(seen, sources);
+        }
+    }
+}

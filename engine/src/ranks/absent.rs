@@ -1,0 +1,96 @@
+//! Under the model checker there are no other ranks: what the rest of the engine needs to know of them, of which there
+//! is none.
+
+use crate::cohort::Cohort;
+use crate::compile::split::Piece;
+use crate::error::{Error, Failure};
+use crate::function::wire::WireError;
+use crate::plan::Plan;
+use crate::run::Run;
+use crate::task::record::Ref;
+use std::sync::Arc;
+
+pub(crate) enum Ranks {}
+pub(crate) enum Side {}
+pub(crate) enum Elsewhere {}
+pub(crate) struct Unwritten(pub(crate) u32, pub(crate) WireError);
+
+impl Ranks {
+    pub(crate) fn rank(&self) -> u32 {
+        match *self {}
+    }
+
+    pub(crate) fn size(&self) -> u32 {
+        match *self {}
+    }
+
+    pub(crate) fn cpus(&self) -> u32 {
+        match *self {}
+    }
+
+    pub(crate) fn is_home(&self) -> bool {
+        match *self {}
+    }
+}
+
+impl Side {
+    pub(crate) fn register(&self, _: &Arc<Plan>) {
+        match *self {}
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match *self {}
+    }
+
+    pub(crate) fn imports(&self) -> u32 {
+        match *self {}
+    }
+
+    pub(crate) fn parts(&self) -> u32 {
+        match *self {}
+    }
+
+    pub(crate) fn away(&self) -> std::iter::Empty<Ref> {
+        match *self {}
+    }
+
+    pub(crate) fn begin(&self, _: &Run) {
+        match *self {}
+    }
+
+    pub(crate) fn go_on(&self, _: &Arc<Run>) {
+        match *self {}
+    }
+
+    pub(crate) fn export(&self, _: u32, _: Option<Ref>, _: Option<&Arc<Failure>>) {
+        match *self {}
+    }
+
+    pub(crate) fn ended(&self, _: &Plan) {
+        match *self {}
+    }
+
+    pub(crate) fn cancel(&self, _: Option<Ref>) {
+        match *self {}
+    }
+}
+
+impl Elsewhere {
+    pub(crate) fn has(&self, _: u32) -> bool {
+        match *self {}
+    }
+}
+
+impl Cohort {
+    pub(crate) fn request(&self, _: Ref) {}
+}
+
+pub(crate) fn spread(
+    ranks: &Arc<Ranks>,
+    _: &Arc<Cohort>,
+    _: &[Piece],
+    _: u32,
+    _: &dyn Fn(u32) -> Ref,
+) -> Result<Side, Unwritten> {
+    match **ranks {}
+}

@@ -1,0 +1,199 @@
+//! At a guest: the thread that keeps the parts: unpacks them, starts their runs, answers who asks for values.
+
+use super::Ranks;
+use super::message::{self, Came, Cancel, End, Fetch, Kind, Output, Reply, RunNumber};
+use super::side::Side;
+use super::told::Told;
+use super::unpack::{self, Unpacked};
+use crate::batch::{Batch, Workers};
+use crate::cohort::Progress;
+use crate::error::{Cause, Error, Failure};
+use crate::plan::Plan;
+use crate::shared::Shared;
+use crate::task::record::{Ref, state};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Weak};
+use tarragon_transport::Rank;
+
+/// What the clerk is to do.
+pub(super) enum Order {
+    Part { list: u64, bytes: Vec<u8> },
+    Start { list: u64, bytes: Vec<u8> },
+    Fetch { list: u64, bytes: Vec<u8> },
+    Cancel { list: u64, bytes: Vec<u8> },
+    Drop { list: u64 },
+    Stop,
+}
+
+/// A guest's role in a list.
+pub(super) struct Guest {
+    number: AtomicU32,
+    /// The tasks of its part in order; kept by the plan.
+    tasks: Box<[Ref]>,
+}
+
+impl Guest {
+    pub(super) fn new(tasks: Vec<Ref>) -> Guest {
+        Guest { number: AtomicU32::new(0), tasks: tasks.into() }
+    }
+
+    pub(super) fn number(&self) -> RunNumber {
+        self.number.load(Ordering::Acquire)
+    }
+
+    /// Tells home that the part has ended.
+    pub(super) fn ended(&self, side: &Side, plan: &Plan) {
+        let mut failures = Vec::new();
+        if plan.cohort.has_failures() {
+            let failed = |task: &Ref| plan.cohort.failure(task.index()).map(|error| error.failure());
+            let all =
+                self.tasks.iter().enumerate().filter_map(|(place, task)| Some((place, *task, failed(task)?)));
+            let told = |(place, task, why): (usize, Ref, Arc<Failure>)| {
+                (place as u32, is_skipped(task), Told::of(&why), Output::of(task))
+            };
+            failures.extend(all.map(told));
+        }
+        let bytes = message::bytes(&End { run: self.number(), failures });
+        side.ranks().tell(Rank(0), Kind::End, side.list(), &bytes);
+    }
+}
+
+fn is_skipped(task: Ref) -> bool {
+    task.head().status.load(Ordering::Acquire) & !state::PARITY == state::SKIPPED
+}
+
+/// The clerk.
+pub(super) struct Clerk {
+    ranks: Arc<Ranks>,
+    /// By number of workers.
+    batches: HashMap<u32, Batch>,
+    parts: HashMap<u64, Unpacked>,
+}
+
+impl Clerk {
+    pub(super) fn new(ranks: &Arc<Ranks>) -> Clerk {
+        Clerk { ranks: Arc::clone(ranks), batches: HashMap::new(), parts: HashMap::new() }
+    }
+
+    /// Works until it is told to stop.
+    pub(super) fn work(mut self, orders: &Receiver<Order>) {
+        while let Ok(order) = orders.recv() {
+            match order {
+                Order::Part { list, bytes } => self.part(list, &bytes),
+                Order::Start { list, bytes } => self.start(list, &bytes),
+                Order::Fetch { list, bytes } => self.fetch(list, &bytes),
+                Order::Cancel { list, bytes } => self.cancel(list, &bytes),
+                Order::Drop { list } => drop(self.parts.remove(&list)),
+                Order::Stop => break,
+            }
+        }
+    }
+
+    fn part(&mut self, list: u64, bytes: &[u8]) {
+        let unpacked = unpack::workers_of(bytes).map_err(|error| error.to_string()).and_then(|workers| {
+            let batch = self.batch(workers).map_err(|error| error.to_string())?;
+            unpack::unpack(&self.ranks, &batch, list, bytes).map_err(|error| error.to_string())
+        });
+        match unpacked {
+            Ok(part) => drop(self.parts.insert(list, part)),
+            // Home hears of it when it starts the list.
+            Err(error) => tracing::error!(target: "tarragon", list, error, "a part cannot be unpacked"),
+        }
+    }
+
+    /// The batch whose workers run parts for a batch with so many.
+    fn batch(&mut self, workers: u32) -> Result<Arc<Shared>, Error> {
+        if let Some(batch) = self.batches.get(&workers) {
+            return Ok(Arc::clone(batch.shared()));
+        }
+        let builder = Batch::builder().of_ranks(&self.ranks);
+        let builder =
+            if workers == 0 { builder } else { builder.workers(Workers::Threads(workers as usize)) };
+        let batch = builder.build()?;
+        let shared = Arc::clone(batch.shared());
+        self.batches.insert(workers, batch);
+        Ok(shared)
+    }
+
+    fn start(&mut self, list: u64, bytes: &[u8]) {
+        let Some((number, _)) = message::head::<RunNumber>(bytes) else { return };
+        let started = match self.parts.get(&list) {
+            Some(part) => {
+                part.guest().number.store(number, Ordering::Release);
+                part.owned.start(false).map_err(|error| error.to_string())
+            }
+            None => Err("its part of the list could not be unpacked".to_string()),
+        };
+        if let Err(error) = started {
+            tracing::error!(target: "tarragon", list, error, "a part cannot start");
+            // A world with a rank that cannot run its part is no world.
+            self.ranks.resign();
+        }
+    }
+
+    fn cancel(&self, list: u64, bytes: &[u8]) {
+        let (Some(part), Some((Cancel { run, task }, _))) = (self.parts.get(&list), message::head(bytes))
+        else {
+            return;
+        };
+        let guest = part.guest();
+        let task = task.map(|place| guest.tasks.get(place as usize).copied());
+        if guest.number() == run
+            && let Some(run) = part.owned.plan().cohort.run()
+        {
+            match task {
+                None => run.cancel(None),
+                Some(Some(task)) => run.cancel(Some(task)),
+                Some(None) => {}
+            }
+        }
+    }
+
+    /// Answers as soon as the task has ended.
+    fn fetch(&self, list: u64, bytes: &[u8]) {
+        let (Some(part), Some((of, _))) = (self.parts.get(&list), message::head::<Fetch>(bytes)) else {
+            return;
+        };
+        let Some(task) = part.guest().tasks.get(of.task as usize).copied() else { return };
+        let (ranks, plan) = (Arc::clone(&self.ranks), Arc::downgrade(part.owned.plan()));
+        let reply = move || reply(&ranks, &plan, list, of, task);
+        let is_over = || {
+            let progress = task.cohort().map(|cohort| cohort.progress(task));
+            matches!(progress, Some(Progress::Ended(_)))
+        };
+        part.owned.plan().shared.awaited.when_ended(task, is_over, Box::new(reply));
+    }
+}
+
+/// Tells home how a task came out; it has ended.
+fn reply(ranks: &Ranks, plan: &Weak<Plan>, list: u64, of: Fetch, task: Ref) {
+    // A part that was dropped has nobody who asks.
+    let Some(plan) = plan.upgrade() else { return };
+    let output = Output::of(task);
+    let (came, value) = {
+        let _stays = plan.cohort.reading();
+        match task.head().status.load(Ordering::Acquire) & !state::PARITY {
+            state::DONE => match task.write_value() {
+                Some(value) => (Came::WithValue(output), value),
+                None => (unwritten(task, output), Vec::new()),
+            },
+            state::FAILED | state::SKIPPED => {
+                let failure = plan.cohort.failure(task.index()).map(|error| error.failure());
+                let gone = || Failure::new(task, Cause::Cancelled, 0);
+                let why = Told::of(&failure.unwrap_or_else(gone));
+                (Came::Badly { skipped: is_skipped(task), why, output }, Vec::new())
+            }
+            _ => (Came::Well(output), Vec::new()),
+        }
+    };
+    let mut bytes = message::bytes(&Reply { of, came });
+    bytes.extend_from_slice(&value);
+    ranks.tell(Rank(0), Kind::Reply, list, &bytes);
+}
+
+fn unwritten(task: Ref, output: Output) -> Came {
+    let cause = Cause::Error("serde cannot write its result for another rank".into());
+    Came::Badly { skipped: false, why: Told::of(&Failure::new(task, cause, 1)), output }
+}

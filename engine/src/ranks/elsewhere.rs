@@ -1,0 +1,277 @@
+//! At home: the tasks of a list that run elsewhere, and how their values come.
+//!
+//! A record with a status of an earlier run, or none, stands for a task that waits or runs elsewhere; once the run is
+//! over, for one that is done there. It becomes
+//! - `DONE` when its value comes, by a notice to a task here that takes it, or by a reply to who asked for it; from
+//!   then on it is as if it had run here;
+//! - `FAILED` or `SKIPPED` by a reply, or by the `End` of its part.
+//!
+//! It belongs to the list's cohort, since results outlive the compiled list; when that goes, guests drop their parts.
+//! Values are asked for once: who asks keeps the record until the reply has come (`asked`).
+
+use super::Ranks;
+use super::message::{self, Came, Cancel, End, Fetch, Kind, Reply, RunNumber};
+use super::side::has_ended;
+use crate::cohort::Cohort;
+use crate::error::{Cause, Failure};
+use crate::run::Run;
+use crate::task::record::{Kept, Ref, state};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use tarragon_transport::{Message, Rank};
+
+/// The part of one guest: its tasks in order.
+pub(super) struct Away {
+    pub(super) rank: Rank,
+    /// Kept by the plan.
+    pub(super) tasks: Box<[Ref]>,
+}
+
+/// See the page.
+pub(crate) struct Elsewhere {
+    ranks: Arc<Ranks>,
+    list: u64,
+    /// By index of the task: one above the place of its part in `away` (0: it runs here), and its place in that.
+    places: Box<[(u16, u32)]>,
+    away: Box<[Away]>,
+    now: Mutex<Now>,
+}
+
+#[derive(Default)]
+struct Now {
+    number: RunNumber,
+    parity: u8,
+    run: Weak<Run>,
+    /// By part: it has not ended in this run.
+    open: Vec<bool>,
+    /// Values that were asked for, by part and place.
+    asked: HashMap<(usize, u32), Kept>,
+}
+
+impl Elsewhere {
+    pub(super) fn new(ranks: &Arc<Ranks>, list: u64, tasks: usize, away: Vec<Away>) -> Arc<Self> {
+        let mut places = vec![(0u16, 0u32); tasks];
+        for (part, away) in away.iter().enumerate() {
+            for (place, task) in away.tasks.iter().enumerate() {
+                places[task.index() as usize] = (part as u16 + 1, place as u32);
+            }
+        }
+        let (ranks, places, away) = (Arc::clone(ranks), places.into(), away.into());
+        Arc::new(Self { ranks, list, places, away, now: Mutex::default() })
+    }
+
+    pub(super) fn parts(&self) -> u32 {
+        self.away.len() as u32
+    }
+
+    pub(super) fn ranks_of(&self) -> impl Iterator<Item = Rank> + '_ {
+        self.away.iter().map(|away| away.rank)
+    }
+
+    pub(super) fn tasks(&self) -> impl Iterator<Item = Ref> + '_ {
+        self.away.iter().flat_map(|away| away.tasks.iter().copied())
+    }
+
+    /// Whether the task with this index runs elsewhere.
+    pub(crate) fn has(&self, index: u32) -> bool {
+        self.places.get(index as usize).is_some_and(|(part, _)| *part != 0)
+    }
+
+    fn place_of(&self, task: Ref) -> Option<(usize, u32)> {
+        let (part, place) = *self.places.get(task.index() as usize)?;
+        Some((usize::from(part.checked_sub(1)?), place))
+    }
+
+    pub(super) fn begin(&self, number: RunNumber, run: &Run) {
+        let (parity, run, open) = (run.plan.cohort.parity(), run.weak(), vec![true; self.away.len()]);
+        // Who still waits for a value of the run before asks again.
+        *self.now.lock() = Now { number, parity, run, open, asked: HashMap::new() };
+    }
+
+    /// Has the value of a task brought here, unless it is, or was asked for; how it came out is told as for a task that
+    /// ends here.
+    pub(crate) fn request(&self, task: Ref) {
+        let Some((part, place)) = self.place_of(task) else { return };
+        let number = {
+            let mut now = self.now.lock();
+            if has_ended(task, now.parity) || now.asked.contains_key(&(part, place)) {
+                return;
+            }
+            now.asked.insert((part, place), Kept::new(task));
+            now.number
+        };
+        let fetch = message::bytes(&Fetch { run: number, task: place });
+        self.ranks.tell(self.away[part].rank, Kind::Fetch, self.list, &fetch);
+        if let Some(rank) = self.ranks.lost.get() {
+            self.give_up(*rank);
+        }
+    }
+
+    pub(super) fn receive(&self, ranks: &Ranks, kind: Kind, message: &Message<'_>) {
+        let part = self.away.iter().position(|away| away.rank == message.source);
+        match (kind, part) {
+            (Kind::End, Some(part)) => self.part_ended(part, message.payload),
+            (Kind::Reply, Some(part)) => self.reply(part, message.payload),
+            _ => tracing::warn!(target: "tarragon", rank = ranks.rank(), ?kind, "a message for another list"),
+        }
+    }
+
+    fn part_ended(&self, part: usize, bytes: &[u8]) {
+        let Some((End { run: number, failures }, _)) = message::head::<End>(bytes) else { return };
+        let run = {
+            let mut now = self.now.lock();
+            if number != now.number || !std::mem::take(&mut now.open[part]) {
+                return;
+            }
+            now.run.upgrade()
+        };
+        let Some(run) = run else { return };
+        for (place, skipped, why, output) in failures {
+            if let Some(task) = self.away[part].tasks.get(place as usize) {
+                output.keep(*task);
+                run.failed_elsewhere(*task, why.failure(), skipped);
+            }
+        }
+        run.part_ended();
+    }
+
+    fn reply(&self, part: usize, bytes: &[u8]) {
+        let Some((Reply { of, came }, value)) = message::head::<Reply>(bytes) else { return };
+        let (kept, parity) = {
+            let mut now = self.now.lock();
+            if of.run != now.number {
+                return;
+            }
+            (now.asked.remove(&(part, of.task)), now.parity)
+        };
+        let Some(kept) = kept else { return };
+        let task = kept.0;
+        let failure = match came {
+            Came::WithValue(output) => {
+                output.keep(task);
+                (!arrive(task, parity, value)).then(|| {
+                    let what = "its result came as bytes that serde, which wrote them, cannot read";
+                    (Failure::new(task, Cause::Error(what.into()), 1), false)
+                })
+            }
+            Came::Well(output) => {
+                output.keep(task);
+                Some((Failure::new(task, Cause::InputMissing(task.name()), 1), false))
+            }
+            Came::Badly { skipped, why, output } => {
+                output.keep(task);
+                Some((why.failure(), skipped))
+            }
+        };
+        if let Some((failure, skipped)) = failure {
+            fail(task, parity, failure, skipped);
+        }
+    }
+
+    /// Cancels the run elsewhere, or one task of it.
+    pub(super) fn cancel(&self, task: Option<Ref>) {
+        let run = self.now.lock().number;
+        match task.map(|task| self.place_of(task)) {
+            None => {
+                let bytes = message::bytes(&Cancel { run, task: None });
+                self.ranks_of().for_each(|rank| self.ranks.tell(rank, Kind::Cancel, self.list, &bytes));
+            }
+            Some(Some((part, place))) => {
+                let bytes = message::bytes(&Cancel { run, task: Some(place) });
+                self.ranks.tell(self.away[part].rank, Kind::Cancel, self.list, &bytes);
+            }
+            Some(None) => {}
+        }
+    }
+
+    /// A rank is dead: what has not ended, never will.
+    pub(super) fn lose(&self, ranks: &Ranks) {
+        let Some(rank) = ranks.lost.get() else { return };
+        let (run, open) = {
+            let mut now = self.now.lock();
+            let open: Vec<usize> = (0..now.open.len()).filter(|part| now.open[*part]).collect();
+            now.open.fill(false);
+            (now.run.upgrade(), open)
+        };
+        self.give_up(*rank);
+        let Some(run) = run else { return };
+        run.stop.all();
+        for part in &open {
+            let left =
+                self.away[*part].tasks.iter().filter(|task| !has_ended(**task, run.plan.cohort.parity()));
+            left.for_each(|task| run.failed_elsewhere(*task, self.loss(Some(*task), *rank), false));
+        }
+        if let Some(side) = &run.plan.side {
+            side.lose(&run, |task| self.loss(task, *rank));
+        }
+        open.iter().for_each(|_| run.part_ended());
+    }
+
+    /// Whoever waits for a value is told that it will not come.
+    fn give_up(&self, rank: Rank) {
+        let (asked, parity) = {
+            let mut now = self.now.lock();
+            (std::mem::take(&mut now.asked), now.parity)
+        };
+        asked.values().for_each(|kept| fail(kept.0, parity, self.loss(Some(kept.0), rank), false));
+    }
+
+    fn loss(&self, task: Option<Ref>, rank: Rank) -> Arc<Failure> {
+        let host = self.ranks.world.host(rank).unwrap_or("an unknown host").to_string();
+        let cause = Cause::RankLost { rank: rank.0, host };
+        let (name, index) =
+            task.map_or_else(|| (String::new(), u32::MAX), |task| (task.name(), task.index()));
+        Arc::new(Failure { name, index, attempts: 0, rank: rank.0, cause })
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        self.ranks.elsewheres.write().remove(&self.list);
+        self.ranks_of().for_each(|rank| self.ranks.tell(rank, Kind::Drop, self.list, &[]));
+    }
+}
+
+/// Puts a value that came from elsewhere in place; false if the bytes are none. Nothing if the task has ended.
+pub(super) fn arrive(task: Ref, parity: u8, value: &[u8]) -> bool {
+    if has_ended(task, parity) {
+        return true;
+    }
+    task.drop_value_if_done();
+    // What serde does for the user's type is the user's code.
+    if !catch_unwind(AssertUnwindSafe(|| task.read_value(value))).unwrap_or(false) {
+        return false;
+    }
+    let head = task.head();
+    head.status.store(state::DONE | parity, Ordering::Release);
+    if head.code.value_needs_drop && task.handles() == 0 && head.uses.load(Ordering::Acquire) == 0 {
+        task.drop_value_if_done();
+    }
+    task.shared().awaited.ended(task);
+    true
+}
+
+/// A task elsewhere did not succeed, which is found out when its run may be over.
+fn fail(task: Ref, parity: u8, failure: Arc<Failure>, skipped: bool) {
+    if has_ended(task, parity) {
+        return;
+    }
+    if let Some(cohort) = task.cohort() {
+        cohort.note_failure(task.index(), failure);
+    }
+    let kind = if skipped { state::SKIPPED } else { state::FAILED };
+    task.head().status.store(kind | parity, Ordering::Release);
+    task.shared().awaited.ended(task);
+}
+
+impl Cohort {
+    /// Has the value of a task brought here if it ran elsewhere.
+    pub(crate) fn request(&self, task: Ref) {
+        if let Some(elsewhere) = self.elsewhere() {
+            elsewhere.request(task);
+        }
+    }
+}

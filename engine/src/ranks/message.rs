@@ -1,0 +1,111 @@
+//! What ranks tell one another, as bytes: heads in postcard, and a value behind them as it is.
+
+use super::told::Told;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tarragon_transport::HandlerId;
+
+/// What a message is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Part,
+    Start,
+    Notice,
+    End,
+    Fetch,
+    Reply,
+    Cancel,
+    Drop,
+    Lost,
+    Stop,
+}
+
+impl Kind {
+    pub(super) const ALL: [Kind; 10] = [
+        Kind::Part,
+        Kind::Start,
+        Kind::Notice,
+        Kind::End,
+        Kind::Fetch,
+        Kind::Reply,
+        Kind::Cancel,
+        Kind::Drop,
+        Kind::Lost,
+        Kind::Stop,
+    ];
+
+    /// Far from the numbers that programs begin with.
+    pub(super) fn handler(self) -> HandlerId {
+        HandlerId(0xEE00 + self as u16)
+    }
+}
+
+/// Number of a run of a list: 1 is the first.
+pub(super) type RunNumber = u32;
+
+/// Head of a `Notice`; the value follows.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Notice {
+    pub(super) run: RunNumber,
+    pub(super) import: u32,
+    pub(super) came: Came,
+}
+
+/// Head of a `Fetch`, and of its `Reply`, which adds how it came out and the value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub(super) struct Fetch {
+    pub(super) run: RunNumber,
+    /// The task's place in its part.
+    pub(super) task: u32,
+}
+
+/// Head of a `Reply`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Reply {
+    pub(super) of: Fetch,
+    pub(super) came: Came,
+}
+
+/// How a task came out.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Came {
+    /// It succeeded; its value does not come with it.
+    Well(Output),
+    /// It succeeded, and its value follows.
+    WithValue(Output),
+    /// It failed, or was skipped.
+    Badly { skipped: bool, why: Told, output: Output },
+}
+
+/// What a task wrote to its context's output and error.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub(super) struct Output {
+    pub(super) out: String,
+    pub(super) err: String,
+}
+
+/// An `End`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct End {
+    pub(super) run: RunNumber,
+    /// By place in the part.
+    pub(super) failures: Vec<(u32, bool, Told, Output)>,
+}
+
+/// A `Cancel`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Cancel {
+    pub(super) run: RunNumber,
+    /// One task by its place in the part; `None`: all.
+    pub(super) task: Option<u32>,
+}
+
+/// The bytes of a head; serde has nothing to refuse in them.
+pub(super) fn bytes<T: Serialize>(head: &T) -> Vec<u8> {
+    postcard::to_allocvec(head).expect("heads have no maps")
+}
+
+/// A head, and what follows it; `None` if the bytes are none.
+pub(super) fn head<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    postcard::take_from_bytes(bytes).ok()
+}

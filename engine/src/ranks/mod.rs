@@ -1,0 +1,348 @@
+//! One list on several ranks: who has which tasks, what ranks tell one another, and how results come where they are
+//! asked for.
+//!
+//! # Shape
+//! The *home* rank (0) runs the user's program and compiles lists. A list that is spread over ranks is cut into pieces
+//! (see `compile::split`); home keeps its own in the plan, and packs the others into *parts* (`part`), which it sends
+//! once. The other ranks are *guests*: each makes of its part a plan like any other, whose tasks are real records, and
+//! keeps it until home lets it go. So a rank runs its piece as any run of a plan: by the same workers, counters and
+//! bodies. What a plan has to do with other ranks is its *side* (`side`):
+//! - *imports*, its first nodes: each stands for a task on another rank, and ends when that rank says so;
+//! - *exports* of its own nodes: who is told when one ends.
+//!
+//! No rank is asked which task may run: a notice goes straight from the rank of a source to the ranks of its targets,
+//! one message for each such rank however many targets it has there, with the value in it if one of them takes it.
+//!
+//! # Messages
+//! | message | from → to | says |
+//! |---|---|---|
+//! | `Part` | home → guest | the tasks of a list, their edges, imports and exports |
+//! | `Start` | home → guest | run number n of a list begins |
+//! | `Notice` | rank → rank | in run n an import has ended: well, with or without value, or not |
+//! | `End` | guest → home | run n of the part has ended, and which tasks did not succeed |
+//! | `Fetch` | home → guest | wants what a task gave, as soon as it has ended |
+//! | `Reply` | guest → home | that |
+//! | `Cancel` | home → guest | cancels the run, or one task of it |
+//! | `Drop` | home → guest | nobody wants the list or its results any more |
+//! | `Lost` | guest → home | a rank is dead |
+//! | `Stop` | home → guest | the world ends |
+//!
+//! Messages of one pair of ranks come in order, those of different pairs do not: a notice may come before the part that
+//! it is for, or before its run has begun there. It waits in `early` until then.
+//!
+//! # States of a task elsewhere, as home sees it
+//! Its record at home has no body to run there. While the run is under way it counts as waiting, unless its value came:
+//! because a task at home takes it (a notice), or because somebody asked (a reply). When its part has ended it counts
+//! as done, elsewhere; whoever wants its value asks for it then, once. A task that failed is told of in `End`, and its
+//! failure is noted as if it had run at home. `elsewhere` has the table.
+//!
+//! # Who may write what
+//! - The record at home of a task elsewhere: handlers of messages, of which one runs at a time on a rank.
+//! - `early`: handlers and who begins a run, under its lock; whether a run has begun is decided under the same lock.
+//! - A guest's table of parts: its clerk, the one thread that unpacks, starts and drops them.
+//!
+//! # What goes elsewhere
+//! Functions with arguments and results that serde can write. At home stay closures, processes, tasks with limits or
+//! resources, tasks that take the value of such a closure or process, or the output of another task; and lists of a
+//! batch that is serial, measures, keeps a journal, was submitted, or nests compiled batches.
+//!
+//! # Deaths
+//! A lost rank ends the world. Home's tasks elsewhere that have not ended fail, and so does every later start of a list
+//! that is spread; home then stops the guests. A guest that finds another dead tells home, and goes on until it is told
+//! to stop; one that finds home dead stops.
+
+mod clerk;
+mod elsewhere;
+mod message;
+mod pack;
+mod part;
+mod serve;
+mod side;
+mod told;
+mod unpack;
+
+pub(crate) use elsewhere::Elsewhere;
+pub(crate) use pack::{Unwritten, spread};
+pub use serve::serve;
+pub(crate) use serve::{of_environment, of_spawn};
+pub(crate) use side::Side;
+
+use crate::error::Error;
+use crate::machine::Machine;
+use crate::plan::Plan;
+use clerk::Order;
+use message::Kind;
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+use tarragon_transport::{FabricError, Message, PeerState, Rank, World};
+
+/// How long the thread that receives sleeps at most.
+const NAP: Duration = Duration::from_millis(100);
+
+/// The ranks of a world, as the engine of this rank uses them.
+pub(crate) struct Ranks {
+    world: Arc<World>,
+    /// Lists that this rank has a piece of, by number.
+    lists: RwLock<HashMap<u64, Weak<Plan>>>,
+    /// At home: tasks of a list that run elsewhere.
+    elsewheres: RwLock<HashMap<u64, Weak<Elsewhere>>>,
+    /// Notices that came before their run has begun here.
+    early: Mutex<HashMap<u64, Vec<Vec<u8>>>>,
+    /// To the clerk.
+    orders: Sender<Order>,
+    /// The clerk's end, until there is one.
+    desk: Mutex<Option<Receiver<Order>>>,
+    next: AtomicU64,
+    /// The first rank that was found dead.
+    lost: OnceLock<Rank>,
+    is_stopped: AtomicBool,
+    /// This rank's share of the cpus of its node.
+    cpus: OnceLock<u32>,
+}
+
+/// Those of each world, once, until this rank leaves it: the other ranks wait for lists as long.
+static ALL: Mutex<Vec<Arc<Ranks>>> = Mutex::new(Vec::new());
+
+impl Ranks {
+    /// The ranks of a world; the first call on each rank waits for that of all others.
+    pub(crate) fn of(world: &Arc<World>) -> Result<Arc<Ranks>, Error> {
+        let mut all = ALL.lock();
+        if let Some(ranks) = all.iter().find(|ranks| Arc::ptr_eq(&ranks.world, world)) {
+            return Ok(Arc::clone(ranks));
+        }
+        let ranks = Self::join(world)?;
+        all.push(Arc::clone(&ranks));
+        Ok(ranks)
+    }
+
+    fn join(world: &Arc<World>) -> Result<Arc<Ranks>, Error> {
+        let (orders, desk) = channel();
+        let ranks = Arc::new(Ranks {
+            world: Arc::clone(world),
+            lists: RwLock::default(),
+            elsewheres: RwLock::default(),
+            early: Mutex::default(),
+            orders,
+            desk: Mutex::new(Some(desk)),
+            next: AtomicU64::new(1),
+            lost: OnceLock::new(),
+            is_stopped: AtomicBool::new(false),
+            cpus: OnceLock::new(),
+        });
+        for kind in Kind::ALL {
+            let this = Arc::downgrade(&ranks);
+            world.on(kind.handler(), move |_, message| {
+                if let Some(ranks) = this.upgrade() {
+                    ranks.receive(kind, message);
+                }
+            });
+        }
+        // Whoever has heard of all knows that they can receive.
+        let cpus = share_of_cpus(world)?;
+        ranks.cpus.get_or_init(|| cpus);
+        if ranks.is_home() {
+            ranks.start_listener()?;
+        }
+        let farewell = Arc::downgrade(&ranks);
+        world.before_leaving(move |_| {
+            if let Some(ranks) = farewell.upgrade() {
+                ranks.stop();
+                ALL.lock().retain(|other| !Arc::ptr_eq(other, &ranks));
+            }
+        });
+        Ok(ranks)
+    }
+
+    pub(crate) fn rank(&self) -> u32 {
+        self.world.rank().0
+    }
+
+    pub(crate) fn size(&self) -> u32 {
+        self.world.size()
+    }
+
+    /// Cpus of this node that are for this rank.
+    pub(crate) fn cpus(&self) -> u32 {
+        self.cpus.get().copied().unwrap_or(1)
+    }
+
+    pub(crate) fn is_home(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// An error once a rank is lost.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.lost.get() {
+            None => Ok(()),
+            Some(rank) => Err(self.loss(*rank)),
+        }
+    }
+
+    fn loss(&self, rank: Rank) -> Error {
+        let host = self.world.host(rank).unwrap_or("an unknown host").to_string();
+        Error::RankLost { rank: rank.0, host }
+    }
+
+    /// At home: the thread that receives while all others are at work.
+    fn start_listener(self: &Arc<Self>) -> Result<(), Error> {
+        let (ranks, world) = (Arc::downgrade(self), Arc::clone(&self.world));
+        let listener = std::thread::Builder::new().name("tarragon-ranks".to_string());
+        let listen = move || {
+            let mut last = Instant::now();
+            while let Some(ranks) = ranks.upgrade()
+                && !ranks.is_stopped.load(Ordering::Acquire)
+            {
+                drop(ranks.listen(&mut last));
+                drop(ranks);
+                // Whoever drops the last of it should not wait for us.
+                world.wait(NAP);
+            }
+        };
+        listener.spawn(listen).map_err(|e| Error::Threads { threads: 1, source: Box::new(e) })?;
+        Ok(())
+    }
+
+    /// Receives what has come, and looks now and then whether all ranks are there.
+    fn listen(&self, last: &mut Instant) -> Result<(), Error> {
+        self.world.progress();
+        if last.elapsed() >= NAP {
+            *last = Instant::now();
+            if let Some(rank) = self.world.fabric().check_peers().first() {
+                self.lose(*rank);
+            }
+            // A guest leaves when it is told to, or cannot go on.
+            let gone = |rank: &Rank| self.world.peer(*rank) != PeerState::Here;
+            if self.is_home()
+                && !self.is_stopped.load(Ordering::Acquire)
+                && let Some(rank) = self.world.ranks().skip(1).find(gone)
+            {
+                self.lose(rank);
+            }
+        }
+        self.check()
+    }
+
+    /// A rank is dead.
+    fn lose(&self, rank: Rank) {
+        if self.lost.set(rank).is_err() {
+            return;
+        }
+        tracing::error!(target: "tarragon", rank = rank.0, "a rank is lost");
+        if !self.is_home() {
+            // Home says who ends, and when: else it could take those for lost that end because of this one.
+            let _ = self.send(Rank(0), Kind::Lost, u64::from(rank.0), &[]);
+            return;
+        }
+        let lists: Vec<_> = self.elsewheres.read().values().filter_map(Weak::upgrade).collect();
+        lists.iter().for_each(|list| list.lose(self));
+        self.stop();
+    }
+
+    /// This rank leaves; home tells the guests that the world ends.
+    fn stop(&self) {
+        if !self.is_stopped.swap(true, Ordering::AcqRel) && self.is_home() {
+            for rank in self.world.ranks().skip(1) {
+                // Who is gone needs not be told.
+                let _ = self.send(rank, Kind::Stop, 0, &[]);
+            }
+        }
+    }
+
+    fn send(&self, to: Rank, kind: Kind, list: u64, bytes: &[u8]) -> Result<(), FabricError> {
+        self.world.send(to, kind.handler(), list, bytes)
+    }
+
+    /// As `send`; a rank that cannot be told is lost, unless the world ends.
+    fn tell(&self, to: Rank, kind: Kind, list: u64, bytes: &[u8]) {
+        if self.is_stopped.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = self.send(to, kind, list, bytes) {
+            tracing::error!(target: "tarragon", rank = to.0, %error, "a rank cannot be told");
+            self.lose(to);
+        }
+    }
+
+    /// This rank cannot go on: it leaves, and the others find out.
+    fn resign(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+    }
+
+    /// A number for a new list.
+    fn next_list(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn receive(&self, kind: Kind, message: &Message<'_>) {
+        let (list, bytes) = (message.tag, message.payload);
+        let order = match kind {
+            Kind::Notice => return self.notice(list, bytes),
+            Kind::End | Kind::Reply => {
+                let elsewhere = self.elsewheres.read().get(&list).and_then(Weak::upgrade);
+                if let Some(elsewhere) = elsewhere {
+                    elsewhere.receive(self, kind, message);
+                }
+                return;
+            }
+            Kind::Lost => return self.lose(Rank(list as u32)),
+            Kind::Part => Order::Part { list, bytes: bytes.to_vec() },
+            Kind::Start => Order::Start { list, bytes: bytes.to_vec() },
+            Kind::Fetch => Order::Fetch { list, bytes: bytes.to_vec() },
+            Kind::Cancel => Order::Cancel { list, bytes: bytes.to_vec() },
+            Kind::Drop => Order::Drop { list },
+            Kind::Stop => {
+                self.is_stopped.store(true, Ordering::Release);
+                Order::Stop
+            }
+        };
+        // Without a clerk nobody serves any more.
+        let _ = self.orders.send(order);
+    }
+
+    /// An import of a list has ended somewhere.
+    fn notice(&self, list: u64, bytes: &[u8]) {
+        let plan = self.lists.read().get(&list).and_then(Weak::upgrade);
+        let mut early = self.early.lock();
+        let run = plan.as_ref().and_then(|plan| plan.side.as_ref()).and_then(|side| side.run_of(bytes));
+        match (run, plan) {
+            (Some(run), Some(plan)) => {
+                drop(early);
+                if let Some(side) = &plan.side {
+                    side.notice(&run, bytes);
+                }
+            }
+            _ => early.entry(list).or_default().push(bytes.to_vec()),
+        }
+    }
+
+    /// From now on messages for this list find it.
+    pub(crate) fn register(&self, plan: &Arc<Plan>) {
+        if let Some(side) = &plan.side {
+            self.lists.write().insert(side.list(), Arc::downgrade(plan));
+            if let Some(elsewhere) = side.elsewhere() {
+                self.elsewheres.write().insert(side.list(), Arc::downgrade(elsewhere));
+            }
+        }
+    }
+
+    fn forget(&self, list: u64) {
+        self.lists.write().remove(&list);
+        self.early.lock().remove(&list);
+    }
+}
+
+/// Of the cpus that this rank may use its share of those that others of its node may use, too. All ranks call it.
+fn share_of_cpus(world: &World) -> Result<u32, Error> {
+    let machine = Machine::look();
+    let own = message::bytes(&(&machine.cpus, machine.cpus_granted));
+    let all = world.all_gather(&own).map_err(|error| Error::World(Box::new(error)))?;
+    let read = |rank: Rank| postcard::from_bytes::<(Vec<u32>, u32)>(&all[rank.0 as usize]).ok();
+    let node: Vec<(Vec<u32>, u32)> = world.node_ranks().into_iter().filter_map(read).collect();
+    let shared = |cpu: &u32| node.iter().filter(|(cpus, _)| cpus.contains(cpu)).count().max(1);
+    let share: f64 = machine.cpus.iter().map(|cpu| 1.0 / shared(cpu) as f64).sum();
+    Ok((share.round() as u32).clamp(1, machine.cpus_granted.max(1)))
+}

@@ -1,0 +1,132 @@
+//! At home: from the pieces of a spread list to its side and the parts that go out.
+
+use super::Ranks;
+use super::elsewhere::{Away, Elsewhere};
+use super::part::{self, Head, TaskHead};
+use super::side::{Role, Side};
+use crate::cohort::Cohort;
+use crate::compile::split::Piece;
+use crate::function::identity::name_of;
+use crate::function::wire::{Encoder, WireError};
+use crate::graph::JOIN;
+use crate::task::record::Ref;
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use tarragon_transport::Rank;
+
+/// A task that cannot be written for another rank, by its index.
+pub(crate) struct Unwritten(pub(crate) u32, pub(crate) WireError);
+
+/// In place of a node: the task is not in the part.
+const NOWHERE: u32 = u32::MAX;
+
+/// What of a list concerns other ranks. The parts are on their way when it returns; `task` gives the tasks of the list,
+/// which are all of one cohort.
+pub(crate) fn spread(
+    ranks: &Arc<Ranks>,
+    cohort: &Arc<Cohort>,
+    pieces: &[Piece],
+    workers: u32,
+    task: &dyn Fn(u32) -> Ref,
+) -> Result<Side, Unwritten> {
+    let tasks = pieces.iter().map(|piece| piece.own().iter().filter(|t| **t != JOIN).count()).sum();
+    // By index of the task: its node in the part at hand.
+    let nodes: Rc<[Cell<u32>]> = (0..tasks).map(|_| Cell::new(NOWHERE)).collect();
+    let mut parts = Vec::new();
+    for piece in &pieces[1..] {
+        parts.push(if piece.own().is_empty() {
+            None
+        } else {
+            Some(pack(cohort.id, piece, workers, task, &nodes)?)
+        });
+    }
+    let list = ranks.next_list();
+    let away = |(rank, piece): (usize, &Piece)| Away {
+        rank: Rank(rank as u32),
+        tasks: piece.own().iter().map(|index| task(*index)).collect(),
+    };
+    let away = pieces.iter().enumerate().skip(1).map(away).filter(|away| !away.tasks.is_empty()).collect();
+    let elsewhere = Elsewhere::new(ranks, list, tasks, away);
+    for (rank, bytes) in (1..).zip(parts).filter_map(|(rank, part)| Some((Rank(rank), part?))) {
+        ranks.tell(rank, super::message::Kind::Part, list, &bytes);
+    }
+    cohort.set_elsewhere(&elsewhere);
+    let home = &pieces[0];
+    let imports = home.imports.iter().map(|(index, valued)| valued.then(|| task(*index))).collect();
+    Ok(Side::new(ranks, list, imports, home.export_ends.clone(), home.exports.clone(), Role::Home(elsewhere)))
+}
+
+/// The part of a piece.
+fn pack(
+    cohort: u32,
+    piece: &Piece,
+    workers: u32,
+    task: &dyn Fn(u32) -> Ref,
+    nodes: &Rc<[Cell<u32>]>,
+) -> Result<Vec<u8>, Unwritten> {
+    let imported = piece.imports.iter().map(|(index, _)| *index);
+    let own = piece.own().iter().copied();
+    let all = || imported.clone().chain(own.clone()).zip(0..);
+    all().filter(|(index, _)| *index != JOIN).for_each(|(index, node)| nodes[index as usize].set(node));
+    let mut codes = Codes::default();
+    let valued = |(index, valued): &(u32, bool)| if *valued { codes.place(task(*index)) + 1 } else { 0 };
+    let imports: Vec<u32> = piece.imports.iter().map(valued).collect();
+    let links = Rc::clone(nodes);
+    let mut out = Encoder::default();
+    let mut arguments = Encoder::linking(Box::new(move |input| {
+        let is_of_list = input.head().cohort.load(std::sync::atomic::Ordering::Relaxed) == cohort;
+        let node = if is_of_list { links[input.index() as usize].get() } else { NOWHERE };
+        (node != NOWHERE).then_some(node)
+    }));
+    for (own, index) in piece.own().iter().enumerate() {
+        let (record, node) = (task(*index), (piece.imports.len() + own) as u32);
+        let head = head_of(record, codes.place(record));
+        let (sources, exports) = (piece.found.sources_of(node as usize), piece.exports_of(own));
+        let written = head.write(&mut out).and_then(|()| record.pack(&mut arguments));
+        let written = written.and_then(|()| out.bytes_of(&arguments.take()));
+        let written = written.and_then(|()| part::write_edges(&mut out, node, sources, exports));
+        written.map_err(|error| Unwritten(*index, error))?;
+    }
+    all().filter(|(index, _)| *index != JOIN).for_each(|(index, _)| nodes[index as usize].set(NOWHERE));
+    let head = Head { workers, codes: codes.names, imports, tasks: piece.own().len() as u32 };
+    Ok([super::message::bytes(&head), out.take()].concat())
+}
+
+fn head_of(task: Ref, code: u32) -> TaskHead {
+    let extra = task.extra();
+    TaskHead {
+        code,
+        index: task.index(),
+        is_wanted: task.is_plain() || task.handles() > 0,
+        name: extra.and_then(|extra| extra.name.as_deref()).map(str::to_string),
+        priority: extra.map_or(0, |extra| extra.priority),
+    }
+}
+
+/// Names of code, each once.
+#[derive(Default)]
+struct Codes {
+    names: Vec<i64>,
+    places: HashMap<i64, u32>,
+    /// The last one, since neighbours in a list are often alike.
+    last: Option<(i64, u32)>,
+}
+
+impl Codes {
+    fn place(&mut self, task: Ref) -> u32 {
+        let travel = task.head().code.travel.as_ref().expect("what goes elsewhere can travel");
+        let name = name_of(travel.code);
+        if let Some((_, place)) = self.last.filter(|(last, _)| *last == name) {
+            return place;
+        }
+        let next = self.names.len() as u32;
+        let place = *self.places.entry(name).or_insert(next);
+        if place == next {
+            self.names.push(name);
+        }
+        self.last = Some((name, place));
+        place
+    }
+}

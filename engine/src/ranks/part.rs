@@ -1,0 +1,151 @@
+//! A part: what a guest runs of a list, as bytes. Written by `pack`, read by `unpack`.
+//!
+//! A head, then the tasks one after the other in order of nodes: where its code is, its arguments, which nodes it waits
+//! for and who waits for it. Numbers are as short as they can be (postcard's), nodes told by their distance, so that an
+//! empty task takes some 8 bytes and an edge one or two.
+
+use crate::compile::NEEDS;
+use crate::compile::split::Export;
+use crate::function::wire::{Decoder, Encoder, WireError};
+use serde::{Deserialize, Serialize};
+
+/// What stands before the tasks.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Head {
+    /// Worker threads of the batch; 0: as many as the rank has cpus.
+    pub(super) workers: u32,
+    /// Where the code of tasks is, each once.
+    pub(super) codes: Vec<i64>,
+    /// Per import 0, or one above the place in `codes` of the task whose value it brings.
+    pub(super) imports: Vec<u32>,
+    pub(super) tasks: u32,
+}
+
+/// The home rank keeps a handle of it: its value stays.
+pub(super) const WANTED: u8 = 1;
+/// It has a name of its own.
+pub(super) const NAMED: u8 = 2;
+/// It has a priority.
+pub(super) const PRIOR: u8 = 4;
+
+/// What stands before a task's arguments.
+#[derive(Debug, Default)]
+pub(super) struct TaskHead {
+    /// Place in [`Head::codes`].
+    pub(super) code: u32,
+    /// Its index in the user's list.
+    pub(super) index: u32,
+    pub(super) is_wanted: bool,
+    pub(super) name: Option<String>,
+    pub(super) priority: i32,
+}
+
+impl TaskHead {
+    pub(super) fn write(&self, out: &mut Encoder) -> Result<(), WireError> {
+        let flag = |flag: u8, on: bool| if on { flag } else { 0 };
+        let flags =
+            flag(WANTED, self.is_wanted) | flag(NAMED, self.name.is_some()) | flag(PRIOR, self.priority != 0);
+        out.value(&(self.code, self.index, flags))?;
+        if let Some(name) = &self.name {
+            out.value(name)?;
+        }
+        if self.priority != 0 {
+            out.value(&self.priority)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn read(from: &mut Decoder<'_>) -> Result<TaskHead, WireError> {
+        let (code, index, flags) = from.value::<(u32, u32, u8)>()?;
+        let name = if flags & NAMED != 0 { Some(from.value()?) } else { None };
+        let priority = if flags & PRIOR != 0 { from.value()? } else { 0 };
+        Ok(TaskHead { code, index, is_wanted: flags & WANTED != 0, name, priority })
+    }
+}
+
+/// Writes which nodes `node` waits for, and who waits for it.
+pub(super) fn write_edges(
+    out: &mut Encoder,
+    node: u32,
+    sources: &[u32],
+    exports: &[Export],
+) -> Result<(), WireError> {
+    out.value(&(sources.len() as u32))?;
+    for source in sources {
+        let distance = u64::from(node - (source & !NEEDS));
+        out.value(&(distance << 1 | u64::from(source & NEEDS != 0)))?;
+    }
+    out.value(&(exports.len() as u32))?;
+    for export in exports {
+        out.value(&(export.rank, u64::from(export.import) << 1 | u64::from(export.valued)))?;
+    }
+    Ok(())
+}
+
+/// Reads what [`write_edges`] wrote.
+pub(super) fn read_edges(
+    from: &mut Decoder<'_>,
+    node: u32,
+    sources: &mut Vec<u32>,
+    exports: &mut Vec<Export>,
+) -> Result<(), WireError> {
+    for _ in 0..from.value::<u32>()? {
+        let word = from.value::<u64>()?;
+        let source = u64::from(node).checked_sub(word >> 1).filter(|source| *source < u64::from(node));
+        let source = source.ok_or(WireError::Malformed("a task waits for a later one"))? as u32;
+        sources.push(source | if word & 1 != 0 { NEEDS } else { 0 });
+    }
+    for _ in 0..from.value::<u32>()? {
+        let (rank, word) = from.value::<(u16, u64)>()?;
+        exports.push(Export { rank, import: (word >> 1) as u32, valued: word & 1 != 0 });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_and_edges_come_back() {
+        let head = TaskHead { code: 3, index: 70_000, is_wanted: true, name: Some("n".into()), priority: -4 };
+        let exports =
+            [Export { rank: 9, import: 1 << 20, valued: true }, Export { rank: 0, import: 0, valued: false }];
+        let mut out = Encoder::default();
+        head.write(&mut out).expect("written");
+        write_edges(&mut out, 100, &[99 | NEEDS, 0], &exports).expect("written");
+        let bytes = out.take();
+        let mut from = Decoder::new(&bytes);
+        let back = TaskHead::read(&mut from).expect("read");
+        assert_eq!((back.code, back.index, back.is_wanted), (3, 70_000, true));
+        assert_eq!((back.name.as_deref(), back.priority), (Some("n"), -4));
+        let (mut sources, mut all) = (Vec::new(), Vec::new());
+        read_edges(&mut from, 100, &mut sources, &mut all).expect("read");
+        assert_eq!((sources, all), (vec![99 | NEEDS, 0], exports.to_vec()));
+        assert!(from.rest().is_empty());
+    }
+
+    #[test]
+    fn an_edge_from_a_later_node_is_refused() {
+        for distance in [0u64, 101] {
+            let mut out = Encoder::default();
+            out.value(&1u32).and_then(|()| out.value(&(distance << 1))).expect("written");
+            let bytes = out.take();
+            let refused = read_edges(&mut Decoder::new(&bytes), 100, &mut Vec::new(), &mut Vec::new());
+            assert!(matches!(refused, Err(WireError::Malformed(_))), "{refused:?}");
+        }
+    }
+
+    /// The bound of what goes over the wire: 32 bytes per task and 4 per edge.
+    #[test]
+    fn an_empty_task_and_its_edges_are_short() {
+        let mut out = Encoder::default();
+        let head = TaskHead { code: 0, index: 999_999, is_wanted: true, ..TaskHead::default() };
+        head.write(&mut out).expect("written");
+        let sources: Vec<u32> = (0..8).map(|i| 999_000 + i).collect();
+        let exports = [Export { rank: 63, import: 1000, valued: true }; 8];
+        write_edges(&mut out, 999_999, &sources, &exports).expect("written");
+        let bytes = out.take().len();
+        assert!(bytes <= 32 + 4 * 16, "{bytes} bytes");
+    }
+}

@@ -1,0 +1,306 @@
+//! What a plan has to do with other ranks: its imports and exports, and which run of it is under way.
+
+use super::Ranks;
+use super::clerk::Guest;
+use super::elsewhere::{Elsewhere, arrive};
+use super::message::{self, Came, Kind, Notice, Output, RunNumber};
+use super::told::Told;
+use crate::compile::split::Export;
+use crate::error::{Cause, Failure};
+use crate::plan::Plan;
+use crate::run::Run;
+use crate::task::record::{Ref, state};
+use parking_lot::Mutex;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use tarragon_transport::Rank;
+
+/// One plan's side; see the page of `ranks`.
+pub(crate) struct Side {
+    ranks: Arc<Ranks>,
+    list: u64,
+    /// Per import the record that its value goes to, if it brings one.
+    imports: Box<[Option<Ref>]>,
+    /// For each own node the end of its exports.
+    export_ends: Box<[u32]>,
+    exports: Box<[Export]>,
+    now: Mutex<Now>,
+    role: Role,
+}
+
+/// The run under way.
+#[derive(Default)]
+struct Now {
+    number: RunNumber,
+    /// Set when imports can end.
+    run: Weak<Run>,
+    /// By import: it has ended in this run.
+    ended: Vec<bool>,
+}
+
+/// What this rank is to the list.
+pub(super) enum Role {
+    /// It runs the user's program.
+    Home(Arc<Elsewhere>),
+    /// It runs a part.
+    Guest(Guest),
+}
+
+impl Side {
+    pub(super) fn new(
+        ranks: &Arc<Ranks>,
+        list: u64,
+        imports: Box<[Option<Ref>]>,
+        export_ends: Vec<u32>,
+        exports: Vec<Export>,
+        role: Role,
+    ) -> Self {
+        Self {
+            ranks: Arc::clone(ranks),
+            list,
+            imports,
+            export_ends: export_ends.into(),
+            exports: exports.into(),
+            now: Mutex::default(),
+            role,
+        }
+    }
+
+    pub(super) fn list(&self) -> u64 {
+        self.list
+    }
+
+    pub(super) fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
+        match &self.role {
+            Role::Home(elsewhere) => Some(elsewhere),
+            Role::Guest(_) => None,
+        }
+    }
+
+    pub(super) fn guest(&self) -> Option<&Guest> {
+        match &self.role {
+            Role::Home(_) => None,
+            Role::Guest(guest) => Some(guest),
+        }
+    }
+
+    pub(super) fn ranks(&self) -> &Arc<Ranks> {
+        &self.ranks
+    }
+
+    /// The plan can be found by messages from now on.
+    pub(crate) fn register(&self, plan: &Arc<Plan>) {
+        self.ranks.register(plan);
+    }
+
+    /// An error if its ranks are not all there.
+    pub(crate) fn check(&self) -> Result<(), crate::error::Error> {
+        self.ranks.check()
+    }
+
+    /// Nodes below this stand for tasks on other ranks.
+    #[inline(always)]
+    pub(crate) fn imports(&self) -> u32 {
+        self.imports.len() as u32
+    }
+
+    /// Parts of the list elsewhere, whose ends a run waits for.
+    pub(crate) fn parts(&self) -> u32 {
+        self.elsewhere().map_or(0, |elsewhere| elsewhere.parts())
+    }
+
+    /// Tasks of the list that run elsewhere.
+    pub(crate) fn away(&self) -> impl Iterator<Item = Ref> + '_ {
+        self.elsewhere().into_iter().flat_map(|elsewhere| elsewhere.tasks())
+    }
+
+    // ── a run ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// A run begins; before any worker knows of it.
+    pub(crate) fn begin(&self, run: &Run) {
+        let mut now = self.now.lock();
+        match &self.role {
+            Role::Home(elsewhere) => {
+                now.number += 1;
+                elsewhere.begin(now.number, run);
+            }
+            Role::Guest(guest) => now.number = guest.number(),
+        }
+        now.run = Weak::new();
+        now.ended.clear();
+        now.ended.resize(self.imports.len(), false);
+    }
+
+    /// The run is under way here: imports can end, and guests may begin.
+    pub(crate) fn go_on(&self, run: &Arc<Run>) {
+        let (number, early) = {
+            let mut early = self.ranks.early.lock();
+            let mut now = self.now.lock();
+            now.run = Arc::downgrade(run);
+            (now.number, early.remove(&self.list).unwrap_or_default())
+        };
+        let (ours, later): (Vec<_>, Vec<_>) = early.into_iter().partition(|it| number_of(it) == Some(number));
+        if !later.is_empty() {
+            self.ranks.early.lock().entry(self.list).or_default().extend(later);
+        }
+        ours.iter().for_each(|bytes| self.notice(run, bytes));
+        if let Role::Home(elsewhere) = &self.role {
+            let bytes = message::bytes(&number);
+            elsewhere.ranks_of().for_each(|rank| self.ranks.tell(rank, Kind::Start, self.list, &bytes));
+        }
+    }
+
+    /// The run under way, if a notice is of it.
+    pub(super) fn run_of(&self, bytes: &[u8]) -> Option<Arc<Run>> {
+        let now = self.now.lock();
+        (number_of(bytes)? == now.number).then(|| now.run.upgrade()).flatten()
+    }
+
+    /// An import has ended elsewhere.
+    pub(super) fn notice(&self, run: &Arc<Run>, bytes: &[u8]) {
+        let Some((Notice { import, came, .. }, value)) = message::head::<Notice>(bytes) else { return };
+        let Some(record) = self.imports.get(import as usize).copied() else { return };
+        if !self.ends(import) {
+            return;
+        }
+        let failure = match came {
+            Came::Well(output) => {
+                self.keep_output(record, output);
+                None
+            }
+            Came::WithValue(output) => {
+                self.keep_output(record, output);
+                let parity = run.plan.cohort.parity();
+                record.filter(|record| !arrive(*record, parity, value)).map(unreadable)
+            }
+            Came::Badly { why, .. } => Some(why.failure()),
+        };
+        run.end_outside(import, failure);
+    }
+
+    /// Whether an import ends now, and has not before.
+    fn ends(&self, import: u32) -> bool {
+        self.now.lock().ended.get_mut(import as usize).is_some_and(|ended| !std::mem::replace(ended, true))
+    }
+
+    /// A rank is lost: no import ends any more by itself.
+    pub(super) fn lose(&self, run: &Arc<Run>, loss: impl Fn(Option<Ref>) -> Arc<Failure>) {
+        for import in 0..self.imports() {
+            if self.ends(import) {
+                run.end_outside(import, Some(loss(self.imports[import as usize])));
+            }
+        }
+    }
+
+    /// At home the record of an import is the task's own.
+    fn keep_output(&self, record: Option<Ref>, output: Output) {
+        if let (Some(record), Role::Home(_)) = (record, &self.role) {
+            output.keep(record);
+        }
+    }
+
+    /// Tells whoever waits for a node elsewhere that it has ended.
+    #[inline]
+    pub(crate) fn export(&self, node: u32, task: Option<Ref>, failure: Option<&Arc<Failure>>) {
+        let Some(own) = node.checked_sub(self.imports()) else { return };
+        let end = self.export_ends[own as usize];
+        let start = if own == 0 { 0 } else { self.export_ends[own as usize - 1] };
+        if start < end {
+            self.export_all(&self.exports[start as usize..end as usize], task, failure);
+        }
+    }
+
+    #[inline(never)]
+    fn export_all(&self, exports: &[Export], task: Option<Ref>, failure: Option<&Arc<Failure>>) {
+        let run = self.now.lock().number;
+        let has_value = failure.is_none() && exports.iter().any(|export| export.valued);
+        let value = if has_value { task.and_then(|task| task.write_value()) } else { None };
+        for export in exports {
+            // What a task wrote is only asked for at home.
+            let output = |task: Option<Ref>| match task {
+                Some(task) if export.rank == 0 => Output::of(task),
+                _ => Output::default(),
+            };
+            let (came, value) = match (failure, &value) {
+                (Some(failure), _) => {
+                    let why = Told::of(failure);
+                    (Came::Badly { skipped: false, why, output: Output::default() }, None)
+                }
+                (None, Some(value)) if export.valued => (Came::WithValue(output(task)), Some(value)),
+                (None, None) if export.valued => {
+                    let why = Told::of(&unwritable(task));
+                    (Came::Badly { skipped: false, why, output: Output::default() }, None)
+                }
+                (None, _) => (Came::Well(output(task)), None),
+            };
+            let mut bytes = message::bytes(&Notice { run, import: export.import, came });
+            bytes.extend_from_slice(value.map_or(&[], Vec::as_slice));
+            self.ranks.tell(Rank(u32::from(export.rank)), Kind::Notice, self.list, &bytes);
+        }
+        if let Some(task) = task.filter(|_| exports.iter().any(|export| export.valued)) {
+            task.used();
+        }
+    }
+
+    /// All nodes of this rank have ended, and the plan may run again.
+    pub(crate) fn ended(&self, plan: &Plan) {
+        if let Role::Guest(guest) = &self.role {
+            guest.ended(self, plan);
+        }
+    }
+
+    /// Cancels the run elsewhere, or one task of it.
+    pub(crate) fn cancel(&self, task: Option<Ref>) {
+        if let Role::Home(elsewhere) = &self.role {
+            elsewhere.cancel(task);
+        }
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        self.ranks.forget(self.list);
+    }
+}
+
+fn number_of(bytes: &[u8]) -> Option<RunNumber> {
+    message::head::<RunNumber>(bytes).map(|(number, _)| number)
+}
+
+fn unreadable(task: Ref) -> Arc<Failure> {
+    let name = task.name();
+    let cause = Cause::Error(format!("the result of task `{name}` came as bytes that are none").into());
+    Failure::new(task, cause, 1)
+}
+
+fn unwritable(task: Option<Ref>) -> Arc<Failure> {
+    let name = task.map_or_else(String::new, Ref::name);
+    let cause =
+        Cause::Error(format!("serde cannot write the result of task `{name}` for another rank").into());
+    let index = task.map_or(u32::MAX, Ref::index);
+    Arc::new(Failure { name, index, attempts: 1, rank: 0, cause })
+}
+
+impl Output {
+    /// What a task of this rank wrote.
+    pub(super) fn of(task: Ref) -> Output {
+        let (out, err) = task.cohort().and_then(|cohort| cohort.texts(task.index())).unwrap_or_default();
+        Output { out, err }
+    }
+
+    /// Keeps it with a task that ran elsewhere.
+    pub(super) fn keep(self, task: Ref) {
+        if !(self.out.is_empty() && self.err.is_empty())
+            && let Some(cohort) = task.cohort()
+        {
+            let output = crate::task::output::Output::of_texts(&self.out, &self.err);
+            cohort.keep_output(task.index(), output);
+        }
+    }
+}
+
+/// Whether a task has ended in the run with this parity.
+pub(super) fn has_ended(task: Ref, parity: u8) -> bool {
+    let status = task.head().status.load(Ordering::Acquire);
+    status & state::PARITY == parity && status & !state::PARITY > state::RUNNING
+}

@@ -1,0 +1,201 @@
+//! At a guest: from a part's bytes to a plan like any other, whose first nodes stand for tasks on other ranks.
+
+use super::Ranks;
+use super::clerk::Guest;
+use super::part::{self, Head, TaskHead};
+use super::side::{Role, Side};
+use crate::cohort::Cohort;
+use crate::compile::Dependences;
+use crate::compile::split::Export;
+use crate::function::identity::named;
+use crate::function::wire::{Decoder, WireError};
+use crate::function::{Code, Travel};
+use crate::gather::each_input;
+use crate::graph::{Csr, Outline};
+use crate::plan::{Owned, Plan};
+use crate::shared::Shared;
+use crate::task::Task;
+use crate::task::chunk::{ChunkSlots, Compact};
+use crate::task::record::Ref;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A part that a guest keeps.
+pub(super) struct Unpacked {
+    pub(super) owned: Owned,
+    /// Handles of tasks whose values home may ask for.
+    _wanted: Vec<Task<()>>,
+}
+
+impl Unpacked {
+    pub(super) fn guest(&self) -> &Guest {
+        let side = self.owned.plan().side.as_deref();
+        side.and_then(Side::guest).expect("a part has a guest's side")
+    }
+}
+
+/// The number of workers that a part asks for.
+pub(super) fn workers_of(bytes: &[u8]) -> Result<u32, WireError> {
+    Ok(Decoder::new(bytes).value::<Head>()?.workers)
+}
+
+/// Makes the plan of a part.
+pub(super) fn unpack(
+    ranks: &Arc<Ranks>,
+    shared: &Arc<Shared>,
+    list: u64,
+    bytes: &[u8],
+) -> Result<Unpacked, WireError> {
+    let mut from = Decoder::new(bytes);
+    let head = from.value::<Head>()?;
+    let codes = head.codes.iter().map(|name| named(*name)).collect::<Result<Vec<_>, _>>()?;
+    let mut making = Making::new(shared, codes);
+    for place in &head.imports {
+        making.import(*place)?;
+    }
+    for _ in 0..head.tasks {
+        from = making.task(from)?;
+    }
+    Ok(making.finish(ranks, list, head.imports.len()))
+}
+
+struct Making<'a> {
+    shared: &'a Arc<Shared>,
+    cohort: Arc<Cohort>,
+    codes: Vec<&'static Code>,
+    /// By node: the record of a task, or of an import's value.
+    nodes: Vec<Option<Ref>>,
+    /// The handles that records begin with.
+    handles: Vec<Task<()>>,
+    wanted: Vec<Task<()>>,
+    places: Vec<Compact>,
+    slots: ChunkSlots,
+    found: Dependences,
+    export_ends: Vec<u32>,
+    exports: Vec<Export>,
+    priorities: Vec<i32>,
+}
+
+impl<'a> Making<'a> {
+    fn new(shared: &'a Arc<Shared>, codes: Vec<&'static Code>) -> Self {
+        Self {
+            shared,
+            cohort: shared.cohorts.add(),
+            codes,
+            nodes: Vec::new(),
+            handles: Vec::new(),
+            wanted: Vec::new(),
+            places: Vec::new(),
+            slots: ChunkSlots::default(),
+            found: Dependences::default(),
+            export_ends: Vec::new(),
+            exports: Vec::new(),
+            priorities: Vec::new(),
+        }
+    }
+
+    fn travel(&self, place: u32) -> Result<&'static Travel, WireError> {
+        let code = self.codes.get(place as usize).copied();
+        code.and_then(|code| code.travel.as_ref()).ok_or(WireError::Malformed("names code that is not there"))
+    }
+
+    fn import(&mut self, place: u32) -> Result<(), WireError> {
+        let record = match place.checked_sub(1) {
+            None => None,
+            Some(place) => Some((self.travel(place)?.place)(self.shared)),
+        };
+        if let Some(record) = record {
+            self.add(record)?;
+            self.handles.push(Task::adopt(record));
+        }
+        self.nodes.push(record);
+        self.priorities.push(i32::MAX);
+        self.found.ends.push(0);
+        Ok(())
+    }
+
+    /// Gives a record a place in the plan.
+    fn add(&mut self, record: Ref) -> Result<Compact, WireError> {
+        self.slots.place(record).ok_or(WireError::Malformed("more tasks than fit in a list"))
+    }
+
+    fn task<'b>(&mut self, mut from: Decoder<'b>) -> Result<Decoder<'b>, WireError> {
+        let head = TaskHead::read(&mut from)?;
+        let travel = self.travel(head.code)?;
+        let arguments = from.bytes_of()?;
+        let mut decoder = Decoder::linking(arguments, &self.nodes);
+        // What serde does for the user's types is the user's code. A task whose arguments it cannot read fails.
+        let made = catch_unwind(AssertUnwindSafe(|| (travel.unpack)(self.shared, &mut decoder)));
+        let record = made.ok().and_then(Result::ok).unwrap_or_else(|| (travel.place)(self.shared));
+        let mut task = Task::<()>::adopt(record);
+        if let Some(name) = head.name {
+            task = task.name(name);
+        }
+        record.head().index.store(head.index, Ordering::Relaxed);
+        record.head().cohort.store(self.cohort.id, Ordering::Release);
+        let place = self.add(record)?;
+        self.places.push(place);
+        let node = self.nodes.len() as u32;
+        part::read_edges(&mut from, node, &mut self.found.sources, &mut self.exports)?;
+        self.found.ends.push(self.found.sources.len() as u32);
+        self.export_ends.push(self.exports.len() as u32);
+        self.priorities.push(head.priority);
+        self.nodes.push(Some(record));
+        if head.is_wanted {
+            self.wanted.push(task)
+        } else {
+            self.handles.push(task)
+        }
+        Ok(from)
+    }
+
+    fn finish(mut self, ranks: &Arc<Ranks>, list: u64, imports: usize) -> Unpacked {
+        let tasks: Vec<Ref> = self.nodes[imports..].iter().copied().flatten().collect();
+        let counted = |task: &&Ref| !task.is_plain();
+        let has_counted = tasks.iter().any(|task| !task.is_plain());
+        tasks.iter().filter(counted).for_each(|task| task.add_hold());
+        let consumed = self.consumed(imports);
+        let graph = self.graph();
+        let mut records = vec![Compact::NONE; imports];
+        records.append(&mut self.places);
+        let chunks = self.slots.finish();
+        chunks.keep_cohort(&self.cohort);
+        let imported: Box<[Option<Ref>]> = self.nodes[..imports].into();
+        let role = Role::Guest(Guest::new(tasks));
+        let side = Side::new(ranks, list, imported, self.export_ends, self.exports, role);
+        let shared = Arc::clone(self.shared);
+        let plan = Plan::of_part(shared, self.cohort, graph, records, chunks, has_counted, consumed, side);
+        // The plan keeps its tasks from now on, and these the values they take.
+        drop(self.handles);
+        Unpacked { owned: Owned::new(plan), _wanted: self.wanted }
+    }
+
+    /// Turns links into uses, and counts them per producer; a value that goes elsewhere is used by that.
+    fn consumed(&mut self, imports: usize) -> Box<[(Compact, u32)]> {
+        let mut uses: HashMap<Ref, u32> = HashMap::new();
+        for (own, task) in self.nodes[imports..].iter().copied().flatten().enumerate() {
+            each_input(task, &mut |input| {
+                input.make_internal();
+                *uses.entry(input.task).or_default() += 1;
+            });
+            let start = if own == 0 { 0 } else { self.export_ends[own - 1] };
+            if self.exports[start as usize..self.export_ends[own] as usize].iter().any(|export| export.valued)
+            {
+                *uses.entry(task).or_default() += 1;
+            }
+        }
+        let place = |(task, uses): (Ref, u32)| Some((self.slots.place(task)?, uses));
+        uses.into_iter().filter_map(place).collect()
+    }
+
+    fn graph(&self) -> Outline {
+        if self.priorities.iter().all(|priority| matches!(*priority, 0 | i32::MAX)) {
+            return Outline::later(&self.found);
+        }
+        let order: Vec<u32> = (0..self.found.vertices() as u32).collect();
+        let user = |node: u32| self.priorities[node as usize];
+        Outline::now(&self.found, &order, Csr::freeze(&self.found, Some(&order), user, |best, _| best + 1))
+    }
+}

@@ -1,0 +1,432 @@
+//! Lists on several ranks: they do what the serial program does, values go where they are wanted, and failures and lost
+//! ranks are told.
+//!
+//! Each test starts this program once more in a role; that starts the ranks. Every process has a watchdog.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tarragon_engine::{
+    Batch, Compiled, Context, Error, ErrorKind, Handle, Status, Task, Workers, results, tasks,
+};
+use tarragon_testbed::{Launch, die, lacks_mpirun, role, say};
+
+fn batch(ranks: u32, threads: usize) -> Batch {
+    Batch::builder().spawn(ranks).workers(Workers::Threads(threads)).build().expect("a batch")
+}
+
+fn alone(test: &'static str, role: &str) {
+    Launch::alone(test, role).run().expect_success();
+}
+
+// ── random lists ────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// What a body does: reads and writes files, takes results, and ends somehow.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Step {
+    id: u32,
+    folder: PathBuf,
+    reads: BTreeSet<u32>,
+    writes: BTreeSet<u32>,
+    takes: BTreeSet<u32>,
+    end: End,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+enum End {
+    Well,
+    Fails,
+    Panics,
+}
+
+fn file(folder: &Path, datum: u32) -> PathBuf {
+    folder.join(format!("datum{datum}"))
+}
+
+/// What it saw, as text; the same wherever it runs.
+fn body(context: &Context, step: &Step, inputs: &[String]) -> Result<String, std::io::Error> {
+    let read = |datum: &u32| std::fs::read_to_string(file(&step.folder, *datum)).unwrap_or_default();
+    let seen: Vec<String> = step.reads.iter().map(read).collect();
+    let digest = |texts: &[String]| {
+        let bytes = texts.iter().flat_map(|text| text.bytes().chain([0]));
+        bytes.fold(7u64, |d, b| (d ^ u64::from(b)).wrapping_mul(0x100_0000_01b3).rotate_left(7))
+    };
+    let saw = format!("{}:{:x}:{:x}", step.id, digest(&seen), digest(inputs));
+    for datum in &step.writes {
+        std::fs::write(file(&step.folder, *datum), format!("{saw} over {}", read(datum)))?;
+    }
+    if step.id.is_multiple_of(5) {
+        writeln!(context.out(), "{} was here", step.id)?;
+    }
+    match step.end {
+        End::Well => Ok(saw),
+        End::Fails => Err(std::io::Error::other(format!("{} was told to fail", step.id))),
+        End::Panics => panic!("{} was told to panic", step.id),
+    }
+}
+
+fn by_value(context: &Context, step: Step, inputs: Vec<String>) -> Result<String, std::io::Error> {
+    body(context, &step, &inputs)
+}
+
+/// Numbers that look random.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % u64::from(bound)) as u32
+    }
+
+    fn some(&mut self, most: u32, below: u32) -> BTreeSet<u32> {
+        let n = if below == 0 { 0 } else { self.below(most + 1) };
+        (0..n).map(|_| self.below(below)).collect()
+    }
+}
+
+fn steps(seed: u64, folder: &Path) -> Vec<Step> {
+    let mut dice = Dice(seed);
+    let n = 5 + dice.below(60);
+    let data = 1 + dice.below(12);
+    let fails = dice.below(3) == 0;
+    let step = |id| Step {
+        id,
+        folder: folder.to_path_buf(),
+        reads: dice.some(2, data),
+        writes: dice.some(1, data),
+        takes: dice.some(3, id),
+        end: match dice.below(16) {
+            0 if fails => End::Fails,
+            1 if fails => End::Panics,
+            _ => End::Well,
+        },
+    };
+    (0..n).map(step).collect()
+}
+
+/// The tasks of steps: every third one takes its results by reference, some are closures that must stay where they are.
+fn listed(batch: &Batch, steps: &[Step]) -> Vec<Task<String>> {
+    let mut tasks: Vec<Task<String>> = Vec::new();
+    for step in steps {
+        let inputs: Vec<Handle<String>> =
+            step.takes.iter().map(|take| tasks[*take as usize].result()).collect();
+        let mut task = match step.id % 7 {
+            _ if step.takes.is_empty() && step.id % 11 == 3 => {
+                let own = step.clone();
+                let silent = move || {
+                    // A closure has no context.
+                    let step = Step { id: own.id, ..own.clone() };
+                    let saw = format!("closure {}", step.id);
+                    let write = |datum: &u32| std::fs::write(file(&step.folder, *datum), &saw);
+                    step.writes.iter().try_for_each(write).map(|()| saw)
+                };
+                batch.try_closure(silent)
+            }
+            0..3 => batch.function(body, (step.clone(), inputs)),
+            _ => batch.function(by_value, (step.clone(), inputs)),
+        };
+        for datum in &step.reads {
+            task.read(file(&step.folder, *datum)).expect("it can be declared");
+        }
+        for datum in &step.writes {
+            task.write(file(&step.folder, *datum)).expect("it can be declared");
+        }
+        tasks.push(task);
+    }
+    tasks
+}
+
+/// How all came out: statuses, values or errors, outputs, files.
+fn outcome(compiled: &Compiled, tasks: &[Task<String>], folder: &Path) -> Vec<String> {
+    let ended = compiled.run();
+    let mut all = vec![format!("{}", ended.is_ok())];
+    for task in tasks {
+        let value = match task.result().get() {
+            Ok(value) => value,
+            Err(error) => format!("{:?} {error}", error.kind()),
+        };
+        let output = task.stdout().get().unwrap_or_default();
+        all.push(format!("{:?} {value} [{}]", task.status(), output.trim_end()));
+    }
+    let failures = compiled.failures();
+    all.extend(failures.iter().map(|error| format!("failure {} {:?}", error.index(), error.chain())));
+    all.push(format!("{:?}", compiled.progress()));
+    for datum in 0..12 {
+        let path = file(folder, datum);
+        all.push(format!("{datum}: {}", std::fs::read_to_string(&path).unwrap_or_default()));
+        let _ = std::fs::remove_file(path);
+    }
+    all
+}
+
+fn random_lists(ranks: u32) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let serial = Batch::builder().alone().workers(Workers::Serial).build().expect("a batch");
+    let mut elsewhere = 0;
+    for threads in [1, 2, 4] {
+        let batch = batch(ranks, threads);
+        for seed in 0..25 {
+            let steps = steps(seed * 97 + u64::from(ranks) * 7 + threads as u64, folder.path());
+            let list = listed(&serial, &steps);
+            let compiled = serial.compile(&list).expect("a list");
+            let expected = outcome(&compiled, &list, folder.path());
+            let list = listed(&batch, &steps);
+            let compiled = batch.compile(&list).expect("a list");
+            for run in 0..2 {
+                let found = outcome(&compiled, &list, folder.path());
+                assert_eq!(found, expected, "seed {seed}, {threads} threads, run {run}: {steps:#?}");
+            }
+            elsewhere += steps.len();
+        }
+    }
+    say(&format!("{elsewhere} tasks on {ranks} ranks"));
+}
+
+#[test]
+fn random_lists_on_two_ranks_are_as_serial() {
+    if role().is_some() {
+        return random_lists(2);
+    }
+    alone("random_lists_on_two_ranks_are_as_serial", "home");
+}
+
+#[test]
+fn random_lists_on_three_ranks_are_as_serial() {
+    if role().is_some() {
+        return random_lists(3);
+    }
+    alone("random_lists_on_three_ranks_are_as_serial", "home");
+}
+
+#[test]
+fn random_lists_on_eight_ranks_are_as_serial() {
+    if role().is_some() {
+        return random_lists(8);
+    }
+    alone("random_lists_on_eight_ranks_are_as_serial", "home");
+}
+
+// ── where tasks run ─────────────────────────────────────────────────────────────────────────────────────────────
+
+fn where_am_i(context: &Context, _: u32) -> u32 {
+    context.rank()
+}
+
+fn next(context: &Context, before: (u32, u32)) -> (u32, u32) {
+    (before.0 + 1, context.rank())
+}
+
+/// Every rank gets its share, a chain stays where it is, and results that nobody asked for are there later.
+#[test]
+fn every_rank_runs_its_share() {
+    if role().is_some() {
+        let batch = batch(4, 1);
+        let spread: Vec<_> = (0..40u32).map(|i| batch.function(where_am_i, (i,))).collect();
+        let mut chain = vec![batch.function(next, ((0u32, 0u32),))];
+        for i in 1..20 {
+            chain.push(batch.function(next, (chain[i - 1].result(),)));
+        }
+        batch.compile(tasks![spread, chain]).expect("a list").run().expect("all succeed");
+        let ranks = results(&spread).expect("all are there");
+        for rank in 0..4 {
+            assert!(ranks.iter().filter(|r| **r == rank).count() >= 8, "{ranks:?}");
+        }
+        let chain = results(&chain).expect("all are there");
+        assert!(chain.iter().enumerate().all(|(i, (n, rank))| (*n, *rank) == (i as u32 + 1, chain[0].1)));
+        return;
+    }
+    alone("every_rank_runs_its_share", "home");
+}
+
+/// A value that is a task's argument on another rank is there once, however many tasks take it, and a large one comes
+/// whole.
+#[test]
+fn large_values_go_between_ranks() {
+    fn fill(n: usize) -> Vec<u64> {
+        (0..n as u64).collect()
+    }
+    fn sum(values: &[u64], from: usize) -> u64 {
+        values[from..].iter().sum()
+    }
+    if role().is_some() {
+        let batch = batch(3, 2);
+        let n = 3_000_000;
+        let values = batch.function(fill, (n,));
+        let sums: Vec<_> = (0..9usize).map(|from| batch.function(sum, (values.result(), from))).collect();
+        let compiled = batch.compile(tasks![values, sums]).expect("a list");
+        for _ in 0..3 {
+            compiled.run().expect("all succeed");
+            let all: u64 = (0..n as u64).sum();
+            for (from, sum) in results(&sums).expect("all are there").into_iter().enumerate() {
+                assert_eq!(sum, all - (0..from as u64).sum::<u64>());
+            }
+        }
+        drop(compiled);
+        // Results outlive the compiled list.
+        assert_eq!(values.result().get().expect("it is there").len(), n);
+        return;
+    }
+    alone("large_values_go_between_ranks", "home");
+}
+
+/// Results of one list, wherever they are, are arguments of the next.
+#[test]
+fn lists_take_results_of_earlier_lists() {
+    fn double(x: u64) -> u64 {
+        2 * x
+    }
+    if role().is_some() {
+        let batch = batch(3, 1);
+        let mut last: Vec<_> = (0..12u64).map(|i| batch.function(double, (i,))).collect();
+        batch.compile(&last).expect("a list").run().expect("all succeed");
+        for _ in 0..3 {
+            let next: Vec<_> = last.iter().map(|task| batch.function(double, (task.result(),))).collect();
+            batch.compile(&next).expect("a list").run().expect("all succeed");
+            last = next;
+        }
+        let expected: Vec<u64> = (0..12).map(|i| i * 16).collect();
+        assert_eq!(results(&last).expect("all are there"), expected);
+        return;
+    }
+    alone("lists_take_results_of_earlier_lists", "home");
+}
+
+/// A result is there when its task has ended, also while others of the list run on.
+#[test]
+fn a_result_is_there_before_the_list_has_ended() {
+    fn wait_for(path: PathBuf, rank: u32) -> u32 {
+        while rank != 0 && !path.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        rank
+    }
+    if role().is_some() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("go");
+        let batch = batch(2, 2);
+        // Of each rank's block the first is over at once, and the last waits.
+        let list: Vec<_> =
+            (0..4u32).map(|i| batch.function(wait_for, (&path, if i == 3 { 9 } else { 0 }))).collect();
+        let compiled = batch.compile(&list).expect("a list");
+        compiled.start().expect("it starts");
+        assert_eq!(list[2].result().get().expect("it ends"), 0);
+        assert_eq!(compiled.status(), Status::Running);
+        let timeout = list[3].result().get_timeout(Duration::from_millis(20)).expect_err("it waits");
+        assert_eq!(timeout.kind(), ErrorKind::TimedOut);
+        std::fs::write(&path, "").expect("it is written");
+        assert_eq!(list[3].result().get().expect("it ends"), 9);
+        compiled.wait().expect("all succeed");
+        return;
+    }
+    alone("a_result_is_there_before_the_list_has_ended", "home");
+}
+
+/// Cancelling reaches tasks on other ranks, those that run and those that wait.
+#[test]
+fn cancelling_reaches_all_ranks() {
+    fn patient(context: &Context, _: u32) -> bool {
+        while !context.cancelled() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+    if role().is_some() {
+        let batch = batch(3, 1);
+        let list: Vec<_> = (0..9u32).map(|i| batch.function(patient, (i,))).collect();
+        let compiled = batch.compile(&list).expect("a list");
+        compiled.start().expect("it starts");
+        std::thread::sleep(Duration::from_millis(50));
+        compiled.cancel();
+        compiled.wait().expect_err("some were cancelled");
+        let progress = compiled.progress();
+        assert_eq!(progress.ended(), 9, "{progress:?}");
+        assert!(progress.skipped >= 6, "{progress:?}");
+        return;
+    }
+    alone("cancelling_reaches_all_ranks", "home");
+}
+
+/// What serde cannot write stays on the rank of the program, and fails there only if it must.
+#[test]
+fn arguments_that_cannot_be_written_stay_at_home() {
+    #[derive(Clone)]
+    struct Shy(u32);
+    impl Serialize for Shy {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("no"))
+        }
+    }
+    impl<'de> Deserialize<'de> for Shy {
+        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            Err(serde::de::Error::custom("no"))
+        }
+    }
+    fn look(context: &Context, shy: &Shy) -> (u32, u32) {
+        (shy.0, context.rank())
+    }
+    if role().is_some() {
+        let batch = batch(2, 1);
+        let shy: Vec<_> = (0..4u32).map(|i| batch.function(look, (Shy(i),))).collect();
+        let spread: Vec<_> = (0..8u32).map(|i| batch.function(where_am_i, (i,))).collect();
+        batch.compile(tasks![shy, spread]).expect("a list").run().expect("all succeed");
+        assert_eq!(results(&shy).expect("all are there"), [(0, 0), (1, 0), (2, 0), (3, 0)]);
+        assert!(results(&spread).expect("all are there").contains(&1));
+        return;
+    }
+    alone("arguments_that_cannot_be_written_stay_at_home", "home");
+}
+
+// ── ranks that are lost ─────────────────────────────────────────────────────────────────────────────────────────
+
+fn die_at(context: &Context, rank: u32) -> u32 {
+    if context.rank() == rank {
+        die();
+    }
+    context.rank()
+}
+
+/// A lost rank ends the list at once, with an error that names it; later lists do not start.
+#[test]
+fn a_lost_rank_ends_the_list_and_is_named() {
+    if role().is_some() {
+        let batch = batch(3, 1);
+        let list: Vec<_> = (0..9u32).map(|_| batch.function(die_at, (2u32,))).collect();
+        let after: Vec<_> = list.iter().map(|task| batch.function(where_am_i, (task.result(),))).collect();
+        let compiled = batch.compile(tasks![list, after]).expect("a list");
+        let begin = std::time::Instant::now();
+        let error = compiled.run().expect_err("a rank dies");
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        assert!(error.to_string().contains("rank 2 on "), "{error}");
+        let lost = list[8].result().get().expect_err("its rank died");
+        assert_eq!((lost.kind(), lost.rank()), (ErrorKind::Lost, 2), "{lost}");
+        assert!(matches!(compiled.run(), Err(Error::RankLost { rank: 2, .. })));
+        say("the program goes on");
+        return;
+    }
+    let ended = Launch::alone("a_lost_rank_ends_the_list_and_is_named", "home").run();
+    ended.expect_success();
+    assert_eq!(ended.said(), ["the program goes on"], "{}", ended.text);
+}
+
+// ── launchers ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// The same program under `mpirun`: rank 0 goes on, the others serve.
+#[test]
+fn a_launched_program_runs_on_all_ranks() {
+    let test = "a_launched_program_runs_on_all_ranks";
+    if role().is_some() {
+        let batch = Batch::new().expect("a batch");
+        let list: Vec<_> = (0..40u32).map(|i| batch.function(where_am_i, (i,))).collect();
+        batch.compile(&list).expect("a list").run().expect("all succeed");
+        let ranks: BTreeSet<u32> = results(&list).expect("all are there").into_iter().collect();
+        return say(&format!("{ranks:?}"));
+    }
+    if lacks_mpirun() {
+        return;
+    }
+    let ended = Launch::new(test, "rank").ranks(4).run();
+    ended.expect_success();
+    assert_eq!(ended.said(), ["{0, 1, 2, 3}"], "{}", ended.text);
+}
