@@ -29,7 +29,9 @@ impl Input {
     }
 
     pub(crate) fn of_output(task: Ref) -> Self {
-        Self { is_output: true, ..Self::new(task) }
+        let mut input = Self::new(task);
+        input.is_output = true;
+        input
     }
 
     pub(crate) fn is_output(&self) -> bool {
