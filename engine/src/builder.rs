@@ -288,6 +288,9 @@ impl Builder {
             ranks,
             asked_workers,
         });
+        if let (Some(ranks), Some(pool)) = (&shared.ranks, shared.executor.pool()) {
+            pool.is_of_ranks(ranks);
+        }
         events::batch_opened(shared.executor.workers(), cpus);
         Ok(Batch::inside(&Arc::new(shared)))
     }

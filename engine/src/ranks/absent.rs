@@ -31,6 +31,18 @@ impl Ranks {
     pub(crate) fn is_home(&self) -> bool {
         match *self {}
     }
+
+    pub(crate) fn receive_some(&self) -> usize {
+        match *self {}
+    }
+
+    pub(crate) fn spins(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn stand_back(&self) {
+        match *self {}
+    }
 }
 
 impl Side {
@@ -82,7 +94,7 @@ impl Elsewhere {
 }
 
 impl Cohort {
-    pub(crate) fn request(&self, _: Ref) {}
+    pub(crate) fn request(&self, _: impl Iterator<Item = Ref>) {}
 }
 
 pub(crate) fn spread(

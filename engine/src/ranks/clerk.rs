@@ -1,7 +1,7 @@
 //! At a guest: the thread that keeps the parts: unpacks them, starts their runs, answers who asks for values.
 
 use super::Ranks;
-use super::message::{self, Came, Cancel, End, Fetch, Kind, Output, Reply, RunNumber};
+use super::message::{self, Came, Cancel, End, Fetch, Kind, Output, Replied, RunNumber};
 use super::side::Side;
 use super::told::Told;
 use super::unpack::{self, Unpacked};
@@ -12,10 +12,13 @@ use crate::plan::Plan;
 use crate::shared::Shared;
 use crate::task::record::{Ref, state};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Weak};
 use tarragon_transport::Rank;
+
+/// Values of several tasks travel together up to about so many bytes.
+const REPLY_BYTES: usize = 1 << 20;
 
 /// What the clerk is to do.
 pub(super) enum Order {
@@ -151,26 +154,60 @@ impl Clerk {
         }
     }
 
-    /// Answers as soon as the task has ended.
+    /// Answers for what has ended at once, for each other task as soon as it has.
     fn fetch(&self, list: u64, bytes: &[u8]) {
-        let (Some(part), Some((of, _))) = (self.parts.get(&list), message::head::<Fetch>(bytes)) else {
+        let (Some(part), Some((Fetch { run, tasks }, _))) = (self.parts.get(&list), message::head(bytes))
+        else {
             return;
         };
-        let Some(task) = part.guest().tasks.get(of.task as usize).copied() else { return };
-        let (ranks, plan) = (Arc::clone(&self.ranks), Arc::downgrade(part.owned.plan()));
-        let reply = move || reply(&ranks, &plan, list, of, task);
-        let is_over = || {
-            let progress = task.cohort().map(|cohort| cohort.progress(task));
-            matches!(progress, Some(Progress::Ended(_)))
+        let plan = part.owned.plan();
+        let mut reply = message::bytes(&run);
+        let empty = reply.len();
+        for place in tasks {
+            let Some(task) = part.guest().tasks.get(place as usize).copied() else { continue };
+            let is_over = move || {
+                let progress = task.cohort().map(|cohort| cohort.progress(task));
+                matches!(progress, Some(Progress::Ended(_)))
+            };
+            if !is_over() {
+                self.answer_later(part, list, run, (place, task), is_over);
+                continue;
+            }
+            add_reply(&mut reply, plan, place, task);
+            if reply.len() > REPLY_BYTES {
+                self.ranks.tell(Rank(0), Kind::Reply, list, &reply);
+                reply.truncate(empty);
+            }
+        }
+        if reply.len() > empty {
+            self.ranks.tell(Rank(0), Kind::Reply, list, &reply);
+        }
+    }
+
+    fn answer_later(
+        &self,
+        part: &Unpacked,
+        list: u64,
+        run: RunNumber,
+        (place, task): (u32, Ref),
+        is_over: impl Fn() -> bool,
+    ) {
+        let plan = part.owned.plan();
+        let (ranks, weak) = (Arc::clone(&self.ranks), Arc::downgrade(plan));
+        let answer = move || {
+            // A part that was dropped has nobody who asks.
+            if let Some(plan) = weak.upgrade() {
+                let mut reply = message::bytes(&run);
+                add_reply(&mut reply, &plan, place, task);
+                ranks.tell(Rank(0), Kind::Reply, list, &reply);
+            }
         };
-        part.owned.plan().shared.awaited.when_ended(task, is_over, Box::new(reply));
+        plan.shared.awaited.when_ended(task, is_over, Box::new(answer));
     }
 }
 
-/// Tells home how a task came out; it has ended.
-fn reply(ranks: &Ranks, plan: &Weak<Plan>, list: u64, of: Fetch, task: Ref) {
-    // A part that was dropped has nobody who asks.
-    let Some(plan) = plan.upgrade() else { return };
+/// Adds how a task came out, which has ended.
+fn add_reply(reply: &mut Vec<u8>, plan: &Plan, place: u32, task: Ref) {
     let output = Output::of(task);
     let (came, value) = {
         let _stays = plan.cohort.reading();
@@ -188,9 +225,9 @@ fn reply(ranks: &Ranks, plan: &Weak<Plan>, list: u64, of: Fetch, task: Ref) {
             _ => (Came::Well(output), Vec::new()),
         }
     };
-    let mut bytes = message::bytes(&Reply { of, came });
-    bytes.extend_from_slice(&value);
-    ranks.tell(Rank(0), Kind::Reply, list, &bytes);
+    let head: Replied = (place, came, value.len() as u64);
+    reply.extend_from_slice(&message::bytes(&head));
+    reply.extend_from_slice(&value);
 }
 
 fn unwritten(task: Ref, output: Output) -> Came {

@@ -10,7 +10,7 @@
 //! Values are asked for once: who asks keeps the record until the reply has come (`asked`).
 
 use super::Ranks;
-use super::message::{self, Came, Cancel, End, Fetch, Kind, Reply, RunNumber};
+use super::message::{self, Came, Cancel, End, Fetch, Kind, Replied, RunNumber};
 use super::side::has_ended;
 use crate::cohort::Cohort;
 use crate::error::{Cause, Failure};
@@ -91,20 +91,25 @@ impl Elsewhere {
         *self.now.lock() = Now { number, parity, run, open, asked: HashMap::new() };
     }
 
-    /// Has the value of a task brought here, unless it is, or was asked for; how it came out is told as for a task that
-    /// ends here.
-    pub(crate) fn request(&self, task: Ref) {
-        let Some((part, place)) = self.place_of(task) else { return };
-        let number = {
+    /// Has the values of tasks of this cohort brought here that are not and were not asked for; how they came out is
+    /// told as for tasks that end here.
+    pub(crate) fn request(&self, tasks: impl Iterator<Item = Ref>) {
+        let mut wanted: Vec<Vec<u32>> = vec![Vec::new(); self.away.len()];
+        let run = {
             let mut now = self.now.lock();
-            if has_ended(task, now.parity) || now.asked.contains_key(&(part, place)) {
-                return;
+            for task in tasks {
+                let Some((part, place)) = self.place_of(task) else { continue };
+                if !has_ended(task, now.parity) && !now.asked.contains_key(&(part, place)) {
+                    now.asked.insert((part, place), Kept::new(task));
+                    wanted[part].push(place);
+                }
             }
-            now.asked.insert((part, place), Kept::new(task));
             now.number
         };
-        let fetch = message::bytes(&Fetch { run: number, task: place });
-        self.ranks.tell(self.away[part].rank, Kind::Fetch, self.list, &fetch);
+        for (away, tasks) in self.away.iter().zip(wanted).filter(|(_, tasks)| !tasks.is_empty()) {
+            let fetch = message::bytes(&Fetch { run, tasks });
+            self.ranks.tell(away.rank, Kind::Fetch, self.list, &fetch);
+        }
         if let Some(rank) = self.ranks.lost.get() {
             self.give_up(*rank);
         }
@@ -139,35 +144,21 @@ impl Elsewhere {
     }
 
     fn reply(&self, part: usize, bytes: &[u8]) {
-        let Some((Reply { of, came }, value)) = message::head::<Reply>(bytes) else { return };
-        let (kept, parity) = {
-            let mut now = self.now.lock();
-            if of.run != now.number {
-                return;
+        let Some((run, mut bytes)) = message::head::<RunNumber>(bytes) else { return };
+        while let Some(((place, came, len), rest)) = message::head::<Replied>(bytes)
+            && let Some((value, rest)) = rest.split_at_checked(len as usize)
+        {
+            bytes = rest;
+            let (kept, parity) = {
+                let mut now = self.now.lock();
+                if run != now.number {
+                    return;
+                }
+                (now.asked.remove(&(part, place)), now.parity)
+            };
+            if let Some(kept) = kept {
+                replied(kept.0, parity, came, value);
             }
-            (now.asked.remove(&(part, of.task)), now.parity)
-        };
-        let Some(kept) = kept else { return };
-        let task = kept.0;
-        let failure = match came {
-            Came::WithValue(output) => {
-                output.keep(task);
-                (!arrive(task, parity, value)).then(|| {
-                    let what = "its result came as bytes that serde, which wrote them, cannot read";
-                    (Failure::new(task, Cause::Error(what.into()), 1), false)
-                })
-            }
-            Came::Well(output) => {
-                output.keep(task);
-                Some((Failure::new(task, Cause::InputMissing(task.name()), 1), false))
-            }
-            Came::Badly { skipped, why, output } => {
-                output.keep(task);
-                Some((why.failure(), skipped))
-            }
-        };
-        if let Some((failure, skipped)) = failure {
-            fail(task, parity, failure, skipped);
         }
     }
 
@@ -186,7 +177,6 @@ impl Elsewhere {
             Some(None) => {}
         }
     }
-
     /// A rank is dead: what has not ended, never will.
     pub(super) fn lose(&self, ranks: &Ranks) {
         let Some(rank) = ranks.lost.get() else { return };
@@ -254,6 +244,30 @@ pub(super) fn arrive(task: Ref, parity: u8, value: &[u8]) -> bool {
     true
 }
 
+/// What a reply says of a task.
+fn replied(task: Ref, parity: u8, came: Came, value: &[u8]) {
+    let failure = match came {
+        Came::WithValue(output) => {
+            output.keep(task);
+            (!arrive(task, parity, value)).then(|| {
+                let what = "its result came as bytes that serde, which wrote them, cannot read";
+                (Failure::new(task, Cause::Error(what.into()), 1), false)
+            })
+        }
+        Came::Well(output) => {
+            output.keep(task);
+            Some((Failure::new(task, Cause::InputMissing(task.name()), 1), false))
+        }
+        Came::Badly { skipped, why, output } => {
+            output.keep(task);
+            Some((why.failure(), skipped))
+        }
+    };
+    if let Some((failure, skipped)) = failure {
+        fail(task, parity, failure, skipped);
+    }
+}
+
 /// A task elsewhere did not succeed, which is found out when its run may be over.
 fn fail(task: Ref, parity: u8, failure: Arc<Failure>, skipped: bool) {
     if has_ended(task, parity) {
@@ -268,10 +282,10 @@ fn fail(task: Ref, parity: u8, failure: Arc<Failure>, skipped: bool) {
 }
 
 impl Cohort {
-    /// Has the value of a task brought here if it ran elsewhere.
-    pub(crate) fn request(&self, task: Ref) {
+    /// Has the values of tasks of this cohort brought here, of those that run elsewhere.
+    pub(crate) fn request(&self, tasks: impl Iterator<Item = Ref>) {
         if let Some(elsewhere) = self.elsewhere() {
-            elsewhere.request(task);
+            elsewhere.request(tasks);
         }
     }
 }

@@ -51,20 +51,17 @@ pub(super) struct Notice {
     pub(super) came: Came,
 }
 
-/// Head of a `Fetch`, and of its `Reply`, which adds how it came out and the value.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+/// A `Fetch`.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Fetch {
     pub(super) run: RunNumber,
-    /// The task's place in its part.
-    pub(super) task: u32,
+    /// By place in the part.
+    pub(super) tasks: Vec<u32>,
 }
 
-/// Head of a `Reply`.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Reply {
-    pub(super) of: Fetch,
-    pub(super) came: Came,
-}
+/// One task in a `Reply`, which begins with the number of its run: its place in the part, how it came out, how many
+/// bytes its value has, and the value.
+pub(super) type Replied = (u32, Came, u64);
 
 /// How a task came out.
 #[derive(Debug, Serialize, Deserialize)]

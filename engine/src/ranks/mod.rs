@@ -77,11 +77,15 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock, Weak};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 use tarragon_transport::{FabricError, Message, PeerState, Rank, World};
 
 /// How long the thread that receives sleeps at most.
 const NAP: Duration = Duration::from_millis(100);
+
+/// How long workers may not have looked for messages before the listener does.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The ranks of a world, as the engine of this rank uses them.
 pub(crate) struct Ranks {
@@ -102,6 +106,12 @@ pub(crate) struct Ranks {
     is_stopped: AtomicBool,
     /// This rank's share of the cpus of its node.
     cpus: OnceLock<u32>,
+    /// It has a cpu of its own, so that a worker may look for messages for a while.
+    spins: AtomicBool,
+    /// A worker has looked for messages since the listener last asked.
+    is_looked: AtomicBool,
+    /// The thread that receives when no worker does.
+    listener: OnceLock<Thread>,
 }
 
 /// Those of each world, once, until this rank leaves it: the other ranks wait for lists as long.
@@ -132,6 +142,9 @@ impl Ranks {
             lost: OnceLock::new(),
             is_stopped: AtomicBool::new(false),
             cpus: OnceLock::new(),
+            spins: AtomicBool::new(false),
+            is_looked: AtomicBool::new(false),
+            listener: OnceLock::new(),
         });
         for kind in Kind::ALL {
             let this = Arc::downgrade(&ranks);
@@ -142,8 +155,9 @@ impl Ranks {
             });
         }
         // Whoever has heard of all knows that they can receive.
-        let cpus = share_of_cpus(world)?;
+        let (cpus, is_whole) = share_of_cpus(world)?;
         ranks.cpus.get_or_init(|| cpus);
+        ranks.spins.store(is_whole, Ordering::Relaxed);
         if ranks.is_home() {
             ranks.start_listener()?;
         }
@@ -189,26 +203,50 @@ impl Ranks {
 
     /// At home: the thread that receives while all others are at work.
     fn start_listener(self: &Arc<Self>) -> Result<(), Error> {
-        let (ranks, world) = (Arc::downgrade(self), Arc::clone(&self.world));
+        let ranks = Arc::downgrade(self);
         let listener = std::thread::Builder::new().name("tarragon-ranks".to_string());
         let listen = move || {
-            let mut last = Instant::now();
-            while let Some(ranks) = ranks.upgrade()
-                && !ranks.is_stopped.load(Ordering::Acquire)
-            {
-                drop(ranks.listen(&mut last));
-                drop(ranks);
-                // Whoever drops the last of it should not wait for us.
-                world.wait(NAP);
+            if let Some(ranks) = ranks.upgrade() {
+                ranks.listener.get_or_init(std::thread::current);
+                let mut last = Instant::now();
+                while !ranks.is_stopped.load(Ordering::Acquire) {
+                    let _ = ranks.listen(&mut last);
+                }
             }
         };
         listener.spawn(listen).map_err(|e| Error::Threads { threads: 1, source: Box::new(e) })?;
         Ok(())
     }
 
-    /// Receives what has come, and looks now and then whether all ranks are there.
+    /// A worker with nothing to do looks at what has come; how many messages there were.
+    #[inline]
+    pub(crate) fn receive_some(&self) -> usize {
+        if !self.is_looked.load(Ordering::Relaxed) {
+            self.is_looked.store(true, Ordering::Relaxed);
+        }
+        self.world.progress()
+    }
+
+    /// Whether workers with nothing to do should look for messages for a while.
+    pub(crate) fn spins(&self) -> bool {
+        self.spins.load(Ordering::Relaxed)
+    }
+
+    /// No worker looks for messages any more.
+    pub(crate) fn stand_back(&self) {
+        self.is_looked.store(false, Ordering::Relaxed);
+        if let Some(listener) = self.listener.get() {
+            listener.unpark();
+        }
+    }
+
+    /// Receives what comes, unless workers do that; looks now and then whether all ranks are there. Returns now and then.
     fn listen(&self, last: &mut Instant) -> Result<(), Error> {
-        self.world.progress();
+        if self.is_looked.swap(false, Ordering::Relaxed) {
+            std::thread::park_timeout(PAUSE);
+        } else {
+            self.world.wait(NAP);
+        }
         if last.elapsed() >= NAP {
             *last = Instant::now();
             if let Some(rank) = self.world.fabric().check_peers().first() {
@@ -335,8 +373,9 @@ impl Ranks {
     }
 }
 
-/// Of the cpus that this rank may use its share of those that others of its node may use, too. All ranks call it.
-fn share_of_cpus(world: &World) -> Result<u32, Error> {
+/// Of the cpus that this rank may use its share of those that others of its node may use, too, and whether that is at
+/// least a whole one. All ranks call it.
+fn share_of_cpus(world: &World) -> Result<(u32, bool), Error> {
     let machine = Machine::look();
     let own = message::bytes(&(&machine.cpus, machine.cpus_granted));
     let all = world.all_gather(&own).map_err(|error| Error::World(Box::new(error)))?;
@@ -344,5 +383,5 @@ fn share_of_cpus(world: &World) -> Result<u32, Error> {
     let node: Vec<(Vec<u32>, u32)> = world.node_ranks().into_iter().filter_map(read).collect();
     let shared = |cpu: &u32| node.iter().filter(|(cpus, _)| cpus.contains(cpu)).count().max(1);
     let share: f64 = machine.cpus.iter().map(|cpu| 1.0 / shared(cpu) as f64).sum();
-    Ok((share.round() as u32).clamp(1, machine.cpus_granted.max(1)))
+    Ok(((share.round() as u32).clamp(1, machine.cpus_granted.max(1)), share > 0.99))
 }

@@ -1,7 +1,7 @@
 //! How a program comes to its ranks, and what those do that do not run it.
 
+use super::Ranks;
 use super::clerk::{Clerk, Order};
-use super::{NAP, Ranks};
 use crate::error::Error;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ pub fn serve(world: &Arc<World>) -> Result<(), Error> {
     let thread = std::thread::Builder::new().name("tarragon-clerk".to_string());
     let thread = thread.spawn(move || clerk.work(&desk));
     let thread = thread.map_err(|e| Error::Threads { threads: 1, source: Box::new(e) })?;
+    ranks.listener.get_or_init(std::thread::current);
     let mut last = Instant::now();
     while !ranks.is_stopped.load(Ordering::Acquire) && world.peer(Rank(0)) == PeerState::Here {
-        world.wait(NAP);
         // A rank that is lost is for home to act on, unless it is home.
         let _ = ranks.listen(&mut last);
         if thread.is_finished() {

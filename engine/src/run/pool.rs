@@ -11,10 +11,11 @@ use super::seats::Seats;
 use super::worker::{self, Kept};
 use crate::attend::Office;
 use crate::error::Error;
+use crate::ranks::Ranks;
 use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,10 @@ pub(crate) struct Pool {
     pub(super) active: RwLock<Active>,
     /// Nodes that became ready elsewhere than on a worker.
     pub(super) outside: Injector<Piece>,
+    /// The ranks that this one is one of, if there are several.
+    ranks: OnceLock<Arc<Ranks>>,
+    /// Runs under way that other ranks take part in.
+    shared_runs: AtomicU32,
     /// Who attends to tasks of this pool's batch, once there is one.
     pub(super) office: OnceLock<Weak<Office>>,
     naps: Mutex<Naps>,
@@ -94,6 +99,8 @@ impl Pool {
             vacant: Mutex::new((0..threads).rev().collect()),
             active: RwLock::default(),
             outside: Injector::new(),
+            ranks: OnceLock::new(),
+            shared_runs: AtomicU32::new(0),
             office: OnceLock::new(),
             naps: Mutex::default(),
             watched: Mutex::new(vec![(0, Instant::now()); threads].into()),
@@ -103,6 +110,20 @@ impl Pool {
 
     pub(crate) fn threads(&self) -> usize {
         self.places.len()
+    }
+
+    /// Workers that find nothing to do look whether other ranks have sent something, too.
+    pub(crate) fn is_of_ranks(&self, ranks: &Arc<Ranks>) {
+        self.ranks.get_or_init(|| Arc::clone(ranks));
+    }
+
+    /// Who receives from other ranks, while they take part in a run.
+    pub(super) fn ranks_at_work(&self) -> Option<&Ranks> {
+        if self.shared_runs.load(Ordering::Relaxed) == 0 {
+            None
+        } else {
+            self.ranks.get().map(|ranks| &**ranks)
+        }
     }
 
     /// Hands a run to the workers and returns.
@@ -123,6 +144,9 @@ impl Pool {
             active.slots[slot] = Some(Arc::clone(run));
             active.order.push((slot as u32, Arc::clone(run)));
             run.slot.store(slot as u32, Ordering::Release);
+            if run.plan.side.is_some() {
+                self.shared_runs.fetch_add(1, Ordering::Relaxed);
+            }
             if run.plan.attended {
                 run.cursor.store(ALL_TAKEN, Ordering::Release);
             }
@@ -193,7 +217,10 @@ impl Pool {
     /// All nodes of the run have ended.
     pub(super) fn retire(&self, slot: u32) {
         let mut active = self.active.write();
-        active.slots[slot as usize] = None;
+        let retired = active.slots[slot as usize].take();
+        if retired.is_some_and(|run| run.plan.side.is_some()) {
+            self.shared_runs.fetch_sub(1, Ordering::Relaxed);
+        }
         active.order.retain(|(s, _)| *s != slot);
     }
 

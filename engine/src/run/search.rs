@@ -5,14 +5,20 @@ use super::node::Run;
 use super::pool::{Piece, Seat};
 use super::solo::{ALONE, patience};
 use super::worker::{Kept, Worker};
+use crate::ranks::Ranks;
 use crossbeam_deque::Steal;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Looks around before a searcher leaves; about 20 µs in all, the cost of a wake-up.
 const LOOKS: u32 = 32;
 /// Pauses between two looks at most: each look takes cache lines from workers that have work.
 const PAUSES_MAX: u32 = 64;
+
+/// How long a searcher receives from other ranks before it leaves that to others.
+const RECEIVE_MAX: Duration = Duration::from_micros(100);
+/// Looks at what has come between two at what other workers have.
+const RECEIVE_LOOKS: u32 = 16;
 
 /// What a searcher found.
 pub(super) enum Found {
@@ -37,7 +43,9 @@ impl Worker<'_> {
     pub(super) fn search(&self) -> Search {
         loop {
             self.watch();
-            for look in 0..LOOKS {
+            // What comes from other ranks is a message away: there is no use in looking at the same places for long.
+            let looks = if self.pool.ranks_at_work().is_some_and(Ranks::spins) { 1 } else { LOOKS };
+            for look in 0..looks {
                 if let Some(found) = self.find() {
                     // Somebody must go on searching while there is more, be it in a hoard or with a walker.
                     if self.pool.seats.found() && (self.pool.is_work() || self.is_hidden_work()) {
@@ -50,16 +58,45 @@ impl Worker<'_> {
                     std::thread::yield_now();
                 }
             }
+            if let Some(found) = self.receive() {
+                if self.pool.seats.found() && self.pool.is_work() {
+                    self.wake_another();
+                }
+                return Search::Found(found);
+            }
             if let Some(found) = self.raid(self.watch()) {
                 self.pool.seats.found();
                 self.wake_another();
                 return Search::Found(found);
             }
             if self.pool.seats.leave(|| self.pool.is_work()) {
+                if let Some(ranks) = self.pool.ranks_at_work() {
+                    ranks.stand_back();
+                }
                 // Asked last: who takes a run says so first.
                 return if self.walkers().next().is_some() { Search::Watch } else { Search::Left };
             }
         }
+    }
+
+    /// For a moment receives what other ranks send, until that gives work.
+    fn receive(&self) -> Option<Found> {
+        let ranks = self.pool.ranks_at_work().filter(|ranks| ranks.spins())?;
+        let since = Instant::now();
+        while since.elapsed() < RECEIVE_MAX {
+            for _ in 0..RECEIVE_LOOKS {
+                if ranks.receive_some() > 0
+                    && let Some(found) = self.find()
+                {
+                    return Some(found);
+                }
+                std::hint::spin_loop();
+            }
+            if let Some(found) = self.find() {
+                return Some(found);
+            }
+        }
+        None
     }
 
     /// Workers that walk alone: their places, and their hints.

@@ -98,7 +98,7 @@ fn bring(
     deadline: Option<Instant>,
     is_over: &dyn Fn() -> bool,
 ) -> Result<(), TaskError> {
-    cohort.request(task);
+    cohort.request(std::iter::once(task));
     if task.shared().executor.wait(task.shared(), task, deadline, is_over) {
         return Ok(());
     }
@@ -276,10 +276,24 @@ where
     T: Data,
     X: HasResult<Value = T> + 'a,
 {
-    let tasks = tasks.into_iter();
+    let mut tasks = tasks.into_iter().map(HasResult::record).peekable();
+    // Those of other ranks are asked for together.
+    if tasks.peek().and_then(|task| task.cohort()).is_some_and(|cohort| cohort.elsewhere().is_some()) {
+        let tasks: Vec<Ref> = tasks.collect();
+        for list in tasks.chunk_by(|a, b| a.cohort().map(|c| c.id) == b.cohort().map(|c| c.id)) {
+            if let Some(cohort) = list[0].cohort().filter(|cohort| cohort.has_run()) {
+                cohort.request(list.iter().copied());
+            }
+        }
+        return read(tasks.into_iter());
+    }
+    read(tasks)
+}
+
+fn read<T: Data>(tasks: impl Iterator<Item = Ref>) -> Result<Vec<T>, TaskError> {
     let mut values = Vec::with_capacity(tasks.size_hint().0);
     let mut open: Option<(&Cohort, RwLockReadGuard<'_, ()>)> = None;
-    for task in tasks.map(HasResult::record) {
+    for task in tasks {
         // A value can be read at once while the gate of its cohort is open and its task is done.
         let ready = |cohort: &Cohort| {
             task.head().cohort.load(Ordering::Acquire) == cohort.id && cohort.progress_is(task, state::DONE)
