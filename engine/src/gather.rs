@@ -6,7 +6,7 @@
 
 use crate::check;
 use crate::cohort::Cohort;
-use crate::compile::placement::Layout;
+use crate::compile::placement::{ANY, Layout};
 use crate::compile::split::Piece;
 use crate::compile::{self, Compilation, EDGES_MAX, Frontier, Listing, TASKS_MAX};
 use crate::data::Access;
@@ -51,6 +51,8 @@ struct Gather<'a> {
     /// The list was submitted, and runs after others.
     submitted: bool,
     has_processes: bool,
+    /// Some task says on which rank it must run.
+    has_ranks: bool,
     /// A compiled batch in the list is running.
     running: bool,
     /// The tasks lie in more chunks than a plan can name.
@@ -103,6 +105,7 @@ impl<'a> Gather<'a> {
             attended: false,
             submitted: false,
             has_processes: false,
+            has_ranks: false,
             running: false,
             too_many_chunks: false,
         }
@@ -227,6 +230,7 @@ impl<'a> Gather<'a> {
     fn extra(&mut self, index: usize, task: Ref) {
         let Some(extra) = task.extra() else { return };
         self.mistakes.extend(extra.mistakes.iter().cloned());
+        self.has_ranks |= extra.rank.is_some();
         if let Some(need) = &extra.need {
             check::need(self.shared, index as u32, task, need, &mut self.mistakes);
         }
@@ -280,6 +284,9 @@ impl<'a> Gather<'a> {
         self.listing.parents = self.shared.space.parents();
         self.listing.data_len = self.shared.space.len();
         let mut layout = self.layout(&externals);
+        if !self.mistakes.is_empty() {
+            return Err(self.mistakes());
+        }
         loop {
             let Compilation { outline, pieces } = graph(self.listing, frontier, &layout)?;
             let Some(ranks) = self.shared.ranks.as_ref().filter(|_| !pieces.is_empty()) else {
@@ -295,35 +302,68 @@ impl<'a> Gather<'a> {
                 // It stays here, where it fails if it must.
                 Err(ranks::Unwritten(index, error)) => {
                     tracing::warn!(target: "tarragon", task = index, %error, "cannot go to another rank");
-                    layout.stay[index as usize] = true;
+                    layout.fixed[index as usize] = 0;
                 }
             }
         }
     }
 
-    /// On which ranks the list may run, and what of it must stay on this one.
-    fn layout(&self, externals: &[(u32, Ref)]) -> Layout {
+    /// On which ranks the list may run, and what of it must run where.
+    fn layout(&mut self, externals: &[(u32, Ref)]) -> Layout {
         let shared = self.shared;
         let is_plain = self.members.is_empty() && !self.submitted && shared.book.is_none() && !shared.timing;
         let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home() && is_plain);
-        let Some(ranks) = ranks.filter(|_| !shared.executor.is_serial()) else { return Layout::local() };
-        let tasks = || self.tasks().enumerate();
-        let is_bound =
-            |task: Ref| task.head().code.travel.is_none() || task.is_attended() || task.keeps_arguments();
-        let mut stay: Vec<bool> = self.tasks().map(is_bound).collect();
-        externals.iter().for_each(|(index, _)| stay[*index as usize] = true);
-        for (index, task) in tasks() {
+        let ranks = ranks.filter(|_| !shared.executor.is_serial()).map_or(1, |ranks| ranks.size());
+        let ranks = u16::try_from(ranks).unwrap_or(ANY);
+        if ranks == 1 && !self.has_ranks {
+            return Layout::local();
+        }
+        let mut fixed: Vec<u16> = Vec::with_capacity(self.places.len());
+        for task in self.tasks() {
+            let is_bound = task.head().code.travel.is_none() || task.is_attended() || task.keeps_arguments();
+            fixed.push(if is_bound || ranks == 1 { 0 } else { ANY });
+        }
+        externals.iter().for_each(|(index, _)| fixed[*index as usize] = 0);
+        for (index, task) in self.tasks().enumerate() {
             each_input(task, &mut |input| {
                 // What a task writes stays with it, and so does a value that serde cannot write.
                 if input.is_output() || input.task.head().code.keep.is_none() {
-                    stay[index] = true;
+                    fixed[index] = 0;
                     if let Some(producer) = self.position(input.task) {
-                        stay[producer as usize] = true;
+                        fixed[producer as usize] = 0;
                     }
                 }
             });
         }
-        Layout { ranks: u16::try_from(ranks.size()).unwrap_or(u16::MAX), stay }
+        if self.has_ranks {
+            self.fix_ranks(ranks, &mut fixed);
+        }
+        Layout { ranks, fixed }
+    }
+
+    /// What the user said of ranks.
+    #[cold]
+    fn fix_ranks(&mut self, ranks: u16, fixed: &mut [u16]) {
+        let mut mistakes = Vec::new();
+        let all = self.shared.ranks.as_ref().map_or(1, |ranks| ranks.size());
+        for (index, task) in self.tasks().enumerate() {
+            let Some(rank) = task.extra().and_then(|extra| extra.rank) else { continue };
+            let (index, name) = (index as u32, task.name());
+            if rank >= all {
+                mistakes.push(Mistake::NoSuchRank { task: index, name, rank, ranks: all });
+            } else if rank != 0 && ranks == 1 {
+                let why = "lists of a batch that is serial, measures or keeps a journal do, and so do lists that are \
+                           submitted or hold compiled ones";
+                mistakes.push(Mistake::MustStay { task: index, name, rank, why });
+            } else if rank != 0 && fixed[index as usize] == 0 {
+                let why = "closures, processes, tasks with limits, and those that take a value of another list, or \
+                           output or a value of such a task, do";
+                mistakes.push(Mistake::MustStay { task: index, name, rank, why });
+            } else {
+                fixed[index as usize] = rank as u16;
+            }
+        }
+        self.mistakes.append(&mut mistakes);
     }
 
     fn mistakes(&mut self) -> Error {

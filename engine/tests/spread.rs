@@ -41,6 +41,12 @@ enum End {
     Panics,
 }
 
+impl Step {
+    fn is_closure(&self) -> bool {
+        self.takes.is_empty() && self.id % 11 == 3
+    }
+}
+
 fn file(folder: &Path, datum: u32) -> PathBuf {
     folder.join(format!("datum{datum}"))
 }
@@ -107,13 +113,14 @@ fn steps(seed: u64, folder: &Path) -> Vec<Step> {
 }
 
 /// The tasks of steps: every third one takes its results by reference, some are closures that must stay where they are.
-fn listed(batch: &Batch, steps: &[Step]) -> Vec<Task<String>> {
+/// With a number of ranks tasks are strewn over them, so that most edges go from one rank to another.
+fn listed(batch: &Batch, steps: &[Step], ranks: Option<u32>) -> Vec<Task<String>> {
     let mut tasks: Vec<Task<String>> = Vec::new();
     for step in steps {
         let inputs: Vec<Handle<String>> =
             step.takes.iter().map(|take| tasks[*take as usize].result()).collect();
         let mut task = match step.id % 7 {
-            _ if step.takes.is_empty() && step.id % 11 == 3 => {
+            _ if step.is_closure() => {
                 let own = step.clone();
                 let silent = move || {
                     // A closure has no context.
@@ -127,6 +134,10 @@ fn listed(batch: &Batch, steps: &[Step]) -> Vec<Task<String>> {
             0..3 => batch.function(body, (step.clone(), inputs)),
             _ => batch.function(by_value, (step.clone(), inputs)),
         };
+        let is_bound = step.is_closure() || step.takes.iter().any(|take| steps[*take as usize].is_closure());
+        if let (Some(ranks), false) = (ranks, is_bound) {
+            task = task.at_rank(step.id.wrapping_mul(2_654_435_761) / 7 % ranks);
+        }
         for datum in &step.reads {
             task.read(file(&step.folder, *datum)).expect("it can be declared");
         }
@@ -169,10 +180,10 @@ fn random_lists(ranks: u32) {
         let batch = batch(ranks, threads);
         for seed in 0..25 {
             let steps = steps(seed * 97 + u64::from(ranks) * 7 + threads as u64, folder.path());
-            let list = listed(&serial, &steps);
+            let list = listed(&serial, &steps, None);
             let compiled = serial.compile(&list).expect("a list");
             let expected = outcome(&compiled, &list, folder.path());
-            let list = listed(&batch, &steps);
+            let list = listed(&batch, &steps, (seed % 2 == 1).then_some(ranks));
             let compiled = batch.compile(&list).expect("a list");
             for run in 0..2 {
                 let found = outcome(&compiled, &list, folder.path());
@@ -238,6 +249,29 @@ fn every_rank_runs_its_share() {
         return;
     }
     alone("every_rank_runs_its_share", "home");
+}
+
+/// A task runs on the rank that it names; one that cannot is a mistake.
+#[test]
+fn a_task_runs_where_it_is_told_to() {
+    if role().is_some() {
+        let batch = batch(3, 1);
+        let told: Vec<_> =
+            (0..9u32).map(|i| batch.function(where_am_i, (i,)).at_rank((i * 7 + 2) % 3)).collect();
+        batch.compile(&told).expect("a list").run().expect("all succeed");
+        let expected: Vec<u32> = (0..9).map(|i| (i * 7 + 2) % 3).collect();
+        assert_eq!(results(&told).expect("all are there"), expected);
+        let closure = batch.closure(|| 1u8).at_rank(1);
+        let nowhere = batch.function(where_am_i, (1u32,)).at_rank(3);
+        let error = batch.compile(tasks![closure, nowhere]).expect_err("two mistakes").to_string();
+        assert!(error.contains("is to run on rank 1, but must run on rank 0"), "{error}");
+        assert!(error.contains("is to run on rank 3, but there are 3: 0 is the first"), "{error}");
+        let list = batch.function(where_am_i, (1u32,)).at_rank(1);
+        let error = batch.submit(&list).map(|()| batch.fence()).map(|fenced| fenced.expect_err("submitted"));
+        assert!(error.map_or_else(|e| e.to_string(), |e| e.to_string()).contains("must run on rank 0"));
+        return;
+    }
+    alone("a_task_runs_where_it_is_told_to", "home");
 }
 
 /// A value that is a task's argument on another rank is there once, however many tasks take it, and a large one comes

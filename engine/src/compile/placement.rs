@@ -13,14 +13,17 @@ use super::hazard::{Dependences, JOIN, NEEDS};
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub(crate) ranks: u16,
-    /// Tasks that must run on the submitting rank, by index; tasks beyond its end need not.
-    pub(crate) stay: Vec<bool>,
+    /// By task the rank it must run on, or [`ANY`]; tasks beyond its end can run on any.
+    pub(crate) fixed: Vec<u16>,
 }
+
+/// A task can run on any rank.
+pub(crate) const ANY: u16 = u16::MAX;
 
 impl Layout {
     /// The submitting rank alone.
     pub(crate) fn local() -> Self {
-        Self { ranks: 1, stay: Vec::new() }
+        Self { ranks: 1, fixed: Vec::new() }
     }
 }
 
@@ -94,16 +97,19 @@ impl Placed<'_> {
         self.load.clear();
         self.load.resize(ranks, 0.0);
         let share = vertices.iter().map(|v| self.cost(*v)).sum::<f64>() / ranks as f64 * SLACK;
-        // Those that cannot choose first, so that the others see how full rank 0 is.
-        self.load[0] = vertices.iter().filter(|v| self.stays(**v)).map(|v| self.cost(*v)).sum();
-        let free = vertices.iter().filter(|v| !self.stays(**v)).count();
-        let mut place = 0;
+        // Those that cannot choose first, so that the others see how full ranks are.
+        let mut free = Vec::with_capacity(vertices.len());
         for v in vertices {
-            if self.stays(*v) {
-                continue;
+            match self.fixed(*v) {
+                ANY => free.push(*v),
+                rank => {
+                    self.load[usize::from(rank)] += self.cost(*v);
+                    self.rank_of[*v as usize] = rank;
+                }
             }
-            let block = place * ranks / free;
-            place += 1;
+        }
+        for (place, v) in free.iter().enumerate() {
+            let block = place * ranks / free.len();
             let wanted = self.most_sources(*v).map_or(block, usize::from);
             let cost = self.cost(*v);
             let fits = self.load[wanted] == 0.0 || self.load[wanted] + cost <= share;
@@ -136,10 +142,11 @@ impl Placed<'_> {
         self.found.tasks.as_ref().map_or(v, |tasks| tasks[v as usize])
     }
 
-    fn stays(&self, v: u32) -> bool {
+    /// The rank that a vertex must run on, or [`ANY`].
+    fn fixed(&self, v: u32) -> u16 {
         match self.task(v) {
-            JOIN => true,
-            task => self.layout.stay.get(task as usize).copied().unwrap_or(false),
+            JOIN => 0,
+            task => self.layout.fixed.get(task as usize).copied().unwrap_or(ANY),
         }
     }
 
@@ -166,8 +173,8 @@ mod tests {
         all
     }
 
-    fn ranks(sources: &[&[u32]], ranks: u16, stay: Vec<bool>) -> Vec<u16> {
-        match place(&Listing::default(), &found(sources), &Layout { ranks, stay }) {
+    fn ranks(sources: &[&[u32]], ranks: u16, fixed: Vec<u16>) -> Vec<u16> {
+        match place(&Listing::default(), &found(sources), &Layout { ranks, fixed }) {
             Placement::Local => vec![0; sources.len()],
             Placement::Spread(rank_of) => rank_of,
         }
@@ -195,14 +202,14 @@ mod tests {
 
     #[test]
     fn what_must_stay_stays_and_counts() {
-        let ranks = ranks(&[&[] as &[u32]; 6], 2, vec![true, true, true]);
+        let ranks = ranks(&[&[] as &[u32]; 6], 2, vec![0, 0, 0]);
         assert_eq!(ranks[..3], [0, 0, 0]);
         assert_eq!(ranks.iter().filter(|rank| **rank == 1).count(), 3);
     }
 
     #[test]
     fn one_task_is_local() {
-        let layout = Layout { ranks: 4, stay: Vec::new() };
+        let layout = Layout { ranks: 4, fixed: Vec::new() };
         assert_eq!(place(&Listing::default(), &found(&[&[]]), &layout), Placement::Local);
     }
 }

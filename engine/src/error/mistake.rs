@@ -102,6 +102,30 @@ pub enum Mistake {
         /// What the system said.
         why: String,
     },
+    /// A task is to run on a rank that does not exist.
+    #[error("task #{task} `{name}` is to run on rank {rank}, but there are {ranks}: 0 is the first")]
+    NoSuchRank {
+        /// Its index.
+        task: u32,
+        /// Its name.
+        name: String,
+        /// As given.
+        rank: u32,
+        /// How many there are.
+        ranks: u32,
+    },
+    /// A task is to run on another rank, and must stay on the one of the program.
+    #[error("task #{task} `{name}` is to run on rank {rank}, but must run on rank 0: {why}")]
+    MustStay {
+        /// Its index.
+        task: u32,
+        /// Its name.
+        name: String,
+        /// As given.
+        rank: u32,
+        /// What binds it.
+        why: &'static str,
+    },
     /// More tasks than one list can hold.
     #[error("the list has {tasks} tasks, at most {max} fit in one: compile it in parts")]
     TooManyTasks {

@@ -67,6 +67,13 @@ impl<T> Task<T> {
         self
     }
 
+    /// The rank that must run it, for a body that uses what only that rank has; without this the engine chooses. A rank
+    /// that does not exist, or that cannot run it, is a mistake that compile reports.
+    pub fn at_rank(mut self, rank: u32) -> Self {
+        self.set(|extra| extra.rank = Some(rank));
+        self
+    }
+
     /// How long the body takes relative to others, in any unit that the whole list shares; 1 without. Tasks on the
     /// most costly path to the end start first.
     pub fn cost(mut self, cost: f32) -> Self {

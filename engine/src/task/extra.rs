@@ -13,6 +13,8 @@ pub(crate) struct Extra {
     pub(crate) priority: i32,
     /// Estimated cost of the body in any one unit; 1 when not given.
     pub(crate) cost: f32,
+    /// The rank it must run on, if the user said so.
+    pub(crate) rank: Option<u32>,
     /// What it holds while it runs, if the user said so.
     pub(crate) need: Option<Need>,
     pub(crate) limits: Limits,
@@ -40,6 +42,7 @@ impl Extra {
             name: None,
             priority: 0,
             cost: 1.0,
+            rank: None,
             need: None,
             limits: Limits::default(),
             mistakes: Vec::new(),
