@@ -45,7 +45,8 @@ pub use tarragon_engine::{
     AnyTask, Batch, Builder, Cause, CompileError, Compiled, Context, Counts, Data, DataFile, DataId, Edge,
     Error, ErrorKind, Exit, Failure, Graph, Handle, HasResult, Hazard, IntoDatum, JournalStatus, JournalSync,
     Keys, Mistake, ProcessArg, ProcessFailure, ProcessInput, Report, Status, Stream, Submitted, Summary,
-    Task, TaskError, TaskList, ToWord, Usage, Val, Watch, Workers, results, serve, tasks, value, wire,
+    Task, TaskError, TaskList, ToWord, Traffic, Usage, Val, Watch, Workers, results, serve, tasks, value,
+    wire,
 };
 
 pub use tarragon_queue as queue;

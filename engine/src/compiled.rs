@@ -5,6 +5,7 @@ use crate::error::{Error, TaskError};
 use crate::gather;
 use crate::graph::{Edge, Graph};
 use crate::plan::Owned;
+use crate::ranks::Traffic;
 use crate::report::{Report, fill::record_of};
 use crate::summary::Summary;
 use crate::task::Status;
@@ -159,6 +160,11 @@ impl Compiled {
     /// journal.
     pub fn reused(&self) -> usize {
         self.owned.plan().reused.load(Ordering::Relaxed)
+    }
+
+    /// What ranks sent one another for it; `None` if all of it runs on this one.
+    pub fn traffic(&self) -> Option<Traffic> {
+        self.owned.plan().side.as_ref().and_then(|side| side.traffic())
     }
 
     /// Number of tasks.

@@ -74,6 +74,7 @@ pub use data::{DataFile, DataId, IntoDatum, Keys, Submitted};
 pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, ProcessFailure, TaskError};
 pub use function::Data;
 pub use graph::{Edge, Graph};
+pub use ranks::Traffic;
 #[cfg(not(loom))]
 pub use ranks::serve;
 pub use report::Report;

@@ -246,6 +246,21 @@ fn every_rank_runs_its_share() {
         }
         let chain = results(&chain).expect("all are there");
         assert!(chain.iter().enumerate().all(|(i, (n, rank))| (*n, *rank) == (i as u32 + 1, chain[0].1)));
+        // A stencil of fixed width per rank crosses ranks at the edges of blocks, however many ranks there are.
+        let cells = batch.keys("cells");
+        let step = |t: u64, i: u64| {
+            let task = batch.function(where_am_i, (0u32,)).writes(cells.at((t % 2) * 100 + i));
+            let near = i.saturating_sub(1)..(i + 2).min(40);
+            near.fold(task, |task, j| task.reads(cells.at((t + 1) % 2 * 100 + j)))
+        };
+        let list: Vec<_> =
+            (0..10).flat_map(|t| (0..40).map(move |i| (t, i))).map(|(t, i)| step(t, i)).collect();
+        let compiled = batch.compile(&list).expect("a list");
+        compiled.run().expect("all succeed");
+        let traffic = compiled.traffic().expect("it is on several ranks");
+        assert_eq!(traffic.tasks_elsewhere, 300, "{traffic:?}");
+        assert!(traffic.notices <= 3 * 2 * 10 && traffic.notices > 0, "{traffic:?}");
+        assert!(traffic.part_bytes <= 300 * (32 + 5 * 4), "{traffic:?}");
         return;
     }
     alone("every_rank_runs_its_share", "home");

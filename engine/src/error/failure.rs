@@ -41,6 +41,8 @@ pub enum Cause {
         rank: u32,
         /// Its machine.
         host: String,
+        /// What is known of it.
+        why: String,
     },
     /// A task it needs did not succeed.
     Upstream(Arc<Failure>),
@@ -60,7 +62,7 @@ impl fmt::Display for Cause {
             Cause::TimedOut(timeout) => write!(f, "over its timeout of {timeout:?}"),
             Cause::Cancelled => write!(f, "it was cancelled"),
             Cause::Process(process) => write!(f, "{process}"),
-            Cause::RankLost { rank, host } => write!(f, "rank {rank} on {host} is lost"),
+            Cause::RankLost { rank, host, why } => write!(f, "rank {rank} on {host} is lost: {why}"),
             Cause::Upstream(failure) => write!(f, "{failure}"),
         }
     }

@@ -141,12 +141,16 @@ pub enum Error {
     #[error("the ranks of this program cannot work together: {0}")]
     World(#[source] Box<dyn StdError + Send + Sync>),
     /// A rank died.
-    #[error("rank {rank} on {host} is lost, and with it the lists that ran there: start the program again")]
+    #[error(
+        "rank {rank} on {host} is lost ({why}), and with it the lists that ran there: start the program again"
+    )]
     RankLost {
         /// Its number.
         rank: u32,
         /// Its machine.
         host: String,
+        /// What is known of it.
+        why: String,
     },
     /// A rank was to serve that cannot.
     #[error("rank 0 runs the program and does not serve, and other ranks serve once")]

@@ -58,7 +58,7 @@ impl Guest {
             };
             failures.extend(all.map(told));
         }
-        let bytes = message::bytes(&End { run: self.number(), failures });
+        let bytes = message::bytes(&End { run: self.number(), failures, sent: side.sent() });
         side.ranks().tell(Rank(0), Kind::End, side.list(), &bytes);
     }
 }
@@ -101,8 +101,7 @@ impl Clerk {
         });
         match unpacked {
             Ok(part) => drop(self.parts.insert(list, part)),
-            // Home hears of it when it starts the list.
-            Err(error) => tracing::error!(target: "tarragon", list, error, "a part cannot be unpacked"),
+            Err(why) => self.resign(&format!("it cannot read its part of a list: {why}")),
         }
     }
 
@@ -122,18 +121,17 @@ impl Clerk {
 
     fn start(&mut self, list: u64, bytes: &[u8]) {
         let Some((number, _)) = message::head::<RunNumber>(bytes) else { return };
-        let started = match self.parts.get(&list) {
-            Some(part) => {
-                part.guest().number.store(number, Ordering::Release);
-                part.owned.start(false).map_err(|error| error.to_string())
-            }
-            None => Err("its part of the list could not be unpacked".to_string()),
-        };
-        if let Err(error) = started {
-            tracing::error!(target: "tarragon", list, error, "a part cannot start");
-            // A world with a rank that cannot run its part is no world.
-            self.ranks.resign();
+        // Without a part this rank has resigned.
+        let Some(part) = self.parts.get(&list) else { return };
+        part.guest().number.store(number, Ordering::Release);
+        if let Err(why) = part.owned.start(false) {
+            self.resign(&format!("it cannot start its part of a list: {why}"));
         }
+    }
+
+    /// A world with a rank that cannot do its part is no world.
+    fn resign(&self, why: &str) {
+        self.ranks.lose(self.ranks.world.rank(), why);
     }
 
     fn cancel(&self, list: u64, bytes: &[u8]) {

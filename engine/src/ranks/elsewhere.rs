@@ -38,6 +38,7 @@ pub(crate) struct Elsewhere {
     places: Box<[(u16, u32)]>,
     away: Box<[Away]>,
     now: Mutex<Now>,
+    part_bytes: u64,
 }
 
 #[derive(Default)]
@@ -49,10 +50,18 @@ struct Now {
     open: Vec<bool>,
     /// Values that were asked for, by part and place.
     asked: HashMap<(usize, u32), Kept>,
+    /// Notices that guests have sent, and their bytes.
+    sent: (u64, u64),
 }
 
 impl Elsewhere {
-    pub(super) fn new(ranks: &Arc<Ranks>, list: u64, tasks: usize, away: Vec<Away>) -> Arc<Self> {
+    pub(super) fn new(
+        ranks: &Arc<Ranks>,
+        list: u64,
+        tasks: usize,
+        away: Vec<Away>,
+        part_bytes: u64,
+    ) -> Arc<Self> {
         let mut places = vec![(0u16, 0u32); tasks];
         for (part, away) in away.iter().enumerate() {
             for (place, task) in away.tasks.iter().enumerate() {
@@ -60,7 +69,15 @@ impl Elsewhere {
             }
         }
         let (ranks, places, away) = (Arc::clone(ranks), places.into(), away.into());
-        Arc::new(Self { ranks, list, places, away, now: Mutex::default() })
+        Arc::new(Self { ranks, list, places, away, now: Mutex::default(), part_bytes })
+    }
+
+    pub(super) fn sent(&self) -> (u64, u64) {
+        self.now.lock().sent
+    }
+
+    pub(super) fn part_bytes(&self) -> u64 {
+        self.part_bytes
     }
 
     pub(super) fn parts(&self) -> u32 {
@@ -88,7 +105,7 @@ impl Elsewhere {
     pub(super) fn begin(&self, number: RunNumber, run: &Run) {
         let (parity, run, open) = (run.plan.cohort.parity(), run.weak(), vec![true; self.away.len()]);
         // Who still waits for a value of the run before asks again.
-        *self.now.lock() = Now { number, parity, run, open, asked: HashMap::new() };
+        *self.now.lock() = Now { number, parity, run, open, asked: HashMap::new(), sent: (0, 0) };
     }
 
     /// Has the values of tasks of this cohort brought here that are not and were not asked for; how they came out is
@@ -110,8 +127,8 @@ impl Elsewhere {
             let fetch = message::bytes(&Fetch { run, tasks });
             self.ranks.tell(away.rank, Kind::Fetch, self.list, &fetch);
         }
-        if let Some(rank) = self.ranks.lost.get() {
-            self.give_up(*rank);
+        if self.ranks.lost.get().is_some() {
+            self.give_up();
         }
     }
 
@@ -125,12 +142,13 @@ impl Elsewhere {
     }
 
     fn part_ended(&self, part: usize, bytes: &[u8]) {
-        let Some((End { run: number, failures }, _)) = message::head::<End>(bytes) else { return };
+        let Some((End { run: number, failures, sent }, _)) = message::head::<End>(bytes) else { return };
         let run = {
             let mut now = self.now.lock();
             if number != now.number || !std::mem::take(&mut now.open[part]) {
                 return;
             }
+            now.sent = (now.sent.0 + sent.0, now.sent.1 + sent.1);
             now.run.upgrade()
         };
         let Some(run) = run else { return };
@@ -179,39 +197,39 @@ impl Elsewhere {
     }
     /// A rank is dead: what has not ended, never will.
     pub(super) fn lose(&self, ranks: &Ranks) {
-        let Some(rank) = ranks.lost.get() else { return };
+        debug_assert!(ranks.lost.get().is_some());
         let (run, open) = {
             let mut now = self.now.lock();
             let open: Vec<usize> = (0..now.open.len()).filter(|part| now.open[*part]).collect();
             now.open.fill(false);
             (now.run.upgrade(), open)
         };
-        self.give_up(*rank);
+        self.give_up();
         let Some(run) = run else { return };
         run.stop.all();
         for part in &open {
             let left =
                 self.away[*part].tasks.iter().filter(|task| !has_ended(**task, run.plan.cohort.parity()));
-            left.for_each(|task| run.failed_elsewhere(*task, self.loss(Some(*task), *rank), false));
+            left.for_each(|task| run.failed_elsewhere(*task, self.loss(Some(*task)), false));
         }
         if let Some(side) = &run.plan.side {
-            side.lose(&run, |task| self.loss(task, *rank));
+            side.lose(&run, |task| self.loss(task));
         }
         open.iter().for_each(|_| run.part_ended());
     }
 
     /// Whoever waits for a value is told that it will not come.
-    fn give_up(&self, rank: Rank) {
+    fn give_up(&self) {
         let (asked, parity) = {
             let mut now = self.now.lock();
             (std::mem::take(&mut now.asked), now.parity)
         };
-        asked.values().for_each(|kept| fail(kept.0, parity, self.loss(Some(kept.0), rank), false));
+        asked.values().for_each(|kept| fail(kept.0, parity, self.loss(Some(kept.0)), false));
     }
 
-    fn loss(&self, task: Option<Ref>, rank: Rank) -> Arc<Failure> {
-        let host = self.ranks.world.host(rank).unwrap_or("an unknown host").to_string();
-        let cause = Cause::RankLost { rank: rank.0, host };
+    fn loss(&self, task: Option<Ref>) -> Arc<Failure> {
+        let (rank, why) = self.ranks.lost.get().cloned().unwrap_or((Rank(0), String::new()));
+        let cause = Cause::RankLost { rank: rank.0, host: self.ranks.host(rank), why };
         let (name, index) =
             task.map_or_else(|| (String::new(), u32::MAX), |task| (task.name(), task.index()));
         Arc::new(Failure { name, index, attempts: 0, rank: rank.0, cause })

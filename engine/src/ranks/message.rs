@@ -87,6 +87,8 @@ pub(super) struct End {
     pub(super) run: RunNumber,
     /// By place in the part.
     pub(super) failures: Vec<(u32, bool, Told, Output)>,
+    /// Notices that the rank has sent, and their bytes.
+    pub(super) sent: (u64, u64),
 }
 
 /// A `Cancel`.

@@ -24,7 +24,7 @@
 //! | `Reply` | guest → home | that |
 //! | `Cancel` | home → guest | cancels the run, or one task of it |
 //! | `Drop` | home → guest | nobody wants the list or its results any more |
-//! | `Lost` | guest → home | a rank is dead |
+//! | `Lost` | guest → home | a rank is dead, or this one cannot go on, and why |
 //! | `Stop` | home → guest | the world ends |
 //!
 //! Messages of one pair of ranks come in order, those of different pairs do not: a notice may come before the part that
@@ -84,6 +84,19 @@ use tarragon_transport::{FabricError, Message, PeerState, Rank, World};
 /// How long the thread that receives sleeps at most.
 const NAP: Duration = Duration::from_millis(100);
 
+/// What ranks sent one another for a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Notices that tasks have ended, in the latest run: one for each rank that waits for a task of another.
+    pub notices: u64,
+    /// Their bytes, values among them.
+    pub notice_bytes: u64,
+    /// Bytes of the parts that the other ranks got when the list was compiled.
+    pub part_bytes: u64,
+    /// Tasks in these parts.
+    pub tasks_elsewhere: u64,
+}
+
 /// How long workers may not have looked for messages before the listener does.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -101,8 +114,8 @@ pub(crate) struct Ranks {
     /// The clerk's end, until there is one.
     desk: Mutex<Option<Receiver<Order>>>,
     next: AtomicU64,
-    /// The first rank that was found dead.
-    lost: OnceLock<Rank>,
+    /// The first rank that was found dead or could not go on, and what is known of that.
+    lost: OnceLock<(Rank, String)>,
     is_stopped: AtomicBool,
     /// This rank's share of the cpus of its node.
     cpus: OnceLock<u32>,
@@ -192,13 +205,15 @@ impl Ranks {
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self.lost.get() {
             None => Ok(()),
-            Some(rank) => Err(self.loss(*rank)),
+            Some((rank, why)) => {
+                let host = self.host(*rank);
+                Err(Error::RankLost { rank: rank.0, host, why: why.clone() })
+            }
         }
     }
 
-    fn loss(&self, rank: Rank) -> Error {
-        let host = self.world.host(rank).unwrap_or("an unknown host").to_string();
-        Error::RankLost { rank: rank.0, host }
+    fn host(&self, rank: Rank) -> String {
+        self.world.host(rank).unwrap_or("an unknown host").to_string()
     }
 
     /// At home: the thread that receives while all others are at work.
@@ -250,7 +265,7 @@ impl Ranks {
         if last.elapsed() >= NAP {
             *last = Instant::now();
             if let Some(rank) = self.world.fabric().check_peers().first() {
-                self.lose(*rank);
+                self.lose(*rank, "its process has ended");
             }
             // A guest leaves when it is told to, or cannot go on.
             let gone = |rank: &Rank| self.world.peer(*rank) != PeerState::Here;
@@ -258,21 +273,21 @@ impl Ranks {
                 && !self.is_stopped.load(Ordering::Acquire)
                 && let Some(rank) = self.world.ranks().skip(1).find(gone)
             {
-                self.lose(rank);
+                self.lose(rank, "its process has left");
             }
         }
         self.check()
     }
 
-    /// A rank is dead.
-    fn lose(&self, rank: Rank) {
-        if self.lost.set(rank).is_err() {
+    /// A rank is dead, or cannot go on.
+    fn lose(&self, rank: Rank, why: &str) {
+        if self.lost.set((rank, why.to_string())).is_err() {
             return;
         }
-        tracing::error!(target: "tarragon", rank = rank.0, "a rank is lost");
+        tracing::error!(target: "tarragon", rank = rank.0, why, "a rank is lost");
         if !self.is_home() {
             // Home says who ends, and when: else it could take those for lost that end because of this one.
-            let _ = self.send(Rank(0), Kind::Lost, u64::from(rank.0), &[]);
+            let _ = self.send(Rank(0), Kind::Lost, u64::from(rank.0), why.as_bytes());
             return;
         }
         let lists: Vec<_> = self.elsewheres.read().values().filter_map(Weak::upgrade).collect();
@@ -300,14 +315,8 @@ impl Ranks {
             return;
         }
         if let Err(error) = self.send(to, kind, list, bytes) {
-            tracing::error!(target: "tarragon", rank = to.0, %error, "a rank cannot be told");
-            self.lose(to);
+            self.lose(to, &error.to_string());
         }
-    }
-
-    /// This rank cannot go on: it leaves, and the others find out.
-    fn resign(&self) {
-        self.is_stopped.store(true, Ordering::Release);
     }
 
     /// A number for a new list.
@@ -326,7 +335,7 @@ impl Ranks {
                 }
                 return;
             }
-            Kind::Lost => return self.lose(Rank(list as u32)),
+            Kind::Lost => return self.lose(Rank(list as u32), &String::from_utf8_lossy(bytes)),
             Kind::Part => Order::Part { list, bytes: bytes.to_vec() },
             Kind::Start => Order::Start { list, bytes: bytes.to_vec() },
             Kind::Fetch => Order::Fetch { list, bytes: bytes.to_vec() },

@@ -42,13 +42,14 @@ pub(crate) fn spread(
             Some(pack(cohort.id, piece, workers, task, &nodes)?)
         });
     }
+    let part_bytes = parts.iter().flatten().map(|part| part.len() as u64).sum();
     let list = ranks.next_list();
     let away = |(rank, piece): (usize, &Piece)| Away {
         rank: Rank(rank as u32),
         tasks: piece.own().iter().map(|index| task(*index)).collect(),
     };
     let away = pieces.iter().enumerate().skip(1).map(away).filter(|away| !away.tasks.is_empty()).collect();
-    let elsewhere = Elsewhere::new(ranks, list, tasks, away);
+    let elsewhere = Elsewhere::new(ranks, list, tasks, away, part_bytes);
     for (rank, bytes) in (1..).zip(parts).filter_map(|(rank, part)| Some((Rank(rank), part?))) {
         ranks.tell(rank, super::message::Kind::Part, list, &bytes);
     }

@@ -1,17 +1,17 @@
 //! What a plan has to do with other ranks: its imports and exports, and which run of it is under way.
 
-use super::Ranks;
 use super::clerk::Guest;
 use super::elsewhere::{Elsewhere, arrive};
 use super::message::{self, Came, Kind, Notice, Output, RunNumber};
 use super::told::Told;
+use super::{Ranks, Traffic};
 use crate::compile::split::Export;
 use crate::error::{Cause, Failure};
 use crate::plan::Plan;
 use crate::run::Run;
 use crate::task::record::{Ref, state};
 use parking_lot::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use tarragon_transport::Rank;
 
@@ -25,6 +25,8 @@ pub(crate) struct Side {
     export_ends: Box<[u32]>,
     exports: Box<[Export]>,
     now: Mutex<Now>,
+    /// Notices that this rank has sent in this run, and their bytes.
+    sent: (AtomicU64, AtomicU64),
     role: Role,
 }
 
@@ -62,6 +64,7 @@ impl Side {
             export_ends: export_ends.into(),
             exports: exports.into(),
             now: Mutex::default(),
+            sent: Default::default(),
             role,
         }
     }
@@ -119,6 +122,8 @@ impl Side {
     /// A run begins; before any worker knows of it.
     pub(crate) fn begin(&self, run: &Run) {
         let mut now = self.now.lock();
+        self.sent.0.store(0, Ordering::Relaxed);
+        self.sent.1.store(0, Ordering::Relaxed);
         match &self.role {
             Role::Home(elsewhere) => {
                 now.number += 1;
@@ -235,11 +240,30 @@ impl Side {
             };
             let mut bytes = message::bytes(&Notice { run, import: export.import, came });
             bytes.extend_from_slice(value.map_or(&[], Vec::as_slice));
+            self.sent.0.fetch_add(1, Ordering::Relaxed);
+            self.sent.1.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             self.ranks.tell(Rank(u32::from(export.rank)), Kind::Notice, self.list, &bytes);
         }
         if let Some(task) = task.filter(|_| exports.iter().any(|export| export.valued)) {
             task.used();
         }
+    }
+
+    /// Notices that this rank has sent in the latest run, and their bytes.
+    pub(super) fn sent(&self) -> (u64, u64) {
+        (self.sent.0.load(Ordering::Relaxed), self.sent.1.load(Ordering::Relaxed))
+    }
+
+    /// At home: what all ranks have sent one another in the latest run, and what the parts of guests took.
+    pub(crate) fn traffic(&self) -> Option<Traffic> {
+        let elsewhere = self.elsewhere()?;
+        let ((messages, bytes), (mine, my_bytes)) = (elsewhere.sent(), self.sent());
+        Some(Traffic {
+            notices: messages + mine,
+            notice_bytes: bytes + my_bytes,
+            part_bytes: elsewhere.part_bytes(),
+            tasks_elsewhere: self.away().count() as u64,
+        })
     }
 
     /// All nodes of this rank have ended, and the plan may run again.
