@@ -335,7 +335,13 @@ impl Batch {
         self.shared.active_runs().iter().for_each(|run| run.cancel(None));
     }
 
-    /// Number of workers.
+    /// The ranks that its lists run on; `None` if that is this process alone.
+    #[cfg(not(loom))]
+    pub fn world(&self) -> Option<&Arc<tarragon_transport::World>> {
+        self.shared.ranks.as_ref().map(|ranks| ranks.world())
+    }
+
+    /// Number of workers of this rank.
     pub fn workers(&self) -> usize {
         self.shared.executor.workers()
     }

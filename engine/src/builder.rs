@@ -206,6 +206,7 @@ impl Builder {
     /// Runs lists on `ranks` ranks of this machine: this program, and copies of it that it starts with the same
     /// arguments. All that comes before is done by each of them anew; in a copy [`build`](Self::build) runs what is
     /// sent to it and never returns. They end when this program does. A later batch of the program uses the same ranks.
+    /// Where a launcher has started this program as several ranks, it is those that are used.
     #[cfg(not(loom))]
     pub fn spawn(mut self, ranks: u32) -> Self {
         self.reach = Reach::Spawn(ranks);

@@ -184,6 +184,10 @@ impl Ranks {
         Ok(ranks)
     }
 
+    pub(crate) fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
     pub(crate) fn rank(&self) -> u32 {
         self.world.rank().0
     }
@@ -255,7 +259,8 @@ impl Ranks {
         }
     }
 
-    /// Receives what comes, unless workers do that; looks now and then whether all ranks are there. Returns now and then.
+    /// Receives what comes, unless workers do that; looks now and then whether all ranks are there. Returns now and
+    /// then.
     fn listen(&self, last: &mut Instant) -> Result<(), Error> {
         if self.is_looked.swap(false, Ordering::Relaxed) {
             std::thread::park_timeout(PAUSE);

@@ -62,8 +62,11 @@ pub(crate) fn of_environment() -> Result<Option<Arc<Ranks>>, Error> {
     take_part(world, &mut ours).map(Some)
 }
 
-/// As many ranks of this node, which this program starts as copies of itself.
+/// As many ranks of this node, which this program starts as copies of itself; those of a launch if there is one.
 pub(crate) fn of_spawn(size: u32) -> Result<Arc<Ranks>, Error> {
+    if let Some(ranks) = of_environment()? {
+        return Ok(ranks);
+    }
     let mut ours = OURS.lock();
     if let Some(world) = &*ours {
         return Ranks::of(world);
