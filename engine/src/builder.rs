@@ -8,7 +8,7 @@ use crate::events;
 use crate::journal::{Options, Sync};
 use crate::machine::Machine;
 use crate::outputs::Outputs;
-use crate::ranks::Ranks;
+use crate::ranks::{Ranks, Setup};
 use crate::resume::Book;
 use crate::run::{Executor, Pool, WORKERS_MAX};
 use crate::schedule::UNITS;
@@ -259,16 +259,26 @@ impl Builder {
         if self.memory == Some(0) {
             return Err(Error::BadResource { resource: "memory".to_string(), amount: "0".to_string() });
         }
-        let memory = self.memory.unwrap_or(machine.memory_bytes);
+        let sharers = ranks.as_ref().map_or(1, |ranks| ranks.sharers());
+        let memory = self.memory.unwrap_or(machine.memory_bytes / u64::from(sharers));
         let threads = match self.cpus {
             Some(Cpus::OfMachine(cpus)) => cpus,
             _ => granted,
         };
         let executor =
             executor(self.workers.unwrap_or(Workers::Threads((threads as usize).min(WORKERS_MAX))))?;
-        let asked_workers = match self.workers {
-            Some(Workers::Threads(threads)) => threads as u32,
-            _ => 0,
+        let setup = Setup {
+            workers: match self.workers {
+                Some(Workers::Threads(threads)) => threads as u32,
+                _ => 0,
+            },
+            assumed_cpus: match self.cpus {
+                Some(Cpus::Assumed(cpus)) => cpus,
+                _ => 0,
+            },
+            run_dir: self.run_dir.clone(),
+            keeps_output: self.keep_output,
+            is_unbound: self.unbound,
         };
         let book = self.journal.as_ref().map(|path| Book::open(path, self.journal_options)).transpose();
         let book = book?;
@@ -287,7 +297,7 @@ impl Builder {
             signals: !self.leaves_signals,
             book,
             ranks,
-            asked_workers,
+            setup,
         });
         if let (Some(ranks), Some(pool)) = (&shared.ranks, shared.executor.pool()) {
             pool.is_of_ranks(ranks);

@@ -373,11 +373,6 @@ impl Cohort {
         }
     }
 
-    /// What a task wrote to its output and error, if anything.
-    pub(crate) fn texts(&self, index: u32) -> Option<(String, String)> {
-        self.with_output(index, Output::texts)
-    }
-
     pub(crate) fn with_output<R>(&self, index: u32, f: impl FnOnce(&mut Output) -> R) -> Option<R> {
         self.notes.lock().outputs.get_mut(&index).map(f)
     }

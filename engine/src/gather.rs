@@ -293,8 +293,7 @@ impl<'a> Gather<'a> {
                 return Ok(Compiled { outline, externals, side: None, exported: Vec::new() });
             };
             let task = |index: u32| self.slots.resolve(self.places[index as usize]);
-            let workers = self.shared.asked_workers;
-            match ranks::spread(ranks, &self.cohort, &pieces, workers, &task) {
+            match ranks::spread(ranks, self.shared, &self.cohort, &pieces, &task) {
                 Ok(side) => {
                     let exported = valued_exports(&pieces[0]);
                     return Ok(Compiled { outline, externals, side: Some(Box::new(side)), exported });
@@ -315,19 +314,28 @@ impl<'a> Gather<'a> {
         let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home() && is_plain);
         let ranks = ranks.filter(|_| !shared.executor.is_serial()).map_or(1, |ranks| ranks.size());
         let ranks = u16::try_from(ranks).unwrap_or(ANY);
+        let least = shared.ranks.as_ref().map(|ranks| ranks.least());
+        let assumed = shared.setup.assumed_cpus;
+        // A resource of the user's own is there once; of others every rank must have enough.
+        let everywhere = |task: Ref| match (task.extra().and_then(|extra| extra.need.as_ref()), least) {
+            (Some(need), Some((cpus, memory))) => {
+                need.named.is_empty() && need.cpus <= cpus.max(assumed) && need.memory <= memory
+            }
+            _ => true,
+        };
         if ranks == 1 && !self.has_ranks {
             return Layout::local();
         }
         let mut fixed: Vec<u16> = Vec::with_capacity(self.places.len());
         for task in self.tasks() {
-            let is_bound = task.head().code.travel.is_none() || task.is_attended() || task.keeps_arguments();
+            let is_bound = task.head().code.travel.is_none() || !everywhere(task);
             fixed.push(if is_bound || ranks == 1 { 0 } else { ANY });
         }
         externals.iter().for_each(|(index, _)| fixed[*index as usize] = 0);
         for (index, task) in self.tasks().enumerate() {
             each_input(task, &mut |input| {
                 // What a task writes stays with it, and so does a value that serde cannot write.
-                if input.is_output() || input.task.head().code.keep.is_none() {
+                if input.is_output() || !input.task.value_travels() {
                     fixed[index] = 0;
                     if let Some(producer) = self.position(input.task) {
                         fixed[producer as usize] = 0;
@@ -356,8 +364,8 @@ impl<'a> Gather<'a> {
                            submitted or hold compiled ones";
                 mistakes.push(Mistake::MustStay { task: index, name, rank, why });
             } else if rank != 0 && fixed[index as usize] == 0 {
-                let why = "closures, processes, tasks with limits, and those that take a value of another list, or \
-                           output or a value of such a task, do";
+                let why = "closures do, tasks that need what some rank has not, and tasks that take output, a result \
+                           of a closure, or one of another list";
                 mistakes.push(Mistake::MustStay { task: index, name, rank, why });
             } else {
                 fixed[index as usize] = rank as u16;

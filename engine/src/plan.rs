@@ -170,7 +170,7 @@ impl Plan {
         graph: Outline,
         records: Vec<Compact>,
         chunks: ChunkTable,
-        has_counted: bool,
+        (attended, has_counted): (bool, bool),
         consumed: Box<[(Compact, u32)]>,
         side: Side,
     ) -> Self {
@@ -182,7 +182,7 @@ impl Plan {
             graph,
             records: records.into(),
             chunks,
-            attended: false,
+            attended,
             has_counted,
             consumed,
             externals: Box::default(),

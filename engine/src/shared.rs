@@ -7,7 +7,7 @@ use crate::compile::{Frontier, Listing};
 use crate::data::Space;
 use crate::events;
 use crate::outputs::Outputs;
-use crate::ranks::Ranks;
+use crate::ranks::{Ranks, Setup};
 use crate::resume::Book;
 use crate::run::{Executor, Run};
 use crate::schedule::InstanceId;
@@ -51,8 +51,8 @@ pub(crate) struct Shared {
     pub(crate) book: Option<Arc<Book>>,
     /// The ranks that it is one of.
     pub(crate) ranks: Option<Arc<Ranks>>,
-    /// Worker threads that the user asked for; 0: none in particular.
-    pub(crate) asked_workers: u32,
+    /// What guests' batches are to be like.
+    pub(crate) setup: Setup,
     /// SIGINT and SIGTERM cancel what runs.
     pub(crate) signals: bool,
     /// Submitted tasks queue up.
@@ -97,7 +97,7 @@ pub(crate) struct Parts {
     pub(crate) signals: bool,
     pub(crate) book: Option<Book>,
     pub(crate) ranks: Option<Arc<Ranks>>,
-    pub(crate) asked_workers: u32,
+    pub(crate) setup: Setup,
 }
 
 /// The names of a batch's own resources.
@@ -142,7 +142,7 @@ impl Shared {
             desk: OnceLock::new(),
             book: parts.book.map(Arc::new),
             ranks: parts.ranks,
-            asked_workers: parts.asked_workers,
+            setup: parts.setup,
             background: parts.background,
             signals: parts.signals,
             all_clients: Mutex::default(),

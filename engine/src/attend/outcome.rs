@@ -59,7 +59,7 @@ impl Processes {
     pub(super) fn could_not_start(&self, job: Option<&Job>, step: Step, errno: i32) -> How {
         let error = std::io::Error::from_raw_os_error(errno);
         let Some(job) = job else {
-            return How::CouldNotStart { what: "program", path: "?".into(), error };
+            return How::CouldNotStart { what: "program".into(), path: "?".into(), error };
         };
         let command = job.task.command_of();
         let outputs = &job.run.plan.shared.outputs;
@@ -73,7 +73,7 @@ impl Processes {
             Step::Affinity => ("binding it to its cpus,", command.program.clone()),
             Step::Spawn => ("a new process for", command.program.clone()),
         };
-        How::CouldNotStart { what, path, error }
+        How::CouldNotStart { what: what.into(), path, error }
     }
 
     /// The last lines of the job's standard error, or else of its standard output.

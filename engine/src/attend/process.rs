@@ -325,7 +325,7 @@ impl Place {
 
 /// The process did not come to be, for want of this file or directory.
 fn could_not_start(what: &'static str, path: PathBuf, error: io::Error) -> Cause {
-    let how = How::CouldNotStart { what, path, error };
+    let how = How::CouldNotStart { what: what.into(), path, error };
     Cause::Process(Box::new(ProcessFailure { how, tail: String::new(), usage: Usage::default() }))
 }
 

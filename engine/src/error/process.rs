@@ -2,6 +2,7 @@
 
 use super::ErrorKind;
 use crate::task::Usage;
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -43,7 +44,7 @@ pub(crate) enum How {
     /// It did not come to be.
     CouldNotStart {
         /// What was tried.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// With which file or directory.
         path: PathBuf,
         /// What the system said.

@@ -29,6 +29,8 @@ pub(crate) struct Travel {
     pub(crate) unpack: fn(&Arc<Shared>, &mut Decoder<'_>) -> Result<Ref, WireError>,
     /// Makes a record for its value alone.
     pub(crate) place: fn(&Arc<Shared>) -> Ref,
+    /// How its value travels.
+    pub(crate) value: Keep,
 }
 
 /// A value to bytes and back.
@@ -103,6 +105,7 @@ where
                 pack: travel::pack::<F, P, A, How, R, Kind>,
                 unpack: travel::unpack::<F, P, A, How, R, Kind>,
                 place: travel::place::<R::Value>,
+                value: Keep { write: body::write_value::<R::Value>, read: body::read_value::<R::Value> },
             }),
             command: None,
             value_needs_drop: std::mem::needs_drop::<R::Value>(),

@@ -11,6 +11,7 @@
 use super::Code;
 use super::wire::{Trampoline, WireError};
 use crate::task::record::Ref;
+use parking_lot::Mutex;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -92,25 +93,60 @@ pub(crate) fn name_of(namer: Namer) -> i64 {
 
 /// The row whose namer is at a distance; the caller has compared fingerprints.
 pub(crate) fn named(name: i64) -> Result<&'static Code, WireError> {
-    let address = anchor().wrapping_add(name) as usize;
-    if !is_code(address) {
-        return Err(WireError::Malformed("names a place that is not code"));
-    }
+    let address = code_at(name)?;
     // SAFETY: as in `call`: the same executable took this distance from a function of this type.
     let namer: Namer = unsafe { std::mem::transmute::<usize, Namer>(address) };
     Ok(namer())
 }
 
+/// The distance of any other function from the anchor, in bytes.
+pub(crate) fn distance(function: *const ()) -> i64 {
+    function.addr() as i64 - anchor()
+}
+
+/// How a result becomes a word of a process.
+pub(crate) type WordOf = fn(&crate::task::input::Input) -> Result<std::ffi::OsString, crate::error::Cause>;
+
+/// The function of this type at a distance; the caller has compared fingerprints.
+pub(crate) fn word_at(distance: i64) -> Result<WordOf, WireError> {
+    let address = code_at(distance)?;
+    // SAFETY: as in `call`: the same executable took this distance from a function of this type.
+    Ok(unsafe { std::mem::transmute::<usize, WordOf>(address) })
+}
+
+/// Whether a failure is worth another attempt.
+pub(crate) type IsWorth = fn(&crate::error::TaskError) -> bool;
+
+/// The function of this type at a distance; the caller has compared fingerprints.
+pub(crate) fn is_worth_at(distance: i64) -> Result<IsWorth, WireError> {
+    let address = code_at(distance)?;
+    // SAFETY: as in `call`: the same executable took this distance from a function of this type.
+    Ok(unsafe { std::mem::transmute::<usize, IsWorth>(address) })
+}
+
+fn code_at(distance: i64) -> Result<usize, WireError> {
+    let address = anchor().wrapping_add(distance) as usize;
+    if is_code(address) { Ok(address) } else { Err(WireError::Malformed("names a place that is not code")) }
+}
+
 /// Whether the kernel lists the address as executable: keeps a damaged message from jumping anywhere.
 fn is_code(address: usize) -> bool {
+    /// Where it lay the last time: names of one program are near each other.
+    static LAST: Mutex<(usize, usize)> = Mutex::new((0, 0));
+    let mut last = LAST.lock();
+    if (last.0..last.1).contains(&address) {
+        return true;
+    }
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return true };
-    maps.lines().any(|line| {
+    let parse = |text| usize::from_str_radix(text, 16).unwrap_or(0);
+    let range = maps.lines().find_map(|line| {
         let mut fields = line.split_ascii_whitespace();
-        let (Some(range), Some(rights)) = (fields.next(), fields.next()) else { return false };
-        let Some((start, end)) = range.split_once('-') else { return false };
-        let parse = |text| usize::from_str_radix(text, 16).unwrap_or(0);
-        rights.contains('x') && (parse(start)..parse(end)).contains(&address)
-    })
+        let ((start, end), rights) = (fields.next()?.split_once('-')?, fields.next()?);
+        let (start, end) = (parse(start), parse(end));
+        (rights.contains('x') && (start..end).contains(&address)).then_some((start, end))
+    });
+    *last = range.unwrap_or(*last);
+    range.is_some()
 }
 
 /// A function item out of nothing, which is what it is made of.

@@ -12,12 +12,10 @@ mod copy;
 pub(crate) mod identity;
 mod kept;
 pub(crate) mod outcome;
-mod travel;
+pub(crate) mod travel;
 pub(crate) mod wire;
 
-#[cfg(not(loom))]
-pub(crate) use code::Travel;
-pub(crate) use code::{Code, Spec, thunk_code};
+pub(crate) use code::{Code, Keep, Spec, Travel, thunk_code};
 pub(crate) use copy::copy_of;
 
 use serde::Serialize;

@@ -60,6 +60,6 @@ where
 }
 
 /// A record with room for a value.
-pub(super) fn place<V: Data>(shared: &Arc<Shared>) -> Ref {
+pub(crate) fn place<V: Data>(shared: &Arc<Shared>) -> Ref {
     Ref::create::<V, (), ()>(shared, Place::<V>::CODE, (), ())
 }

@@ -14,6 +14,16 @@ use std::sync::Arc;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Traffic {}
 
+/// What guests' batches are to be like.
+#[derive(Default)]
+pub(crate) struct Setup {
+    pub(crate) workers: u32,
+    pub(crate) assumed_cpus: u32,
+    pub(crate) run_dir: Option<std::path::PathBuf>,
+    pub(crate) keeps_output: bool,
+    pub(crate) is_unbound: bool,
+}
+
 pub(crate) enum Ranks {}
 pub(crate) enum Side {}
 pub(crate) enum Elsewhere {}
@@ -29,6 +39,14 @@ impl Ranks {
     }
 
     pub(crate) fn cpus(&self) -> u32 {
+        match *self {}
+    }
+
+    pub(crate) fn sharers(&self) -> u32 {
+        match *self {}
+    }
+
+    pub(crate) fn least(&self) -> (u32, u64) {
         match *self {}
     }
 
@@ -96,6 +114,10 @@ impl Side {
 }
 
 impl Elsewhere {
+    pub(crate) fn read(&self, _: Ref, _: bool) -> Option<std::io::Result<Vec<u8>>> {
+        match *self {}
+    }
+
     pub(crate) fn has(&self, _: u32) -> bool {
         match *self {}
     }
@@ -107,9 +129,9 @@ impl Cohort {
 
 pub(crate) fn spread(
     ranks: &Arc<Ranks>,
+    _: &Arc<crate::shared::Shared>,
     _: &Arc<Cohort>,
     _: &[Piece],
-    _: u32,
     _: &dyn Fn(u32) -> Ref,
 ) -> Result<Side, Unwritten> {
     match **ranks {}

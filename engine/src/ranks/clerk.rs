@@ -1,7 +1,8 @@
 //! At a guest: the thread that keeps the parts: unpacks them, starts their runs, answers who asks for values.
 
 use super::Ranks;
-use super::message::{self, Came, Cancel, End, Fetch, Kind, Output, Replied, RunNumber};
+use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber};
+use super::part::Setup;
 use super::side::Side;
 use super::told::Told;
 use super::unpack::{self, Unpacked};
@@ -10,6 +11,7 @@ use crate::cohort::Progress;
 use crate::error::{Cause, Error, Failure};
 use crate::plan::Plan;
 use crate::shared::Shared;
+use crate::task::output::Which;
 use crate::task::record::{Ref, state};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ pub(super) enum Order {
     Part { list: u64, bytes: Vec<u8> },
     Start { list: u64, bytes: Vec<u8> },
     Fetch { list: u64, bytes: Vec<u8> },
+    Read { list: u64, bytes: Vec<u8> },
     Cancel { list: u64, bytes: Vec<u8> },
     Drop { list: u64 },
     Stop,
@@ -54,7 +57,7 @@ impl Guest {
             let all =
                 self.tasks.iter().enumerate().filter_map(|(place, task)| Some((place, *task, failed(task)?)));
             let told = |(place, task, why): (usize, Ref, Arc<Failure>)| {
-                (place as u32, is_skipped(task), Told::of(&why), Output::of(task))
+                (place as u32, is_skipped(task), Told::of(&why), wrote(task))
             };
             failures.extend(all.map(told));
         }
@@ -70,8 +73,8 @@ fn is_skipped(task: Ref) -> bool {
 /// The clerk.
 pub(super) struct Clerk {
     ranks: Arc<Ranks>,
-    /// By number of workers.
-    batches: HashMap<u32, Batch>,
+    /// By what they are to be like.
+    batches: HashMap<Setup, Batch>,
     parts: HashMap<u64, Unpacked>,
 }
 
@@ -87,16 +90,20 @@ impl Clerk {
                 Order::Part { list, bytes } => self.part(list, &bytes),
                 Order::Start { list, bytes } => self.start(list, &bytes),
                 Order::Fetch { list, bytes } => self.fetch(list, &bytes),
+                Order::Read { list, bytes } => self.read(list, &bytes),
                 Order::Cancel { list, bytes } => self.cancel(list, &bytes),
                 Order::Drop { list } => drop(self.parts.remove(&list)),
                 Order::Stop => break,
             }
         }
+        // What runs is not wanted any more.
+        let plans = self.parts.values().map(|part| part.owned.plan());
+        plans.filter_map(|plan| plan.cohort.run()).for_each(|run| run.cancel(None));
     }
 
     fn part(&mut self, list: u64, bytes: &[u8]) {
-        let unpacked = unpack::workers_of(bytes).map_err(|error| error.to_string()).and_then(|workers| {
-            let batch = self.batch(workers).map_err(|error| error.to_string())?;
+        let unpacked = unpack::setup_of(bytes).map_err(|error| error.to_string()).and_then(|setup| {
+            let batch = self.batch(setup).map_err(|error| error.to_string())?;
             unpack::unpack(&self.ranks, &batch, list, bytes).map_err(|error| error.to_string())
         });
         match unpacked {
@@ -105,17 +112,25 @@ impl Clerk {
         }
     }
 
-    /// The batch whose workers run parts for a batch with so many.
-    fn batch(&mut self, workers: u32) -> Result<Arc<Shared>, Error> {
-        if let Some(batch) = self.batches.get(&workers) {
+    /// The batch that runs parts which ask for this.
+    fn batch(&mut self, setup: Setup) -> Result<Arc<Shared>, Error> {
+        if let Some(batch) = self.batches.get(&setup) {
             return Ok(Arc::clone(batch.shared()));
         }
-        let builder = Batch::builder().of_ranks(&self.ranks);
-        let builder =
-            if workers == 0 { builder } else { builder.workers(Workers::Threads(workers as usize)) };
+        let mut builder = Batch::builder().of_ranks(&self.ranks).bind(!setup.is_unbound);
+        builder = builder.keep_output(setup.keeps_output).signals(false);
+        if setup.workers > 0 {
+            builder = builder.workers(Workers::Threads(setup.workers as usize));
+        }
+        if setup.assumed_cpus > 0 {
+            builder = builder.assume_cpus(setup.assumed_cpus);
+        }
+        if let Some(run_dir) = &setup.run_dir {
+            builder = builder.run_dir(run_dir);
+        }
         let batch = builder.build()?;
         let shared = Arc::clone(batch.shared());
-        self.batches.insert(workers, batch);
+        self.batches.insert(setup, batch);
         Ok(shared)
     }
 
@@ -132,6 +147,25 @@ impl Clerk {
     /// A world with a rank that cannot do its part is no world.
     fn resign(&self, why: &str) {
         self.ranks.lose(self.ranks.world.rank(), why);
+    }
+
+    /// Tells home what a task has written so far.
+    fn read(&self, list: u64, bytes: &[u8]) {
+        let Some(((ticket, read), _)) = message::head::<(u64, Read)>(bytes) else { return };
+        let task = self.parts.get(&list).and_then(|part| part.guest().tasks.get(read.task as usize).copied());
+        let which = if read.is_err { Which::Err } else { Which::Out };
+        let wrote = match task.and_then(Ref::cohort).zip(task) {
+            Some((cohort, task)) => cohort.with_output(task.index(), |output| output.bytes(which)),
+            None => None,
+        };
+        let (error, wrote) = match wrote {
+            None => (String::new(), Vec::new()),
+            Some(Ok(bytes)) => (String::new(), bytes),
+            Some(Err(error)) => (error.to_string(), Vec::new()),
+        };
+        let mut bytes = message::bytes(&(ticket, read, error));
+        bytes.extend_from_slice(&wrote);
+        self.ranks.tell(Rank(0), Kind::Written, list, &bytes);
     }
 
     fn cancel(&self, list: u64, bytes: &[u8]) {
@@ -206,21 +240,20 @@ impl Clerk {
 
 /// Adds how a task came out, which has ended.
 fn add_reply(reply: &mut Vec<u8>, plan: &Plan, place: u32, task: Ref) {
-    let output = Output::of(task);
     let (came, value) = {
         let _stays = plan.cohort.reading();
         match task.head().status.load(Ordering::Acquire) & !state::PARITY {
-            state::DONE => match task.write_value() {
-                Some(value) => (Came::WithValue(output), value),
-                None => (unwritten(task, output), Vec::new()),
+            state::DONE => match task.pack_value() {
+                Some(value) => (Came::WithValue, value),
+                None => (unwritten(task), Vec::new()),
             },
             state::FAILED | state::SKIPPED => {
                 let failure = plan.cohort.failure(task.index()).map(|error| error.failure());
                 let gone = || Failure::new(task, Cause::Cancelled, 0);
-                let why = Told::of(&failure.unwrap_or_else(gone));
-                (Came::Badly { skipped: is_skipped(task), why, output }, Vec::new())
+                let why = Box::new(Told::of(&failure.unwrap_or_else(gone)));
+                (Came::Badly { skipped: is_skipped(task), why, wrote: wrote(task) }, Vec::new())
             }
-            _ => (Came::Well(output), Vec::new()),
+            _ => (Came::Well, Vec::new()),
         }
     };
     let head: Replied = (place, came, value.len() as u64);
@@ -228,7 +261,14 @@ fn add_reply(reply: &mut Vec<u8>, plan: &Plan, place: u32, task: Ref) {
     reply.extend_from_slice(&value);
 }
 
-fn unwritten(task: Ref, output: Output) -> Came {
+fn unwritten(task: Ref) -> Came {
     let cause = Cause::Error("serde cannot write its result for another rank".into());
-    Came::Badly { skipped: false, why: Told::of(&Failure::new(task, cause, 1)), output }
+    let why = Box::new(Told::of(&Failure::new(task, cause, 1)));
+    Came::Badly { skipped: false, why, wrote: wrote(task) }
+}
+
+/// What a task that did not succeed wrote to its context's output.
+fn wrote(task: Ref) -> String {
+    let text = task.cohort().and_then(|cohort| cohort.with_output(task.index(), |output| output.text()));
+    text.flatten().unwrap_or_default()
 }

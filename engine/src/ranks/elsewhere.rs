@@ -10,14 +10,17 @@
 //! Values are asked for once: who asks keeps the record until the reply has come (`asked`).
 
 use super::Ranks;
-use super::message::{self, Came, Cancel, End, Fetch, Kind, Replied, RunNumber};
+use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber};
 use super::side::has_ended;
 use crate::cohort::Cohort;
 use crate::error::{Cause, Failure};
 use crate::run::Run;
+use crate::shared::Shared;
+use crate::task::output::Output;
 use crate::task::record::{Kept, Ref, state};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -33,11 +36,14 @@ pub(super) struct Away {
 /// See the page.
 pub(crate) struct Elsewhere {
     ranks: Arc<Ranks>,
+    shared: Weak<Shared>,
     list: u64,
     /// By index of the task: one above the place of its part in `away` (0: it runs here), and its place in that.
     places: Box<[(u16, u32)]>,
     away: Box<[Away]>,
     now: Mutex<Now>,
+    /// Output that was asked for, once it has come.
+    reading: Mutex<HashMap<u64, Option<io::Result<Vec<u8>>>>>,
     part_bytes: u64,
 }
 
@@ -52,11 +58,14 @@ struct Now {
     asked: HashMap<(usize, u32), Kept>,
     /// Notices that guests have sent, and their bytes.
     sent: (u64, u64),
+    /// Numbers of what was asked to be read, over all runs.
+    tickets: u64,
 }
 
 impl Elsewhere {
     pub(super) fn new(
         ranks: &Arc<Ranks>,
+        shared: &Arc<Shared>,
         list: u64,
         tasks: usize,
         away: Vec<Away>,
@@ -68,8 +77,18 @@ impl Elsewhere {
                 places[task.index() as usize] = (part as u16 + 1, place as u32);
             }
         }
-        let (ranks, places, away) = (Arc::clone(ranks), places.into(), away.into());
-        Arc::new(Self { ranks, list, places, away, now: Mutex::default(), part_bytes })
+        let (ranks, shared) = (Arc::clone(ranks), Arc::downgrade(shared));
+        let (places, away) = (places.into(), away.into());
+        Arc::new(Self {
+            ranks,
+            shared,
+            list,
+            places,
+            away,
+            now: Mutex::default(),
+            reading: Mutex::default(),
+            part_bytes,
+        })
     }
 
     pub(super) fn sent(&self) -> (u64, u64) {
@@ -105,7 +124,9 @@ impl Elsewhere {
     pub(super) fn begin(&self, number: RunNumber, run: &Run) {
         let (parity, run, open) = (run.plan.cohort.parity(), run.weak(), vec![true; self.away.len()]);
         // Who still waits for a value of the run before asks again.
-        *self.now.lock() = Now { number, parity, run, open, asked: HashMap::new(), sent: (0, 0) };
+        let mut now = self.now.lock();
+        let tickets = now.tickets;
+        *now = Now { number, parity, run, open, asked: HashMap::new(), sent: (0, 0), tickets };
     }
 
     /// Has the values of tasks of this cohort brought here that are not and were not asked for; how they came out is
@@ -137,6 +158,7 @@ impl Elsewhere {
         match (kind, part) {
             (Kind::End, Some(part)) => self.part_ended(part, message.payload),
             (Kind::Reply, Some(part)) => self.reply(part, message.payload),
+            (Kind::Written, Some(part)) => self.written(part, message.payload),
             _ => tracing::warn!(target: "tarragon", rank = ranks.rank(), ?kind, "a message for another list"),
         }
     }
@@ -152,9 +174,9 @@ impl Elsewhere {
             now.run.upgrade()
         };
         let Some(run) = run else { return };
-        for (place, skipped, why, output) in failures {
+        for (place, skipped, why, wrote) in failures {
             if let Some(task) = self.away[part].tasks.get(place as usize) {
-                output.keep(*task);
+                keep_output(*task, &wrote);
                 run.failed_elsewhere(*task, why.failure(), skipped);
             }
         }
@@ -178,6 +200,40 @@ impl Elsewhere {
                 replied(kept.0, parity, came, value);
             }
         }
+    }
+
+    /// What a task elsewhere has written so far; waits for the answer of its rank. `None` if it runs here.
+    pub(crate) fn read(&self, task: Ref, is_err: bool) -> Option<io::Result<Vec<u8>>> {
+        let (part, place) = self.place_of(task)?;
+        let (ticket, read) = {
+            let mut now = self.now.lock();
+            now.tickets += 1;
+            (now.tickets, Read { run: now.number, task: place, is_err })
+        };
+        self.reading.lock().insert(ticket, None);
+        let bytes = message::bytes(&(ticket, read));
+        self.ranks.tell(self.away[part].rank, Kind::Read, self.list, &bytes);
+        let came = || {
+            let is_lost = self.ranks.lost.get().is_some();
+            is_lost || self.reading.lock().get(&ticket).is_some_and(Option::is_some)
+        };
+        let shared = task.shared();
+        shared.executor.wait(shared, task, None, &came);
+        let read = self.reading.lock().remove(&ticket).flatten();
+        Some(read.unwrap_or_else(|| Err(io::Error::other("its rank is lost"))))
+    }
+
+    fn written(&self, part: usize, bytes: &[u8]) {
+        let Some(((ticket, read, error), bytes)) = message::head::<(u64, Read, String)>(bytes) else {
+            return;
+        };
+        let Some(task) = self.away[part].tasks.get(read.task as usize) else { return };
+        if let Some(place) = self.reading.lock().get_mut(&ticket) {
+            let read = if error.is_empty() { Ok(bytes.to_vec()) } else { Err(io::Error::other(error)) };
+            *place = Some(read);
+        }
+        // Who asked keeps the task.
+        task.shared().awaited.ended(*task);
     }
 
     /// Cancels the run elsewhere, or one task of it.
@@ -224,6 +280,9 @@ impl Elsewhere {
             let mut now = self.now.lock();
             (std::mem::take(&mut now.asked), now.parity)
         };
+        if let Some(shared) = self.shared.upgrade() {
+            shared.awaited.look_again();
+        }
         asked.values().for_each(|kept| fail(kept.0, parity, self.loss(Some(kept.0)), false));
     }
 
@@ -250,7 +309,7 @@ pub(super) fn arrive(task: Ref, parity: u8, value: &[u8]) -> bool {
     }
     task.drop_value_if_done();
     // What serde does for the user's type is the user's code.
-    if !catch_unwind(AssertUnwindSafe(|| task.read_value(value))).unwrap_or(false) {
+    if !catch_unwind(AssertUnwindSafe(|| task.unpack_value(value))).unwrap_or(false) {
         return false;
     }
     let head = task.head();
@@ -265,24 +324,25 @@ pub(super) fn arrive(task: Ref, parity: u8, value: &[u8]) -> bool {
 /// What a reply says of a task.
 fn replied(task: Ref, parity: u8, came: Came, value: &[u8]) {
     let failure = match came {
-        Came::WithValue(output) => {
-            output.keep(task);
-            (!arrive(task, parity, value)).then(|| {
-                let what = "its result came as bytes that serde, which wrote them, cannot read";
-                (Failure::new(task, Cause::Error(what.into()), 1), false)
-            })
-        }
-        Came::Well(output) => {
-            output.keep(task);
-            Some((Failure::new(task, Cause::InputMissing(task.name()), 1), false))
-        }
-        Came::Badly { skipped, why, output } => {
-            output.keep(task);
+        Came::WithValue => (!arrive(task, parity, value)).then(|| {
+            let what = "its result came as bytes that serde, which wrote them, cannot read";
+            (Failure::new(task, Cause::Error(what.into()), 1), false)
+        }),
+        Came::Well => Some((Failure::new(task, Cause::InputMissing(task.name()), 1), false)),
+        Came::Badly { skipped, why, wrote } => {
+            keep_output(task, &wrote);
             Some((why.failure(), skipped))
         }
     };
     if let Some((failure, skipped)) = failure {
         fail(task, parity, failure, skipped);
+    }
+}
+
+/// What a task wrote that did not succeed is told with its error.
+fn keep_output(task: Ref, wrote: &str) {
+    if let Some(cohort) = task.cohort().filter(|_| !wrote.is_empty()) {
+        cohort.keep_output(task.index(), Output::of_text(wrote));
     }
 }
 

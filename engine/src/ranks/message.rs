@@ -14,6 +14,8 @@ pub(super) enum Kind {
     End,
     Fetch,
     Reply,
+    Read,
+    Written,
     Cancel,
     Drop,
     Lost,
@@ -21,13 +23,15 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 10] = [
+    pub(super) const ALL: [Kind; 12] = [
         Kind::Part,
         Kind::Start,
         Kind::Notice,
         Kind::End,
         Kind::Fetch,
         Kind::Reply,
+        Kind::Read,
+        Kind::Written,
         Kind::Cancel,
         Kind::Drop,
         Kind::Lost,
@@ -67,18 +71,21 @@ pub(super) type Replied = (u32, Came, u64);
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Came {
     /// It succeeded; its value does not come with it.
-    Well(Output),
+    Well,
     /// It succeeded, and its value follows.
-    WithValue(Output),
-    /// It failed, or was skipped.
-    Badly { skipped: bool, why: Told, output: Output },
+    WithValue,
+    /// It failed, or was skipped; and what it wrote to its context's output.
+    Badly { skipped: bool, why: Box<Told>, wrote: String },
 }
 
-/// What a task wrote to its context's output and error.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub(super) struct Output {
-    pub(super) out: String,
-    pub(super) err: String,
+/// A `Read`, and the head of a `Written`, which the bytes follow.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub(super) struct Read {
+    pub(super) run: RunNumber,
+    /// Place in the part.
+    pub(super) task: u32,
+    /// Its error instead of its output.
+    pub(super) is_err: bool,
 }
 
 /// An `End`.
@@ -86,7 +93,7 @@ pub(super) struct Output {
 pub(super) struct End {
     pub(super) run: RunNumber,
     /// By place in the part.
-    pub(super) failures: Vec<(u32, bool, Told, Output)>,
+    pub(super) failures: Vec<(u32, bool, Told, String)>,
     /// Notices that the rank has sent, and their bytes.
     pub(super) sent: (u64, u64),
 }

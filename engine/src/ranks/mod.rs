@@ -22,6 +22,8 @@
 //! | `End` | guest → home | run n of the part has ended, and which tasks did not succeed |
 //! | `Fetch` | home → guest | wants what a task gave, as soon as it has ended |
 //! | `Reply` | guest → home | that |
+//! | `Read` | home → guest | wants what a task has written so far |
+//! | `Written` | guest → home | that |
 //! | `Cancel` | home → guest | cancels the run, or one task of it |
 //! | `Drop` | home → guest | nobody wants the list or its results any more |
 //! | `Lost` | guest → home | a rank is dead, or this one cannot go on, and why |
@@ -42,9 +44,11 @@
 //! - A guest's table of parts: its clerk, the one thread that unpacks, starts and drops them.
 //!
 //! # What goes elsewhere
-//! Functions with arguments and results that serde can write. At home stay closures, processes, tasks with limits or
-//! resources, tasks that take the value of such a closure or process, or the output of another task; and lists of a
-//! batch that is serial, measures, keeps a journal, was submitted, or nests compiled batches.
+//! Functions with arguments and results that serde can write, and processes; a guest has a batch for each kind of batch
+//! at home, which runs them as any batch does. At home stay closures and tasks that take what one returned; tasks that
+//! take the output of another, or a result of an earlier list; tasks that need more cpus or memory than every rank has,
+//! or a resource that the user named; and lists of a batch that is serial, measures or keeps a journal, and lists that
+//! were submitted or nest compiled batches. What a task writes stays with it until it is read.
 //!
 //! # Deaths
 //! A lost rank ends the world. Home's tasks elsewhere that have not ended fail, and so does every later start of a list
@@ -63,6 +67,7 @@ mod unpack;
 
 pub(crate) use elsewhere::Elsewhere;
 pub(crate) use pack::{Unwritten, spread};
+pub(crate) use part::Setup;
 pub use serve::serve;
 pub(crate) use serve::{of_environment, of_spawn};
 pub(crate) use side::Side;
@@ -117,14 +122,27 @@ pub(crate) struct Ranks {
     /// The first rank that was found dead or could not go on, and what is known of that.
     lost: OnceLock<(Rank, String)>,
     is_stopped: AtomicBool,
-    /// This rank's share of the cpus of its node.
-    cpus: OnceLock<u32>,
+    /// What ranks have.
+    have: OnceLock<Have>,
     /// It has a cpu of its own, so that a worker may look for messages for a while.
     spins: AtomicBool,
     /// A worker has looked for messages since the listener last asked.
     is_looked: AtomicBool,
     /// The thread that receives when no worker does.
     listener: OnceLock<Thread>,
+}
+
+/// What this rank has of its node, and what every rank has at least.
+#[derive(Clone, Copy, Debug)]
+struct Have {
+    /// Its share of the cpus.
+    cpus: u32,
+    /// That is at least a whole one.
+    is_whole: bool,
+    /// Ranks of the node.
+    sharers: u32,
+    least_cpus: u32,
+    least_memory: u64,
 }
 
 /// Those of each world, once, until this rank leaves it: the other ranks wait for lists as long.
@@ -154,7 +172,7 @@ impl Ranks {
             next: AtomicU64::new(1),
             lost: OnceLock::new(),
             is_stopped: AtomicBool::new(false),
-            cpus: OnceLock::new(),
+            have: OnceLock::new(),
             spins: AtomicBool::new(false),
             is_looked: AtomicBool::new(false),
             listener: OnceLock::new(),
@@ -168,9 +186,9 @@ impl Ranks {
             });
         }
         // Whoever has heard of all knows that they can receive.
-        let (cpus, is_whole) = share_of_cpus(world)?;
-        ranks.cpus.get_or_init(|| cpus);
-        ranks.spins.store(is_whole, Ordering::Relaxed);
+        let have = look(world)?;
+        ranks.have.get_or_init(|| have);
+        ranks.spins.store(have.is_whole, Ordering::Relaxed);
         if ranks.is_home() {
             ranks.start_listener()?;
         }
@@ -198,7 +216,17 @@ impl Ranks {
 
     /// Cpus of this node that are for this rank.
     pub(crate) fn cpus(&self) -> u32 {
-        self.cpus.get().copied().unwrap_or(1)
+        self.have.get().map_or(1, |have| have.cpus)
+    }
+
+    /// Ranks that share this node.
+    pub(crate) fn sharers(&self) -> u32 {
+        self.have.get().map_or(1, |have| have.sharers)
+    }
+
+    /// Cpus and bytes of memory that every rank has at least.
+    pub(crate) fn least(&self) -> (u32, u64) {
+        self.have.get().map_or((1, 0), |have| (have.least_cpus, have.least_memory))
     }
 
     pub(crate) fn is_home(&self) -> bool {
@@ -333,7 +361,7 @@ impl Ranks {
         let (list, bytes) = (message.tag, message.payload);
         let order = match kind {
             Kind::Notice => return self.notice(list, bytes),
-            Kind::End | Kind::Reply => {
+            Kind::End | Kind::Reply | Kind::Written => {
                 let elsewhere = self.elsewheres.read().get(&list).and_then(Weak::upgrade);
                 if let Some(elsewhere) = elsewhere {
                     elsewhere.receive(self, kind, message);
@@ -344,6 +372,7 @@ impl Ranks {
             Kind::Part => Order::Part { list, bytes: bytes.to_vec() },
             Kind::Start => Order::Start { list, bytes: bytes.to_vec() },
             Kind::Fetch => Order::Fetch { list, bytes: bytes.to_vec() },
+            Kind::Read => Order::Read { list, bytes: bytes.to_vec() },
             Kind::Cancel => Order::Cancel { list, bytes: bytes.to_vec() },
             Kind::Drop => Order::Drop { list },
             Kind::Stop => {
@@ -387,15 +416,22 @@ impl Ranks {
     }
 }
 
-/// Of the cpus that this rank may use its share of those that others of its node may use, too, and whether that is at
-/// least a whole one. All ranks call it.
-fn share_of_cpus(world: &World) -> Result<(u32, bool), Error> {
+/// What ranks have: of the cpus that a rank may use its share of those that others of its node may use, too. All ranks
+/// call it.
+fn look(world: &World) -> Result<Have, Error> {
+    let failed = |error| Error::World(Box::new(error));
     let machine = Machine::look();
     let own = message::bytes(&(&machine.cpus, machine.cpus_granted));
-    let all = world.all_gather(&own).map_err(|error| Error::World(Box::new(error)))?;
+    let all = world.all_gather(&own).map_err(failed)?;
     let read = |rank: Rank| postcard::from_bytes::<(Vec<u32>, u32)>(&all[rank.0 as usize]).ok();
     let node: Vec<(Vec<u32>, u32)> = world.node_ranks().into_iter().filter_map(read).collect();
     let shared = |cpu: &u32| node.iter().filter(|(cpus, _)| cpus.contains(cpu)).count().max(1);
     let share: f64 = machine.cpus.iter().map(|cpu| 1.0 / shared(cpu) as f64).sum();
-    Ok(((share.round() as u32).clamp(1, machine.cpus_granted.max(1)), share > 0.99))
+    let cpus = (share.round() as u32).clamp(1, machine.cpus_granted.max(1));
+    let sharers = (node.len() as u32).max(1);
+    let own = message::bytes(&(cpus, machine.memory_bytes / u64::from(sharers)));
+    let all = world.all_gather(&own).map_err(failed)?;
+    let all = all.iter().filter_map(|bytes| postcard::from_bytes::<(u32, u64)>(bytes).ok());
+    let least = all.fold((cpus, u64::MAX), |least, (cpus, memory)| (least.0.min(cpus), least.1.min(memory)));
+    Ok(Have { cpus, is_whole: share > 0.99, sharers, least_cpus: least.0, least_memory: least.1 })
 }

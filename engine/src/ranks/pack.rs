@@ -2,13 +2,14 @@
 
 use super::Ranks;
 use super::elsewhere::{Away, Elsewhere};
-use super::part::{self, Head, TaskHead};
+use super::part::{self, Head, Limited, Setup, TaskHead};
 use super::side::{Role, Side};
 use crate::cohort::Cohort;
 use crate::compile::split::Piece;
 use crate::function::identity::name_of;
 use crate::function::wire::{Encoder, WireError};
 use crate::graph::JOIN;
+use crate::shared::Shared;
 use crate::task::record::Ref;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -26,11 +27,12 @@ const NOWHERE: u32 = u32::MAX;
 /// which are all of one cohort.
 pub(crate) fn spread(
     ranks: &Arc<Ranks>,
+    shared: &Arc<Shared>,
     cohort: &Arc<Cohort>,
     pieces: &[Piece],
-    workers: u32,
     task: &dyn Fn(u32) -> Ref,
 ) -> Result<Side, Unwritten> {
+    let setup = &shared.setup;
     let tasks = pieces.iter().map(|piece| piece.own().iter().filter(|t| **t != JOIN).count()).sum();
     // By index of the task: its node in the part at hand.
     let nodes: Rc<[Cell<u32>]> = (0..tasks).map(|_| Cell::new(NOWHERE)).collect();
@@ -39,7 +41,7 @@ pub(crate) fn spread(
         parts.push(if piece.own().is_empty() {
             None
         } else {
-            Some(pack(cohort.id, piece, workers, task, &nodes)?)
+            Some(pack(cohort.id, piece, setup, task, &nodes)?)
         });
     }
     let part_bytes = parts.iter().flatten().map(|part| part.len() as u64).sum();
@@ -49,7 +51,7 @@ pub(crate) fn spread(
         tasks: piece.own().iter().map(|index| task(*index)).collect(),
     };
     let away = pieces.iter().enumerate().skip(1).map(away).filter(|away| !away.tasks.is_empty()).collect();
-    let elsewhere = Elsewhere::new(ranks, list, tasks, away, part_bytes);
+    let elsewhere = Elsewhere::new(ranks, shared, list, tasks, away, part_bytes);
     for (rank, bytes) in (1..).zip(parts).filter_map(|(rank, part)| Some((Rank(rank), part?))) {
         ranks.tell(rank, super::message::Kind::Part, list, &bytes);
     }
@@ -63,7 +65,7 @@ pub(crate) fn spread(
 fn pack(
     cohort: u32,
     piece: &Piece,
-    workers: u32,
+    setup: &Setup,
     task: &dyn Fn(u32) -> Ref,
     nodes: &Rc<[Cell<u32>]>,
 ) -> Result<Vec<u8>, Unwritten> {
@@ -91,7 +93,7 @@ fn pack(
         written.map_err(|error| Unwritten(*index, error))?;
     }
     all().filter(|(index, _)| *index != JOIN).for_each(|(index, _)| nodes[index as usize].set(NOWHERE));
-    let head = Head { workers, codes: codes.names, imports, tasks: piece.own().len() as u32 };
+    let head = Head { setup: setup.clone(), codes: codes.names, imports, tasks: piece.own().len() as u32 };
     Ok([super::message::bytes(&head), out.take()].concat())
 }
 
@@ -103,6 +105,9 @@ fn head_of(task: Ref, code: u32) -> TaskHead {
         is_wanted: task.is_plain() || task.handles() > 0,
         name: extra.and_then(|extra| extra.name.as_deref()).map(str::to_string),
         priority: extra.map_or(0, |extra| extra.priority),
+        limited: extra.and_then(Limited::of),
+        is_attended: task.is_attended(),
+        keeps_arguments: task.keeps_arguments(),
     }
 }
 

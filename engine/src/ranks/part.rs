@@ -6,19 +6,37 @@
 
 use crate::compile::NEEDS;
 use crate::compile::split::Export;
+use crate::function::identity::{distance, is_worth_at};
 use crate::function::wire::{Decoder, Encoder, WireError};
+use crate::schedule::Need;
+use crate::task::extra::{Extra, Limits};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// What stands before the tasks.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Head {
-    /// Worker threads of the batch; 0: as many as the rank has cpus.
-    pub(super) workers: u32,
+    pub(super) setup: Setup,
     /// Where the code of tasks is, each once.
     pub(super) codes: Vec<i64>,
     /// Per import 0, or one above the place in `codes` of the task whose value it brings.
     pub(super) imports: Vec<u32>,
     pub(super) tasks: u32,
+}
+
+/// The batch at a guest that runs parts of a batch at home.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    /// Worker threads; 0: as many as the rank has cpus.
+    pub(crate) workers: u32,
+    /// Cpus that the user says are there; 0: those of the rank.
+    pub(crate) assumed_cpus: u32,
+    /// Where the output of processes goes, and whether it stays.
+    pub(crate) run_dir: Option<PathBuf>,
+    pub(crate) keeps_output: bool,
+    /// Processes with several cpus are not bound to them.
+    pub(crate) is_unbound: bool,
 }
 
 /// The home rank keeps a handle of it: its value stays.
@@ -27,6 +45,50 @@ pub(super) const WANTED: u8 = 1;
 pub(super) const NAMED: u8 = 2;
 /// It has a priority.
 pub(super) const PRIOR: u8 = 4;
+
+/// It holds resources, or has limits.
+pub(super) const LIMITED: u8 = 8;
+/// It is attended to.
+pub(super) const ATTENDED: u8 = 16;
+/// Its arguments stay for another attempt.
+pub(super) const KEEPS: u8 = 32;
+
+/// What a task holds while it runs, how long it may run and how often it is tried.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Limited {
+    pub(super) need: Option<Need>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) grace: Option<Duration>,
+    pub(super) retries: u32,
+    pub(super) back_off: Duration,
+    /// Where the function is that decides on a retry.
+    pub(super) retry_if: Option<i64>,
+}
+
+impl Limited {
+    /// Those of a task; `None` if it has none.
+    pub(super) fn of(extra: &Extra) -> Option<Limited> {
+        let limits = &extra.limits;
+        let retry_if = limits.retry_if.map(|is_worth| distance(is_worth as *const ()));
+        let has_limits = limits.timeout.is_some() || limits.grace.is_some() || limits.retries > 0;
+        (has_limits || extra.need.is_some()).then(|| Limited {
+            need: extra.need.clone(),
+            timeout: limits.timeout,
+            grace: limits.grace,
+            retries: limits.retries,
+            back_off: limits.back_off,
+            retry_if,
+        })
+    }
+
+    /// Gives them to a task.
+    pub(super) fn give(self, extra: &mut Extra) -> Result<(), WireError> {
+        let Limited { need, timeout, grace, retries, back_off, retry_if } = self;
+        let retry_if = retry_if.map(is_worth_at).transpose()?;
+        (extra.need, extra.limits) = (need, Limits { timeout, grace, retries, back_off, retry_if });
+        Ok(())
+    }
+}
 
 /// What stands before a task's arguments.
 #[derive(Debug, Default)]
@@ -38,19 +100,29 @@ pub(super) struct TaskHead {
     pub(super) is_wanted: bool,
     pub(super) name: Option<String>,
     pub(super) priority: i32,
+    pub(super) limited: Option<Limited>,
+    pub(super) is_attended: bool,
+    pub(super) keeps_arguments: bool,
 }
 
 impl TaskHead {
     pub(super) fn write(&self, out: &mut Encoder) -> Result<(), WireError> {
         let flag = |flag: u8, on: bool| if on { flag } else { 0 };
-        let flags =
-            flag(WANTED, self.is_wanted) | flag(NAMED, self.name.is_some()) | flag(PRIOR, self.priority != 0);
+        let flags = flag(WANTED, self.is_wanted)
+            | flag(NAMED, self.name.is_some())
+            | flag(PRIOR, self.priority != 0)
+            | flag(LIMITED, self.limited.is_some())
+            | flag(ATTENDED, self.is_attended)
+            | flag(KEEPS, self.keeps_arguments);
         out.value(&(self.code, self.index, flags))?;
         if let Some(name) = &self.name {
             out.value(name)?;
         }
         if self.priority != 0 {
             out.value(&self.priority)?;
+        }
+        if let Some(limited) = &self.limited {
+            out.value(limited)?;
         }
         Ok(())
     }
@@ -59,7 +131,17 @@ impl TaskHead {
         let (code, index, flags) = from.value::<(u32, u32, u8)>()?;
         let name = if flags & NAMED != 0 { Some(from.value()?) } else { None };
         let priority = if flags & PRIOR != 0 { from.value()? } else { 0 };
-        Ok(TaskHead { code, index, is_wanted: flags & WANTED != 0, name, priority })
+        let limited = if flags & LIMITED != 0 { Some(from.value()?) } else { None };
+        Ok(TaskHead {
+            code,
+            index,
+            is_wanted: flags & WANTED != 0,
+            name,
+            priority,
+            limited,
+            is_attended: flags & ATTENDED != 0,
+            keeps_arguments: flags & KEEPS != 0,
+        })
     }
 }
 
@@ -108,7 +190,9 @@ mod tests {
 
     #[test]
     fn tasks_and_edges_come_back() {
-        let head = TaskHead { code: 3, index: 70_000, is_wanted: true, name: Some("n".into()), priority: -4 };
+        let name = Some("n".into());
+        let head =
+            TaskHead { code: 3, index: 70_000, is_wanted: true, name, priority: -4, ..TaskHead::default() };
         let exports =
             [Export { rank: 9, import: 1 << 20, valued: true }, Export { rank: 0, import: 0, valued: false }];
         let mut out = Encoder::default();

@@ -6,8 +6,11 @@ use crate::error::Error;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tarragon_transport::{Bootstrap, PeerState, Rank, World, WorldError, before_exit};
+
+/// How long a rank that stops waits for what it runs.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// Runs what rank 0 sends to this rank, until rank 0 [leaves](World::leave) the world. For programs in which every rank
 /// comes to this point by itself; [`Batch::new`](crate::Batch::new) in a rank that a launcher started, and
@@ -36,8 +39,11 @@ pub fn serve(world: &Arc<World>) -> Result<(), Error> {
         }
     }
     let _ = ranks.orders.send(Order::Stop);
-    // A panic has been said where it happened.
-    let _ = thread.join();
+    // A body that does not ask whether it is cancelled keeps the clerk, but not the rank.
+    let since = Instant::now();
+    while !thread.is_finished() && since.elapsed() < PARTING {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     ranks.check()
 }
 

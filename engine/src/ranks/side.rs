@@ -2,7 +2,7 @@
 
 use super::clerk::Guest;
 use super::elsewhere::{Elsewhere, arrive};
-use super::message::{self, Came, Kind, Notice, Output, RunNumber};
+use super::message::{self, Came, Kind, Notice, RunNumber};
 use super::told::Told;
 use super::{Ranks, Traffic};
 use crate::compile::split::Export;
@@ -169,12 +169,8 @@ impl Side {
             return;
         }
         let failure = match came {
-            Came::Well(output) => {
-                self.keep_output(record, output);
-                None
-            }
-            Came::WithValue(output) => {
-                self.keep_output(record, output);
+            Came::Well => None,
+            Came::WithValue => {
                 let parity = run.plan.cohort.parity();
                 record.filter(|record| !arrive(*record, parity, value)).map(unreadable)
             }
@@ -197,13 +193,6 @@ impl Side {
         }
     }
 
-    /// At home the record of an import is the task's own.
-    fn keep_output(&self, record: Option<Ref>, output: Output) {
-        if let (Some(record), Role::Home(_)) = (record, &self.role) {
-            output.keep(record);
-        }
-    }
-
     /// Tells whoever waits for a node elsewhere that it has ended.
     #[inline]
     pub(crate) fn export(&self, node: u32, task: Option<Ref>, failure: Option<&Arc<Failure>>) {
@@ -219,24 +208,15 @@ impl Side {
     fn export_all(&self, exports: &[Export], task: Option<Ref>, failure: Option<&Arc<Failure>>) {
         let run = self.now.lock().number;
         let has_value = failure.is_none() && exports.iter().any(|export| export.valued);
-        let value = if has_value { task.and_then(|task| task.write_value()) } else { None };
+        let value = if has_value { task.and_then(|task| task.pack_value()) } else { None };
         for export in exports {
-            // What a task wrote is only asked for at home.
-            let output = |task: Option<Ref>| match task {
-                Some(task) if export.rank == 0 => Output::of(task),
-                _ => Output::default(),
-            };
+            let badly =
+                |why| (Came::Badly { skipped: false, why: Box::new(why), wrote: String::new() }, None);
             let (came, value) = match (failure, &value) {
-                (Some(failure), _) => {
-                    let why = Told::of(failure);
-                    (Came::Badly { skipped: false, why, output: Output::default() }, None)
-                }
-                (None, Some(value)) if export.valued => (Came::WithValue(output(task)), Some(value)),
-                (None, None) if export.valued => {
-                    let why = Told::of(&unwritable(task));
-                    (Came::Badly { skipped: false, why, output: Output::default() }, None)
-                }
-                (None, _) => (Came::Well(output(task)), None),
+                (Some(failure), _) => badly(Told::of(failure)),
+                (None, Some(value)) if export.valued => (Came::WithValue, Some(value)),
+                (None, None) if export.valued => badly(Told::of(&unwritable(task))),
+                (None, _) => (Came::Well, None),
             };
             let mut bytes = message::bytes(&Notice { run, import: export.import, came });
             bytes.extend_from_slice(value.map_or(&[], Vec::as_slice));
@@ -303,24 +283,6 @@ fn unwritable(task: Option<Ref>) -> Arc<Failure> {
         Cause::Error(format!("serde cannot write the result of task `{name}` for another rank").into());
     let index = task.map_or(u32::MAX, Ref::index);
     Arc::new(Failure { name, index, attempts: 1, rank: 0, cause })
-}
-
-impl Output {
-    /// What a task of this rank wrote.
-    pub(super) fn of(task: Ref) -> Output {
-        let (out, err) = task.cohort().and_then(|cohort| cohort.texts(task.index())).unwrap_or_default();
-        Output { out, err }
-    }
-
-    /// Keeps it with a task that ran elsewhere.
-    pub(super) fn keep(self, task: Ref) {
-        if !(self.out.is_empty() && self.err.is_empty())
-            && let Some(cohort) = task.cohort()
-        {
-            let output = crate::task::output::Output::of_texts(&self.out, &self.err);
-            cohort.keep_output(task.index(), output);
-        }
-    }
 }
 
 /// Whether a task has ended in the run with this parity.

@@ -1,9 +1,12 @@
 //! A failure as another rank is told of it: the user's error as text, with its chain of sources.
 
-use crate::error::{Cause, Failure};
+use crate::error::{Cause, Failure, How, ProcessFailure};
+use crate::task::Usage;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +41,55 @@ enum Why {
     InputMissing(String),
     TimedOut(Duration),
     Cancelled,
+    Process {
+        ended: Ended,
+        tail: String,
+        usage: Usage,
+    },
+}
+
+/// How a process ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+enum Ended {
+    Exited(i32),
+    Signal { signal: i32, core: bool },
+    TimedOut(Duration),
+    OverMemory { limit: u64 },
+    Cancelled,
+    CouldNotStart { what: String, path: PathBuf, errno: Option<i32>, text: String },
+    Lost,
+}
+
+impl Ended {
+    fn of(how: &How) -> Ended {
+        match how {
+            How::Exited(code) => Ended::Exited(*code),
+            How::Signal { signal, core } => Ended::Signal { signal: *signal, core: *core },
+            How::TimedOut(time) => Ended::TimedOut(*time),
+            How::OverMemory { limit } => Ended::OverMemory { limit: *limit },
+            How::Cancelled => Ended::Cancelled,
+            How::CouldNotStart { what, path, error } => {
+                let (what, path) = (what.to_string(), path.clone());
+                Ended::CouldNotStart { what, path, errno: error.raw_os_error(), text: error.to_string() }
+            }
+            How::Lost => Ended::Lost,
+        }
+    }
+
+    fn how(self) -> How {
+        match self {
+            Ended::Exited(code) => How::Exited(code),
+            Ended::Signal { signal, core } => How::Signal { signal, core },
+            Ended::TimedOut(time) => How::TimedOut(time),
+            Ended::OverMemory { limit } => How::OverMemory { limit },
+            Ended::Cancelled => How::Cancelled,
+            Ended::CouldNotStart { what, path, errno, text } => {
+                let error = errno.map_or_else(|| io::Error::other(text), io::Error::from_raw_os_error);
+                How::CouldNotStart { what: what.into(), path, error }
+            }
+            Ended::Lost => How::Lost,
+        }
+    }
 }
 
 impl Told {
@@ -88,6 +140,10 @@ impl Why {
             Cause::TimedOut(time) => Why::TimedOut(*time),
             Cause::Cancelled => Why::Cancelled,
             Cause::Error(error) => Why::Error(texts(&**error)),
+            Cause::Process(process) => {
+                let (ended, tail) = (Ended::of(&process.how), process.tail.clone());
+                Why::Process { ended, tail, usage: process.usage }
+            }
             other => Why::Error(vec![other.to_string()]),
         }
     }
@@ -100,6 +156,9 @@ impl Why {
             Why::InputMissing(name) => Cause::InputMissing(name),
             Why::TimedOut(time) => Cause::TimedOut(time),
             Why::Cancelled => Cause::Cancelled,
+            Why::Process { ended, tail, usage } => {
+                Cause::Process(Box::new(ProcessFailure { how: ended.how(), tail, usage }))
+            }
         }
     }
 }
@@ -156,6 +215,23 @@ mod tests {
 
     #[test]
     fn a_failure_says_the_same_on_another_rank() {
+        let gone = io::Error::from_raw_os_error(2);
+        let ends = [
+            How::Exited(3),
+            How::Signal { signal: 9, core: true },
+            How::TimedOut(Duration::from_secs(2)),
+            How::OverMemory { limit: 5 },
+            How::CouldNotStart { what: "the program".into(), path: "/x".into(), error: gone },
+            How::Lost,
+        ];
+        for how in ends {
+            let usage = Usage { max_rss_bytes: 7, ..Usage::default() };
+            let process = ProcessFailure { how, tail: "last words".into(), usage };
+            let failure = failure("p", Cause::Process(Box::new(process)));
+            let back = there_and_back(&failure);
+            assert_eq!(back.to_string(), failure.to_string());
+            assert!(matches!(&back.cause, Cause::Process(process) if process.usage == usage));
+        }
         let panic = Cause::Panic { message: "no".into(), place: "a.rs:1:2".into() };
         let error = std::io::Error::other("the disk is gone");
         for cause in [Cause::Error(Box::new(error)), panic, Cause::Cancelled, Cause::InputMissing("x".into())]

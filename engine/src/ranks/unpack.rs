@@ -2,7 +2,7 @@
 
 use super::Ranks;
 use super::clerk::Guest;
-use super::part::{self, Head, TaskHead};
+use super::part::{self, Head, Setup, TaskHead};
 use super::side::{Role, Side};
 use crate::cohort::Cohort;
 use crate::compile::Dependences;
@@ -36,9 +36,9 @@ impl Unpacked {
     }
 }
 
-/// The number of workers that a part asks for.
-pub(super) fn workers_of(bytes: &[u8]) -> Result<u32, WireError> {
-    Ok(Decoder::new(bytes).value::<Head>()?.workers)
+/// The batch that a part asks for.
+pub(super) fn setup_of(bytes: &[u8]) -> Result<Setup, WireError> {
+    Ok(Decoder::new(bytes).value::<Head>()?.setup)
 }
 
 /// Makes the plan of a part.
@@ -76,6 +76,7 @@ struct Making<'a> {
     export_ends: Vec<u32>,
     exports: Vec<Export>,
     priorities: Vec<i32>,
+    attended: bool,
 }
 
 impl<'a> Making<'a> {
@@ -93,6 +94,7 @@ impl<'a> Making<'a> {
             export_ends: Vec::new(),
             exports: Vec::new(),
             priorities: Vec::new(),
+            attended: false,
         }
     }
 
@@ -133,6 +135,16 @@ impl<'a> Making<'a> {
         if let Some(name) = head.name {
             task = task.name(name);
         }
+        if let Some(limited) = head.limited {
+            task.with_extra(|extra| limited.give(extra))?;
+        }
+        if head.is_attended {
+            record.attend();
+        }
+        if head.keeps_arguments {
+            record.keep_arguments();
+        }
+        self.attended |= head.is_attended || head.keeps_arguments;
         record.head().index.store(head.index, Ordering::Relaxed);
         record.head().cohort.store(self.cohort.id, Ordering::Release);
         let place = self.add(record)?;
@@ -166,7 +178,16 @@ impl<'a> Making<'a> {
         let role = Role::Guest(Guest::new(tasks));
         let side = Side::new(ranks, list, imported, self.export_ends, self.exports, role);
         let shared = Arc::clone(self.shared);
-        let plan = Plan::of_part(shared, self.cohort, graph, records, chunks, has_counted, consumed, side);
+        let plan = Plan::of_part(
+            shared,
+            self.cohort,
+            graph,
+            records,
+            chunks,
+            (self.attended, has_counted),
+            consumed,
+            side,
+        );
         // The plan keeps its tasks from now on, and these the values they take.
         drop(self.handles);
         Unpacked { owned: Owned::new(plan), _wanted: self.wanted }

@@ -4,7 +4,7 @@
 pub(crate) const UNITS: f64 = 10_000.0;
 
 /// What a task holds from its start to its end.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Need {
     pub(crate) cpus: u32,
     /// Bytes; 0 when it does not say.

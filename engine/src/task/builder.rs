@@ -249,6 +249,11 @@ impl<T> Task<T> {
         declare::access(self, access);
     }
 
+    /// Changes what few tasks have. The caller owns the task, and it is not compiled.
+    pub(crate) fn with_extra<R>(&mut self, change: impl FnOnce(&mut super::extra::Extra) -> R) -> R {
+        change(declare::extra(self))
+    }
+
     pub(super) fn set(&mut self, change: impl FnOnce(&mut super::extra::Extra)) {
         change(declare::extra(self));
     }

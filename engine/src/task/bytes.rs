@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "calls what `Code` knows of a record's types")]
 
 use super::record::Ref;
+use crate::function::Keep;
 use crate::function::wire::{Encoder, WireError};
 
 impl Ref {
@@ -18,6 +19,30 @@ impl Ref {
     pub(crate) fn read_value(self, bytes: &[u8]) -> bool {
         // SAFETY: the code is the record's own, and an earlier value was dropped when the task began.
         self.head().code.keep.as_ref().is_some_and(|keep| unsafe { (keep.read)(self, bytes) })
+    }
+
+    /// As [`write_value`](Self::write_value), for another rank.
+    pub(crate) fn pack_value(self) -> Option<Vec<u8>> {
+        let keep = self.value_by()?;
+        // SAFETY: the code is the record's own; the caller keeps the value in place.
+        unsafe { (keep.write)(self) }
+    }
+
+    /// Puts a value of another rank in place; false if the bytes are none. The caller is the one to say how the task
+    /// ended, and has dropped an earlier value.
+    pub(crate) fn unpack_value(self, bytes: &[u8]) -> bool {
+        // SAFETY: the code is the record's own, and no value is in place.
+        self.value_by().is_some_and(|keep| unsafe { (keep.read)(self, bytes) })
+    }
+
+    /// Whether its value can go to another rank.
+    pub(crate) fn value_travels(self) -> bool {
+        self.value_by().is_some()
+    }
+
+    fn value_by(self) -> Option<&'static Keep> {
+        let code = self.head().code;
+        code.travel.as_ref().map(|travel| &travel.value).or(code.keep.as_ref())
     }
 
     /// Writes the arguments for another rank. Nobody executes the task now.

@@ -8,12 +8,14 @@ use super::builder::Task;
 use super::input::Input;
 use super::record::{Ref, state};
 use super::words::{Feed, ProcessArg, ProcessInput, Word};
-use crate::body::{Call, Verdict};
+use crate::body::{Call, Verdict, function as body};
 use crate::cohort::Progress;
 use crate::error::Mistake;
-use crate::function::Code;
+use crate::function::wire::{Decoder, Encoder, WireError};
+use crate::function::{Code, Keep, Travel, travel};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -92,11 +94,73 @@ pub(crate) static PROCESS: Code = Code {
     encode: None,
     describe: None,
     keep: None,
-    travel: None,
+    travel: Some(Travel {
+        code: || &PROCESS,
+        pack: pack_command,
+        unpack: |shared, from| {
+            let command = Box::new(Command::decode(from)?);
+            Ok(Ref::create::<Exit, (), Box<Command>>(shared, &PROCESS, (), command))
+        },
+        place: travel::place::<Exit>,
+        value: Keep { write: body::write_value::<Exit>, read: body::read_value::<Exit> },
+    }),
     command: Some(command),
     value_needs_drop: false,
     args_need_drop: true,
 };
+
+/// # Safety
+/// The record is a process task's, and nobody changes its command now.
+unsafe fn pack_command(task: Ref, out: &mut Encoder) -> Result<(), WireError> {
+    // SAFETY: as demanded.
+    unsafe { command(task) }.encode(&task.shared().cwd, out)
+}
+
+impl Command {
+    /// Writes it for another rank, where paths are to mean what they mean in `cwd` here.
+    fn encode(&self, cwd: &Path, out: &mut Encoder) -> Result<(), WireError> {
+        let path = |path: &Path| cwd.join(path).into_os_string().into_vec();
+        // A name without a slash is looked for along `PATH`.
+        let is_name = !self.program.as_os_str().as_bytes().contains(&b'/');
+        let program =
+            if is_name { self.program.as_os_str().as_bytes().to_vec() } else { path(&self.program) };
+        let home = path(self.cwd.as_deref().unwrap_or(Path::new("")));
+        out.value(&(program, home, &self.accept, self.args.len(), self.env.len()))?;
+        self.args.iter().try_for_each(|word| word.encode(out))?;
+        for (name, word) in &self.env {
+            out.value(&(name.as_bytes(), word.is_some()))?;
+            word.iter().try_for_each(|word| word.encode(out))?;
+        }
+        match &self.stdin {
+            Feed::Nothing => out.value(&0u8),
+            Feed::File(file) => out.value(&(1u8, path(file))),
+            Feed::Word(word) => out.value(&2u8).and_then(|()| word.encode(out)),
+        }
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let path = |bytes| PathBuf::from(OsString::from_vec(bytes));
+        let (program, home, accept, args, env) =
+            from.value::<(Vec<u8>, Vec<u8>, Vec<i32>, usize, usize)>()?;
+        let mut command = Self::new(&path(program));
+        (command.cwd, command.accept) = (Some(path(home)), accept);
+        for _ in 0..args {
+            command.args.push(Word::decode(from)?);
+        }
+        for _ in 0..env {
+            let (name, is_set) = from.value::<(Vec<u8>, bool)>()?;
+            let word = if is_set { Some(Word::decode(from)?) } else { None };
+            command.env.push((OsString::from_vec(name), word));
+        }
+        command.stdin = match from.value::<u8>()? {
+            0 => Feed::Nothing,
+            1 => Feed::File(path(from.value()?)),
+            _ => Feed::Word(Word::decode(from)?),
+        };
+        Ok(command)
+    }
+}
 
 /// # Safety
 /// The record is a process task's, and nobody changes its command while this borrow lives.

@@ -42,20 +42,10 @@ impl Output {
     }
 
     /// What a function wrote on another rank. Bytes beyond what memory holds are lost if the disk is full.
-    pub(crate) fn of_texts(out: &str, err: &str) -> Self {
+    pub(crate) fn of_text(text: &str) -> Self {
         let mut output = Self::default();
-        if !out.is_empty() {
-            let _ = output.out().write_all(out.as_bytes());
-        }
-        if !err.is_empty() {
-            let _ = output.err().write_all(err.as_bytes());
-        }
+        let _ = output.out().write_all(text.as_bytes());
         output
-    }
-
-    /// Both streams as text; empty where they cannot be read.
-    pub(crate) fn texts(&mut self) -> (String, String) {
-        (self.read(Which::Out).unwrap_or_default(), self.read(Which::Err).unwrap_or_default())
     }
 
     pub(crate) fn path(&self, which: Which) -> Option<PathBuf> {
@@ -84,20 +74,30 @@ impl Output {
     }
 
     fn read(&mut self, which: Which) -> io::Result<String> {
+        text_of(self.bytes(which)?)
+    }
+
+    /// What was written so far.
+    pub(crate) fn bytes(&mut self, which: Which) -> io::Result<Vec<u8>> {
         if let Some(path) = self.path(which) {
-            return std::fs::read_to_string(path);
+            return std::fs::read(path);
         }
         let file = match which {
             Which::Out => &mut self.out,
             Which::Err => &mut self.err,
         };
-        let Some(file) = file else { return Ok(String::new()) };
-        let mut text = String::new();
+        let Some(file) = file else { return Ok(Vec::new()) };
+        let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(0))?;
-        file.read_to_string(&mut text)?;
+        file.read_to_end(&mut bytes)?;
         file.seek(SeekFrom::End(0))?;
-        Ok(text)
+        Ok(bytes)
     }
+}
+
+fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
 /// What a task writes: a function to its [`Context`](crate::Context), a process to its standard output or error.
@@ -134,11 +134,12 @@ impl Stream {
     /// The task's own error if it failed or was skipped (what it wrote until then is in
     /// [`TaskError::stdout`]); [`ErrorKind::NotStarted`](crate::ErrorKind) if nobody started it.
     pub fn get(&self) -> Result<String, TaskError> {
-        super::handle::wait(self.task)?;
+        super::handle::wait_for_end(self.task)?;
         self.read().map_err(|e| TaskError::output(self.task, e))
     }
 
-    /// The file that a process's output goes to; `None` for a function, and before the process has started. It is
+    /// The file that a process's output goes to; `None` for a function, before the process has started, and for one
+    /// that runs on another rank. It is
     /// there until the batch goes, and longer if the batch keeps its output or a task failed.
     pub fn path(&self) -> Option<PathBuf> {
         let cohort = self.task.cohort()?;
@@ -153,7 +154,10 @@ impl Stream {
     pub fn so_far(&self) -> io::Result<String> {
         match self.path() {
             Some(path) => Ok(String::from_utf8_lossy(&std::fs::read(path)?).into_owned()),
-            None => self.read(),
+            None => match self.elsewhere() {
+                Some(bytes) => Ok(String::from_utf8_lossy(&bytes?).into_owned()),
+                None => self.read(),
+            },
         }
     }
 
@@ -164,12 +168,24 @@ impl Stream {
     pub fn reader(&self) -> io::Result<Box<dyn Read + Send>> {
         match self.path() {
             Some(path) => Ok(Box::new(std::fs::File::open(path)?)),
-            None => Ok(Box::new(io::Cursor::new(self.read()?))),
+            None => match self.elsewhere() {
+                Some(bytes) => Ok(Box::new(io::Cursor::new(bytes?))),
+                None => Ok(Box::new(io::Cursor::new(self.read()?))),
+            },
         }
+    }
+
+    /// What it has written on another rank, if it runs there.
+    fn elsewhere(&self) -> Option<io::Result<Vec<u8>>> {
+        let elsewhere = self.task.cohort()?.elsewhere()?;
+        elsewhere.read(self.task, self.which == Which::Err)
     }
 
     /// The text that is there, whether or not the task has ended.
     pub(crate) fn read(&self) -> io::Result<String> {
+        if let Some(bytes) = self.elsewhere() {
+            return text_of(bytes?);
+        }
         match self.task.cohort() {
             Some(cohort) => {
                 cohort.with_output(self.task.index(), |o| o.read(self.which)).unwrap_or(Ok(String::new()))

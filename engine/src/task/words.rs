@@ -6,8 +6,11 @@ use super::input::Input;
 use super::output::Stream;
 use crate::error::Cause;
 use crate::function::Data;
+use crate::function::identity::{distance, word_at};
+use crate::function::wire::{Decoder, Encoder, WireError};
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// One argument of a process.
@@ -38,6 +41,30 @@ impl Word {
         match &mut self.0 {
             Kind::Text(_) => None,
             Kind::Result(input, _) | Kind::Output(input, _) => Some(input),
+        }
+    }
+
+    /// Writes it for another rank.
+    pub(crate) fn encode(&self, out: &mut Encoder) -> Result<(), WireError> {
+        match &self.0 {
+            Kind::Text(text) => out.value(&(0u8, text.as_bytes())),
+            Kind::Result(input, write) => {
+                let gone = || WireError::Input("it is not on its way".into());
+                let link = out.link(input.task).ok_or_else(gone)?;
+                out.value(&(1u8, link, distance(*write as *const ())))
+            }
+            Kind::Output(..) => Err(WireError::Input("the output of a task stays on its rank".into())),
+        }
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        match from.value::<u8>()? {
+            0 => Ok(Self::text(OsString::from_vec(from.value()?))),
+            _ => {
+                let (link, write) = from.value::<(u32, i64)>()?;
+                Ok(Self(Kind::Result(Input::new(from.linked(link)?), word_at(write)?)))
+            }
         }
     }
 
@@ -196,7 +223,7 @@ impl<T: Data + ToWord> ProcessArg for &Task<T> {
 
 impl ProcessArg for Stream {
     fn word(self) -> Word {
-        Word(Kind::Output(Input::new(self.task()), self))
+        Word(Kind::Output(Input::of_output(self.task()), self))
     }
 }
 
