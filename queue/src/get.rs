@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::layout::{Attached, CLOSED, DESTROYED, IN_BLOCK, OPEN, SEALED, View, Word, note, noted};
+use crate::parcel::Contents;
 use crate::put::Wait;
 use crate::tally;
 use std::sync::atomic::Ordering;
@@ -23,13 +24,6 @@ const LOOKS_BUSY: u32 = 200;
 const YIELDS_BUSY: u32 = 220;
 /// Time between doubts.
 const DOUBT: Duration = Duration::from_millis(1);
-
-/// An item that was taken.
-pub(crate) struct Got<'i> {
-    pub(crate) item: &'i mut Item,
-    /// Its block and length, if it is not in the cell.
-    pub(crate) block: Option<(Held, u64)>,
-}
 
 /// What became of one attempt.
 enum Attempt {
@@ -68,7 +62,7 @@ impl Attached {
 
     /// Takes the next item into `got`; the record that its block is held in.
     #[inline(never)]
-    pub(crate) fn take(&self, wait: Wait, got: &mut Got<'_>) -> Result<&AgentRecord, Error> {
+    pub(crate) fn take(&self, wait: Wait, got: &mut Contents) -> Result<&AgentRecord, Error> {
         let agent = self.segment.agent()?;
         let view = self.view();
         match view.attempt_take(&agent, got, 0) {
@@ -82,7 +76,7 @@ impl Attached {
 
 impl View<'_> {
     #[cold]
-    fn take_waiting(&self, agent: &Agent<'_>, got: &mut Got<'_>, wait: Wait) -> Result<(), Error> {
+    fn take_waiting(&self, agent: &Agent<'_>, got: &mut Contents, wait: Wait) -> Result<(), Error> {
         let mut looks = 0;
         loop {
             // Before the look: what is put before the closing is found.
@@ -132,7 +126,7 @@ impl View<'_> {
     }
 
     /// Waits until there is something to do; `None`: look again.
-    fn await_item(&self, agent: &Agent<'_>, got: &mut Got<'_>, wait: Wait) -> Option<Result<(), Error>> {
+    fn await_item(&self, agent: &Agent<'_>, got: &mut Contents, wait: Wait) -> Option<Result<(), Error>> {
         let mut last = Attempt::Empty;
         let woken = self.control.items.wait(wait.until(), || {
             last = self.attempt_take(agent, got, LOOKS);
@@ -151,9 +145,9 @@ impl View<'_> {
 
     /// One look at every chain and the ring; at the only chain, up to `looks` more.
     #[inline(always)]
-    fn attempt_take(&self, agent: &Agent<'_>, got: &mut Got<'_>, looks: u32) -> Attempt {
+    fn attempt_take(&self, agent: &Agent<'_>, got: &mut Contents, looks: u32) -> Attempt {
         let mut failed = None;
-        let (item, block) = (&mut *got.item, &mut got.block);
+        let Contents { item, block } = got;
         let mut claim = |item: &Item| match self.claim(agent, item) {
             Ok(claimed) => {
                 *block = claimed;

@@ -29,6 +29,7 @@ mod error;
 mod queue;
 
 mod loan;
+mod parcel;
 mod select;
 mod taken;
 

@@ -3,12 +3,12 @@
 use crate::bytes;
 use crate::error::Error;
 use crate::layout::{Attached, OPEN, View};
+use crate::parcel::{Contents, Parcel};
 use crate::put::Wait;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 use tarragon_transport::agent::Agent;
-use tarragon_transport::heap::Held;
 use tarragon_transport::ring::cell::INLINE_MAX;
 
 /// Memory of a queue, to be written and then [sent](Loan::send): the item is not copied on its way.
@@ -16,11 +16,9 @@ use tarragon_transport::ring::cell::INLINE_MAX;
 /// Its bytes are whatever was there before. Belongs to the thread that asked for it; dropped, it goes back.
 pub struct Loan<'q> {
     queue: &'q Attached,
-    /// The block of a long item; `None` once it was sent.
-    held: Option<Held>,
-    len: u64,
-    /// An item that will lie in its cell: so short that copying it costs less than a block.
-    small: [u8; INLINE_MAX],
+    /// An item that will lie in its cell, so short that copying it costs less than a block; or the block of a long
+    /// one, until it was sent.
+    parcel: Parcel,
     not_send: PhantomData<*const ()>,
 }
 
@@ -28,14 +26,12 @@ impl<'q> Loan<'q> {
     /// For an item that fits into a cell, while the queue is open.
     #[inline(always)]
     pub(crate) fn small(queue: &'q Attached, len: usize) -> Option<Self> {
-        let fits = len <= INLINE_MAX && queue.view().state() == OPEN;
-        fits.then(|| Self {
-            queue,
-            held: None,
-            len: len as u64,
-            small: [0; INLINE_MAX],
-            not_send: PhantomData,
-        })
+        if len > INLINE_MAX || queue.view().state() != OPEN {
+            return None;
+        }
+        let mut parcel = Parcel::new();
+        parcel.item.resize(len);
+        Some(Self { queue, parcel, not_send: PhantomData })
     }
 
     #[inline(never)]
@@ -43,7 +39,9 @@ impl<'q> Loan<'q> {
         queue.view().check_open()?;
         let agent = queue.segment.agent()?;
         let held = queue.view().allocate(&agent, len, Wait::Ever)?;
-        Ok(Self { queue, held: Some(held), len, small: [0; INLINE_MAX], not_send: PhantomData })
+        let mut parcel = Parcel::new();
+        parcel.block = Some((held, len));
+        Ok(Self { queue, parcel, not_send: PhantomData })
     }
 
     /// Puts the item. Waits while the queue is full.
@@ -54,7 +52,7 @@ impl<'q> Loan<'q> {
     /// `Closed`, `Destroyed`, `Segment`, `Damaged`; the memory goes back then.
     #[inline(always)]
     pub fn send(self) -> Result<(), Error> {
-        if self.held.is_none() && self.queue.put_quick(&self.small[..self.len as usize]) {
+        if self.parcel.block.is_none() && self.queue.put_quick(self.parcel.item.bytes()) {
             return Ok(());
         }
         self.send_within(Wait::Ever)
@@ -71,11 +69,11 @@ impl<'q> Loan<'q> {
     #[inline(never)]
     fn send_within(mut self, wait: Wait) -> Result<(), Error> {
         let agent = self.agent()?;
-        let Some(held) = self.held.take() else {
-            return self.queue.put_bytes(&self.small[..self.len as usize], wait);
+        let Some((held, len)) = self.parcel.block.take() else {
+            return self.queue.put_bytes(self.parcel.item.bytes(), wait);
         };
-        self.queue.put_held(&agent, held, self.len, wait).map_err(|(error, held)| {
-            self.held = Some(held);
+        self.queue.put_held(&agent, held, len, wait).map_err(|(error, held)| {
+            self.parcel.block = Some((held, len));
             error
         })
     }
@@ -94,25 +92,24 @@ impl Deref for Loan<'_> {
 
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        let Some(held) = &self.held else { return &self.small[..self.len as usize] };
-        bytes::readable(&self.queue.segment, held, self.len)
-            .expect("the block was allocated with this length")
+        let Some((held, len)) = &self.parcel.block else { return self.parcel.item.bytes() };
+        bytes::readable(&self.queue.segment, held, *len).expect("the block was allocated with this length")
     }
 }
 
 impl DerefMut for Loan<'_> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
-        let Some(held) = &mut self.held else { return &mut self.small[..self.len as usize] };
-        bytes::writable(&self.queue.segment, held, self.len)
-            .expect("the block was allocated with this length")
+        let Contents { item, block } = &mut *self.parcel;
+        let Some((held, len)) = block else { return item.bytes_mut() };
+        bytes::writable(&self.queue.segment, held, *len).expect("the block was allocated with this length")
     }
 }
 
 impl Drop for Loan<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.held.is_some() {
+        if self.parcel.block.is_some() {
             self.give_back();
         }
     }
@@ -121,7 +118,7 @@ impl Drop for Loan<'_> {
 impl Loan<'_> {
     fn give_back(&mut self) {
         // Without an agent (the thread is ending) the block goes back with the thread's other things.
-        if let (Some(held), Ok(agent)) = (self.held.take(), self.agent()) {
+        if let (Some((held, _)), Ok(agent)) = (self.parcel.block.take(), self.agent()) {
             self.view().free(&agent, held);
         }
     }

@@ -217,7 +217,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     #[inline(always)]
     fn get_ref_within(&self, wait: Wait) -> Result<ItemRef<'_>, Error> {
         let mut item = ItemRef::none(self.queue());
-        if !self.queue().take_quick(&mut item.item) {
+        if !self.queue().take_quick(&mut item.parcel.item) {
             item.take(wait)?;
         }
         Ok(item)

@@ -45,6 +45,18 @@ impl Item {
         &self.bytes[..(self.len as usize).min(INLINE_MAX)]
     }
 
+    /// Makes it `len` bytes long, at most [`INLINE_MAX`]; they are whatever was there before.
+    #[inline(always)]
+    pub fn resize(&mut self, len: usize) {
+        self.len = len.min(INLINE_MAX) as u32;
+    }
+
+    /// Its bytes, to be written.
+    #[inline(always)]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..(self.len as usize).min(INLINE_MAX)]
+    }
+
     /// Its `index`th word of eight bytes; 0 beyond its end.
     #[inline(always)]
     pub fn word(&self, index: usize) -> u64 {
