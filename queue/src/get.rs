@@ -1,7 +1,9 @@
 //! The way out of a queue: from the chains in turn and from the ring, waiting for an item if need be.
 
 use crate::error::Error;
-use crate::layout::{Attached, CLOSED, DESTROYED, IN_BLOCK, OPEN, SEALED, View, Word, note, noted};
+use crate::layout::{
+    Attached, CLOSED, Consumer, DESTROYED, IN_BLOCK, OPEN, RING, SEALED, View, Word, note, noted,
+};
 use crate::parcel::Contents;
 use crate::put::Wait;
 use crate::tally;
@@ -48,10 +50,13 @@ impl Attached {
             }
             is_inline
         };
-        let taken = match view.chains() {
-            [] if self.is_strict => view.tickets().try_pop(agent.id, item, is_inline),
-            [only] if !view.has_ring() => only.try_pop(&view, agent.id, item, is_inline),
-            _ => return false,
+        let from = |place| Consumer { agent: &agent, place };
+        let taken = if self.is_strict {
+            view.tickets().try_pop(&from(RING), item, is_inline)
+        } else if view.has_one_chain() {
+            view.control.chains[0].try_pop(&view, &from(0), item, is_inline)
+        } else {
+            return false;
         };
         if taken == Taken::Yes {
             tally::taken(agent.record);
@@ -161,10 +166,11 @@ impl View<'_> {
         };
         let chains = self.chains();
         let has_ring = self.has_ring();
+        let from = |place| Consumer { agent, place };
         let taken = match chains {
-            [] if has_ring => self.tickets().try_pop(agent.id, item, claim),
-            [only] if !has_ring && looks == 0 => only.try_pop(self, agent.id, item, claim),
-            [only] if !has_ring => only.spin_pop(self, agent.id, looks, item, claim),
+            [] if has_ring => self.tickets().try_pop(&from(RING), item, claim),
+            [only] if !has_ring && looks == 0 => only.try_pop(self, &from(0), item, claim),
+            [only] if !has_ring => only.spin_pop(self, &from(0), looks, item, claim),
             _ => self.take_round(agent, item, &mut claim),
         };
         match taken {
@@ -191,8 +197,8 @@ impl View<'_> {
         let mut busy = None;
         for place in (first..places).chain(0..first) {
             let taken = match chains.get(place) {
-                Some(chain) => chain.try_pop(self, agent.id, item, &mut *claim),
-                None => self.tickets().try_pop(agent.id, item, &mut *claim),
+                Some(chain) => chain.try_pop(self, &Consumer { agent, place }, item, &mut *claim),
+                None => self.tickets().try_pop(&Consumer { agent, place: RING }, item, &mut *claim),
             };
             match taken {
                 Taken::Empty => {}
@@ -242,7 +248,8 @@ impl View<'_> {
 
     /// If somebody died taking or writing the next item: finishes that.
     pub(crate) fn recover_heads(&self) {
-        let heads = self.chains().iter().filter_map(|chain| chain.head().look().owner);
+        let sights = self.chains().iter().map(|chain| chain.head().look());
+        let heads = sights.filter_map(|sight| sight.owner.or(sight.keeper));
         let of_ring = if self.has_ring() { self.tickets().busy() } else { None };
         if heads.chain(of_ring).any(|owner| self.segment.is_dead(owner)) {
             self.segment.recover(self);

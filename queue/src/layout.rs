@@ -28,17 +28,18 @@
 use crate::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tarragon_transport::agent::{Agent, AgentRecord};
+use tarragon_transport::agent::{Agent, AgentId, AgentRecord};
 use tarragon_transport::doorbell::Doorbell;
 use tarragon_transport::lock::RobustLock;
 use tarragon_transport::ring::Blocks;
 use tarragon_transport::ring::cell::Cell;
 use tarragon_transport::ring::chain::Chain;
+use tarragon_transport::ring::head::{Head, Taker};
 use tarragon_transport::ring::tickets::{TicketRing, Tickets};
 use tarragon_transport::segment::{Segment, Shared};
 
 /// Version of all that is described here and in `transport::ring`.
-pub(crate) const LAYOUT: u32 = 3;
+pub(crate) const LAYOUT: u32 = 4;
 pub(crate) const KIND: &str = "queue";
 /// Threads that have a lane of their own.
 pub(crate) const LANES_MAX: usize = 64;
@@ -188,11 +189,33 @@ impl<'s> View<'s> {
         self.queue.is_strict || self.control.overflows.load(Ordering::Relaxed) != 0
     }
 
+    /// Whether items come from the first chain alone.
+    #[inline(always)]
+    pub(crate) fn has_one_chain(&self) -> bool {
+        self.control.lanes.load(Ordering::Acquire) == 1 && !self.has_ring()
+    }
+
     /// Chains that may be in use.
     #[inline(always)]
     pub(crate) fn chains(&self) -> &'s [Chain] {
         let lanes = self.control.lanes.load(Ordering::Acquire);
         &self.control.chains[..(lanes as usize).min(LANES_MAX)]
+    }
+
+    /// The heads that items are taken from, by place.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (usize, &Head)> {
+        let chains = self.control.chains.iter().map(Chain::head);
+        chains.chain([self.control.ring.head()]).enumerate()
+    }
+
+    /// Those from which an agent takes the next item, or died so: it has the lock, or keeps the head and has announced
+    /// that ticket.
+    pub(crate) fn heads_held_by(
+        &self,
+        agent: AgentId,
+        record: &AgentRecord,
+    ) -> impl Iterator<Item = (usize, &Head)> {
+        self.heads().filter(move |&(place, head)| head.is_held_by(agent, taking(record, place)))
     }
 
     /// Items put ever, and of these, taken.
@@ -227,6 +250,9 @@ pub(crate) enum Word {
     /// Not 0: it has begun a put, which `close` has not refused; announced before it looks at the queue's state. Says
     /// by [`AT_RING`] or [`NOT_AT_RING`] whether it looks at cells of the ring.
     Entered = 6,
+    /// Not 0: it takes an item from a head that it keeps, see [`Consumer`]; announced before it looks whether it still
+    /// does.
+    Taking = 7,
     /// A cache: its lane plus one, or [`NO_LANE`].
     Lane = 14,
     /// A cache: how many items it has taken, to go round the lanes.
@@ -265,6 +291,54 @@ pub(crate) fn note(record: &AgentRecord, word: Word, value: u64) {
 #[inline(always)]
 pub(crate) fn noted(record: &AgentRecord, word: Word) -> u64 {
     record.intent[word as usize].load(Ordering::Acquire)
+}
+
+/// The place of the ring among those that items are taken from; those of the chains are before it.
+pub(crate) const RING: usize = LANES_MAX;
+/// Bits of a place, plus one, below the ticket in [`Word::Taking`].
+const PLACE_BITS: u32 = 7;
+const _: () = assert!(RING + 1 < 1 << PLACE_BITS);
+
+/// The ticket that an agent has announced to take from a place whose head it keeps.
+fn taking(record: &AgentRecord, place: usize) -> Option<u64> {
+    let word = noted(record, Word::Taking);
+    is_at(word, place).then_some(word >> PLACE_BITS)
+}
+
+fn is_at(word: u64, place: usize) -> bool {
+    word & ((1 << PLACE_BITS) - 1) == place as u64 + 1
+}
+
+/// An agent that takes from a place, as the rings want it.
+pub(crate) struct Consumer<'a, 's> {
+    pub(crate) agent: &'a Agent<'s>,
+    pub(crate) place: usize,
+}
+
+impl Taker for Consumer<'_, '_> {
+    #[inline(always)]
+    fn id(&self) -> AgentId {
+        self.agent.id
+    }
+
+    #[inline(always)]
+    fn may_keep(&self) -> bool {
+        self.agent.segment.announces_freely()
+    }
+
+    #[inline(always)]
+    fn begin(&self, ticket: u64) {
+        self.agent.announce(Word::Taking as usize, ticket << PLACE_BITS | (self.place as u64 + 1));
+    }
+
+    #[inline(always)]
+    fn end(&self) {
+        self.agent.withdraw(Word::Taking as usize);
+    }
+
+    fn is_taking(&self, other: AgentId) -> bool {
+        is_at(self.agent.segment.announced_by(other, Word::Taking as usize), self.place)
+    }
 }
 
 /// An agent's intent, as the ring wants it.

@@ -18,8 +18,8 @@ impl<T> Queue<T> {
         let (put, grow) = (noted(probe.record, Word::Put), noted(probe.record, Word::Grow));
         let (cells, tickets) = (noted(probe.record, Word::Cells), view.tickets());
         let takes_off = grow == SHRINK_RING && probe.record.holds(cells);
-        let is_owner = |head: &tarragon_transport::ring::head::Head| head.look().owner == Some(probe.id);
-        let chains = &view.control.chains;
+        let is_taking = view.heads_held_by(probe.id, probe.record).next().is_some();
+        let keeps = view.heads().any(|(_, head)| head.look().keeper == Some(probe.id));
         add("registered", true);
         add("holding", probe.is_holding);
         add("heap locked", probe.is_in_heap);
@@ -30,7 +30,8 @@ impl<T> Queue<T> {
         add("shrinking", grow == SHRINK_CHAIN || grow == SHRINK_RING);
         add("leaving", takes_off && tickets.is_linked(cells));
         add("left", takes_off && !tickets.is_linked(cells));
-        add("taking", chains.iter().any(|it| is_owner(it.head())) || is_owner(view.control.ring.head()));
+        add("taking", is_taking);
+        add("keeping", keeps);
         add("ring locked", view.control.growing.owner() == Some(probe.id));
         found
     }

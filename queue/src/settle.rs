@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | putting to its chain | the cell says whether the item is in | its block is freed, or let go |
 //! | putting to the ring | as above, or WRITING | WRITING becomes poison, first noting that the item is not in |
-//! | taking | it has the head's lock, perhaps holds the item's block | both are let go: the item is still in |
+//! | taking | it has the head (`View::heads_held_by`), perhaps the item's block | both let go: the item is still in |
 //! | with items not called done | its tally says how many | they count as lost, see `tally` |
 //! | after a take | the block is in its held table alone | freed with the rest of that |
 //! | growing | the chain or ring says whether it has the block | the block is let go, or freed |
@@ -49,15 +49,12 @@ impl View<'_> {
                 segment.forget_for(record, item.word(0));
             }
         };
-        for chain in &self.control.chains {
-            if chain.head().look().owner == Some(dead) {
-                leave(chain.peek(self));
-                chain.head().release_for(dead);
-            }
+        for (place, _) in self.heads_held_by(dead, record) {
+            let chain = self.control.chains.get(place);
+            leave(chain.map_or_else(|| self.tickets().peek(), |chain| chain.peek(self)));
         }
-        if self.control.ring.head().look().owner == Some(dead) {
-            leave(self.tickets().peek());
-            self.control.ring.head().release_for(dead);
+        for (_, head) in self.heads() {
+            head.release_for(dead);
         }
     }
 

@@ -7,8 +7,9 @@
 //! once, to the queue's `lost`. For `join` an item is over when it is done or lost.
 //!
 //! # Taking
-//! With the head's lock in hand `TAKING` becomes the count with this item; then the take is committed; then `TAKEN`
-//! follows. Of a dead agent that still has a head's lock `TAKEN` is right, else the higher of the two.
+//! With the head's lock in hand, or announced as its keeper, `TAKING` becomes the count with this item; then the take
+//! is committed; then `TAKEN` follows. Of a dead agent that still has a head's lock, or keeps a head whose next ticket
+//! it has announced, `TAKEN` is right, else the higher of the two.
 //!
 //! # Calling done
 //! `done` in the control part is a count and the agent that raised it last. Before an agent raises it to n + 1 it notes
@@ -144,9 +145,7 @@ impl View<'_> {
     /// Makes the counts of a dead agent right, which may have died taking an item or calling it done. Idempotent; its
     /// heads must be locked still.
     fn make_sure(&self, dead: AgentId, record: &AgentRecord) {
-        let chains = self.control.chains.iter().map(|chain| chain.head());
-        let mut heads = chains.chain([self.control.ring.head()]);
-        if heads.any(|head| head.look().owner == Some(dead)) {
+        if self.heads_held_by(dead, record).next().is_some() {
             set(record, TAKING, get(record, TAKEN));
         } else {
             set(record, TAKEN, get(record, TAKEN).max(get(record, TAKING)));

@@ -20,7 +20,7 @@ const BLOCKED_MAX: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_millis(300);
 /// How often a survey may be done again because somebody was held up: by the machine, if it is not so each time.
 const SURVEYS_MAX: usize = 3;
-/// Kills of each of the 20 operations.
+/// Kills of each of the 26 operations.
 const KILLS: (u64, u64) = (15, 290);
 const MEMORY: u64 = 8 << 20;
 
@@ -34,6 +34,13 @@ struct Kind {
     before: &'static [Item],
     operate: fn(&mut Part),
     outcome: Outcome,
+}
+
+impl Kind {
+    /// Whether the child keeps the head before the operation begins.
+    fn keeps(&self) -> bool {
+        self.phases.contains(&"keeping")
+    }
 }
 
 /// Number and length of an item.
@@ -72,6 +79,11 @@ const MANY: &[Item] = &[SMALL; 260];
 const LAST: usize = 10;
 /// A block is still in the ring, or not any more; or the intent is noted; or it has gone, or not yet.
 const SHRINK_STRICT: &[&str] = &["leaving", "left", "shrinking", "holding", "ring locked", "outside"];
+/// It has taken so many items in a row that it keeps the head, and takes by plain stores.
+const KEPT: &[&str] = &["taking", "keeping"];
+const KEPT_BLOCK: &[&str] = &["taking", "holding", "keeping"];
+/// More than it takes for that.
+const IN_A_ROW: usize = 40;
 /// Items of 12 blocks of cells: taken again, so many blocks are more than a strict queue keeps.
 const BURST: usize = 12 * 256;
 
@@ -112,6 +124,8 @@ fn create(kind: &Kind) -> Queue<Bytes> {
 fn fill(kind: &Kind, queue: &Queue<Bytes>) {
     let burst = if kind.phases.contains(&"shrinking") { BURST } else { 0 };
     (0..burst).for_each(|_| queue.put(bytes(SMALL)).expect("there is room"));
+    let in_a_row = if kind.keeps() { IN_A_ROW } else { 0 };
+    (0..in_a_row).for_each(|_| queue.put(bytes(SMALL)).expect("there is room"));
     kind.before.iter().for_each(|item| queue.put(bytes(*item)).expect("there is room"));
     // Not one more: who finds nothing lets it shrink.
     (0..burst).for_each(|_| drop(queue.get().expect("it was put")));
@@ -129,6 +143,13 @@ fn prepare(kind: &Kind, file: &str) -> Part {
     if let (Outcome::Puts(all), Some(queue)) = (kind.outcome, &queue) {
         let first = all.len().saturating_sub(LAST);
         all[..first].iter().for_each(|item| queue.put(bytes(*item)).expect("there is room"));
+    }
+    if let (true, Some(queue)) = (kind.keeps(), &queue) {
+        (0..IN_A_ROW).for_each(|_| {
+            drop(queue.get().expect("the test has put it"));
+            queue.task_done().expect("it was taken");
+        });
+        assert!(queue.under_way(std::process::id()).contains(&"keeping"));
     }
     Part { descriptor, queue }
 }
@@ -167,7 +188,11 @@ fn survey_once(kind: &Kind, file: &Path) -> Duration {
         }
         check(kind, &now, killed.phase.is_none(), &mut held);
         let is_grown = matches!(kind.outcome, Outcome::Puts(all) if all.len() > LAST);
-        if is_grown || matches!(kind.outcome, Outcome::Closes | Outcome::MarksDone | Outcome::Deals) {
+        // Each recall makes it take more items to keep a head.
+        if kind.keeps()
+            || is_grown
+            || matches!(kind.outcome, Outcome::Closes | Outcome::MarksDone | Outcome::Deals)
+        {
             queue.replace(create(kind));
             publish(&queue.borrow(), file);
         } else {
@@ -300,6 +325,13 @@ kills! {
     get_ref, false, &["taking", "holding", "outside"], LARGE_FIRST,
         |part| assert_eq!(whole(&part.queue().get_ref().expect("there is one")), LARGE_FIRST[0]),
         Outcome::TakesFirst;
+    get_kept, false, KEPT, FEW, |part| drop(part.queue().get()), Outcome::TakesFirst;
+    get_kept_strict, true, KEPT, FEW, |part| drop(part.queue().get()), Outcome::TakesFirst;
+    get_block_kept, false, KEPT_BLOCK, LARGE_FIRST, |part| drop(part.queue().get()), Outcome::TakesFirst;
+    get_block_kept_strict, true, KEPT_BLOCK, LARGE_FIRST, |part| drop(part.queue().get()),
+        Outcome::TakesFirst;
+    get_and_done_kept, false, KEPT, FEW, deal, Outcome::Deals;
+    get_and_done_kept_strict, true, KEPT_BLOCK, LARGE_FIRST, deal, Outcome::Deals;
     task_done, false, &["outside"], FEW, |part| part.queue().task_done().expect("one is there"),
         Outcome::MarksDone;
     get_and_done, false, &["taking", "outside"], FEW, deal, Outcome::Deals;

@@ -150,7 +150,14 @@ impl Segment {
         // SAFETY: pointers beside this segment's serial came from its `Locals`, which keep the box as long as the
         // segment lives; only this thread was given it, and only a shared reference to cells is made.
         let local = unsafe { &*local };
-        self.agent_of(local)
+        // SAFETY: null, or a record in this segment's mapping, which lives as long as the segment.
+        match unsafe { local.record.get().as_ref() } {
+            Some(record) => {
+                let id = AgentId(local.id.get());
+                Agent { segment: self, id, record, local, not_send: PhantomData }
+            }
+            None => self.agent_of(local),
+        }
     }
 
     /// The agent that a process's memory belongs to.
@@ -183,6 +190,19 @@ impl Segment {
         pin::heavy(self.is_light);
         let mut agents = self.agents();
         agents.find(|(.., it)| it.intent[word % INTENT_WORDS].load(Ordering::Acquire) != 0).map(|(id, ..)| id)
+    }
+
+    /// What an agent, maybe a dead one, has [announced](Agent::announce) in `word` of its intent; 0: nothing. If it
+    /// announces anything during the call, it sees what was stored before. 1-20 µs.
+    pub fn announced_by(&self, agent: AgentId, word: usize) -> u64 {
+        pin::heavy(self.is_light);
+        self.intent_of(agent, word)
+    }
+
+    /// Whether to announce costs a store and no fence.
+    #[inline(always)]
+    pub fn announces_freely(&self) -> bool {
+        self.is_light
     }
 
     /// An agent that has announced `about` in `word` of its intent since before the call, maybe a dead one: looks up to

@@ -74,9 +74,26 @@ impl Cell {
     pub(super) fn write(&self, tag: u32, bytes: &[u8]) {
         assert!(bytes.len() <= INLINE_MAX, "{} bytes do not fit into a cell", bytes.len());
         let (whole, rest) = bytes.as_chunks::<8>();
-        for (word, bytes) in self.words.iter().zip(whole) {
-            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
-        }
+        let store = |at: usize, bytes: &[u8; 8]| {
+            self.words[at].store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+        };
+        // Eight of them without a loop.
+        let beyond = match whole {
+            [a, b, c, d, e, f, g, h, rest @ ..] => {
+                store(0, a);
+                store(1, b);
+                store(2, c);
+                store(3, d);
+                store(4, e);
+                store(5, f);
+                store(6, g);
+                store(7, h);
+                rest
+            }
+            all => all,
+        };
+        let first = whole.len() - beyond.len();
+        beyond.iter().enumerate().for_each(|(at, word)| store(first + at, word));
         if !rest.is_empty() {
             let mut last = [0; 8];
             last[..rest.len()].copy_from_slice(rest);
@@ -92,8 +109,18 @@ impl Cell {
         item.tag = (meta >> 32) as u32;
         item.len = (meta as u32).min(INLINE_MAX as u32);
         let (chunks, _) = item.bytes.as_chunks_mut::<8>();
-        for (chunk, word) in chunks.iter_mut().zip(&self.words).take((item.len as usize).div_ceil(8)) {
-            *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
+        let mut load = |from: usize, to: usize| {
+            for (chunk, word) in chunks[from..to].iter_mut().zip(&self.words[from..to]) {
+                *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
+            }
+        };
+        // Whole steps without a loop; what is beyond the end is nobody's.
+        load(0, 2);
+        if item.len > 16 {
+            load(2, 8);
+        }
+        if item.len > 64 {
+            load(8, INLINE_MAX / 8);
         }
     }
 

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | cells, headers, `tail` but `oldest` | the producer |
 //! | `oldest` | who has the `front` lock: the producer, or who takes blocks away |
-//! | `head`, and in it the block of the next ticket (two words, by the block's number mod 2) | who locked the head |
+//! | `head`, and in it the next ticket's block (two words, by its number mod 2) | who locked or keeps the head |
 //!
 //! *Taking* is as in `lane`. Who takes the last item of a block reads `next`, stores it in the word that the next
 //! block's number chooses, and then commits: until then the word is nobody's, so a survivor does the same again.
@@ -40,7 +40,7 @@ mod tests;
 
 use super::Blocks;
 use super::cell::{Cell, Item};
-use super::head::Head;
+use super::head::{Approach, Head, Right, Taker};
 use super::lane::Taken;
 use crate::agent::AgentId;
 use crate::sync::{AtomicU64, Ordering};
@@ -282,23 +282,44 @@ impl Chain {
     pub fn try_pop<B: Blocks>(
         &self,
         blocks: &B,
-        agent: AgentId,
+        taker: &impl Taker,
         item: &mut Item,
-        claim: impl FnOnce(&Item) -> bool,
+        mut claim: impl FnMut(&Item) -> bool,
     ) -> Taken {
         loop {
-            let sight = self.head.look();
-            if let Some(owner) = sight.owner {
-                return Taken::Busy(owner);
+            let (ticket, is_kept) = match self.head.approach(taker) {
+                Approach::Free(ticket) => (ticket, false),
+                Approach::Kept(ticket) => (ticket, true),
+                Approach::Busy(other) => return Taken::Busy(other),
+            };
+            let taken = self.pop_at(blocks, ticket, is_kept, taker, item, &mut claim);
+            if is_kept {
+                taker.end();
             }
-            let Some(cells) = self.cells_of(blocks, sight.ticket) else { return Taken::Empty };
-            if !arrived::<B>(cells, sight.ticket) {
-                return Taken::Empty;
-            }
-            if self.head.try_lock(sight.ticket, agent) {
-                return self.finish::<B>(cells, sight.ticket, item, claim);
+            if let Some(taken) = taken {
+                return taken;
             }
         }
+    }
+
+    /// `None`: another one was faster.
+    #[inline(always)]
+    fn pop_at<B: Blocks>(
+        &self,
+        blocks: &B,
+        ticket: u64,
+        is_kept: bool,
+        taker: &impl Taker,
+        item: &mut Item,
+        claim: &mut impl FnMut(&Item) -> bool,
+    ) -> Option<Taken> {
+        let block = self.head.owned[parity::<B>(ticket)].load(Ordering::Relaxed);
+        let Some(cell) = blocks.cell(block, ticket & (B::CELLS - 1)) else { return Some(Taken::Empty) };
+        if !holds_ticket(cell, ticket) {
+            return Some(Taken::Empty);
+        }
+        let right = self.head.right(ticket, is_kept, taker)?;
+        Some(self.finish(blocks, (block, cell), right, taker, item, claim))
     }
 
     /// Like [`try_pop`](Self::try_pop), but holds the lock and looks up to `looks` times for an item to come: its
@@ -307,49 +328,56 @@ impl Chain {
     pub fn spin_pop<B: Blocks>(
         &self,
         blocks: &B,
-        agent: AgentId,
+        taker: &impl Taker,
         looks: u32,
         item: &mut Item,
-        claim: impl FnOnce(&Item) -> bool,
+        mut claim: impl FnMut(&Item) -> bool,
     ) -> Taken {
-        let sight = self.head.look();
-        if let Some(owner) = sight.owner {
-            return Taken::Busy(owner);
-        }
-        if !self.head.try_lock(sight.ticket, agent) {
-            return Taken::Empty;
-        }
-        if let Some(cells) = self.cells_of(blocks, sight.ticket) {
-            for _ in 0..looks {
-                if arrived::<B>(cells, sight.ticket) {
-                    return self.finish::<B>(cells, sight.ticket, item, claim);
-                }
+        let (ticket, is_kept) = match self.head.approach(taker) {
+            Approach::Free(ticket) => (ticket, false),
+            Approach::Kept(ticket) => (ticket, true),
+            Approach::Busy(other) => return Taken::Busy(other),
+        };
+        let Some(right) = self.head.right(ticket, is_kept, taker) else { return Taken::Empty };
+        let block = self.head.owned[parity::<B>(ticket)].load(Ordering::Relaxed);
+        let cell = blocks.cell(block, ticket & (B::CELLS - 1));
+        let found = cell.filter(|cell| (0..looks).any(|_| holds_ticket(cell, ticket)));
+        let taken = match found {
+            Some(cell) => self.finish(blocks, (block, cell), right, taker, item, &mut claim),
+            None => {
+                self.head.give_back(right);
+                Taken::Empty
             }
+        };
+        if is_kept {
+            taker.end();
         }
-        self.head.unlock(sight.ticket);
-        Taken::Empty
+        taken
     }
 
     #[inline(always)]
     fn finish<B: Blocks>(
         &self,
-        cells: &[Cell],
-        ticket: u64,
+        blocks: &B,
+        (block, cell): (u64, &Cell),
+        right: Right,
+        taker: &impl Taker,
         item: &mut Item,
-        claim: impl FnOnce(&Item) -> bool,
+        claim: &mut impl FnMut(&Item) -> bool,
     ) -> Taken {
-        at::<B>(cells, ticket).read(item);
+        cell.read(item);
         if !claim(item) {
-            self.head.unlock(ticket);
+            self.head.give_back(right);
             return Taken::Refused;
         }
-        let mut next = ticket + 1;
+        let mut next = right.ticket + 1;
         if next & (B::CELLS - 1) == 0 {
-            let block = cells[0].word(NEXT).load(Ordering::Relaxed);
+            // `None` cannot be: a cell of that block was just read.
+            let block = blocks.cell(block, 0).map_or(0, |header| header.word(NEXT).load(Ordering::Relaxed));
             self.head.owned[parity::<B>(next)].store(block, Ordering::Relaxed);
             next += 1;
         }
-        self.head.unlock(next);
+        self.head.commit(right, next, taker);
         Taken::Yes
     }
 
@@ -448,7 +476,12 @@ fn at<B: Blocks>(cells: &[Cell], ticket: u64) -> &Cell {
 /// Pairs with the release store in `try_push`.
 #[inline(always)]
 fn arrived<B: Blocks>(cells: &[Cell], ticket: u64) -> bool {
-    at::<B>(cells, ticket).state.load(Ordering::Acquire) == ticket + 1
+    holds_ticket(at::<B>(cells, ticket), ticket)
+}
+
+#[inline(always)]
+fn holds_ticket(cell: &Cell, ticket: u64) -> bool {
+    cell.state.load(Ordering::Acquire) == ticket + 1
 }
 
 fn number<B: Blocks>(blocks: &B, block: u64) -> Option<u64> {

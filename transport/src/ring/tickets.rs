@@ -49,7 +49,7 @@
 //! | who looks into a cell | why it is not misled |
 //! |---|---|
 //! | a producer | it is at the ring, so no block that it may reach is freed |
-//! | a consumer with the head's lock | the head's block is never below a limit |
+//! | a consumer that has the head's lock, or keeps it and is announced | the head's block is never below a limit |
 //! | a consumer that tries for that lock | unless its ticket was the head's all along, the compare-exchange fails |
 //! | a consumer that is told `Empty` or `Busy` | only if the head is where it was |
 //! | `state`: readiness, counts, the end | looks at the range again: if the block is in it now, it was then |
@@ -71,7 +71,7 @@ mod tests;
 use super::Blocks;
 use super::cell::{Cell, Item};
 use super::chain::Pushed;
-use super::head::Head;
+use super::head::{Approach, Head, Right, Taker};
 use super::lane::Taken;
 use crate::agent::AgentId;
 use crate::sync::{AtomicU64, Ordering};
@@ -191,49 +191,83 @@ impl<'r, B: Blocks> Tickets<'r, B> {
 
     /// Takes the next item, if there is one. `claim` sees it before it is committed, and may refuse it.
     #[inline(always)]
-    pub fn try_pop(&self, agent: AgentId, item: &mut Item, claim: impl FnOnce(&Item) -> bool) -> Taken {
+    pub fn try_pop(
+        &self,
+        taker: &impl Taker,
+        item: &mut Item,
+        mut claim: impl FnMut(&Item) -> bool,
+    ) -> Taken {
         loop {
-            let sight = self.ring.head.look();
-            if let Some(owner) = sight.owner {
-                return Taken::Busy(owner);
-            }
-            let ticket = sight.ticket;
-            let cell = match self.find(ticket) {
-                Seen::Cell(block) => self.cell(block, ticket),
-                Seen::NotYet => return Taken::Empty,
-                Seen::Gone if self.ring.head.look() != sight => continue,
-                Seen::Gone | Seen::Damaged => return Taken::Damaged,
+            let (ticket, is_kept) = match self.ring.head.approach(taker) {
+                Approach::Free(ticket) => (ticket, false),
+                Approach::Kept(ticket) => (ticket, true),
+                Approach::Busy(other) => return Taken::Busy(other),
             };
-            let Some(cell) = cell else { return Taken::Damaged };
-            match kind_of(cell.state.load(Ordering::Acquire), ticket) {
-                Some((FULL, _)) if self.ring.head.try_lock(ticket, agent) => {
-                    return self.finish(cell, ticket, item, claim);
-                }
-                Some((POISON, _)) if self.ring.head.try_lock(ticket, agent) => self.skip(ticket),
-                Some((WRITING, writer)) if self.ring.head.look().ticket == ticket => {
-                    return Taken::Busy(writer);
-                }
-                Some(_) => {}
-                None if self.ring.head.look().ticket == ticket => return Taken::Empty,
-                None => {}
+            let taken = self.pop_at(ticket, is_kept, taker, item, &mut claim);
+            if is_kept {
+                taker.end();
             }
+            if let Some(taken) = taken {
+                return taken;
+            }
+        }
+    }
+
+    /// `None`: another one was faster, or there was a ticket to step over.
+    #[inline(always)]
+    fn pop_at(
+        &self,
+        ticket: u64,
+        is_kept: bool,
+        taker: &impl Taker,
+        item: &mut Item,
+        claim: &mut impl FnMut(&Item) -> bool,
+    ) -> Option<Taken> {
+        let is_next = || self.ring.head.look().ticket == ticket;
+        let cell = match self.find(ticket) {
+            Seen::Cell(block) => self.cell(block, ticket),
+            Seen::NotYet => return Some(Taken::Empty),
+            Seen::Gone if !is_next() => return None,
+            Seen::Gone | Seen::Damaged => return Some(Taken::Damaged),
+        };
+        let Some(cell) = cell else { return Some(Taken::Damaged) };
+        match kind_of(cell.state.load(Ordering::Acquire), ticket) {
+            Some((FULL, _)) => {
+                let right = self.ring.head.right(ticket, is_kept, taker)?;
+                Some(self.finish(cell, right, taker, item, claim))
+            }
+            Some((POISON, _)) => {
+                self.skip(self.ring.head.right(ticket, is_kept, taker)?, taker);
+                None
+            }
+            Some((WRITING, writer)) => is_next().then_some(Taken::Busy(writer)),
+            Some(_) => None,
+            None => is_next().then_some(Taken::Empty),
         }
     }
 
     #[inline(always)]
-    fn finish(&self, cell: &Cell, ticket: u64, item: &mut Item, claim: impl FnOnce(&Item) -> bool) -> Taken {
+    fn finish(
+        &self,
+        cell: &Cell,
+        right: Right,
+        taker: &impl Taker,
+        item: &mut Item,
+        claim: &mut impl FnMut(&Item) -> bool,
+    ) -> Taken {
         cell.read(item);
         if !claim(item) {
-            self.ring.head.unlock(ticket);
+            self.ring.head.give_back(right);
             return Taken::Refused;
         }
-        self.ring.head.unlock(ticket + 1);
+        self.ring.head.commit(right, right.ticket + 1, taker);
         Taken::Yes
     }
 
-    /// Steps over a poisoned ticket; the caller has the lock.
+    /// Steps over a poisoned ticket.
     #[cold]
-    fn skip(&self, ticket: u64) {
+    fn skip(&self, right: Right, taker: &impl Taker) {
+        let ticket = right.ticket;
         let [first, first_count, second, second_count] = &self.ring.head.owned;
         let (first_at, second_at) = (first.load(Ordering::Relaxed), second.load(Ordering::Relaxed));
         // The one that counts is the newer one of those that are taken.
@@ -246,7 +280,7 @@ impl<'r, B: Blocks> Tickets<'r, B> {
         };
         count.store(old + 1, Ordering::Release);
         place.store(ticket, Ordering::Release);
-        self.ring.head.unlock(ticket + 1);
+        self.ring.head.commit(right, ticket + 1, taker);
     }
 
     /// Poisoned tickets among those taken.

@@ -1,6 +1,8 @@
 //! Tests of the chain: growth and reuse, deaths between any two steps, and every interleaving of a small one.
 
 use super::*;
+#[cfg(not(loom))]
+use crate::ring::head::KEEP_AFTER;
 use crate::ring::testing::Store;
 
 fn push<const N: usize>(chain: &Chain, store: &Store<N>, n: u64) -> bool {
@@ -18,7 +20,7 @@ fn push<const N: usize>(chain: &Chain, store: &Store<N>, n: u64) -> bool {
 
 fn pop<const N: usize>(chain: &Chain, store: &Store<N>, agent: u16) -> Option<u64> {
     let mut item = Item::default();
-    let taken = chain.try_pop(store, AgentId(agent), &mut item, |_| true);
+    let taken = chain.try_pop(store, &store.consumer(agent), &mut item, |_| true);
     (taken == Taken::Yes).then(|| item.word(0))
 }
 
@@ -132,8 +134,51 @@ mod threads {
         let (chain, store) = (Chain::default(), Store::<4>::new(2));
         assert!(push(&chain, &store, 3));
         let mut item = Item::default();
-        assert_eq!(chain.try_pop(&store, AgentId(1), &mut item, |_| false), Taken::Refused);
+        assert_eq!(chain.try_pop(&store, &store.consumer(1), &mut item, |_| false), Taken::Refused);
         assert_eq!(pop(&chain, &store, 1), Some(3));
+    }
+
+    /// Items that `agent` takes in a row until it keeps the head.
+    fn taken_until_kept(chain: &Chain, store: &Store<16>, agent: u16) -> u64 {
+        (1..=1000)
+            .find(|&n| {
+                assert!(push(chain, store, n));
+                assert!(pop(chain, store, agent).is_some());
+                chain.head().look().keeper == Some(AgentId(agent))
+            })
+            .expect("it keeps it")
+    }
+
+    #[test]
+    fn who_takes_many_keeps_the_head_until_it_is_recalled() {
+        let (chain, store) = (Chain::default(), Store::<16>::new(8));
+        for recalls in 0..4 {
+            assert_eq!(taken_until_kept(&chain, &store, 1), KEEP_AFTER << recalls);
+            (0..3).for_each(|n| assert!(push(&chain, &store, n)));
+            assert_eq!(pop(&chain, &store, 1), Some(0), "by its keeper");
+            assert_eq!(pop(&chain, &store, 2), Some(1), "by another");
+            assert_eq!((chain.head().look().owner, chain.head().look().keeper), (None, None));
+            assert_eq!(pop(&chain, &store, 2), Some(2));
+        }
+    }
+
+    /// A keeper that is announced is waited for, and what it died with says whether it has the item.
+    #[test]
+    fn an_announced_keeper_is_like_an_owner() {
+        let (chain, store) = (Chain::default(), Store::<16>::new(8));
+        taken_until_kept(&chain, &store, 1);
+        assert!(push(&chain, &store, 7));
+        let ticket = chain.head().look().ticket;
+        store.consumer(1).begin(ticket);
+        let mut item = Item::default();
+        let taken = chain.try_pop(&store, &store.consumer(2), &mut item, |_| true);
+        assert_eq!(taken, Taken::Busy(AgentId(1)));
+        let held = |ticket| chain.head().is_held_by(AgentId(1), ticket);
+        assert!(held(Some(ticket)), "not committed");
+        assert!(!held(None) && !held(Some(ticket - 1)), "nothing announced, or committed");
+        assert!(chain.head().release_for(AgentId(1)));
+        assert!(!held(Some(ticket)) && !chain.head().release_for(AgentId(1)));
+        assert_eq!(pop(&chain, &store, 2), Some(7));
     }
 
     #[test]
@@ -173,6 +218,44 @@ mod threads {
 mod models {
     use super::*;
     use loom::sync::Arc;
+
+    /// The keeper and others that recall: each item once, and in order to each.
+    fn check_keeping(preemptions: usize, others: &'static [u16], pops: usize) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(preemptions);
+        model.check(move || {
+            let shared = Arc::new((Chain::default(), Store::<8>::new(1)));
+            (0..6).for_each(|n| assert!(push(&shared.0, &shared.1, n)));
+            assert_eq!(pop(&shared.0, &shared.1, 1), Some(0));
+            assert_eq!(shared.0.head().look().keeper, Some(AgentId(1)));
+            let take = |agent| {
+                let shared = Arc::clone(&shared);
+                loom::thread::spawn(move || {
+                    (0..pops).map(|_| pop(&shared.0, &shared.1, agent)).collect::<Vec<_>>()
+                })
+            };
+            let others: Vec<_> = others.iter().map(|&agent| take(agent)).collect();
+            let mut all: Vec<u64> = (0..pops).filter_map(|_| pop(&shared.0, &shared.1, 1)).collect();
+            for other in others {
+                let theirs: Vec<u64> = other.join().expect("it ends").into_iter().flatten().collect();
+                assert!(theirs.is_sorted(), "in order: {theirs:?}");
+                all.extend(theirs);
+            }
+            all.extend(std::iter::from_fn(|| pop(&shared.0, &shared.1, 4)));
+            all.sort_unstable();
+            assert_eq!(all, (1..6).collect::<Vec<_>>());
+        });
+    }
+
+    #[test]
+    fn loom_a_kept_head_is_recalled_and_no_item_is_taken_twice() {
+        check_keeping(4, &[2], 2);
+    }
+
+    #[test]
+    fn loom_two_recall_a_head_at_once() {
+        check_keeping(2, &[2, 3], 1);
+    }
 
     /// Blocks of one item, so that each put grows or reuses: two consumers take each item once and in order.
     #[test]

@@ -63,7 +63,7 @@ impl<const N: usize> Whole<N> {
 
     fn pop(&self, agent: u16) -> Option<u64> {
         let mut item = Item::default();
-        let taken = self.tickets().try_pop(AgentId(agent), &mut item, |_| true);
+        let taken = self.tickets().try_pop(&self.store.consumer(agent), &mut item, |_| true);
         (taken == Taken::Yes).then(|| item.word(0))
     }
 
@@ -166,7 +166,10 @@ mod threads {
             }
             assert_eq!(got, [expected[round as usize]]);
             let mut item = Item::default();
-            assert_eq!(ring.tickets().try_pop(AgentId(2), &mut item, |_| true), Taken::Busy(AgentId(7)));
+            assert_eq!(
+                ring.tickets().try_pop(&ring.store.consumer(2), &mut item, |_| true),
+                Taken::Busy(AgentId(7))
+            );
             ring.tickets().poison(AgentId(6), block, ticket);
             assert!(ring.tickets().is_writing(AgentId(7), block, ticket), "only its own death counts");
             ring.tickets().poison(AgentId(7), block, ticket);
@@ -186,8 +189,9 @@ mod threads {
             let (block, ticket) = ring.claim_and_die(7);
             ring.tickets().poison(AgentId(7), block, ticket);
             // It dies before the last store of `skip`: the head is back where it was.
-            assert!(ring.ring.head.try_lock(ticket, AgentId(3)));
-            ring.tickets().skip(ticket);
+            let consumer = ring.store.consumer(3);
+            let right = ring.ring.head.right(ticket, false, &consumer).expect("nobody has it");
+            ring.tickets().skip(right, &consumer);
             ring.ring.head.start(ticket);
             assert_eq!(ring.tickets().skipped(), round - 1);
             assert_eq!(ring.pop(2), None);
@@ -479,7 +483,7 @@ mod models {
                     loom::thread::spawn(move || {
                         assert_ne!(ring.tickets().busy(), Some(NOBODY));
                         let mut item = Item::default();
-                        let taken = ring.tickets().try_pop(AgentId(4), &mut item, |_| true);
+                        let taken = ring.tickets().try_pop(&ring.store.consumer(4), &mut item, |_| true);
                         assert!(taken != Taken::Busy(NOBODY) && taken != Taken::Damaged);
                         let (put, left) = ring.tickets().counts();
                         assert!(put == 3 && left <= 3);
