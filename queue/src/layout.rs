@@ -357,4 +357,9 @@ impl tarragon_transport::ring::tickets::Note for Noted<'_, '_> {
     fn claimed(&self) {
         note(self.0.record, Word::Put, PUT_CLAIMED);
     }
+
+    #[inline(always)]
+    fn last(&self) -> u64 {
+        noted(self.0.record, Word::Ticket)
+    }
 }

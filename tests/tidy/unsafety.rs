@@ -56,6 +56,7 @@ const UNSAFE_FILES: &[&str] = &[
     "transport/src/fabric/ucx/worker.rs",
     "transport/src/heap/layout.rs",
     "transport/src/lock.rs",
+    "transport/src/prefetch.rs",
     "transport/src/ring.rs",
     "transport/src/segment.rs",
     "transport/src/segment/plan.rs",

@@ -30,6 +30,7 @@ mod exit;
 mod fence;
 mod lane;
 mod place;
+mod prefetch;
 mod sync;
 
 pub use environment::environment;

@@ -4,7 +4,11 @@
 //! before a release store of the state, and read only after an acquire load of it. All of it is read and written by
 //! words, so a cell in damaged memory gives wrong bytes and nothing worse.
 
+use crate::prefetch;
 use crate::sync::{AtomicU64, Ordering};
+
+/// How many cells before it is written a cell is fetched.
+pub(super) const AHEAD: u64 = 4;
 
 /// The most bytes that fit into a cell.
 pub const INLINE_MAX: usize = 112;
@@ -100,6 +104,15 @@ impl Cell {
             self.words[whole.len()].store(u64::from_ne_bytes(last), Ordering::Relaxed);
         }
         self.meta.store(u64::from(tag) << 32 | bytes.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Brings the lines that an item of `len` bytes lies in to this thread's core, to be written soon.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, len: usize) {
+        prefetch::for_writing(&self.state);
+        if len > LINE_MAX {
+            prefetch::for_writing(&self.words[LINE_MAX / 8]);
+        }
     }
 
     /// Copies the item out; the caller has seen in the state that it is there.

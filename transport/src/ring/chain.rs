@@ -39,7 +39,7 @@
 mod tests;
 
 use super::Blocks;
-use super::cell::{Cell, Item};
+use super::cell::{AHEAD, Cell, Item};
 use super::head::{Approach, Head, Right, Taker};
 use super::lane::Taken;
 use crate::agent::AgentId;
@@ -142,6 +142,9 @@ impl Chain {
             return false;
         }
         let Some(cell) = blocks.cell(block, index) else { return false };
+        if let Some(later) = blocks.cell(block, (index + AHEAD) & (B::CELLS - 1)) {
+            later.prefetch(bytes.len());
+        }
         cell.write(tag, bytes);
         // Pairs with the acquire load in `holds`.
         cell.state.store(ticket + 1, Ordering::Release);

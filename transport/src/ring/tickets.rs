@@ -20,10 +20,11 @@
 //! and its compare-exchange fails. Of a block that has left the ring this is not so: see *Shrinking*.
 //!
 //! # Putting
-//! From the tail, a hint that is never beyond the first empty cell, a producer walks to that cell and claims it by
-//! compare-exchange; there are no tickets but those claimed in a cell, so none can be abandoned. It writes, publishes
-//! by one store, and moves the hint on. A put that begins after another has ended gets the higher ticket: one order for
-//! all.
+//! From the tail, a hint that is never beyond the first empty cell, or from the ticket after the one it last tried to
+//! claim, a producer walks to that cell and claims it by compare-exchange; there are no tickets but those claimed in a
+//! cell, so none can be abandoned. It writes, publishes by one store, and moves the hint on; if nobody has put anything
+//! since its own last item, only every `LAG` tickets. A put that begins after another has ended gets the higher
+//! ticket: one order for all.
 //!
 //! # Taking
 //! As in `lane`. A consumer that finds WRITING waits a moment and then asks whether that agent lives.
@@ -69,7 +70,7 @@
 mod tests;
 
 use super::Blocks;
-use super::cell::{Cell, Item};
+use super::cell::{AHEAD, Cell, Item};
 use super::chain::Pushed;
 use super::head::{Approach, Head, Right, Taker};
 use super::lane::Taken;
@@ -83,6 +84,8 @@ const WRITING: u64 = 1;
 const FULL: u64 = 2;
 const POISON: u64 = 3;
 const COUNT_BITS: u32 = 24;
+/// Tickets by which the tail may stay behind a producer that is alone at it.
+const LAG: u64 = 8;
 
 /// Both ends of a ring. Zeroed: it must be [started](TicketRing::start).
 #[derive(Default)]
@@ -103,6 +106,8 @@ pub trait Note {
     fn claiming(&self, block: u64, ticket: u64);
     /// It has claimed it.
     fn claimed(&self);
+    /// The ticket it last tried to claim in this ring; 0: none.
+    fn last(&self) -> u64;
 }
 
 /// A ring together with where its memory lies.
@@ -148,14 +153,16 @@ impl TicketRing {
 impl<'r, B: Blocks> Tickets<'r, B> {
     /// Puts an item at the end, if fewer than `bound` are in (0: no bound).
     ///
-    /// Costs two compare-exchanges and a store per eight bytes. The doorbell is the caller's to ring.
+    /// Costs a compare-exchange and a store per eight bytes; another compare-exchange if others put as well. The
+    /// doorbell is the caller's to ring.
     ///
     /// # Panics
     /// More than [`INLINE_MAX`](super::cell::INLINE_MAX) bytes.
     #[inline(always)]
     pub fn try_push(&self, agent: AgentId, bound: u64, tag: u32, bytes: &[u8], note: &impl Note) -> Pushed {
         let hint = self.ring.tail.0.load(Ordering::Acquire);
-        let mut ticket = hint;
+        let own = note.last().wrapping_add(1);
+        let mut ticket = if own.wrapping_sub(hint) <= LAG { own } else { hint };
         loop {
             if bound != 0 && ticket.saturating_sub(self.ring.head.look().ticket) >= bound {
                 return Pushed::Full;
@@ -170,6 +177,9 @@ impl<'r, B: Blocks> Tickets<'r, B> {
                 Seen::Damaged => return Pushed::Damaged,
             };
             let Some(cell) = self.cell(block, ticket) else { return Pushed::Damaged };
+            if let Some(later) = self.cell(block, ticket + AHEAD) {
+                later.prefetch(bytes.len());
+            }
             let state = cell.state.load(Ordering::Acquire);
             if state >> TICKET_SHIFT >= ticket {
                 ticket += 1;
@@ -184,7 +194,10 @@ impl<'r, B: Blocks> Tickets<'r, B> {
             cell.write(tag, bytes);
             // Pairs with the acquire load in `try_pop`.
             cell.state.store(pack(ticket, agent, FULL), Ordering::Release);
-            let _ = self.ring.tail.0.compare_exchange(hint, ticket + 1, Ordering::AcqRel, Ordering::Relaxed);
+            if ticket != own || ticket - hint >= LAG {
+                let _ =
+                    self.ring.tail.0.compare_exchange(hint, ticket + 1, Ordering::AcqRel, Ordering::Relaxed);
+            }
             return Pushed::Yes;
         }
     }

@@ -10,6 +10,9 @@ struct Silent;
 impl Note for Silent {
     fn claiming(&self, _: u64, _: u64) {}
     fn claimed(&self) {}
+    fn last(&self) -> u64 {
+        0
+    }
 }
 
 /// A ring with its memory.
