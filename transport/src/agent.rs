@@ -68,6 +68,12 @@ impl Agent<'_> {
         pin::announce(&self.record.intent[word % INTENT_WORDS], about, self.segment.is_light);
     }
 
+    /// Adds 1 to one of its counts, see [`Segment::count`].
+    #[inline(always)]
+    pub fn count(&self, which: usize) {
+        self.record.add_one(which);
+    }
+
     /// Says that it is over: who sees that sees what was done.
     #[inline(always)]
     pub fn withdraw(&self, word: usize) {
@@ -111,9 +117,7 @@ impl Segment {
         let local = unsafe { &*local };
         // SAFETY: null, or a record in this segment's mapping, which lives as long as the segment.
         let Some(record) = (unsafe { local.record.get().as_ref() }) else { return false };
-        let word = &record.counts[which % COUNTS];
-        // This thread alone writes it; the claim of the record came after what its last thread counted.
-        word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        record.add_one(which);
         true
     }
 

@@ -46,9 +46,7 @@ impl<K, V> DDict<K, V> {
     pub(super) fn pin_fast<Q: Serialize + ?Sized>(&self, key: &Q) -> Option<Pinned<'_>> {
         let (store, key) = (self.store(), short_key(key)?);
         let hash = store.hash(key);
-        let pinned = store.pin_fast(&store.hit(key, hash, self.at())?)?;
-        store.count_hit(hash);
-        Some(pinned)
+        store.pin_counted(&store.hit(key, hash, self.at())?, hash)
     }
 }
 

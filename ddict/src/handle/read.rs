@@ -152,16 +152,21 @@ impl<K: Key, V: Value + View> DDict<K, V> {
     {
         match self.pin_fast(key) {
             Some(bytes) if V::check(&bytes) == Ok(true) => Ok(Some(Ref::of_checked(bytes))),
-            _ => self.get_ref_anyhow(key),
+            _ => match self.get_ref_anyhow(key) {
+                Ok(None) => Ok(None),
+                Ok(Some(boxed)) => Ok(Some(*boxed)),
+                Err(error) => Err(error),
+            },
         }
     }
 
-    /// The same for every case.
+    /// The same for every case. In a box, so that what `get_ref` returns is not handed on through memory: the common
+    /// case would be stored there by words, and loaded at once by two words, which waits for the stores to be done.
     #[inline(never)]
-    fn get_ref_anyhow<Q: Serialize + ?Sized>(&self, key: &Q) -> Result<Option<Ref<'_, V>>, Error> {
+    fn get_ref_anyhow<Q: Serialize + ?Sized>(&self, key: &Q) -> Result<Option<Box<Ref<'_, V>>>, Error> {
         with_key(key, |key| match self.pin_waiting(key)? {
             Some(bytes) => match Ref::new(bytes) {
-                Ok(value) => Ok(Some(value)),
+                Ok(value) => Ok(Some(Box::new(value))),
                 Err(reason) => Err(self.undecoded(key, &reason)),
             },
             None => Ok(None),

@@ -64,6 +64,14 @@ impl Deref for Pinned<'_> {
     }
 }
 
+/// A value that lies in its entry.
+#[inline(always)]
+fn pin_short<'s>(seen: &Seen<'s>) -> Option<Pinned<'s>> {
+    let (form, slot) = (seen.ctl.form(), seen.slot);
+    let is_short = form <= INLINE_MAX as u64;
+    is_short.then(|| Pinned(Bytes::Short { words: slot.0.map(u64::to_le), len: form }))
+}
+
 impl Pinned<'_> {
     /// No bytes.
     pub(super) fn empty() -> Self {
@@ -215,16 +223,33 @@ impl Store {
     /// The value of an entry in place, if nothing stands in the way; else `pin_seen` says what does.
     #[inline(always)]
     pub(crate) fn pin_fast<'s>(&'s self, seen: &Seen<'s>) -> Option<Pinned<'s>> {
-        let (form, slot) = (seen.ctl.form(), seen.slot);
-        if form <= INLINE_MAX as u64 {
-            return Some(Pinned(Bytes::Short { words: slot.0.map(u64::to_le), len: form }));
+        match pin_short(seen) {
+            Some(pinned) => Some(pinned),
+            None => self.pin_by(&self.segment.recent_agent()?, seen),
         }
+    }
+
+    /// The same, by this thread's agent, and counts it as a hit of the hash of its key.
+    #[inline(always)]
+    pub(crate) fn pin_counted<'s>(&'s self, seen: &Seen<'s>, hash: u64) -> Option<Pinned<'s>> {
+        let agent = self.segment.recent_agent()?;
+        let pinned = match pin_short(seen) {
+            Some(pinned) => pinned,
+            None => self.pin_by(&agent, seen)?,
+        };
+        agent.count(self.index_for(hash) as usize);
+        Some(pinned)
+    }
+
+    #[inline(always)]
+    fn pin_by<'s>(&'s self, agent: &Agent<'s>, seen: &Seen<'s>) -> Option<Pinned<'s>> {
+        let (form, slot) = (seen.ctl.form(), seen.slot);
         let (offset, len) = (slot.offset(), slot.len());
         let start = self.segment.read(offset, len);
         if form != BLOCK || start.is_null() {
             return None;
         }
-        let pin = self.segment.recent_agent()?.pin(offset)?;
+        let pin = agent.pin(offset)?;
         if !seen.entry.is_still(seen.ctl) {
             return None;
         }

@@ -89,6 +89,13 @@ impl AgentRecord {
         self.tally[lower].store(first.max(second), Ordering::Release);
     }
 
+    /// Adds 1 to a count. Its thread alone does, after the claim, which came after what the last thread counted.
+    #[inline(always)]
+    pub(crate) fn add_one(&self, which: usize) {
+        let word = &self.counts[which % COUNTS];
+        word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// Whether guards of pins or held blocks are still about.
     pub(crate) fn has_guards(&self) -> bool {
         self.held.iter().chain(&self.pins).any(|it| it.load(Ordering::Acquire) != 0)
