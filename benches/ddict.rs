@@ -23,11 +23,17 @@
 //! which of two places has the key is a lottery; a fence in each pin cost 8 ns, so the reclaimer runs it on all cores,
 //! once for many blocks (13 us with another process at work). Values of 8 bytes lie beside their keys.
 //!
-//! Where it stands (full form, one run, others at work beside): `get` 7.3 times `floor`, 0.69 `hashmap`, 0.14 `lmdb`;
-//! `get_pinned` of 1 KiB 8.7 times `floor`, 0.17 `lmdb`, from 27 ns at 1 KiB to 85 ns at 1 MiB in one noisy run; cold
-//! 1.7 times `floor`; `put` of 64 B 0.33 `lmdb`, of 1 MiB and 16 MiB 0.99 and 1.01 `memcpy`; two processes 0.49 of
-//! `one` at 64 B, bound by memory from 1 MiB on. The numbers against `floor` are missed: it is 3 to 4 ns here, where
-//! reads of independent keys overlap, and a get of some 150 instructions lets three of them overlap.
+//! A guard in a `Result` is stored by words and loaded at once by two words, which waits for the stores: with the slow
+//! way's guard in a box the common one's stays in registers, and a pinned get of one thread fell from 44 to 24 ns. To
+//! count a hit costs 3 to 5 ns of a get of 17, measured by leaving it out.
+//!
+//! Where it stands (`--quick`, one run, others at work beside, mode `two`): `get` 6.4 times `floor`, 0.82 `hashmap`,
+//! 0.13 `lmdb`; `get_pinned` of 1 KiB 3.7 times `floor` (6.8 times the one written as often), 1.05 `hashmap`, 0.15
+//! `lmdb`; of 1 MiB 8.8 times `floor`, 1.8 `hashmap`. In mode `single` pinned gets are 1.8 to 1.9 times `hashmap`. Full
+//! form, in an earlier run: cold 1.7 times `floor`; `put` of 64 B 0.33 `lmdb`, of 1 MiB and 16 MiB 0.99 and 1.01
+//! `memcpy`; two processes 0.49 of `one` at 64 B, bound by memory from 1 MiB on. The numbers against `floor` are
+//! missed: it is 4 to 10 ns here, where reads of independent keys overlap, and a get of some 150 instructions lets
+//! three of them overlap.
 #![expect(clippy::print_stderr, reason = "says what is skipped")]
 
 mod beside;

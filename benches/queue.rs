@@ -19,16 +19,22 @@
 //! put is luck (3 µs on the same cpu, 30 on another, milliseconds behind a thread that spins), so in `wake` each side
 //! stays on a cpu of its own.
 //!
-//! What a put and a get cost is mostly copies of results: an `ItemRef` inside a `Result` that is not inlined is 16-byte
-//! loads of words stored one by one, 15 cycles each. With a flag as the only result of the common case, put and get of
-//! a `u64` by one thread fell from 83 to 15 ns of its cpu time, `loan` and `get_ref` of 64 B from 219 to 68.
+//! What a put and a get cost is mostly copies of results: what was stored by words and is loaded by two words at once
+//! waits until the stores are done, 15 cycles each. With a flag as the only result of the common case, put and get of
+//! a `u64` by one thread fell from 83 to 15 ns of its cpu time; with guards that carry small items by address, `loan`
+//! and `get_ref` of 64 B from 94 to 56. Of these a quarter of the get was its compare-exchange, behind which the next
+//! one could not begin: a consumer that is alone does without, 39 ns. What the lines that an item moves cost does not
+//! show in lanes: items of 48 B, which lie in one line, take as long as those of 64 B, which take two. In a strict
+//! queue the claim of a cell waited for the consumer's copies of its lines to go: fetched ahead, 64 B fell from 130 to
+//! 40-70 ns. No gain: a consumer that waits after it has found nothing, or that keeps 16 items behind the producer; it
+//! is behind anyhow. A loss of a third: a consumer that has the cells fetched that it will read.
 //!
-//! Where it stands (`--quick`, on a machine with others beside; strict and lanes): `round_trip` 2.0 and 1.6 times
-//! `raw`, 0.35 and 0.26 `iceoryx2`, 0.81 and 0.59 `crossbeam`; `throughput` 5.7 and 3.4 times `raw`, 1.6 and 0.64
-//! `crossbeam`; `wake` 1.05 times `futex`; `handoff` of 64 MiB 2.3 times `small`, which includes the freeing of the
-//! block. Within their numbers are `wake`, and `round_trip` against `iceoryx2`. Suspected, not yet measured: an item of
-//! 64 B takes two lines of its cell; a consumer that finds nothing looks again at once, and takes the line from the
-//! producer; each item taken costs a compare-exchange.
+//! Where it stands (`--quick`, medians of five to eight runs on a machine with others beside, where `raw` itself takes
+//! 18 ns in one run and 40 in the next; strict and lanes): `round_trip` 1.8 and 1.6 times `raw`, 0.25 and 0.24
+//! `iceoryx2`; `throughput` 2.2 (1.3 to 4.2) and 1.4 (0.9 to 2.2) times `raw`, 0.5 and 0.35 `crossbeam`; `wake` 1.4
+//! and 1.3 times `futex`; `handoff` of 64 MiB 2.5 and 2.6 times `small`, which includes the freeing of the block.
+//! Within its number is `round_trip` against `iceoryx2`; at it, in every other run, `throughput` in lanes. Not looked
+//! into: why the same program takes 28 ns per item in one run and 50 in the next.
 #![expect(clippy::print_stderr, reason = "says what is skipped")]
 
 mod beside;

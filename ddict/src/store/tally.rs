@@ -3,8 +3,9 @@
 //! A read may neither wait for a line that others write nor write one that others read. So a *hit* is counted in the
 //! reader's own agent record, one word for each shard, by a plain load and store; `stats` adds the records up. Records
 //! outlive their agents with what was counted in them (see `transport::agent`), so nobody's end, a kill included, loses
-//! a count. Measured (callgrind, 1000 keys of 8 bytes, one thread): 23 instructions on top of 174 of a get, 1 ns on top
-//! of 11 to 13. That is worth an exact count by shard; what is counted less often would need a counter for it as well.
+//! a count. Measured (1000 keys of 8 bytes, one thread): 23 instructions on top of 174 of a get, 3 to 5 ns of 17 on one
+//! machine, 1 ns of 11 to 13 on another. That is worth an exact count by shard; what is counted less often would need a
+//! counter for it as well.
 //!
 //! A thread that never wrote nor pinned has no agent: its first hit claims one (a record of 36 KiB). Where none is to
 //! be had (8191 threads have theirs, or there is no memory for the record) its hits are not counted, since a read must
