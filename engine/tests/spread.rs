@@ -3,6 +3,7 @@
 //!
 //! Each test starts this program once more in a role; that starts the ranks. Every process has a watchdog.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tarragon_engine::{
     Batch, Compiled, Context, Error, ErrorKind, Handle, Status, Task, Workers, results, tasks,
 };
-use tarragon_testbed::{Hosts, Launch, Slurm, die, lacks_mpirun, lacks_ucx, role, say, skip};
+use tarragon_testbed::{Hosts, Launch, Slurm, die, lacks_mpirun, lacks_ucx, role, say, skip, wait_until};
 
 fn batch(ranks: u32, threads: usize) -> Batch {
     Batch::builder().spawn(ranks).workers(Workers::Threads(threads)).build().expect("a batch")
@@ -457,6 +458,36 @@ fn a_lost_rank_ends_the_list_and_is_named() {
     let ended = Launch::alone("a_lost_rank_ends_the_list_and_is_named", "home").run();
     ended.expect_success();
     assert_eq!(ended.said(), ["the program goes on"], "{}", ended.text);
+}
+
+/// A program that is killed takes its ranks along, and what they run: nothing stays behind.
+#[test]
+fn a_killed_program_leaves_no_ranks() {
+    let test = "a_killed_program_leaves_no_ranks";
+    fn tell(context: &Context, folder: &Path, at: u32) {
+        if context.rank() == at {
+            std::fs::write(folder.join(format!("{at}")), std::process::id().to_string()).expect("a file");
+            std::thread::sleep(Duration::from_secs(60));
+        }
+    }
+    if let Some(folder) = role() {
+        let batch = batch(3, 1);
+        let list: Vec<_> =
+            (0..3u32).map(|i| batch.function(tell, (PathBuf::from(&folder), i)).at_rank(i)).collect();
+        batch.compile(&list).expect("a list").run().expect("killed before");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().to_str().expect("text");
+    let pid = |rank: u32| std::fs::read_to_string(folder.path().join(rank.to_string())).unwrap_or_default();
+    let ended = Launch::alone(test, place).run_beside(|_| {
+        wait_until("all are inside a body", || (0..3).all(|rank| !pid(rank).is_empty()));
+        let home = Pid::from_raw(pid(0).parse().expect("a process id")).expect("a process id");
+        kill_process(home, Signal::KILL).expect("it is there");
+    });
+    assert!(!ended.status.success());
+    let is_gone = |rank: u32| !Path::new(&format!("/proc/{}", pid(rank))).exists();
+    wait_until("all have ended", || (0..3).all(is_gone));
 }
 
 // ── launchers ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -87,7 +87,7 @@ use std::time::{Duration, Instant};
 use tarragon_transport::{FabricError, Message, PeerState, Rank, World};
 
 /// How long the thread that receives sleeps at most.
-const NAP: Duration = Duration::from_millis(100);
+const NAP: Duration = Duration::from_millis(250);
 
 /// What ranks sent one another for a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
