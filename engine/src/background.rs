@@ -342,7 +342,9 @@ impl Frontier {
         let mut found: HashMap<Ref, (u64, Gate)> = HashMap::new();
         let mut gate = |last: &Last, access: Option<Access>| {
             let new = || (last.order, Gate { task: last.task.clone(), accesses: Vec::new() });
-            let (_, gate) = found.entry(last.task.0).or_insert_with(new);
+            let (order, gate) = found.entry(last.task.0).or_insert_with(new);
+            // Whose result is an argument has a place among the others as soon as it has accesses.
+            *order = last.order.max(*order);
             gate.accesses.extend(access);
         };
         let mut look = |task: Ref| {

@@ -4,9 +4,11 @@
 //! [`Listing`]; a second, only if some task takes results, finds the producers. A list with mistakes gives its claims
 //! back and changes nothing else.
 
+mod layout;
+
 use crate::check;
 use crate::cohort::Cohort;
-use crate::compile::placement::{ANY, Layout};
+use crate::compile::placement::Layout;
 use crate::compile::split::Piece;
 use crate::compile::{self, Compilation, EDGES_MAX, Frontier, Listing, TASKS_MAX};
 use crate::data::Access;
@@ -305,73 +307,6 @@ impl<'a> Gather<'a> {
                 }
             }
         }
-    }
-
-    /// On which ranks the list may run, and what of it must run where.
-    fn layout(&mut self, externals: &[(u32, Ref)]) -> Layout {
-        let shared = self.shared;
-        let is_plain = self.members.is_empty() && !self.submitted && shared.book.is_none() && !shared.timing;
-        let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home() && is_plain);
-        let ranks = ranks.filter(|_| !shared.executor.is_serial()).map_or(1, |ranks| ranks.size());
-        let ranks = u16::try_from(ranks).unwrap_or(ANY);
-        let least = shared.ranks.as_ref().map(|ranks| ranks.least());
-        let assumed = shared.setup.assumed_cpus;
-        // A resource of the user's own is there once; of others every rank must have enough.
-        let everywhere = |task: Ref| match (task.extra().and_then(|extra| extra.need.as_ref()), least) {
-            (Some(need), Some((cpus, memory))) => {
-                need.named.is_empty() && need.cpus <= cpus.max(assumed) && need.memory <= memory
-            }
-            _ => true,
-        };
-        if ranks == 1 && !self.has_ranks {
-            return Layout::local();
-        }
-        let mut fixed: Vec<u16> = Vec::with_capacity(self.places.len());
-        for task in self.tasks() {
-            let is_bound = task.head().code.travel.is_none() || !everywhere(task);
-            fixed.push(if is_bound || ranks == 1 { 0 } else { ANY });
-        }
-        externals.iter().for_each(|(index, _)| fixed[*index as usize] = 0);
-        for (index, task) in self.tasks().enumerate() {
-            each_input(task, &mut |input| {
-                // What a task writes stays with it, and so does a value that serde cannot write.
-                if input.is_output() || !input.task.value_travels() {
-                    fixed[index] = 0;
-                    if let Some(producer) = self.position(input.task) {
-                        fixed[producer as usize] = 0;
-                    }
-                }
-            });
-        }
-        if self.has_ranks {
-            self.fix_ranks(ranks, &mut fixed);
-        }
-        Layout { ranks, fixed }
-    }
-
-    /// What the user said of ranks.
-    #[cold]
-    fn fix_ranks(&mut self, ranks: u16, fixed: &mut [u16]) {
-        let mut mistakes = Vec::new();
-        let all = self.shared.ranks.as_ref().map_or(1, |ranks| ranks.size());
-        for (index, task) in self.tasks().enumerate() {
-            let Some(rank) = task.extra().and_then(|extra| extra.rank) else { continue };
-            let (index, name) = (index as u32, task.name());
-            if rank >= all {
-                mistakes.push(Mistake::NoSuchRank { task: index, name, rank, ranks: all });
-            } else if rank != 0 && ranks == 1 {
-                let why = "lists of a batch that is serial, measures or keeps a journal do, and so do lists that are \
-                           submitted or hold compiled ones";
-                mistakes.push(Mistake::MustStay { task: index, name, rank, why });
-            } else if rank != 0 && fixed[index as usize] == 0 {
-                let why = "closures do, tasks that need what some rank has not, and tasks that take output, a result \
-                           of a closure, or one of another list";
-                mistakes.push(Mistake::MustStay { task: index, name, rank, why });
-            } else {
-                fixed[index as usize] = rank as u16;
-            }
-        }
-        self.mistakes.append(&mut mistakes);
     }
 
     fn mistakes(&mut self) -> Error {

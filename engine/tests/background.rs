@@ -24,6 +24,37 @@ fn batch(workers: Workers) -> Batch {
     Batch::builder().workers(workers).build().expect("a batch")
 }
 
+/// A task reads what another writes, both submitted before; a third takes the reader's result, a fourth writes again.
+/// The fourth waits for the reader, which is known for two reasons.
+#[test]
+fn a_later_writer_waits_for_a_reader_whose_result_is_an_argument() {
+    for threads in [2, 4] {
+        let batch = batch(Workers::Threads(threads));
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("f");
+        let to = path.clone();
+        let write = batch.closure(move || {
+            std::thread::sleep(Duration::from_millis(30));
+            fs::write(&to, "first").expect("a file");
+        });
+        let from = path.clone();
+        let read = batch.closure(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            fs::read_to_string(&from).expect("a file")
+        });
+        let (write, read) = (write.writes(&path), read.reads(&path));
+        batch.submit(tasks![write, read]).expect("they are queued");
+        let _ = write.result().get_timeout(Duration::from_micros(1));
+        let take = batch.function(|text: String| text, (read.result(),));
+        let again = path.clone();
+        let write_again = batch.closure(move || fs::write(&again, "second").expect("a file")).writes(&path);
+        batch.submit(tasks![take, write_again]).expect("they are queued");
+        batch.fence().expect("all succeed");
+        assert_eq!(take.result().get().expect("it ran"), "first");
+        assert_eq!(fs::read_to_string(&path).expect("a file"), "second");
+    }
+}
+
 #[test]
 fn each_trigger_runs_what_is_queued() {
     for workers in executors() {

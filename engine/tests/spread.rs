@@ -12,7 +12,7 @@ use std::time::Duration;
 use tarragon_engine::{
     Batch, Compiled, Context, Error, ErrorKind, Handle, Status, Task, Workers, results, tasks,
 };
-use tarragon_testbed::{Hosts, Launch, Slurm, die, lacks_mpirun, lacks_ucx, role, say, skip, wait_until};
+use tarragon_testbed::{Launch, die, role, say, wait_until};
 
 fn batch(ranks: u32, threads: usize) -> Batch {
     Batch::builder().spawn(ranks).workers(Workers::Threads(threads)).build().expect("a batch")
@@ -139,6 +139,10 @@ fn listed(batch: &Batch, steps: &[Step], ranks: Option<u32>) -> Vec<Task<String>
         if let (Some(ranks), false) = (ranks, is_bound) {
             task = task.at_rank(step.id.wrapping_mul(2_654_435_761) / 7 % ranks);
         }
+        // One of a thread of its own.
+        if step.id % 6 == 1 {
+            task = task.cpus(1);
+        }
         for datum in &step.reads {
             task.read(file(&step.folder, *datum)).expect("it can be declared");
         }
@@ -150,26 +154,53 @@ fn listed(batch: &Batch, steps: &[Step], ranks: Option<u32>) -> Vec<Task<String>
     tasks
 }
 
-/// How all came out: statuses, values or errors, outputs, files.
+/// How tasks came out: statuses, values or errors, outputs; and of skipped ones for which failure, if that is one list.
+fn of_tasks(tasks: &[Task<String>], is_one: bool) -> Vec<String> {
+    let of = |task: &Task<String>| {
+        let value = match task.result().get() {
+            Ok(value) => value,
+            Err(error) if is_one => format!("{error} {:?}", cause_of(&error)),
+            Err(error) if error.kind() == ErrorKind::Failed && cause_of(&error).is_none() => {
+                format!("XX{error}")
+            }
+            Err(error) => format!("{:?} {:?}", error.kind(), cause_of(&error)),
+        };
+        let output = task.stdout().get().unwrap_or_default();
+        format!("{:?} {value} [{}]", task.status(), output.trim_end())
+    };
+    tasks.iter().map(of).collect()
+}
+
+/// What the first in the chain of causes says.
+fn cause_of(error: &tarragon_engine::TaskError) -> Option<String> {
+    use std::error::Error;
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(next) = cause.and_then(Error::source) {
+        cause = Some(next);
+    }
+    cause.filter(|_| error.kind() == ErrorKind::Failed).map(ToString::to_string)
+}
+
+/// The files, which are gone afterwards.
+fn of_files(folder: &Path) -> Vec<String> {
+    let of = |datum| {
+        let path = file(folder, datum);
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let _ = std::fs::remove_file(path);
+        format!("{datum}: {text}")
+    };
+    (0..12).map(of).collect()
+}
+
+/// How all came out.
 fn outcome(compiled: &Compiled, tasks: &[Task<String>], folder: &Path) -> Vec<String> {
     let ended = compiled.run();
     let mut all = vec![format!("{}", ended.is_ok())];
-    for task in tasks {
-        let value = match task.result().get() {
-            Ok(value) => value,
-            Err(error) => format!("{:?} {error}", error.kind()),
-        };
-        let output = task.stdout().get().unwrap_or_default();
-        all.push(format!("{:?} {value} [{}]", task.status(), output.trim_end()));
-    }
+    all.extend(of_tasks(tasks, true));
     let failures = compiled.failures();
-    all.extend(failures.iter().map(|error| format!("failure {} {:?}", error.index(), error.chain())));
+    all.extend(failures.iter().map(|error| format!("failure {error}")));
     all.push(format!("{:?}", compiled.progress()));
-    for datum in 0..12 {
-        let path = file(folder, datum);
-        all.push(format!("{datum}: {}", std::fs::read_to_string(&path).unwrap_or_default()));
-        let _ = std::fs::remove_file(path);
-    }
+    all.extend(of_files(folder));
     all
 }
 
@@ -194,6 +225,44 @@ fn random_lists(ranks: u32) {
         }
     }
     say(&format!("{elsewhere} tasks on {ranks} ranks"));
+}
+
+/// What was submitted in pieces ends as the serial program does, on several ranks, too.
+#[test]
+fn random_submissions_on_three_ranks_are_as_serial() {
+    if role().is_some() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let serial = Batch::builder().alone().workers(Workers::Serial).build().expect("a batch");
+        let mut there = 0;
+        for threads in [1, 2] {
+            let batch = batch(3, threads);
+            for seed in 0..30 {
+                let steps = steps(seed * 53 + threads as u64, folder.path());
+                let list = listed(&serial, &steps, None);
+                let compiled = serial.compile(&list).expect("a list");
+                let _ = compiled.run();
+                let expected = (of_tasks(&list, false), of_files(folder.path()));
+                let list = listed(&batch, &steps, None);
+                let mut dice = Dice(seed);
+                let mut rest = &list[..];
+                while !rest.is_empty() {
+                    let (first, more) = rest.split_at(1 + dice.below(rest.len() as u32) as usize);
+                    batch.submit(first).expect("they are submitted");
+                    if dice.below(2) == 0 {
+                        // Runs what is there, so that what follows waits for tasks of an earlier list.
+                        let _ = first[0].result().get_timeout(Duration::from_micros(1));
+                    }
+                    rest = more;
+                }
+                let _ = batch.fence();
+                let found = (of_tasks(&list, false), of_files(folder.path()));
+                assert_eq!(found, expected, "seed {seed}, {threads} threads: {steps:#?}");
+                there += list.iter().filter(|task| task.stdout().path().is_none()).count();
+            }
+        }
+        return say(&format!("{there} tasks"));
+    }
+    alone("random_submissions_on_three_ranks_are_as_serial", "home");
 }
 
 #[test]
@@ -282,9 +351,6 @@ fn a_task_runs_where_it_is_told_to() {
         let error = batch.compile(tasks![closure, nowhere]).expect_err("two mistakes").to_string();
         assert!(error.contains("is to run on rank 1, but must run on rank 0"), "{error}");
         assert!(error.contains("is to run on rank 3, but there are 3: 0 is the first"), "{error}");
-        let list = batch.function(where_am_i, (1u32,)).at_rank(1);
-        let error = batch.submit(&list).map(|()| batch.fence()).map(|fenced| fenced.expect_err("submitted"));
-        assert!(error.map_or_else(|e| e.to_string(), |e| e.to_string()).contains("must run on rank 0"));
         return;
     }
     alone("a_task_runs_where_it_is_told_to", "home");
@@ -488,91 +554,4 @@ fn a_killed_program_leaves_no_ranks() {
     assert!(!ended.status.success());
     let is_gone = |rank: u32| !Path::new(&format!("/proc/{}", pid(rank))).exists();
     wait_until("all have ended", || (0..3).all(is_gone));
-}
-
-// ── launchers ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-/// The same program under `mpirun`: rank 0 goes on, the others serve.
-#[test]
-fn a_launched_program_runs_on_all_ranks() {
-    let test = "a_launched_program_runs_on_all_ranks";
-    if role().is_some() {
-        let batch = Batch::new().expect("a batch");
-        let list: Vec<_> = (0..40u32).map(|i| batch.function(where_am_i, (i,))).collect();
-        batch.compile(&list).expect("a list").run().expect("all succeed");
-        let ranks: BTreeSet<u32> = results(&list).expect("all are there").into_iter().collect();
-        return say(&format!("{ranks:?}"));
-    }
-    if lacks_mpirun() {
-        return;
-    }
-    let ended = Launch::new(test, "rank").ranks(4).run();
-    ended.expect_success();
-    assert_eq!(ended.said(), ["{0, 1, 2, 3}"], "{}", ended.text);
-}
-
-/// Values of tasks cross from machine to machine, wherever they go, and come home.
-fn campaign_of_machines() {
-    fn grow(values: Vec<u64>, context_free: u64) -> Vec<u64> {
-        values.into_iter().chain([context_free]).collect()
-    }
-    let batch = Batch::new().expect("a batch");
-    let world = batch.world().expect("several ranks");
-    let ranks = world.size();
-    let mut last = batch.function(grow, (vec![7u64; 50_000], 0u64)).at_rank(ranks - 1);
-    let mut chain = Vec::new();
-    for i in 1..40u64 {
-        let next = batch.function(grow, (last.result(), i)).at_rank(i as u32 * 5 % ranks);
-        chain.push(std::mem::replace(&mut last, next));
-    }
-    let spread: Vec<_> = (0..10 * ranks).map(|i| batch.function(where_am_i, (i,))).collect();
-    let compiled = batch.compile(tasks![chain, last, spread]).expect("a list");
-    for _ in 0..3 {
-        compiled.run().expect("all succeed");
-        let values = last.result().get().expect("it is there");
-        assert_eq!(values[50_000..], (0..40).collect::<Vec<u64>>());
-    }
-    let seen: BTreeSet<u32> = results(&spread).expect("all are there").into_iter().collect();
-    let (sent, received) = world.fabric().network_bytes();
-    assert!(sent > 0 && received > 0, "{sent} {received}");
-    say(&format!("{world}: {seen:?}"));
-}
-
-fn hosts(count: u32) -> Option<Hosts> {
-    if lacks_mpirun() || lacks_ucx() {
-        return None;
-    }
-    Hosts::start(count).inspect_err(|why| skip("hosts", why)).ok()
-}
-
-#[test]
-fn a_program_runs_on_two_machines_of_mpirun() {
-    let test = "a_program_runs_on_two_machines_of_mpirun";
-    if role().is_some() {
-        return campaign_of_machines();
-    }
-    let Some(hosts) = hosts(2) else { return };
-    let ended = Launch::far(hosts.mpirun(2), test, "rank").ranks(4).run();
-    ended.expect_success();
-    assert_eq!(ended.said(), ["ranks 4 nodes 2 fabric shm+ucx: {0, 1, 2, 3}"], "{}", ended.text);
-    (0..2).for_each(|host| assert_eq!(hosts.shared_memory(host), Vec::<String>::new()));
-}
-
-#[test]
-fn a_program_runs_on_three_machines_of_srun() {
-    let test = "a_program_runs_on_three_machines_of_srun";
-    if role().is_some() {
-        return campaign_of_machines();
-    }
-    let Some(hosts) = hosts(3) else { return };
-    let slurm = match Slurm::start_on(&hosts) {
-        Ok(slurm) => slurm,
-        Err(why) => return skip("slurm", &why),
-    };
-    let mut srun = slurm.client("srun");
-    srun.args(["--nodes=3", "--overcommit", "--mpi=pmix", "--kill-on-bad-exit=0"]);
-    let ended = Launch::far(srun, test, "rank").ranks(3).run();
-    assert!(ended.status.success(), "{}\n{}", ended.text, slurm.logs());
-    assert_eq!(ended.said(), ["ranks 3 nodes 3 fabric shm+ucx: {0, 1, 2}"], "{}", ended.text);
-    (0..3).for_each(|host| assert_eq!(hosts.shared_memory(host), Vec::<String>::new()));
 }

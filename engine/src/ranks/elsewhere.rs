@@ -54,6 +54,8 @@ struct Now {
     run: Weak<Run>,
     /// By part: it has not ended in this run.
     open: Vec<bool>,
+    /// Guests were told of the run.
+    is_known: bool,
     /// Values that were asked for, by part and place.
     asked: HashMap<(usize, u32), Kept>,
     /// Notices that guests have sent, and their bytes.
@@ -123,10 +125,10 @@ impl Elsewhere {
 
     pub(super) fn begin(&self, number: RunNumber, run: &Run) {
         let (parity, run, open) = (run.plan.cohort.parity(), run.weak(), vec![true; self.away.len()]);
-        // Who still waits for a value of the run before asks again.
         let mut now = self.now.lock();
-        let tickets = now.tickets;
-        *now = Now { number, parity, run, open, asked: HashMap::new(), sent: (0, 0), tickets };
+        (now.number, now.parity, now.run, now.open) = (number, parity, run, open);
+        // Who waits for a value waits for one of this run now.
+        (now.is_known, now.sent) = (false, (0, 0));
     }
 
     /// Has the values of tasks of this cohort brought here that are not and were not asked for; how they came out is
@@ -137,13 +139,34 @@ impl Elsewhere {
             let mut now = self.now.lock();
             for task in tasks {
                 let Some((part, place)) = self.place_of(task) else { continue };
-                if !has_ended(task, now.parity) && !now.asked.contains_key(&(part, place)) {
-                    now.asked.insert((part, place), Kept::new(task));
+                let parity = task.cohort().map_or(now.parity, Cohort::parity);
+                if has_ended(task, parity) || now.asked.contains_key(&(part, place)) {
+                    continue;
+                }
+                now.asked.insert((part, place), Kept::new(task));
+                // Of a run that guests do not know of yet it is asked when they do.
+                if now.is_known && now.parity == parity {
                     wanted[part].push(place);
                 }
             }
             now.number
         };
+        self.fetch(run, wanted);
+    }
+
+    /// Guests know of the run: whoever waits for values of it is heard.
+    pub(super) fn is_known(&self) {
+        let mut wanted: Vec<Vec<u32>> = vec![Vec::new(); self.away.len()];
+        let run = {
+            let mut now = self.now.lock();
+            now.is_known = true;
+            now.asked.keys().for_each(|(part, place)| wanted[*part].push(*place));
+            now.number
+        };
+        self.fetch(run, wanted);
+    }
+
+    fn fetch(&self, run: RunNumber, wanted: Vec<Vec<u32>>) {
         for (away, tasks) in self.away.iter().zip(wanted).filter(|(_, tasks)| !tasks.is_empty()) {
             let fetch = message::bytes(&Fetch { run, tasks });
             self.ranks.tell(away.rank, Kind::Fetch, self.list, &fetch);
@@ -194,7 +217,15 @@ impl Elsewhere {
                 if run != now.number {
                     return;
                 }
-                (now.asked.remove(&(part, place)), now.parity)
+                let kept = now.asked.remove(&(part, place));
+                if let Some(kept) = &kept
+                    && kept.0.cohort().is_some_and(|cohort| cohort.parity() != now.parity)
+                {
+                    // Another run has begun, and it is that one's value which is waited for.
+                    now.asked.insert((part, place), kept.clone());
+                    continue;
+                }
+                (kept, now.parity)
             };
             if let Some(kept) = kept {
                 replied(kept.0, parity, came, value);
@@ -328,7 +359,11 @@ fn replied(task: Ref, parity: u8, came: Came, value: &[u8]) {
             let what = "its result came as bytes that serde, which wrote them, cannot read";
             (Failure::new(task, Cause::Error(what.into()), 1), false)
         }),
-        Came::Well => Some((Failure::new(task, Cause::InputMissing(task.name()), 1), false)),
+        Came::Well => {
+            // Nobody wanted its value when it ended.
+            end(task, parity, state::EMPTY);
+            None
+        }
         Came::Badly { skipped, why, wrote } => {
             keep_output(task, &wrote);
             Some((why.failure(), skipped))
@@ -354,9 +389,14 @@ fn fail(task: Ref, parity: u8, failure: Arc<Failure>, skipped: bool) {
     if let Some(cohort) = task.cohort() {
         cohort.note_failure(task.index(), failure);
     }
-    let kind = if skipped { state::SKIPPED } else { state::FAILED };
-    task.head().status.store(kind | parity, Ordering::Release);
-    task.shared().awaited.ended(task);
+    end(task, parity, if skipped { state::SKIPPED } else { state::FAILED });
+}
+
+fn end(task: Ref, parity: u8, kind: u8) {
+    if !has_ended(task, parity) {
+        task.head().status.store(kind | parity, Ordering::Release);
+        task.shared().awaited.ended(task);
+    }
 }
 
 impl Cohort {

@@ -48,7 +48,8 @@
 //! at home, which runs them as any batch does. At home stay closures and tasks that take what one returned; tasks that
 //! take the output of another, or a result of an earlier list; tasks that need more cpus or memory than every rank has,
 //! or a resource that the user named; and lists of a batch that is serial, measures or keeps a journal, and lists that
-//! were submitted or nest compiled batches. What a task writes stays with it until it is read.
+//! nest compiled batches. What stands for tasks of earlier submissions is at home, too. What a task writes stays with
+//! it until it is read.
 //!
 //! # Deaths
 //! A lost rank ends the world. Home's tasks elsewhere that have not ended fail, and so does every later start of a list

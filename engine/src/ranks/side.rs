@@ -152,6 +152,7 @@ impl Side {
         if let Role::Home(elsewhere) = &self.role {
             let bytes = message::bytes(&number);
             elsewhere.ranks_of().for_each(|rank| self.ranks.tell(rank, Kind::Start, self.list, &bytes));
+            elsewhere.is_known();
         }
     }
 

@@ -10,7 +10,7 @@ use crate::error::Failure;
 use crate::events;
 use crate::graph::NEEDS;
 use crate::schedule::Arrival;
-use crate::task::record::Ref;
+use crate::task::record::{Ref, state};
 use crossbeam_deque::{Steal, Worker as Deque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -96,9 +96,14 @@ impl Run {
     pub(super) fn watch_gates(self: &Arc<Self>) {
         for (node, task) in &self.plan.gates {
             let task = task.0;
-            let is_over = || task.cohort().is_some_and(|c| matches!(c.progress(task), Progress::Ended(_)));
+            // What is done elsewhere is brought here first.
+            let is_here = |progress| matches!(progress, Progress::Ended(kind) if kind != state::ELSEWHERE);
+            let is_over = || task.cohort().is_some_and(|cohort| is_here(cohort.progress(task)));
             if !self.plan.shared.awaited.watch(task, self, *node, is_over) {
                 self.open_gate(*node);
+            } else if let Some(cohort) = task.cohort() {
+                // On another rank nobody would say that it has ended before its list has.
+                cohort.request(std::iter::once(task));
             }
         }
     }
