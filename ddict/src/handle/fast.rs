@@ -7,6 +7,7 @@
 use super::DDict;
 use crate::encoding::{Key, Number, Value, add, as_short, decode, short_key};
 use crate::store::{Keep, Pinned};
+use crate::view::View;
 use serde::Serialize;
 
 impl<K: Key, V: Value> DDict<K, V> {
@@ -41,12 +42,14 @@ impl<K: Key, V: Value> DDict<K, V> {
     }
 }
 
-impl<K, V> DDict<K, V> {
+impl<K: Key, V: Value + View> DDict<K, V> {
+    /// The value in place, if it is one and lies as it must.
     #[inline(always)]
     pub(super) fn pin_fast<Q: Serialize + ?Sized>(&self, key: &Q) -> Option<Pinned<'_>> {
         let (store, key) = (self.store(), short_key(key)?);
         let hash = store.hash(key);
-        store.pin_counted(&store.hit(key, hash, self.at())?, hash)
+        let are_good = |bytes: &[u8]| V::check(bytes) == Ok(true);
+        store.pin_counted(&store.hit(key, hash, self.at())?, hash, are_good)
     }
 }
 

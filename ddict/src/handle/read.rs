@@ -151,8 +151,8 @@ impl<K: Key, V: Value + View> DDict<K, V> {
         Q: Serialize + ?Sized,
     {
         match self.pin_fast(key) {
-            Some(bytes) if V::check(&bytes) == Ok(true) => Ok(Some(Ref::of_checked(bytes))),
-            _ => match self.get_ref_anyhow(key) {
+            Some(bytes) => Ok(Some(Ref::of_checked(bytes))),
+            None => match self.get_ref_anyhow(key) {
                 Ok(None) => Ok(None),
                 Ok(Some(boxed)) => Ok(Some(*boxed)),
                 Err(error) => Err(error),

@@ -229,14 +229,23 @@ impl Store {
         }
     }
 
-    /// The same, by this thread's agent, and counts it as a hit of the hash of its key.
+    /// The same, by this thread's agent, if its bytes `are_good`; counts it as a hit of the hash of its key. Otherwise
+    /// nothing was done, so that whoever goes another way then counts it there.
     #[inline(always)]
-    pub(crate) fn pin_counted<'s>(&'s self, seen: &Seen<'s>, hash: u64) -> Option<Pinned<'s>> {
+    pub(crate) fn pin_counted<'s>(
+        &'s self,
+        seen: &Seen<'s>,
+        hash: u64,
+        are_good: impl FnOnce(&[u8]) -> bool,
+    ) -> Option<Pinned<'s>> {
         let agent = self.segment.recent_agent()?;
         let pinned = match pin_short(seen) {
             Some(pinned) => pinned,
             None => self.pin_by(&agent, seen)?,
         };
+        if !are_good(&pinned) {
+            return None;
+        }
         agent.count(self.index_for(hash) as usize);
         Some(pinned)
     }

@@ -2,7 +2,7 @@
 
 use crate::process::{Other, hear, role};
 use std::time::Duration;
-use tarragon_ddict::{DDict, Descriptor, ShardStats};
+use tarragon_ddict::{DDict, Descriptor, ShardStats, Stats};
 
 type Dict = DDict<u64, u64>;
 
@@ -107,6 +107,20 @@ fn every_kind_of_get_is_a_hit_once_and_a_walk_is_none() {
         for (name, other) in others {
             assert_eq!(hits(other), 0, "{name} of {key}");
         }
+    }
+}
+
+/// Once it was two: the short way counted it, and then found that it had to be copied.
+#[test]
+fn a_get_ref_that_has_to_copy_is_a_hit_once() {
+    let hits = |stats: Stats| stats.shards[0].hits;
+    let wide = DDict::<u64, Vec<u128>>::builder().memory(4 << 20).create().unwrap();
+    for key in 0..8 {
+        wide.put(&key, vec![7; 1]).unwrap();
+        let value = wide.get_ref(&key).unwrap().unwrap();
+        assert_eq!((&value[..], value.is_in_place()), (&[7_u128][..], false));
+        drop(value);
+        assert_eq!(hits(wide.stats().unwrap()), key + 1);
     }
 }
 
