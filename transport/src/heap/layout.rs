@@ -28,6 +28,8 @@ pub(crate) struct HeapHeader {
     pub(crate) committed: AtomicU64,
     /// Where the next search for free units begins.
     pub(crate) next: AtomicU64,
+    /// The run freed last, as [`Spare`](super::runs::Spare) has it; 0: none. Its free bits still say that it is used.
+    pub(crate) spare: AtomicU64,
     /// Makes generations of new runs and spans.
     pub(crate) generation: AtomicU64,
     /// Bytes of dropped blocks, about.

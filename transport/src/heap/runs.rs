@@ -2,6 +2,10 @@
 //!
 //! A run is its first unit's word; the words of its other units, and of free units, are plain. So one store makes a
 //! run, one compare-exchange frees it, and the free bits can be made anew by a walk over the words.
+//!
+//! The run freed last is the *spare*: only a word in the heap's header says that its units are free, so that a large
+//! block that is freed and allocated again costs no more than a small one. It gets its free bits when another run is
+//! freed, or when more is needed than it has. Bits that are made anew have it among them, for its word is plain.
 
 use super::class::Class;
 use super::entry::{Entry, Tag, Unit};
@@ -22,6 +26,28 @@ pub(crate) struct HeapGuard<'a> {
 impl Drop for HeapGuard<'_> {
     fn drop(&mut self) {
         self.agent.segment.heap().lock.unlock(self.agent);
+    }
+}
+
+/// Units that are free, though their bits do not say so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Spare {
+    unit: u64,
+    /// Not 0.
+    units: u64,
+}
+
+impl Spare {
+    /// Bits of a word that say how many; the others say where.
+    const COUNT_BITS: u32 = 32;
+
+    fn word(self) -> u64 {
+        self.unit << Self::COUNT_BITS | self.units
+    }
+
+    fn from_word(word: u64) -> Option<Self> {
+        let units = word & (u64::MAX >> Self::COUNT_BITS);
+        (units != 0).then_some(Self { unit: word >> Self::COUNT_BITS, units })
     }
 }
 
@@ -95,6 +121,7 @@ impl Segment {
 
     /// Makes the free bits from the words. Under the lock.
     fn rebuild_free_bits(&self) {
+        self.heap().spare.store(0, Ordering::Release);
         let committed = self.committed();
         let mut unit = 0;
         while unit < committed {
@@ -119,7 +146,8 @@ impl Segment {
             let bits = (64 - unit % 64).min(end - unit);
             let mask = (u64::MAX >> (64 - bits)) << (unit % 64);
             let word = &self.group(unit).free[(unit % GROUP_UNITS / 64) as usize];
-            let old = word.load(Ordering::Relaxed);
+            // Whoever writes a whole word need not wait for what was there.
+            let old = if mask == u64::MAX { 0 } else { word.load(Ordering::Relaxed) };
             word.store(if free { old | mask } else { old & !mask }, Ordering::Release);
             unit += bits;
         }
@@ -153,9 +181,43 @@ impl Segment {
         }
     }
 
+    /// The spare, if there is one. Under the lock. One that cannot be is none: memory was damaged.
+    fn spare(&self) -> Option<Spare> {
+        let spare = Spare::from_word(self.heap().spare.load(Ordering::Relaxed))?;
+        let is_inside = spare.units <= self.committed().saturating_sub(spare.unit);
+        (is_inside && self.unit(spare.unit) == Unit::Plain).then_some(spare)
+    }
+
+    /// Makes units the spare; the one before gets its free bits. Under the lock.
+    fn keep_spare(&self, spare: Spare) {
+        self.spread_spare();
+        self.heap().spare.store(spare.word(), Ordering::Relaxed);
+    }
+
+    /// Gives the spare its free bits. Under the lock.
+    fn spread_spare(&self) {
+        if let Some(Spare { unit, units }) = self.spare() {
+            self.set_free(unit, units, true);
+        }
+        self.heap().spare.store(0, Ordering::Relaxed);
+    }
+
+    /// The first units of the spare, if it has so many. Under the lock.
+    fn take_spare(&self, units: u64) -> Option<u64> {
+        let spare = self.spare().filter(|spare| spare.units >= units)?;
+        let rest = Spare { unit: spare.unit + units, units: spare.units - units };
+        self.heap().spare.store(if rest.units == 0 { 0 } else { rest.word() }, Ordering::Relaxed);
+        self.heap().next.store(rest.unit, Ordering::Relaxed);
+        Some(spare.unit)
+    }
+
     /// Takes free units that are memory, from where the last search ended or the last run was freed. Under the lock.
     /// Killed before a word says what they are, their bits are repaired with the lock.
     pub(crate) fn take_units(&self, units: u64) -> Option<u64> {
+        if let Some(unit) = self.take_spare(units) {
+            return Some(unit);
+        }
+        self.spread_spare();
         let committed = self.committed();
         let next = self.heap().next.load(Ordering::Relaxed).min(committed);
         let found = self.search(next, committed, units);
@@ -237,7 +299,7 @@ impl Segment {
         }
         // A thread that marks it dropped at this moment finds its compare-exchange failed.
         word.swap(0, Ordering::AcqRel);
-        self.set_free(unit, units, true);
+        self.keep_spare(Spare { unit, units });
         self.heap().next.store(unit, Ordering::Relaxed);
         true
     }
@@ -259,5 +321,87 @@ impl Segment {
             self.unit_word(unit).store(0, Ordering::Release);
         }
         self.set_free(unit, units, true);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::Spare;
+    use crate::heap::{HeapError, UNIT_BYTES};
+    use crate::segment::{Segment, Spec};
+    use crate::sync::Ordering;
+    use std::sync::Arc;
+
+    const UNITS: u64 = 1024;
+
+    fn segment() -> Arc<Segment> {
+        let heap_bytes = UNITS * UNIT_BYTES;
+        Segment::create(&Spec { kind: "test", layout: 1, control_bytes: 64, heap_bytes })
+            .expect("there is memory")
+    }
+
+    /// All of the heap in one run: whether nothing was lost, and no unit is handed out twice.
+    fn take_all(segment: &Segment) {
+        let agent = segment.agent().expect("a thread of ours");
+        let held = segment.alloc(&agent, UNITS * UNIT_BYTES).expect("all of it is free");
+        assert!(matches!(segment.alloc(&agent, UNIT_BYTES), Err(HeapError::Full { .. })));
+        segment.free(agent.record, held);
+    }
+
+    #[test]
+    fn a_large_block_freed_and_allocated_again_costs_no_bits() {
+        let segment = segment();
+        let agent = segment.agent().unwrap();
+        let first = segment.alloc(&agent, 512 * UNIT_BYTES).unwrap();
+        let unit = segment.unit_at(first.block.offset).unwrap();
+        for _ in 0..3 {
+            let held = segment.alloc(&agent, 300 * UNIT_BYTES).unwrap();
+            segment.free(agent.record, held);
+            let spare = Spare { unit: segment.unit_at(held.block.offset).unwrap(), units: 300 };
+            assert_eq!(segment.spare(), Some(spare));
+            assert_eq!(segment.first_free(spare.unit, spare.unit + 300, true), spare.unit + 300);
+        }
+        // A part of it, and then more than it has.
+        let part = segment.alloc(&agent, 100 * UNIT_BYTES).unwrap();
+        assert_eq!(segment.spare(), Some(Spare { unit: unit + 612, units: 200 }));
+        let more = segment.alloc(&agent, 400 * UNIT_BYTES).unwrap();
+        assert_eq!(segment.spare(), None);
+        for held in [part, first, more] {
+            segment.free(agent.record, held);
+        }
+        take_all(&segment);
+    }
+
+    #[test]
+    fn a_spare_is_among_the_bits_made_anew() {
+        let segment = segment();
+        let agent = segment.agent().unwrap();
+        let held = segment.alloc(&agent, 300 * UNIT_BYTES).unwrap();
+        segment.free(agent.record, held);
+        assert!(segment.spare().is_some());
+        segment.heap().stray.store(1, Ordering::Release);
+        drop(segment.lock_heap(&agent));
+        assert_eq!(segment.spare(), None);
+        take_all(&segment);
+    }
+
+    #[test]
+    fn a_spare_that_cannot_be_is_none() {
+        let segment = segment();
+        let agent = segment.agent().unwrap();
+        let held = segment.alloc(&agent, 300 * UNIT_BYTES).unwrap();
+        let used = segment.unit_at(held.block.offset).unwrap();
+        let damaged = [
+            u64::MAX,
+            1 << 32,
+            Spare { unit: used, units: 1 }.word(),
+            Spare { unit: 0, units: UNITS + 1 }.word(),
+        ];
+        for word in damaged {
+            segment.heap().spare.store(word, Ordering::Relaxed);
+            assert_eq!(segment.spare(), None, "{word:x}");
+        }
+        segment.free(agent.record, held);
+        take_all(&segment);
     }
 }

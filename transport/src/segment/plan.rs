@@ -32,7 +32,7 @@ const HEAP_ALIGN: u64 = 2 << 20;
 
 pub(crate) const MAGIC: [u8; 8] = *b"tarragon";
 /// Version of the layout that this crate gives a segment: header, members, agents, heap.
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 /// Read as another number where the byte order differs.
 const ORDER: u64 = 0x0102_0304_0506_0708;
 
