@@ -63,7 +63,8 @@ fn processes_run_on_all_ranks() {
 fn processes_of_other_ranks_fail_as_here() {
     if role().is_some() {
         let folder = tempfile::tempdir().expect("a folder");
-        let batch = Batch::builder().spawn(2).assume_cpus(8).build().expect("a batch");
+        // Output of processes that failed stays, on their ranks, too.
+        let batch = Batch::builder().spawn(2).assume_cpus(8).run_dir(folder.path()).build().expect("a batch");
         let shell = |script: &str| batch.process("sh").args(["-c", script]).at_rank(1);
         let fails = shell("echo why >&2; exit 3");
         let killed = shell("kill -9 $$");
