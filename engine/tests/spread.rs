@@ -205,6 +205,8 @@ fn outcome(compiled: &Compiled, tasks: &[Task<String>], folder: &Path) -> Vec<St
 }
 
 fn random_lists(ranks: u32) {
+    // Beyond this on one rank only.
+    let _first = batch(ranks, 1);
     let folder = tempfile::tempdir().expect("a folder");
     let serial = Batch::builder().alone().workers(Workers::Serial).build().expect("a batch");
     let mut elsewhere = 0;
@@ -231,6 +233,7 @@ fn random_lists(ranks: u32) {
 #[test]
 fn random_submissions_on_three_ranks_are_as_serial() {
     if role().is_some() {
+        let _first = batch(3, 1);
         let folder = tempfile::tempdir().expect("a folder");
         let serial = Batch::builder().alone().workers(Workers::Serial).build().expect("a batch");
         let mut there = 0;
@@ -419,9 +422,9 @@ fn a_result_is_there_before_the_list_has_ended() {
         rank
     }
     if role().is_some() {
+        let batch = batch(2, 2);
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("go");
-        let batch = batch(2, 2);
         // Of each rank's block the first is over at once, and the last waits.
         let list: Vec<_> =
             (0..4u32).map(|i| batch.function(wait_for, (&path, if i == 3 { 9 } else { 0 }))).collect();

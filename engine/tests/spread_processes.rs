@@ -8,6 +8,7 @@ use std::time::Duration;
 use tarragon_engine::{Batch, Context, ErrorKind, Exit, Task, results, tasks};
 use tarragon_testbed::{Launch, role, wait_until};
 
+/// In a role the batch comes first: what comes before it is done by every rank, and only one of them cleans up.
 fn alone(test: &'static str, role: &str) {
     Launch::alone(test, role).run().expect_success();
 }
@@ -22,8 +23,8 @@ fn processes_run_on_all_ranks() {
         (exit.code, exit.usage.wall > Duration::ZERO, rank)
     }
     if role().is_some() {
-        let folder = tempfile::tempdir().expect("a folder");
         let batch = Batch::builder().spawn(3).assume_cpus(4).build().expect("a batch");
+        let folder = tempfile::tempdir().expect("a folder");
         let script = "read line; echo $0 $1 $line $WHO $PPID; pwd; echo grumble >&2; exit $2";
         let (mut list, mut numbers): (Vec<Task<Exit>>, Vec<Task<u32>>) = (Vec::new(), Vec::new());
         for i in 0..9u32 {
@@ -61,15 +62,15 @@ fn processes_run_on_all_ranks() {
 /// Processes of other ranks fail as those of this one do, are tried again, end in time, and are cancelled.
 #[test]
 fn processes_of_other_ranks_fail_as_here() {
-    if role().is_some() {
-        let folder = tempfile::tempdir().expect("a folder");
+    if let Some(folder) = role() {
+        let folder = Path::new(&folder);
         // Output of processes that failed stays, on their ranks, too.
-        let batch = Batch::builder().spawn(2).assume_cpus(8).run_dir(folder.path()).build().expect("a batch");
+        let batch = Batch::builder().spawn(2).assume_cpus(8).run_dir(folder).build().expect("a batch");
         let shell = |script: &str| batch.process("sh").args(["-c", script]).at_rank(1);
         let fails = shell("echo why >&2; exit 3");
         let killed = shell("kill -9 $$");
         let late = shell("sleep 60").timeout(Duration::from_millis(100));
-        let count = folder.path().join("count");
+        let count = folder.join("count");
         let again = shell("echo x >> \"$0\"; test $(wc -l < \"$0\") = 3").arg(&count).retries(5);
         let large = shell("head -c 5000000 /dev/zero | tr '\\0' x");
         let after = batch.function(|_: &Exit| 1u8, (fails.result(),));
@@ -86,7 +87,7 @@ fn processes_of_other_ranks_fail_as_here() {
         assert_eq!(large.stdout().get().expect("text").len(), 5_000_000);
         assert_eq!(after.result().get().expect_err("skipped").kind(), ErrorKind::Skipped);
 
-        let begun = folder.path().join("begun");
+        let begun = folder.join("begun");
         let long = shell("echo $$; touch \"$0\"; exec sleep 1000").arg(&begun);
         let compiled = batch.compile(tasks![long]).expect("a list");
         compiled.start().expect("it starts");
@@ -99,7 +100,8 @@ fn processes_of_other_ranks_fail_as_here() {
         wait_until("it is gone", || !Path::new(&format!("/proc/{pid}")).exists());
         return;
     }
-    alone("processes_of_other_ranks_fail_as_here", "home");
+    let folder = tempfile::tempdir().expect("a folder");
+    alone("processes_of_other_ranks_fail_as_here", folder.path().to_str().expect("text"));
 }
 
 /// Limits and resources of functions hold on other ranks; what some rank has not stays at home.
@@ -122,8 +124,8 @@ fn limits_hold_on_other_ranks() {
         error.to_string().contains("not yet")
     }
     if role().is_some() {
-        let folder = tempfile::tempdir().expect("a folder");
         let batch = Batch::builder().spawn(2).resource("licence", 1.0).build().expect("a batch");
+        let folder = tempfile::tempdir().expect("a folder");
         let late = batch.function(sleepy, (60_000u64,)).timeout(Duration::from_millis(50)).at_rank(1);
         let path = folder.path().join("tries");
         let again = batch.function(third_time, (&path,)).retries(9).retry_if(is_worth).at_rank(1);
