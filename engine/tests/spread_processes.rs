@@ -104,6 +104,37 @@ fn processes_of_other_ranks_fail_as_here() {
     alone("processes_of_other_ranks_fail_as_here", folder.path().to_str().expect("text"));
 }
 
+/// To look at what a running process has written is not to say that it has ended: who writes what it reads waits.
+#[test]
+fn a_look_at_output_lets_nobody_go_on() {
+    if let Some(folder) = role() {
+        let folder = Path::new(&folder);
+        let batch = Batch::builder().spawn(2).assume_cpus(4).build().expect("a batch");
+        let (path, go) = (folder.join("f"), folder.join("go"));
+        std::fs::write(&path, "first").expect("a file");
+        let script = "echo here; while ! test -e \"$0\"; do sleep 0.01; done; cat \"$1\"";
+        let read = batch.process("sh").args(["-c", script]).arg(&go).arg(&path).reads(&path).at_rank(1);
+        batch.submit(&read).expect("it is queued");
+        read.result().get_timeout(Duration::from_micros(1)).expect_err("it runs on");
+        let to = path.clone();
+        let write = batch.closure(move || std::fs::write(&to, "second").expect("a file")).writes(&path);
+        batch.submit(&write).expect("it is queued");
+        write.result().get_timeout(Duration::from_micros(1)).expect_err("it waits");
+        wait_until("it writes", || read.stdout().so_far().expect("text") == "here\n");
+        for _ in 0..20 {
+            assert_eq!(read.stdout().so_far().expect("text"), "here\n");
+            assert_eq!(std::fs::read_to_string(&path).expect("a file"), "first");
+        }
+        std::fs::write(&go, "").expect("a file");
+        batch.fence().expect("both succeed");
+        assert_eq!(read.stdout().get().expect("text"), "here\nfirst");
+        assert_eq!(std::fs::read_to_string(&path).expect("a file"), "second");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    alone("a_look_at_output_lets_nobody_go_on", folder.path().to_str().expect("text"));
+}
+
 /// Limits and resources of functions hold on other ranks; what some rank has not stays at home.
 #[test]
 fn limits_hold_on_other_ranks() {

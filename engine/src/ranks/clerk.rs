@@ -11,7 +11,7 @@ use crate::cohort::Progress;
 use crate::error::{Cause, Error, Failure};
 use crate::plan::Plan;
 use crate::shared::Shared;
-use crate::task::output::Which;
+use crate::task::output::{Which, so_far};
 use crate::task::record::{Ref, state};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -155,7 +155,11 @@ impl Clerk {
         let task = self.parts.get(&list).and_then(|part| part.guest().tasks.get(read.task as usize).copied());
         let which = if read.is_err { Which::Err } else { Which::Out };
         let wrote = match task.and_then(Ref::cohort).zip(task) {
-            Some((cohort, task)) => cohort.with_output(task.index(), |output| output.bytes(which)),
+            Some((cohort, task)) => {
+                let wrote = cohort.with_output(task.index(), |output| output.bytes(which));
+                let has_ended = matches!(cohort.progress(task), Progress::Ended(_));
+                wrote.map(|wrote| if has_ended { wrote } else { so_far(wrote) })
+            }
             None => None,
         };
         let (error, wrote) = match wrote {
@@ -163,7 +167,7 @@ impl Clerk {
             Some(Ok(bytes)) => (String::new(), bytes),
             Some(Err(error)) => (error.to_string(), Vec::new()),
         };
-        let mut bytes = message::bytes(&(ticket, read, error));
+        let mut bytes = message::bytes(&(ticket, error));
         bytes.extend_from_slice(&wrote);
         self.ranks.tell(Rank(0), Kind::Written, list, &bytes);
     }

@@ -176,13 +176,15 @@ impl Elsewhere {
         }
     }
 
-    pub(super) fn receive(&self, ranks: &Ranks, kind: Kind, message: &Message<'_>) {
+    pub(super) fn receive(&self, kind: Kind, message: &Message<'_>) {
         let part = self.away.iter().position(|away| away.rank == message.source);
         match (kind, part) {
             (Kind::End, Some(part)) => self.part_ended(part, message.payload),
             (Kind::Reply, Some(part)) => self.reply(part, message.payload),
-            (Kind::Written, Some(part)) => self.written(part, message.payload),
-            _ => tracing::warn!(target: "tarragon", rank = ranks.rank(), ?kind, "a message for another list"),
+            (Kind::Written, Some(_)) => self.written(message.payload),
+            _ => {
+                tracing::warn!(target: "tarragon", source = message.source.0, ?kind, "a message for another list")
+            }
         }
     }
 
@@ -239,7 +241,7 @@ impl Elsewhere {
         let (ticket, read) = {
             let mut now = self.now.lock();
             now.tickets += 1;
-            (now.tickets, Read { run: now.number, task: place, is_err })
+            (now.tickets, Read { task: place, is_err })
         };
         self.reading.lock().insert(ticket, None);
         let bytes = message::bytes(&(ticket, read));
@@ -254,17 +256,16 @@ impl Elsewhere {
         Some(read.unwrap_or_else(|| Err(io::Error::other("its rank is lost"))))
     }
 
-    fn written(&self, part: usize, bytes: &[u8]) {
-        let Some(((ticket, read, error), bytes)) = message::head::<(u64, Read, String)>(bytes) else {
-            return;
-        };
-        let Some(task) = self.away[part].tasks.get(read.task as usize) else { return };
+    fn written(&self, bytes: &[u8]) {
+        let Some(((ticket, error), bytes)) = message::head::<(u64, String)>(bytes) else { return };
         if let Some(place) = self.reading.lock().get_mut(&ticket) {
             let read = if error.is_empty() { Ok(bytes.to_vec()) } else { Err(io::Error::other(error)) };
             *place = Some(read);
         }
-        // Who asked keeps the task.
-        task.shared().awaited.ended(*task);
+        // The task may run on, so it is only who waits that is told, not who goes on after it.
+        if let Some(shared) = self.shared.upgrade() {
+            shared.awaited.look_again();
+        }
     }
 
     /// Cancels the run elsewhere, or one task of it.
@@ -282,9 +283,9 @@ impl Elsewhere {
             Some(None) => {}
         }
     }
+
     /// A rank is dead: what has not ended, never will.
-    pub(super) fn lose(&self, ranks: &Ranks) {
-        debug_assert!(ranks.lost.get().is_some());
+    pub(super) fn lose(&self) {
         let (run, open) = {
             let mut now = self.now.lock();
             let open: Vec<usize> = (0..now.open.len()).filter(|part| now.open[*part]).collect();

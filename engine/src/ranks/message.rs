@@ -78,10 +78,9 @@ pub(super) enum Came {
     Badly { skipped: bool, why: Box<Told>, wrote: String },
 }
 
-/// A `Read`, and the head of a `Written`, which the bytes follow.
+/// A `Read`, behind the number that its `Written` repeats.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) struct Read {
-    pub(super) run: RunNumber,
     /// Place in the part.
     pub(super) task: u32,
     /// Its error instead of its output.

@@ -125,8 +125,6 @@ pub(crate) struct Ranks {
     is_stopped: AtomicBool,
     /// What ranks have.
     have: OnceLock<Have>,
-    /// It has a cpu of its own, so that a worker may look for messages for a while.
-    spins: AtomicBool,
     /// A worker has looked for messages since the listener last asked.
     is_looked: AtomicBool,
     /// The thread that receives when no worker does.
@@ -174,7 +172,6 @@ impl Ranks {
             lost: OnceLock::new(),
             is_stopped: AtomicBool::new(false),
             have: OnceLock::new(),
-            spins: AtomicBool::new(false),
             is_looked: AtomicBool::new(false),
             listener: OnceLock::new(),
         });
@@ -189,7 +186,6 @@ impl Ranks {
         // Whoever has heard of all knows that they can receive.
         let have = look(world)?;
         ranks.have.get_or_init(|| have);
-        ranks.spins.store(have.is_whole, Ordering::Relaxed);
         if ranks.is_home() {
             ranks.start_listener()?;
         }
@@ -258,7 +254,7 @@ impl Ranks {
                 ranks.listener.get_or_init(std::thread::current);
                 let mut last = Instant::now();
                 while !ranks.is_stopped.load(Ordering::Acquire) {
-                    let _ = ranks.listen(&mut last);
+                    ranks.listen(&mut last);
                 }
             }
         };
@@ -277,7 +273,7 @@ impl Ranks {
 
     /// Whether workers with nothing to do should look for messages for a while.
     pub(crate) fn spins(&self) -> bool {
-        self.spins.load(Ordering::Relaxed)
+        self.have.get().is_some_and(|have| have.is_whole)
     }
 
     /// No worker looks for messages any more.
@@ -290,7 +286,7 @@ impl Ranks {
 
     /// Receives what comes, unless workers do that; looks now and then whether all ranks are there. Returns now and
     /// then.
-    fn listen(&self, last: &mut Instant) -> Result<(), Error> {
+    fn listen(&self, last: &mut Instant) {
         if self.is_looked.swap(false, Ordering::Relaxed) {
             std::thread::park_timeout(PAUSE);
         } else {
@@ -310,7 +306,6 @@ impl Ranks {
                 self.lose(rank, "its process has left");
             }
         }
-        self.check()
     }
 
     /// A rank is dead, or cannot go on.
@@ -325,7 +320,7 @@ impl Ranks {
             return;
         }
         let lists: Vec<_> = self.elsewheres.read().values().filter_map(Weak::upgrade).collect();
-        lists.iter().for_each(|list| list.lose(self));
+        lists.iter().for_each(|list| list.lose());
         self.stop();
     }
 
@@ -365,7 +360,7 @@ impl Ranks {
             Kind::End | Kind::Reply | Kind::Written => {
                 let elsewhere = self.elsewheres.read().get(&list).and_then(Weak::upgrade);
                 if let Some(elsewhere) = elsewhere {
-                    elsewhere.receive(self, kind, message);
+                    elsewhere.receive(kind, message);
                 }
                 return;
             }

@@ -6,6 +6,7 @@ use crate::error::Error;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 use tarragon_transport::{Bootstrap, PeerState, Rank, World, WorldError, before_exit};
 
@@ -26,24 +27,26 @@ pub fn serve(world: &Arc<World>) -> Result<(), Error> {
     let ranks = Ranks::of(world)?;
     let Some(desk) = ranks.desk.lock().take() else { return Err(Error::ServesNot) };
     let clerk = Clerk::new(&ranks);
-    let thread = std::thread::Builder::new().name("tarragon-clerk".to_string());
-    let thread = thread.spawn(move || clerk.work(&desk));
+    // Nothing is sent: that the other end is gone says that the clerk has ended.
+    let (at_work, is_at_work) = channel::<()>();
+    let work = move || {
+        let _at_work = at_work;
+        clerk.work(&desk);
+    };
+    let thread = std::thread::Builder::new().name("tarragon-clerk".to_string()).spawn(work);
     let thread = thread.map_err(|e| Error::Threads { threads: 1, source: Box::new(e) })?;
     ranks.listener.get_or_init(std::thread::current);
     let mut last = Instant::now();
     while !ranks.is_stopped.load(Ordering::Acquire) && world.peer(Rank(0)) == PeerState::Here {
         // A rank that is lost is for home to act on, unless it is home.
-        let _ = ranks.listen(&mut last);
+        ranks.listen(&mut last);
         if thread.is_finished() {
             break;
         }
     }
     let _ = ranks.orders.send(Order::Stop);
     // A body that does not ask whether it is cancelled keeps the clerk, but not the rank.
-    let since = Instant::now();
-    while !thread.is_finished() && since.elapsed() < PARTING {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let _ = is_at_work.recv_timeout(PARTING);
     ranks.check()
 }
 

@@ -95,6 +95,14 @@ impl Output {
     }
 }
 
+/// Of a process that is about to start the files are not there yet.
+pub(crate) fn so_far(read: io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
+    }
+}
+
 fn text_of(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
@@ -153,7 +161,7 @@ impl Stream {
     /// If the file cannot be read.
     pub fn so_far(&self) -> io::Result<String> {
         match self.path() {
-            Some(path) => Ok(String::from_utf8_lossy(&std::fs::read(path)?).into_owned()),
+            Some(path) => Ok(String::from_utf8_lossy(&so_far(std::fs::read(path))?).into_owned()),
             None => match self.elsewhere() {
                 Some(bytes) => Ok(String::from_utf8_lossy(&bytes?).into_owned()),
                 None => self.read(),
