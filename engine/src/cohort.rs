@@ -342,6 +342,11 @@ impl Cohort {
         self.notes.lock().failures.insert(index, failure);
     }
 
+    /// As [`failure`](Self::failure), without what the task wrote.
+    pub(crate) fn failure_of(&self, index: u32) -> Option<Arc<Failure>> {
+        self.notes.lock().failures.get(&index).cloned()
+    }
+
     /// Why a task did not succeed.
     pub(crate) fn failure(&self, index: u32) -> Option<TaskError> {
         let mut notes = self.notes.lock();

@@ -247,7 +247,7 @@ fn missing(producer: Ref) -> Arc<Failure> {
         state::TAKEN => Cause::InputTaken(name.clone()),
         _ => Cause::InputMissing(name.clone()),
     };
-    Arc::new(Failure { name, index, attempts: 0, rank: producer.shared().rank(), cause })
+    Failure::of(name, index, 0, producer.shared().rank(), cause)
 }
 
 impl Plan {

@@ -497,6 +497,34 @@ fn arguments_that_cannot_be_written_stay_at_home() {
     alone("arguments_that_cannot_be_written_stay_at_home", "home");
 }
 
+/// Thousands of tasks that are skipped one because of the other are told of in one message that is no longer than the
+/// list.
+#[test]
+fn a_long_chain_that_fails_elsewhere_is_told_of() {
+    fn fails(_: u32) -> Result<u32, std::io::Error> {
+        Err(std::io::Error::other("the disk is gone"))
+    }
+    fn next(before: u32) -> u32 {
+        before + 1
+    }
+    if role().is_some() {
+        let batch = batch(2, 1);
+        let mut list = vec![batch.function(fails, (1u32,)).at_rank(1)];
+        for i in 1..50_000 {
+            list.push(batch.function(next, (list[i - 1].result(),)).at_rank(1));
+        }
+        let compiled = batch.compile(&list).expect("a list");
+        let error = compiled.run().expect_err("it fails");
+        assert!(error.to_string().ends_with("fails` failed: the disk is gone"), "{error}");
+        let progress = compiled.progress();
+        assert_eq!((progress.failed, progress.skipped), (1, 49_999));
+        let last = list[49_999].result().get().expect_err("it was skipped");
+        assert_eq!(last.chain().len(), 50_000);
+        return;
+    }
+    alone("a_long_chain_that_fails_elsewhere_is_told_of", "home");
+}
+
 // ── ranks that are lost ─────────────────────────────────────────────────────────────────────────────────────────
 
 fn die_at(context: &Context, rank: u32) -> u32 {

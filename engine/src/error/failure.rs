@@ -79,6 +79,8 @@ pub struct Failure {
     pub(crate) attempts: u32,
     /// The rank it ran on, or was to.
     pub(crate) rank: u32,
+    /// The index of the task at the beginning of the chain, in its list.
+    pub(crate) root_index: u32,
     /// What happened.
     pub(crate) cause: Cause,
 }
@@ -91,7 +93,7 @@ impl Failure {
 
     pub(crate) fn new(task: Ref, cause: Cause, attempts: u32) -> Arc<Self> {
         let (name, index, rank) = (task.name(), task.index(), task.shared().rank());
-        Arc::new(Self { name, index, attempts, rank, cause })
+        Self::of(name, index, attempts, rank, cause)
     }
 }
 
@@ -122,6 +124,12 @@ impl Drop for Failure {
 }
 
 impl Failure {
+    /// Of a task whose record need not be here.
+    pub(crate) fn of(name: String, index: u32, attempts: u32, rank: u32, cause: Cause) -> Arc<Self> {
+        let root_index = if let Cause::Upstream(from) = &cause { from.root_index } else { index };
+        Arc::new(Self { name, index, attempts, rank, root_index, cause })
+    }
+
     /// The one at the beginning of the chain.
     pub(crate) fn root(&self) -> &Self {
         let mut failure = self;

@@ -3,8 +3,8 @@
 use super::Ranks;
 use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber};
 use super::part::Setup;
-use super::side::Side;
-use super::told::Told;
+use super::side::{Side, unwritable, value_of};
+use super::told::{Teller, Told};
 use super::unpack::{self, Unpacked};
 use crate::batch::{Batch, Workers};
 use crate::cohort::Progress;
@@ -51,17 +51,17 @@ impl Guest {
 
     /// Tells home that the part has ended.
     pub(super) fn ended(&self, side: &Side, plan: &Plan) {
-        let mut failures = Vec::new();
+        let (mut failures, mut teller) = (Vec::new(), Teller::default());
         if plan.cohort.has_failures() {
-            let failed = |task: &Ref| plan.cohort.failure(task.index()).map(|error| error.failure());
-            let all =
-                self.tasks.iter().enumerate().filter_map(|(place, task)| Some((place, *task, failed(task)?)));
-            let told = |(place, task, why): (usize, Ref, Arc<Failure>)| {
-                (place as u32, is_skipped(task), Told::of(&why), wrote(task))
-            };
-            failures.extend(all.map(told));
+            for (place, task) in self.tasks.iter().enumerate() {
+                if let Some(failure) = plan.cohort.failure_of(task.index()) {
+                    let told = teller.add(&failure);
+                    failures.push((place as u32, is_skipped(*task), told, wrote(*task)));
+                }
+            }
         }
-        let bytes = message::bytes(&End { run: self.number(), failures, sent: side.sent() });
+        let (run, told) = (self.number(), teller.told());
+        let bytes = message::bytes(&End { run, failures, told, sent: side.sent() });
         side.ranks().tell(Rank(0), Kind::End, side.list(), &bytes);
     }
 }
@@ -209,7 +209,13 @@ impl Clerk {
                 self.answer_later(part, list, run, (place, task), is_over);
                 continue;
             }
+            let before = reply.len();
             add_reply(&mut reply, plan, place, task);
+            if reply.len() - before > REPLY_BYTES && before > empty {
+                // A large value goes by itself.
+                self.ranks.tell(Rank(0), Kind::Reply, list, &reply[..before]);
+                reply.drain(empty..before);
+            }
             if reply.len() > REPLY_BYTES {
                 self.ranks.tell(Rank(0), Kind::Reply, list, &reply);
                 reply.truncate(empty);
@@ -247,15 +253,14 @@ fn add_reply(reply: &mut Vec<u8>, plan: &Plan, place: u32, task: Ref) {
     let (came, value) = {
         let _stays = plan.cohort.reading();
         match task.head().status.load(Ordering::Acquire) & !state::PARITY {
-            state::DONE => match task.pack_value() {
+            state::DONE => match value_of(task) {
                 Some(value) => (Came::WithValue, value),
-                None => (unwritten(task), Vec::new()),
+                None => (badly(task, unwritable(task)), Vec::new()),
             },
             state::FAILED | state::SKIPPED => {
-                let failure = plan.cohort.failure(task.index()).map(|error| error.failure());
+                let failure = plan.cohort.failure_of(task.index());
                 let gone = || Failure::new(task, Cause::Cancelled, 0);
-                let why = Box::new(Told::of(&failure.unwrap_or_else(gone)));
-                (Came::Badly { skipped: is_skipped(task), why, wrote: wrote(task) }, Vec::new())
+                (badly(task, failure.unwrap_or_else(gone)), Vec::new())
             }
             _ => (Came::Well, Vec::new()),
         }
@@ -265,10 +270,8 @@ fn add_reply(reply: &mut Vec<u8>, plan: &Plan, place: u32, task: Ref) {
     reply.extend_from_slice(&value);
 }
 
-fn unwritten(task: Ref) -> Came {
-    let cause = Cause::Error("serde cannot write its result for another rank".into());
-    let why = Box::new(Told::of(&Failure::new(task, cause, 1)));
-    Came::Badly { skipped: false, why, wrote: wrote(task) }
+fn badly(task: Ref, failure: Arc<Failure>) -> Came {
+    Came::Badly { skipped: is_skipped(task), why: Box::new(Told::of(&failure)), wrote: wrote(task) }
 }
 
 /// What a task that did not succeed wrote to its context's output.

@@ -11,7 +11,7 @@
 
 use super::Ranks;
 use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber};
-use super::side::has_ended;
+use super::side::unreadable;
 use crate::cohort::Cohort;
 use crate::error::{Cause, Failure};
 use crate::run::Run;
@@ -140,7 +140,7 @@ impl Elsewhere {
             for task in tasks {
                 let Some((part, place)) = self.place_of(task) else { continue };
                 let parity = task.cohort().map_or(now.parity, Cohort::parity);
-                if has_ended(task, parity) || now.asked.contains_key(&(part, place)) {
+                if task.has_ended(parity) || now.asked.contains_key(&(part, place)) {
                     continue;
                 }
                 now.asked.insert((part, place), Kept::new(task));
@@ -189,7 +189,9 @@ impl Elsewhere {
     }
 
     fn part_ended(&self, part: usize, bytes: &[u8]) {
-        let Some((End { run: number, failures, sent }, _)) = message::head::<End>(bytes) else { return };
+        let Some((End { run: number, failures, told, sent }, _)) = message::head::<End>(bytes) else {
+            return;
+        };
         let run = {
             let mut now = self.now.lock();
             if number != now.number || !std::mem::take(&mut now.open[part]) {
@@ -199,10 +201,12 @@ impl Elsewhere {
             now.run.upgrade()
         };
         let Some(run) = run else { return };
+        let told = told.failures();
         for (place, skipped, why, wrote) in failures {
-            if let Some(task) = self.away[part].tasks.get(place as usize) {
+            let task = self.away[part].tasks.get(place as usize);
+            if let (Some(task), Some(why)) = (task, told.get(why as usize)) {
                 keep_output(*task, &wrote);
-                run.failed_elsewhere(*task, why.failure(), skipped);
+                run.failed_elsewhere(*task, Arc::clone(why), skipped);
             }
         }
         run.part_ended();
@@ -296,8 +300,7 @@ impl Elsewhere {
         let Some(run) = run else { return };
         run.stop.all();
         for part in &open {
-            let left =
-                self.away[*part].tasks.iter().filter(|task| !has_ended(**task, run.plan.cohort.parity()));
+            let left = self.away[*part].tasks.iter().filter(|task| !task.has_ended(run.plan.cohort.parity()));
             left.for_each(|task| run.failed_elsewhere(*task, self.loss(Some(*task)), false));
         }
         if let Some(side) = &run.plan.side {
@@ -323,7 +326,7 @@ impl Elsewhere {
         let cause = Cause::RankLost { rank: rank.0, host: self.ranks.host(rank), why };
         let (name, index) =
             task.map_or_else(|| (String::new(), u32::MAX), |task| (task.name(), task.index()));
-        Arc::new(Failure { name, index, attempts: 0, rank: rank.0, cause })
+        Failure::of(name, index, 0, rank.0, cause)
     }
 }
 
@@ -336,7 +339,7 @@ impl Drop for Elsewhere {
 
 /// Puts a value that came from elsewhere in place; false if the bytes are none. Nothing if the task has ended.
 pub(super) fn arrive(task: Ref, parity: u8, value: &[u8]) -> bool {
-    if has_ended(task, parity) {
+    if task.has_ended(parity) {
         return true;
     }
     task.drop_value_if_done();
@@ -356,10 +359,7 @@ pub(super) fn arrive(task: Ref, parity: u8, value: &[u8]) -> bool {
 /// What a reply says of a task.
 fn replied(task: Ref, parity: u8, came: Came, value: &[u8]) {
     let failure = match came {
-        Came::WithValue => (!arrive(task, parity, value)).then(|| {
-            let what = "its result came as bytes that serde, which wrote them, cannot read";
-            (Failure::new(task, Cause::Error(what.into()), 1), false)
-        }),
+        Came::WithValue => (!arrive(task, parity, value)).then(|| (unreadable(task), false)),
         Came::Well => {
             // Nobody wanted its value when it ended.
             end(task, parity, state::EMPTY);
@@ -384,7 +384,7 @@ fn keep_output(task: Ref, wrote: &str) {
 
 /// A task elsewhere did not succeed, which is found out when its run may be over.
 fn fail(task: Ref, parity: u8, failure: Arc<Failure>, skipped: bool) {
-    if has_ended(task, parity) {
+    if task.has_ended(parity) {
         return;
     }
     if let Some(cohort) = task.cohort() {
@@ -394,7 +394,7 @@ fn fail(task: Ref, parity: u8, failure: Arc<Failure>, skipped: bool) {
 }
 
 fn end(task: Ref, parity: u8, kind: u8) {
-    if !has_ended(task, parity) {
+    if !task.has_ended(parity) {
         task.head().status.store(kind | parity, Ordering::Release);
         task.shared().awaited.ended(task);
     }

@@ -91,8 +91,10 @@ pub(super) struct Read {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct End {
     pub(super) run: RunNumber,
-    /// By place in the part.
-    pub(super) failures: Vec<(u32, bool, Told, String)>,
+    /// Of each task that did not succeed: its place in the part, whether it was skipped, the place of its failure in
+    /// `told`, and what it wrote.
+    pub(super) failures: Vec<(u32, bool, u32, String)>,
+    pub(super) told: Told,
     /// Notices that the rank has sent, and their bytes.
     pub(super) sent: (u64, u64),
 }

@@ -9,11 +9,12 @@ use crate::compile::split::Export;
 use crate::error::{Cause, Failure};
 use crate::plan::Plan;
 use crate::run::Run;
-use crate::task::record::{Ref, state};
+use crate::task::record::Ref;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use tarragon_transport::Rank;
+use tarragon_transport::message::PAYLOAD_BYTES_MAX;
 
 /// One plan's side; see the page of `ranks`.
 pub(crate) struct Side {
@@ -209,15 +210,17 @@ impl Side {
     fn export_all(&self, exports: &[Export], task: Option<Ref>, failure: Option<&Arc<Failure>>) {
         let run = self.now.lock().number;
         let has_value = failure.is_none() && exports.iter().any(|export| export.valued);
-        let value = if has_value { task.and_then(|task| task.pack_value()) } else { None };
+        let value = if has_value { task.and_then(value_of) } else { None };
         for export in exports {
             let badly =
                 |why| (Came::Badly { skipped: false, why: Box::new(why), wrote: String::new() }, None);
             let (came, value) = match (failure, &value) {
                 (Some(failure), _) => badly(Told::of(failure)),
                 (None, Some(value)) if export.valued => (Came::WithValue, Some(value)),
-                (None, None) if export.valued => badly(Told::of(&unwritable(task))),
-                (None, _) => (Came::Well, None),
+                (None, _) => match task.filter(|_| export.valued) {
+                    Some(task) => badly(Told::of(&unwritable(task))),
+                    None => (Came::Well, None),
+                },
             };
             let mut bytes = message::bytes(&Notice { run, import: export.import, came });
             bytes.extend_from_slice(value.map_or(&[], Vec::as_slice));
@@ -272,22 +275,21 @@ fn number_of(bytes: &[u8]) -> Option<RunNumber> {
     message::head::<RunNumber>(bytes).map(|(number, _)| number)
 }
 
-fn unreadable(task: Ref) -> Arc<Failure> {
-    let name = task.name();
-    let cause = Cause::Error(format!("the result of task `{name}` came as bytes that are none").into());
-    Failure::new(task, cause, 1)
+/// A value came that is none.
+pub(super) fn unreadable(task: Ref) -> Arc<Failure> {
+    let what = "its result came as bytes that serde, which wrote them, cannot read";
+    Failure::new(task, Cause::Error(what.into()), 1)
 }
 
-fn unwritable(task: Option<Ref>) -> Arc<Failure> {
-    let name = task.map_or_else(String::new, Ref::name);
-    let cause =
-        Cause::Error(format!("serde cannot write the result of task `{name}` for another rank").into());
-    let index = task.map_or(u32::MAX, Ref::index);
-    Arc::new(Failure { name, index, attempts: 1, rank: 0, cause })
+/// The value of a task as bytes, if serde can write it and a message has room for it and what stands before it.
+pub(super) fn value_of(task: Ref) -> Option<Vec<u8>> {
+    const HEADS_MAX: u64 = 1 << 21;
+    task.pack_value().filter(|value| value.len() as u64 <= PAYLOAD_BYTES_MAX - HEADS_MAX)
 }
 
-/// Whether a task has ended in the run with this parity.
-pub(super) fn has_ended(task: Ref, parity: u8) -> bool {
-    let status = task.head().status.load(Ordering::Acquire);
-    status & state::PARITY == parity && status & !state::PARITY > state::RUNNING
+/// A value cannot go.
+pub(super) fn unwritable(task: Ref) -> Arc<Failure> {
+    let what =
+        "its result cannot go to another rank: serde cannot write it, or it has more bytes than a message";
+    Failure::new(task, Cause::Error(what.into()), 1)
 }

@@ -3,6 +3,7 @@
 use crate::error::{Cause, Failure, How, ProcessFailure};
 use crate::task::Usage;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -10,27 +11,71 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Tasks of a chain of skipped ones that are told of; of a longer one the first and the last.
+/// Of the tasks on the way from one that was skipped to the one that failed so many are told of in a single failure; of
+/// a longer way the first and the last.
 const CHAIN_MAX: usize = 256;
 
-/// Why a task did not succeed.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub(super) struct Told {
-    /// From this task to the one that failed.
-    chain: Vec<Task>,
-    cause: Why,
-}
+/// Why tasks did not succeed: failures, each behind the one that it comes from.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+pub(super) struct Told(Vec<Link>);
 
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Task {
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+struct Link {
     name: String,
     index: u32,
     attempts: u32,
     rank: u32,
+    why: Why,
+}
+
+impl Link {
+    /// `upstream` is the place of what it comes from.
+    fn of(failure: &Failure, upstream: Option<u32>) -> Link {
+        let Failure { name, index, attempts, rank, cause, .. } = failure;
+        let why = upstream.map_or_else(|| Why::of(cause), Why::Upstream);
+        Link { name: name.clone(), index: *index, attempts: *attempts, rank: *rank, why }
+    }
+}
+
+/// Tells of many failures, each once, however many others come from it.
+#[derive(Default)]
+pub(super) struct Teller {
+    told: Told,
+    places: HashMap<*const Failure, u32>,
+}
+
+impl Teller {
+    /// The place of a failure, which is told of with all that it comes from. The caller keeps it until the end.
+    pub(super) fn add(&mut self, failure: &Arc<Failure>) -> u32 {
+        let (mut news, mut last) = (Vec::new(), failure);
+        let mut upstream = loop {
+            if let Some(place) = self.places.get(&Arc::as_ptr(last)) {
+                break Some(*place);
+            }
+            news.push(last);
+            match &last.cause {
+                Cause::Upstream(next) => last = next,
+                _ => break None,
+            }
+        };
+        for failure in news.into_iter().rev() {
+            let place = self.told.0.len() as u32;
+            self.told.0.push(Link::of(failure, upstream));
+            self.places.insert(Arc::as_ptr(failure), place);
+            upstream = Some(place);
+        }
+        upstream.unwrap_or_default()
+    }
+
+    pub(super) fn told(self) -> Told {
+        self.told
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 enum Why {
+    /// The failure at this place.
+    Upstream(u32),
     /// What it says, and what each of its sources says.
     Error(Vec<String>),
     Panic {
@@ -93,40 +138,42 @@ impl Ended {
 }
 
 impl Told {
+    /// One failure.
     pub(super) fn of(failure: &Failure) -> Told {
-        let mut chain = Vec::new();
-        let mut last = failure;
-        loop {
-            let (name, index) = (last.name.clone(), last.index);
-            let task = Task { name, index, attempts: last.attempts, rank: last.rank };
+        let mut chain = vec![failure];
+        while let Cause::Upstream(next) = &chain[chain.len() - 1].cause {
             if chain.len() == CHAIN_MAX {
                 chain.pop();
             }
-            chain.push(task);
-            match &last.cause {
-                Cause::Upstream(next) => last = next,
-                _ => break,
-            }
+            chain.push(next);
         }
-        Told { chain, cause: Why::of(&last.cause) }
+        let mut links = Vec::new();
+        for failure in chain.into_iter().rev() {
+            let upstream = (links.len() as u32).checked_sub(1);
+            links.push(Link::of(failure, upstream));
+        }
+        Told(links)
     }
 
-    /// The failure again, on the rank that is told.
-    pub(super) fn failure(self) -> Arc<Failure> {
-        let mut cause = Some(self.cause.cause());
-        let mut last: Option<Arc<Failure>> = None;
-        for task in self.chain.into_iter().rev() {
-            let cause = match (last.take(), cause.take()) {
-                (Some(failure), _) => Cause::Upstream(failure),
-                (None, Some(cause)) => cause,
-                (None, None) => Cause::Cancelled,
+    /// The failures again, by place, on the rank that is told.
+    pub(super) fn failures(self) -> Vec<Arc<Failure>> {
+        let mut failures: Vec<Arc<Failure>> = Vec::with_capacity(self.0.len());
+        for Link { name, index, attempts, rank, why } in self.0 {
+            let cause = match why {
+                Why::Upstream(place) => failures.get(place as usize).cloned().map(Cause::Upstream),
+                why => Some(why.cause()),
             };
-            let Task { name, index, attempts, rank } = task;
-            last = Some(Arc::new(Failure { name, index, attempts, rank, cause }));
+            let cause = cause.unwrap_or(Cause::Cancelled);
+            failures.push(Failure::of(name, index, attempts, rank, cause));
         }
-        last.unwrap_or_else(|| {
+        failures
+    }
+
+    /// The one failure again.
+    pub(super) fn failure(self) -> Arc<Failure> {
+        self.failures().pop().unwrap_or_else(|| {
             let cause = Cause::Error("a rank told of a failure without a task".into());
-            Arc::new(Failure { name: String::new(), index: u32::MAX, attempts: 0, rank: 0, cause })
+            Failure::of(String::new(), u32::MAX, 0, 0, cause)
         })
     }
 }
@@ -155,7 +202,7 @@ impl Why {
             Why::InputTaken(name) => Cause::InputTaken(name),
             Why::InputMissing(name) => Cause::InputMissing(name),
             Why::TimedOut(time) => Cause::TimedOut(time),
-            Why::Cancelled => Cause::Cancelled,
+            Why::Cancelled | Why::Upstream(_) => Cause::Cancelled,
             Why::Process { ended, tail, usage } => {
                 Cause::Process(Box::new(ProcessFailure { how: ended.how(), tail, usage }))
             }
@@ -205,7 +252,7 @@ mod tests {
     use super::*;
 
     fn failure(name: &str, cause: Cause) -> Arc<Failure> {
-        Arc::new(Failure { name: name.to_string(), index: 7, attempts: 1, rank: 3, cause })
+        Failure::of(name.to_string(), 7, 1, 3, cause)
     }
 
     fn there_and_back(failure: &Failure) -> Arc<Failure> {
@@ -263,8 +310,28 @@ mod tests {
         for _ in 0..100_000 {
             last = failure("skipped", Cause::Upstream(last));
         }
-        let told = Told::of(&last);
-        assert_eq!(told.chain.len(), CHAIN_MAX);
-        assert_eq!(told.chain.last().map(|task| task.name.as_str()), Some("root"));
+        let told = Told::of(&last).0;
+        assert_eq!(told.len(), CHAIN_MAX);
+        let name = |link: Option<&Link>| link.map(|link| link.name.clone());
+        assert_eq!((name(told.first()), name(told.last())), (Some("root".into()), Some("skipped".into())));
+    }
+
+    /// Of a list of skipped tasks each is told of once, with what it comes from by its place.
+    #[test]
+    fn many_failures_that_come_from_each_other_take_as_much_as_there_are() {
+        let mut all = vec![failure("root", Cause::Error("the disk is gone".into()))];
+        for i in 0..10_000usize {
+            all.push(failure("skipped", Cause::Upstream(Arc::clone(&all[i / 2]))));
+        }
+        let mut teller = Teller::default();
+        let places: Vec<u32> = all.iter().rev().map(|failure| teller.add(failure)).collect();
+        let bytes = postcard::to_allocvec(&teller.told()).expect("it is written");
+        assert!(bytes.len() < 20 * all.len(), "{} bytes", bytes.len());
+        let back = postcard::from_bytes::<Told>(&bytes).expect("it is read").failures();
+        assert_eq!(back.len(), all.len());
+        for (place, was) in places.into_iter().zip(all.iter().rev()) {
+            assert_eq!(back[place as usize].to_string(), was.to_string());
+            assert_eq!(back[place as usize].root().to_string(), was.root().to_string());
+        }
     }
 }

@@ -143,7 +143,7 @@ impl Run {
         let mut blames = self.blames.lock();
         // Nodes of several ranks are compared by where their tasks are in the list.
         let (root, from) = match (&self.plan.side, from) {
-            (Some(_), Some(_)) => (Some(failure.root().index), Some(failure.index)),
+            (Some(_), Some(_)) => (Some(failure.root_index), Some(failure.index)),
             (_, from) => (from.and_then(|from| blames.get(&from).map_or(Some(from), |why| why.root)), from),
         };
         match blames.get_mut(&node) {
@@ -320,8 +320,7 @@ impl Run {
     /// A task did not succeed on another rank.
     #[cold]
     pub(crate) fn failed_elsewhere(&self, task: Ref, failure: Arc<Failure>, skipped: bool) {
-        let status = task.head().status.load(Ordering::Acquire);
-        if status & state::PARITY == self.parity(task) && status & !state::PARITY > state::RUNNING {
+        if task.has_ended(self.parity(task)) {
             return;
         }
         self.failed(task, failure, if skipped { state::SKIPPED } else { state::FAILED });

@@ -388,6 +388,13 @@ impl Ref {
         self.drop_hold();
     }
 
+    /// Whether it has ended in the run that writes statuses of this parity.
+    #[inline(always)]
+    pub(crate) fn has_ended(self, parity: u8) -> bool {
+        let status = self.head().status.load(Ordering::Acquire);
+        status & state::PARITY == parity && status & !state::PARITY > state::RUNNING
+    }
+
     // ── its value ───────────────────────────────────────────────────────────────────────────────────────────
 
     /// Drops the value if there is one; true if this call did it.
