@@ -118,6 +118,11 @@ impl Cohort {
         self.elsewhere.get()
     }
 
+    /// Whether values of its tasks may have to be asked for.
+    pub(crate) fn may_be_elsewhere(&self) -> bool {
+        self.elsewhere().is_some() && self.has_run()
+    }
+
     /// Whether a task is done on another rank, and its value has not come here.
     pub(crate) fn is_elsewhere(&self, task: Ref) -> bool {
         self.progress(task) == Progress::Ended(state::ELSEWHERE)

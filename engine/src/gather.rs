@@ -301,9 +301,11 @@ impl<'a> Gather<'a> {
                     return Ok(Compiled { outline, externals, side: Some(Box::new(side)), exported });
                 }
                 // It stays here, where it fails if it must.
-                Err(ranks::Unwritten(index, error)) => {
-                    tracing::warn!(target: "tarragon", task = index, %error, "cannot go to another rank");
-                    layout.fixed[index as usize] = 0;
+                Err(unwritten) => {
+                    for ranks::Unwritten(index, error) in unwritten {
+                        tracing::warn!(target: "tarragon", task = index, %error, "cannot go to another rank");
+                        layout.fixed[index as usize] = 0;
+                    }
                 }
             }
         }

@@ -20,6 +20,7 @@ use crate::resume::Ledger;
 use crate::run::{Measured, Run};
 use crate::shared::Shared;
 use crate::task::chunk::{ChunkTable, Compact};
+use crate::task::handle::bring_all;
 use crate::task::list::{Each, Entry, Item};
 use crate::task::record::{Kept, Ref, state};
 use parking_lot::Mutex;
@@ -142,9 +143,12 @@ impl Plan {
     /// Waits for results from outside, then hands the run to the workers.
     fn launch(&self, run: &Arc<Run>) {
         self.producers().iter().for_each(|c| c.start_reading());
+        bring_all(self.externals.iter().map(|(_, producer)| *producer));
         for (node, producer) in &self.externals {
-            // What ran elsewhere and was not asked for yet.
-            let _ = crate::task::handle::wait(*producer);
+            if producer.cohort().is_some_and(|cohort| cohort.is_elsewhere(*producer)) {
+                // Why there is none, if so, is told below.
+                let _ = crate::task::handle::wait(*producer);
+            }
             let status = producer.head().status.load(Ordering::Acquire) & !state::PARITY;
             if status != state::DONE {
                 run.blame(*node, None, missing(*producer));

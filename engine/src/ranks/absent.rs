@@ -133,6 +133,6 @@ pub(crate) fn spread(
     _: &Arc<Cohort>,
     _: &[Piece],
     _: &dyn Fn(u32) -> Ref,
-) -> Result<Side, Unwritten> {
+) -> Result<Side, Vec<Unwritten>> {
     match **ranks {}
 }

@@ -9,6 +9,7 @@ use super::unpack::{self, Unpacked};
 use crate::batch::{Batch, Workers};
 use crate::cohort::Progress;
 use crate::error::{Cause, Error, Failure};
+use crate::function::wire::WireError;
 use crate::plan::Plan;
 use crate::shared::Shared;
 use crate::task::output::{Which, so_far};
@@ -102,9 +103,10 @@ impl Clerk {
     }
 
     fn part(&mut self, list: u64, bytes: &[u8]) {
-        let unpacked = unpack::setup_of(bytes).map_err(|error| error.to_string()).and_then(|setup| {
-            let batch = self.batch(setup).map_err(|error| error.to_string())?;
-            unpack::unpack(&self.ranks, &batch, list, bytes).map_err(|error| error.to_string())
+        let text = |error: WireError| error.to_string();
+        let unpacked = unpack::open(bytes).map_err(text).and_then(|(head, tasks)| {
+            let batch = self.batch(&head.setup).map_err(|error| error.to_string())?;
+            unpack::unpack(&self.ranks, &batch, list, &head, tasks).map_err(text)
         });
         match unpacked {
             Ok(part) => drop(self.parts.insert(list, part)),
@@ -113,8 +115,8 @@ impl Clerk {
     }
 
     /// The batch that runs parts which ask for this.
-    fn batch(&mut self, setup: Setup) -> Result<Arc<Shared>, Error> {
-        if let Some(batch) = self.batches.get(&setup) {
+    fn batch(&mut self, setup: &Setup) -> Result<Arc<Shared>, Error> {
+        if let Some(batch) = self.batches.get(setup) {
             return Ok(Arc::clone(batch.shared()));
         }
         let mut builder = Batch::builder().of_ranks(&self.ranks).bind(!setup.is_unbound);
@@ -130,7 +132,7 @@ impl Clerk {
         }
         let batch = builder.build()?;
         let shared = Arc::clone(batch.shared());
-        self.batches.insert(setup, batch);
+        self.batches.insert(setup.clone(), batch);
         Ok(shared)
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Elsewhere {
     now: Mutex<Now>,
     /// Output that was asked for, once it has come.
     reading: Mutex<HashMap<u64, Option<io::Result<Vec<u8>>>>>,
+    /// What guests are to run, until they were told.
+    parts: Mutex<Vec<(Rank, Vec<u8>)>>,
     part_bytes: u64,
 }
 
@@ -71,8 +73,9 @@ impl Elsewhere {
         list: u64,
         tasks: usize,
         away: Vec<Away>,
-        part_bytes: u64,
+        parts: Vec<(Rank, Vec<u8>)>,
     ) -> Arc<Self> {
+        let part_bytes = parts.iter().map(|(_, part)| part.len() as u64).sum();
         let mut places = vec![(0u16, 0u32); tasks];
         for (part, away) in away.iter().enumerate() {
             for (place, task) in away.tasks.iter().enumerate() {
@@ -89,8 +92,15 @@ impl Elsewhere {
             away,
             now: Mutex::default(),
             reading: Mutex::default(),
+            parts: Mutex::new(parts),
             part_bytes,
         })
+    }
+
+    /// Tells guests what they are to run.
+    pub(super) fn send_parts(&self) {
+        let parts = std::mem::take(&mut *self.parts.lock());
+        parts.iter().for_each(|(rank, part)| self.ranks.tell(*rank, Kind::Part, self.list, part));
     }
 
     pub(super) fn sent(&self) -> (u64, u64) {

@@ -396,12 +396,14 @@ impl Ranks {
         }
     }
 
-    /// From now on messages for this list find it.
+    /// From now on messages for this list find it, and guests know of it. No lock of the batch is held meanwhile:
+    /// who waits for room at a guest receives.
     pub(crate) fn register(&self, plan: &Arc<Plan>) {
         if let Some(side) = &plan.side {
             self.lists.write().insert(side.list(), Arc::downgrade(plan));
             if let Some(elsewhere) = side.elsewhere() {
                 self.elsewheres.write().insert(side.list(), Arc::downgrade(elsewhere));
+                elsewhere.send_parts();
             }
         }
     }

@@ -23,38 +23,33 @@ pub(crate) struct Unwritten(pub(crate) u32, pub(crate) WireError);
 /// In place of a node: the task is not in the part.
 const NOWHERE: u32 = u32::MAX;
 
-/// What of a list concerns other ranks. The parts are on their way when it returns; `task` gives the tasks of the list,
-/// which are all of one cohort.
+/// What of a list concerns other ranks; the parts go out when its plan is registered. `task` gives the tasks of the
+/// list, which are all of one cohort. An error names all tasks that cannot go where they were placed.
 pub(crate) fn spread(
     ranks: &Arc<Ranks>,
     shared: &Arc<Shared>,
     cohort: &Arc<Cohort>,
     pieces: &[Piece],
     task: &dyn Fn(u32) -> Ref,
-) -> Result<Side, Unwritten> {
+) -> Result<Side, Vec<Unwritten>> {
     let setup = &shared.setup;
     let tasks = pieces.iter().map(|piece| piece.own().iter().filter(|t| **t != JOIN).count()).sum();
     // By index of the task: its node in the part at hand.
     let nodes: Rc<[Cell<u32>]> = (0..tasks).map(|_| Cell::new(NOWHERE)).collect();
-    let mut parts = Vec::new();
-    for piece in &pieces[1..] {
-        parts.push(if piece.own().is_empty() {
-            None
-        } else {
-            Some(pack(cohort.id, piece, setup, task, &nodes)?)
-        });
+    let (mut parts, mut unwritten) = (Vec::new(), Vec::new());
+    for (rank, piece) in (1..).map(Rank).zip(&pieces[1..]).filter(|(_, piece)| !piece.own().is_empty()) {
+        parts.push((rank, pack(cohort.id, piece, setup, task, &nodes, &mut unwritten)));
     }
-    let part_bytes = parts.iter().flatten().map(|part| part.len() as u64).sum();
+    if !unwritten.is_empty() {
+        return Err(unwritten);
+    }
     let list = ranks.next_list();
     let away = |(rank, piece): (usize, &Piece)| Away {
         rank: Rank(rank as u32),
         tasks: piece.own().iter().map(|index| task(*index)).collect(),
     };
     let away = pieces.iter().enumerate().skip(1).map(away).filter(|away| !away.tasks.is_empty()).collect();
-    let elsewhere = Elsewhere::new(ranks, shared, list, tasks, away, part_bytes);
-    for (rank, bytes) in (1..).zip(parts).filter_map(|(rank, part)| Some((Rank(rank), part?))) {
-        ranks.tell(rank, super::message::Kind::Part, list, &bytes);
-    }
+    let elsewhere = Elsewhere::new(ranks, shared, list, tasks, away, parts);
     cohort.set_elsewhere(&elsewhere);
     let home = &pieces[0];
     let imports = home.imports.iter().map(|(index, valued)| valued.then(|| task(*index))).collect();
@@ -68,7 +63,8 @@ fn pack(
     setup: &Setup,
     task: &dyn Fn(u32) -> Ref,
     nodes: &Rc<[Cell<u32>]>,
-) -> Result<Vec<u8>, Unwritten> {
+    unwritten: &mut Vec<Unwritten>,
+) -> Vec<u8> {
     let imported = piece.imports.iter().map(|(index, _)| *index);
     let own = piece.own().iter().copied();
     let all = || imported.clone().chain(own.clone()).zip(0..);
@@ -90,11 +86,11 @@ fn pack(
         let written = head.write(&mut out).and_then(|()| record.pack(&mut arguments));
         let written = written.and_then(|()| out.bytes_of(&arguments.take()));
         let written = written.and_then(|()| part::write_edges(&mut out, node, sources, exports));
-        written.map_err(|error| Unwritten(*index, error))?;
+        unwritten.extend(written.err().map(|error| Unwritten(*index, error)));
     }
     all().filter(|(index, _)| *index != JOIN).for_each(|(index, _)| nodes[index as usize].set(NOWHERE));
     let head = Head { setup: setup.clone(), codes: codes.names, imports, tasks: piece.own().len() as u32 };
-    Ok([super::message::bytes(&head), out.take()].concat())
+    [super::message::bytes(&head), out.take()].concat()
 }
 
 fn head_of(task: Ref, code: u32) -> TaskHead {

@@ -2,7 +2,7 @@
 
 use super::Ranks;
 use super::clerk::Guest;
-use super::part::{self, Head, Setup, TaskHead};
+use super::part::{self, Head, TaskHead};
 use super::side::{Role, Side};
 use crate::cohort::Cohort;
 use crate::compile::Dependences;
@@ -36,9 +36,10 @@ impl Unpacked {
     }
 }
 
-/// The batch that a part asks for.
-pub(super) fn setup_of(bytes: &[u8]) -> Result<Setup, WireError> {
-    Ok(Decoder::new(bytes).value::<Head>()?.setup)
+/// What stands before the tasks of a part, and the tasks.
+pub(super) fn open(bytes: &[u8]) -> Result<(Head, Decoder<'_>), WireError> {
+    let mut from = Decoder::new(bytes);
+    Ok((from.value::<Head>()?, from))
 }
 
 /// Makes the plan of a part.
@@ -46,10 +47,9 @@ pub(super) fn unpack(
     ranks: &Arc<Ranks>,
     shared: &Arc<Shared>,
     list: u64,
-    bytes: &[u8],
+    head: &Head,
+    mut from: Decoder<'_>,
 ) -> Result<Unpacked, WireError> {
-    let mut from = Decoder::new(bytes);
-    let head = from.value::<Head>()?;
     let codes = head.codes.iter().map(|name| named(*name)).collect::<Result<Vec<_>, _>>()?;
     let mut making = Making::new(shared, codes);
     for place in &head.imports {

@@ -276,18 +276,26 @@ where
     T: Data,
     X: HasResult<Value = T> + 'a,
 {
-    let mut tasks = tasks.into_iter().map(HasResult::record).peekable();
-    // Those of other ranks are asked for together.
+    let tasks = tasks.into_iter().map(HasResult::record);
+    let mut tasks = tasks.peekable();
     if tasks.peek().and_then(|task| task.cohort()).is_some_and(|cohort| cohort.elsewhere().is_some()) {
         let tasks: Vec<Ref> = tasks.collect();
-        for list in tasks.chunk_by(|a, b| a.cohort().map(|c| c.id) == b.cohort().map(|c| c.id)) {
-            if let Some(cohort) = list[0].cohort().filter(|cohort| cohort.has_run()) {
-                cohort.request(list.iter().copied());
-            }
-        }
+        bring_all(tasks.iter().copied());
         return read(tasks.into_iter());
     }
     read(tasks)
+}
+
+/// Has the values of tasks that run on other ranks brought here, those of one list together; waits for none.
+pub(crate) fn bring_all(tasks: impl Iterator<Item = Ref>) {
+    let mut tasks = tasks.filter(|task| task.cohort().is_some_and(Cohort::may_be_elsewhere)).peekable();
+    while let Some(first) = tasks.peek().copied() {
+        let id = |task: &Ref| task.head().cohort.load(Ordering::Acquire);
+        let of_list = std::iter::from_fn(|| tasks.next_if(|task| id(task) == id(&first)));
+        if let Some(cohort) = first.cohort() {
+            cohort.request(of_list);
+        }
+    }
 }
 
 fn read<T: Data>(tasks: impl Iterator<Item = Ref>) -> Result<Vec<T>, TaskError> {
