@@ -6,8 +6,8 @@
 //! but that it must not grow with the number of ranks: notices and bytes per task on a stencil of 64 tasks per rank and
 //! step, from 2 to 64 ranks. `idle`: CPU time of all ranks while nothing runs.
 //!
-//! The ranks are copies of this bench that it starts; they wait for messages while others are measured. Values are
-//! checked inside the timed work.
+//! The ranks are copies of this bench that it starts; they wait for messages while others are measured. The last value
+//! of each chain is checked, and that of all independent tasks once.
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 mod beside;
@@ -22,7 +22,7 @@ use measure::{Figure, Options, System, compare, time};
 use rustix::time::{ClockId, clock_gettime};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tarragon::{Batch, Compiled, Task, Workers};
+use tarragon::{Batch, Compiled, Task, Workers, results};
 
 /// The bench as it counts for one number of ranks.
 const COUNTS: &str = "--counts-of";
@@ -116,6 +116,7 @@ fn independent(options: &Options, batch: &Batch) {
     let figure =
         Figure { bench: "ranks", case: "independent", mode: "rerun", n, unit: "ns/task", operations: n };
     compare(options, figure, rounds, systems);
+    assert!(results(&ours).expect("all ran").into_iter().eq(0..n as u64));
     drop((spread, threads));
 }
 

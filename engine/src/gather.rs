@@ -452,7 +452,7 @@ struct Compiled {
 
 fn valued_exports(piece: &Piece) -> Vec<u32> {
     let tasks = piece.own().iter().enumerate();
-    let is_valued = |(own, _): &(usize, &u32)| piece.exports_of(*own).iter().any(|export| export.valued);
+    let is_valued = |(own, _): &(usize, &u32)| piece.exports.have_value(*own);
     tasks.filter(is_valued).map(|(_, index)| *index).collect()
 }
 

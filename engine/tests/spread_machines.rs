@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use tarragon_engine::{Batch, Context, results, tasks};
-use tarragon_testbed::{Hosts, Launch, Slurm, lacks_mpirun, lacks_ucx, role, say, skip};
+use tarragon_testbed::{Hosts, Launch, Slurm, lacks_mpirun, role, say};
 
 fn where_am_i(context: &Context, _: u32) -> u32 {
     context.rank()
@@ -56,20 +56,13 @@ fn campaign_of_machines() {
     say(&format!("{world}: {seen:?}"));
 }
 
-fn hosts(count: u32) -> Option<Hosts> {
-    if lacks_mpirun() || lacks_ucx() {
-        return None;
-    }
-    Hosts::start(count).inspect_err(|why| skip("hosts", why)).ok()
-}
-
 #[test]
 fn a_program_runs_on_two_machines_of_mpirun() {
     let test = "a_program_runs_on_two_machines_of_mpirun";
     if role().is_some() {
         return campaign_of_machines();
     }
-    let Some(hosts) = hosts(2) else { return };
+    let Some(hosts) = Hosts::for_ranks(2) else { return };
     let ended = Launch::far(hosts.mpirun(2), test, "rank").ranks(4).run();
     ended.expect_success();
     assert_eq!(ended.said(), ["ranks 4 nodes 2 fabric shm+ucx: {0, 1, 2, 3}"], "{}", ended.text);
@@ -82,14 +75,9 @@ fn a_program_runs_on_three_machines_of_srun() {
     if role().is_some() {
         return campaign_of_machines();
     }
-    let Some(hosts) = hosts(3) else { return };
-    let slurm = match Slurm::start_on(&hosts) {
-        Ok(slurm) => slurm,
-        Err(why) => return skip("slurm", &why),
-    };
-    let mut srun = slurm.client("srun");
-    srun.args(["--nodes=3", "--overcommit", "--mpi=pmix", "--kill-on-bad-exit=0"]);
-    let ended = Launch::far(srun, test, "rank").ranks(3).run();
+    let Some(hosts) = Hosts::for_ranks(3) else { return };
+    let Some(slurm) = Slurm::for_ranks(&hosts) else { return };
+    let ended = Launch::far(slurm.srun(3), test, "rank").ranks(3).run();
     assert!(ended.status.success(), "{}\n{}", ended.text, slurm.logs());
     assert_eq!(ended.said(), ["ranks 3 nodes 3 fabric shm+ucx: {0, 1, 2}"], "{}", ended.text);
     (0..3).for_each(|host| assert_eq!(hosts.shared_memory(host), Vec::<String>::new()));

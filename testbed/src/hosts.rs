@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::launch::with_mpirun_settings;
-use crate::{command, expect_programs};
+use crate::launch::{lacks_mpirun, lacks_ucx, with_mpirun_settings};
+use crate::{command, expect_programs, skip};
 
 /// How long a machine may take to be there.
 const START: Duration = Duration::from_secs(60);
@@ -64,6 +64,14 @@ impl Hosts {
         }
         hosts.write_agent();
         Ok(hosts)
+    }
+
+    /// `count` machines with all that the ranks of a launcher need there; says so where something is missing.
+    pub fn for_ranks(count: u32) -> Option<Hosts> {
+        if lacks_mpirun() || lacks_ucx() {
+            return None;
+        }
+        Hosts::start(count).inspect_err(|why| skip("hosts", why)).ok()
     }
 
     fn boot(&mut self, number: u32, named: &str) -> Result<(), String> {

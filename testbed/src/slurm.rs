@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Hosts, command};
+use crate::{Hosts, command, skip};
 
 /// How long the daemons may take to be ready.
 const START: Duration = Duration::from_secs(60);
@@ -100,6 +100,18 @@ impl Slurm {
             String::from_utf8_lossy(&output.stdout).trim() == count
         });
         Ok(slurm)
+    }
+
+    /// A Slurm for ranks on these machines; says so where something is missing.
+    pub fn for_ranks(hosts: &Hosts) -> Option<Slurm> {
+        Slurm::start_on(hosts).inspect_err(|why| skip("slurm", why)).ok()
+    }
+
+    /// `srun` of ranks on so many machines, which goes on when one of them is lost.
+    pub fn srun(&self, nodes: u32) -> Command {
+        let mut srun = self.client("srun");
+        srun.args([&format!("--nodes={nodes}"), "--overcommit", "--mpi=pmix", "--kill-on-bad-exit=0"]);
+        srun
     }
 
     /// A client of it: `srun`, `sinfo`.

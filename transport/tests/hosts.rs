@@ -5,24 +5,13 @@
 //! again in a role. Every process has a watchdog.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use tarragon_testbed::{
-    Hosts, Launch, PATIENCE, Slurm, die, lacks_mpirun, lacks_ucx, processor_time, role, say, skip,
-};
+use tarragon_testbed::{Hosts, Launch, PATIENCE, Slurm, die, processor_time, role, say};
 use tarragon_transport::wire::{decode, encode};
 use tarragon_transport::{FabricError, HandlerId, Rank, RemoteKey, World, WorldError, conformance};
-
-/// Machines, if this one can be divided, with all that the ranks on them need.
-fn hosts(count: u32) -> Option<Hosts> {
-    if lacks_mpirun() || lacks_ucx() {
-        return None;
-    }
-    Hosts::start(count).inspect_err(|why| skip("hosts", why)).ok()
-}
 
 /// A rank's part: what it says for itself proves that no memory was shared.
 fn be_a_rank() {
@@ -47,7 +36,7 @@ fn ranks_of_mpirun_on_two_machines_are_a_world() {
     if role().is_some() {
         return be_a_rank();
     }
-    let Some(hosts) = hosts(2) else { return };
+    let Some(hosts) = Hosts::for_ranks(2) else { return };
     let ended = Launch::far(hosts.mpirun(2), test, "rank").ranks(4).run();
     ended.expect_success();
     let expected =
@@ -62,8 +51,8 @@ fn ranks_of_srun_on_three_machines_are_a_world() {
     if role().is_some() {
         return be_a_rank();
     }
-    let Some((hosts, slurm)) = hosts(3).and_then(with_slurm) else { return };
-    let ended = Launch::far(srun(&slurm, 3), test, "rank").ranks(3).run();
+    let Some((hosts, slurm)) = Hosts::for_ranks(3).and_then(with_slurm) else { return };
+    let ended = Launch::far(slurm.srun(3), test, "rank").ranks(3).run();
     assert!(ended.status.success(), "{}\n{}", ended.text, slurm.logs());
     let expected = [0, 1, 2].map(|rank| format!("rank {rank}: ranks 3 nodes 3 fabric shm+ucx on h0 h1 h2"));
     assert_eq!(ended.said(), expected, "{}", ended.text);
@@ -81,8 +70,8 @@ fn a_killed_rank_is_known_on_both_machines() {
         world.leave().unwrap();
         return;
     }
-    let Some((hosts, slurm)) = hosts(2).and_then(with_slurm) else { return };
-    let ended = Launch::far(srun(&slurm, 2), test, "rank").ranks(4).run();
+    let Some((hosts, slurm)) = Hosts::for_ranks(2).and_then(with_slurm) else { return };
+    let ended = Launch::far(slurm.srun(2), test, "rank").ranks(4).run();
     let expected = [0, 1, 2].map(|rank| format!("rank {rank}: ranks 4 nodes 2 fabric shm+ucx"));
     assert_eq!(ended.said(), expected, "{}", ended.text);
     expect_nothing_shared(&hosts);
@@ -143,7 +132,7 @@ fn a_body_that_computes_holds_up_nobody() {
         world.leave().unwrap();
         return;
     }
-    let Some(hosts) = hosts(2) else { return };
+    let Some(hosts) = Hosts::for_ranks(2) else { return };
     for (slots, served) in
         [(2, vec!["rank 0 was served", "rank 2 was served"]), (1, vec!["rank 0 was served"])]
     {
@@ -173,7 +162,7 @@ fn a_cable_that_stays_cut_is_a_dead_rank_to_both() {
         assert!(matches!(error, FabricError::PeerDead { rank } if rank == other), "{error}");
         return say(&error.to_string());
     }
-    let Some(hosts) = hosts(2) else { return };
+    let Some(hosts) = Hosts::for_ranks(2) else { return };
     hosts.be_impatient();
     let ended = Launch::far(hosts.mpirun(1), test, "rank").ranks(2).run_beside(|text| {
         wait_for(text, 2, "is here");
@@ -200,7 +189,7 @@ fn waiting_on_two_sides_costs_nothing() {
         world.leave().unwrap();
         return;
     }
-    let Some(hosts) = hosts(2) else { return };
+    let Some(hosts) = Hosts::for_ranks(2) else { return };
     Launch::far(hosts.mpirun(2), test, "rank").ranks(4).run().expect_success();
 }
 
@@ -244,8 +233,8 @@ fn a_machine_that_is_switched_off_is_a_dead_rank() {
         }
         return;
     }
-    let Some((mut hosts, slurm)) = hosts(3).and_then(with_slurm) else { return };
-    let mut srun = srun(&slurm, 3);
+    let Some((mut hosts, slurm)) = Hosts::for_ranks(3).and_then(with_slurm) else { return };
+    let mut srun = slurm.srun(3);
     srun.arg("--no-kill");
     let ended = Launch::far(srun, test, "rank").ranks(3).run_beside(|text| {
         wait_for(text, 3, "is here");
@@ -295,7 +284,7 @@ fn a_cut_cable_makes_ranks_wait_and_loses_nothing() {
         world.leave().unwrap();
         return;
     }
-    let Some(hosts) = hosts(2) else { return };
+    let Some(hosts) = Hosts::for_ranks(2) else { return };
     let ended = Launch::far(hosts.mpirun(1), test, "rank").ranks(2).run_beside(|text| {
         wait_for(text, 1, "asks");
         hosts.cut(1);
@@ -307,14 +296,8 @@ fn a_cut_cable_makes_ranks_wait_and_loses_nothing() {
 }
 
 fn with_slurm(hosts: Hosts) -> Option<(Hosts, Slurm)> {
-    let slurm = Slurm::start_on(&hosts).inspect_err(|why| skip("slurm", why)).ok()?;
+    let slurm = Slurm::for_ranks(&hosts)?;
     Some((hosts, slurm))
-}
-
-fn srun(slurm: &Slurm, nodes: u32) -> Command {
-    let mut srun = slurm.client("srun");
-    srun.args([&format!("--nodes={nodes}"), "--overcommit", "--mpi=pmix", "--kill-on-bad-exit=0"]);
-    srun
 }
 
 /// Waits for messages until `done`.

@@ -12,9 +12,15 @@ pub(crate) struct Piece {
     pub(crate) imports: Vec<(u32, bool)>,
     /// By node: which nodes it waits for. Its `tasks` has [`JOIN`] for imports.
     pub(crate) found: Dependences,
+    pub(crate) exports: Exports,
+}
+
+/// Who waits for the own vertices of a piece.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Exports {
     /// For each own vertex the end of its exports.
-    pub(crate) export_ends: Vec<u32>,
-    pub(crate) exports: Vec<Export>,
+    ends: Vec<u32>,
+    all: Vec<Export>,
 }
 
 /// One rank that waits for a vertex.
@@ -28,21 +34,30 @@ pub(crate) struct Export {
 }
 
 impl Piece {
-    /// Number of nodes.
-    pub(crate) fn len(&self) -> usize {
-        self.found.vertices()
-    }
-
     /// The tasks of own vertices, by node; [`JOIN`] for joins.
     pub(crate) fn own(&self) -> &[u32] {
         let tasks = self.found.tasks.as_deref().unwrap_or_default();
         &tasks[self.imports.len()..]
     }
+}
 
+impl Exports {
     /// Who waits for the own vertex with this place.
-    pub(crate) fn exports_of(&self, own: usize) -> &[Export] {
-        let start = if own == 0 { 0 } else { self.export_ends[own - 1] };
-        &self.exports[start as usize..self.export_ends[own] as usize]
+    #[inline]
+    pub(crate) fn of(&self, own: usize) -> &[Export] {
+        let start = if own == 0 { 0 } else { self.ends[own - 1] };
+        &self.all[start as usize..self.ends[own] as usize]
+    }
+
+    /// Whether the value of the own vertex with this place goes elsewhere.
+    pub(crate) fn have_value(&self, own: usize) -> bool {
+        self.of(own).iter().any(|export| export.valued)
+    }
+
+    /// Adds the next own vertex, for which these wait.
+    pub(crate) fn push(&mut self, exports: impl IntoIterator<Item = Export>) {
+        self.all.extend(exports);
+        self.ends.push(self.all.len() as u32);
     }
 }
 
@@ -74,7 +89,7 @@ pub(crate) fn split(list: &Listing, found: &Dependences, rank_of: &[u16], ranks:
         piece.found.ends.push(piece.found.sources.len() as u32);
         piece.found.tasks.get_or_insert_default().push(task(v as u32));
     }
-    add_exports(&mut pieces, &imports, rank_of, &local);
+    add_exports(&mut pieces, &imports, rank_of);
     pieces
 }
 
@@ -116,33 +131,18 @@ fn import_of(imports: &[(u32, bool)], vertex: u32) -> u32 {
     at.expect("every source elsewhere is imported") as u32
 }
 
-fn add_exports(pieces: &mut [Piece], imports: &[Vec<(u32, bool)>], rank_of: &[u16], local: &[u32]) {
-    for piece in pieces.iter_mut() {
-        piece.export_ends = vec![0; piece.len() - piece.imports.len()];
-    }
-    let all = || {
-        imports.iter().enumerate().flat_map(|(rank, imports)| {
-            imports.iter().enumerate().map(move |(import, (vertex, valued))| {
-                (*vertex as usize, Export { rank: rank as u16, import: import as u32, valued: *valued })
-            })
+fn add_exports(pieces: &mut [Piece], imports: &[Vec<(u32, bool)>], rank_of: &[u16]) {
+    let by_rank = imports.iter().enumerate().flat_map(|(rank, imports)| {
+        imports.iter().enumerate().map(move |(import, (vertex, valued))| {
+            (*vertex, Export { rank: rank as u16, import: import as u32, valued: *valued })
         })
-    };
-    all().for_each(|(vertex, _)| {
-        pieces[usize::from(rank_of[vertex])].export_ends[local[vertex] as usize] += 1;
     });
-    for piece in pieces.iter_mut() {
-        let mut sum = 0;
-        for end in &mut piece.export_ends {
-            sum += std::mem::replace(end, sum);
-        }
-        let none = Export { rank: 0, import: 0, valued: false };
-        piece.exports = vec![none; sum as usize];
-    }
-    for (vertex, export) in all() {
-        let piece = &mut pieces[usize::from(rank_of[vertex])];
-        let at = &mut piece.export_ends[local[vertex] as usize];
-        piece.exports[*at as usize] = export;
-        *at += 1;
+    let mut all: Vec<(u32, Export)> = by_rank.collect();
+    all.sort_by_key(|(vertex, _)| *vertex);
+    let mut all = all.into_iter().peekable();
+    for (vertex, rank) in (0..).zip(rank_of) {
+        let exports = std::iter::from_fn(|| all.next_if(|(of, _)| *of == vertex));
+        pieces[usize::from(*rank)].exports.push(exports.map(|(_, export)| export));
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
                                 let home = &pieces[usize::from(rank_of[*from as usize])];
                                 let at = home.own().iter().position(|t| t == from).expect("it is there");
                                 let export = Export { rank: rank as u16, import: node as u32, valued: *valued };
-                                prop_assert!(home.exports_of(at).contains(&export));
+                                prop_assert!(home.exports.of(at).contains(&export));
                                 *from
                             }
                             None => piece.own()[node - piece.imports.len()],

@@ -101,9 +101,9 @@ where
             describe: Some(wire::describe::<F, P, A, How, R, Kind>),
             keep: Some(Keep { write: body::write_value::<R::Value>, read: body::read_value::<R::Value> }),
             travel: Some(Travel {
-                code: travel::code::<F, P, A, How, R, Kind>,
-                pack: travel::pack::<F, P, A, How, R, Kind>,
-                unpack: travel::unpack::<F, P, A, How, R, Kind>,
+                code: Self::code,
+                pack: Self::pack,
+                unpack: Self::unpack,
                 place: travel::place::<R::Value>,
                 value: Keep { write: body::write_value::<R::Value>, read: body::read_value::<R::Value> },
             }),

@@ -15,8 +15,7 @@ use crate::shared::Shared;
 use crate::task::record::Ref;
 use std::sync::Arc;
 
-/// The row of these types: what other processes know it by.
-pub(super) fn code<F, P, A, How, R, Kind>() -> &'static Code
+impl<F, P, A, How, R, Kind> Spec<F, P, A, How, R, Kind>
 where
     F: Function<P, Return = R>,
     A: Args<P, How, F, R>,
@@ -24,39 +23,24 @@ where
     R::Value: Data,
     R::Failure: Failure,
 {
-    Spec::<F, P, A, How, R, Kind>::CODE
-}
+    /// The row of these types: what other processes know it by.
+    pub(super) fn code() -> &'static Code {
+        Self::CODE
+    }
 
-/// # Safety
-/// The record was created with these types, and nobody executes it now.
-pub(super) unsafe fn pack<F, P, A, How, R, Kind>(task: Ref, out: &mut Encoder) -> Result<(), WireError>
-where
-    F: Function<P, Return = R>,
-    A: Args<P, How, F, R>,
-    R: Outcome<Kind>,
-    R::Value: Data,
-    R::Failure: Failure,
-{
-    // SAFETY: as demanded of the caller.
-    unsafe { identity::with_slots::<R::Value, F, A::Slots, _>(task, |slots| A::encode(slots, out)) }
-}
+    /// # Safety
+    /// The record was created with these types, and nobody executes it now.
+    pub(super) unsafe fn pack(task: Ref, out: &mut Encoder) -> Result<(), WireError> {
+        // SAFETY: as demanded of the caller.
+        unsafe { identity::with_slots::<R::Value, F, A::Slots, _>(task, |slots| A::encode(slots, out)) }
+    }
 
-/// The task, as if it had just been made here.
-pub(super) fn unpack<F, P, A, How, R, Kind>(
-    shared: &Arc<Shared>,
-    from: &mut Decoder<'_>,
-) -> Result<Ref, WireError>
-where
-    F: Function<P, Return = R>,
-    A: Args<P, How, F, R>,
-    R: Outcome<Kind>,
-    R::Value: Data,
-    R::Failure: Failure,
-{
-    let slots = A::decode(from)?;
-    let function = identity::conjure::<F>();
-    let code = Spec::<F, P, A, How, R, Kind>::CODE;
-    Ok(Ref::create::<R::Value, F, A::Slots>(shared, code, function, slots))
+    /// The task, as if it had just been made here.
+    pub(super) fn unpack(shared: &Arc<Shared>, from: &mut Decoder<'_>) -> Result<Ref, WireError> {
+        let slots = A::decode(from)?;
+        let function = identity::conjure::<F>();
+        Ok(Ref::create::<R::Value, F, A::Slots>(shared, Self::CODE, function, slots))
+    }
 }
 
 /// A record with room for a value.

@@ -100,7 +100,7 @@ impl Side {
         match *self {}
     }
 
-    pub(crate) fn export(&self, _: u32, _: Option<Ref>, _: Option<&Arc<Failure>>) {
+    pub(crate) fn export(&self, _: u32, _: &Plan, _: Option<&Arc<Failure>>) {
         match *self {}
     }
 

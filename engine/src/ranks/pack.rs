@@ -53,7 +53,7 @@ pub(crate) fn spread(
     cohort.set_elsewhere(&elsewhere);
     let home = &pieces[0];
     let imports = home.imports.iter().map(|(index, valued)| valued.then(|| task(*index))).collect();
-    Ok(Side::new(ranks, list, imports, home.export_ends.clone(), home.exports.clone(), Role::Home(elsewhere)))
+    Ok(Side::new(ranks, list, imports, home.exports.clone(), Role::Home(elsewhere)))
 }
 
 /// The part of a piece.
@@ -82,7 +82,7 @@ fn pack(
     for (own, index) in piece.own().iter().enumerate() {
         let (record, node) = (task(*index), (piece.imports.len() + own) as u32);
         let head = head_of(record, codes.place(record));
-        let (sources, exports) = (piece.found.sources_of(node as usize), piece.exports_of(own));
+        let (sources, exports) = (piece.found.sources_of(node as usize), piece.exports.of(own));
         let written = head.write(&mut out).and_then(|()| record.pack(&mut arguments));
         let written = written.and_then(|()| out.bytes_of(&arguments.take()));
         let written = written.and_then(|()| part::write_edges(&mut out, node, sources, exports));

@@ -164,24 +164,21 @@ pub(super) fn write_edges(
     Ok(())
 }
 
-/// Reads what [`write_edges`] wrote.
+/// Reads what [`write_edges`] wrote: adds the nodes that `node` waits for, and returns who waits for it.
 pub(super) fn read_edges(
     from: &mut Decoder<'_>,
     node: u32,
     sources: &mut Vec<u32>,
-    exports: &mut Vec<Export>,
-) -> Result<(), WireError> {
+) -> Result<Vec<Export>, WireError> {
     for _ in 0..from.value::<u32>()? {
         let word = from.value::<u64>()?;
         let source = u64::from(node).checked_sub(word >> 1).filter(|source| *source < u64::from(node));
         let source = source.ok_or(WireError::Malformed("a task waits for a later one"))? as u32;
         sources.push(source | if word & 1 != 0 { NEEDS } else { 0 });
     }
-    for _ in 0..from.value::<u32>()? {
-        let (rank, word) = from.value::<(u16, u64)>()?;
-        exports.push(Export { rank, import: (word >> 1) as u32, valued: word & 1 != 0 });
-    }
-    Ok(())
+    let export =
+        |(rank, word): (u16, u64)| Export { rank, import: (word >> 1) as u32, valued: word & 1 != 0 };
+    (0..from.value::<u32>()?).map(|_| from.value().map(export)).collect()
 }
 
 #[cfg(test)]
@@ -203,8 +200,8 @@ mod tests {
         let back = TaskHead::read(&mut from).expect("read");
         assert_eq!((back.code, back.index, back.is_wanted), (3, 70_000, true));
         assert_eq!((back.name.as_deref(), back.priority), (Some("n"), -4));
-        let (mut sources, mut all) = (Vec::new(), Vec::new());
-        read_edges(&mut from, 100, &mut sources, &mut all).expect("read");
+        let mut sources = Vec::new();
+        let all = read_edges(&mut from, 100, &mut sources).expect("read");
         assert_eq!((sources, all), (vec![99 | NEEDS, 0], exports.to_vec()));
         assert!(from.rest().is_empty());
     }
@@ -215,7 +212,7 @@ mod tests {
             let mut out = Encoder::default();
             out.value(&1u32).and_then(|()| out.value(&(distance << 1))).expect("written");
             let bytes = out.take();
-            let refused = read_edges(&mut Decoder::new(&bytes), 100, &mut Vec::new(), &mut Vec::new());
+            let refused = read_edges(&mut Decoder::new(&bytes), 100, &mut Vec::new());
             assert!(matches!(refused, Err(WireError::Malformed(_))), "{refused:?}");
         }
     }

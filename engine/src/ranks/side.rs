@@ -5,7 +5,7 @@ use super::elsewhere::{Elsewhere, arrive};
 use super::message::{self, Came, Kind, Notice, RunNumber};
 use super::told::Told;
 use super::{Ranks, Traffic};
-use crate::compile::split::Export;
+use crate::compile::split::{Export, Exports};
 use crate::error::{Cause, Failure};
 use crate::plan::Plan;
 use crate::run::Run;
@@ -22,9 +22,7 @@ pub(crate) struct Side {
     list: u64,
     /// Per import the record that its value goes to, if it brings one.
     imports: Box<[Option<Ref>]>,
-    /// For each own node the end of its exports.
-    export_ends: Box<[u32]>,
-    exports: Box<[Export]>,
+    exports: Exports,
     now: Mutex<Now>,
     /// Notices that this rank has sent in this run, and their bytes.
     sent: (AtomicU64, AtomicU64),
@@ -54,16 +52,14 @@ impl Side {
         ranks: &Arc<Ranks>,
         list: u64,
         imports: Box<[Option<Ref>]>,
-        export_ends: Vec<u32>,
-        exports: Vec<Export>,
+        exports: Exports,
         role: Role,
     ) -> Self {
         Self {
             ranks: Arc::clone(ranks),
             list,
             imports,
-            export_ends: export_ends.into(),
-            exports: exports.into(),
+            exports,
             now: Mutex::default(),
             sent: Default::default(),
             role,
@@ -197,12 +193,11 @@ impl Side {
 
     /// Tells whoever waits for a node elsewhere that it has ended.
     #[inline]
-    pub(crate) fn export(&self, node: u32, task: Option<Ref>, failure: Option<&Arc<Failure>>) {
+    pub(crate) fn export(&self, node: u32, plan: &Plan, failure: Option<&Arc<Failure>>) {
         let Some(own) = node.checked_sub(self.imports()) else { return };
-        let end = self.export_ends[own as usize];
-        let start = if own == 0 { 0 } else { self.export_ends[own as usize - 1] };
-        if start < end {
-            self.export_all(&self.exports[start as usize..end as usize], task, failure);
+        let exports = self.exports.of(own as usize);
+        if !exports.is_empty() {
+            self.export_all(exports, plan.record(node), failure);
         }
     }
 

@@ -6,7 +6,7 @@ use super::part::{self, Head, TaskHead};
 use super::side::{Role, Side};
 use crate::cohort::Cohort;
 use crate::compile::Dependences;
-use crate::compile::split::Export;
+use crate::compile::split::Exports;
 use crate::function::identity::named;
 use crate::function::wire::{Decoder, WireError};
 use crate::function::{Code, Travel};
@@ -73,8 +73,7 @@ struct Making<'a> {
     places: Vec<Compact>,
     slots: ChunkSlots,
     found: Dependences,
-    export_ends: Vec<u32>,
-    exports: Vec<Export>,
+    exports: Exports,
     priorities: Vec<i32>,
     attended: bool,
 }
@@ -91,8 +90,7 @@ impl<'a> Making<'a> {
             places: Vec::new(),
             slots: ChunkSlots::default(),
             found: Dependences::default(),
-            export_ends: Vec::new(),
-            exports: Vec::new(),
+            exports: Exports::default(),
             priorities: Vec::new(),
             attended: false,
         }
@@ -150,9 +148,8 @@ impl<'a> Making<'a> {
         let place = self.add(record)?;
         self.places.push(place);
         let node = self.nodes.len() as u32;
-        part::read_edges(&mut from, node, &mut self.found.sources, &mut self.exports)?;
+        self.exports.push(part::read_edges(&mut from, node, &mut self.found.sources)?);
         self.found.ends.push(self.found.sources.len() as u32);
-        self.export_ends.push(self.exports.len() as u32);
         self.priorities.push(head.priority);
         self.nodes.push(Some(record));
         if head.is_wanted {
@@ -176,7 +173,7 @@ impl<'a> Making<'a> {
         chunks.keep_cohort(&self.cohort);
         let imported: Box<[Option<Ref>]> = self.nodes[..imports].into();
         let role = Role::Guest(Guest::new(tasks));
-        let side = Side::new(ranks, list, imported, self.export_ends, self.exports, role);
+        let side = Side::new(ranks, list, imported, self.exports, role);
         let shared = Arc::clone(self.shared);
         let plan = Plan::of_part(
             shared,
@@ -201,9 +198,7 @@ impl<'a> Making<'a> {
                 input.make_internal();
                 *uses.entry(input.task).or_default() += 1;
             });
-            let start = if own == 0 { 0 } else { self.export_ends[own - 1] };
-            if self.exports[start as usize..self.export_ends[own] as usize].iter().any(|export| export.valued)
-            {
+            if self.exports.have_value(own) {
                 *uses.entry(task).or_default() += 1;
             }
         }

@@ -313,7 +313,7 @@ impl Run {
     #[inline(always)]
     pub(super) fn export(&self, node: u32, failure: Option<&Arc<Failure>>) {
         if let Some(side) = &self.plan.side {
-            side.export(node, self.plan.record(node), failure);
+            side.export(node, &self.plan, failure);
         }
     }
 

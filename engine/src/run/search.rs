@@ -47,11 +47,7 @@ impl Worker<'_> {
             let looks = if self.pool.ranks_at_work().is_some_and(Ranks::spins) { 1 } else { LOOKS };
             for look in 0..looks {
                 if let Some(found) = self.find() {
-                    // Somebody must go on searching while there is more, be it in a hoard or with a walker.
-                    if self.pool.seats.found() && (self.pool.is_work() || self.is_hidden_work()) {
-                        self.wake_another();
-                    }
-                    return Search::Found(found);
+                    return self.has(found);
                 }
                 (0..PAUSES_MAX.min(1 << look.min(31))).for_each(|_| std::hint::spin_loop());
                 if look % 8 == 7 {
@@ -59,10 +55,7 @@ impl Worker<'_> {
                 }
             }
             if let Some(found) = self.receive() {
-                if self.pool.seats.found() && self.pool.is_work() {
-                    self.wake_another();
-                }
-                return Search::Found(found);
+                return self.has(found);
             }
             if let Some(found) = self.raid(self.watch()) {
                 self.pool.seats.found();
@@ -77,6 +70,14 @@ impl Worker<'_> {
                 return if self.walkers().next().is_some() { Search::Watch } else { Search::Left };
             }
         }
+    }
+
+    /// Ends the search: somebody must go on with it while there is more, be it in a hoard or with a walker.
+    fn has(&self, found: Found) -> Search {
+        if self.pool.seats.found() && (self.pool.is_work() || self.is_hidden_work()) {
+            self.wake_another();
+        }
+        Search::Found(found)
     }
 
     /// For a moment receives what other ranks send, until that gives work.

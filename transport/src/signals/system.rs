@@ -148,6 +148,24 @@ mod tests {
         assert!(segment.path().exists(), "removed at the child's exit");
     }
 
+    #[test]
+    fn a_forked_child_does_not_do_what_its_parent_wants_done_at_its_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (of_parent, of_child) = (folder.path().join("parent"), folder.path().join("child"));
+        let write = |path: &std::path::Path| {
+            let path = path.to_owned();
+            move || drop(std::fs::write(path, ""))
+        };
+        crate::before_exit(write(&of_parent));
+        let status = status_of(fork(|| {
+            crate::before_exit(write(&of_child));
+            // SAFETY: takes a number; no other thread of the child is there.
+            unsafe { libc::exit(5) }
+        }));
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 5, "{status}");
+        assert!(!of_parent.exists() && of_child.exists());
+    }
+
     /// A process of one thread: a signal interrupts the very thread that makes segments.
     #[test]
     fn a_signal_in_the_midst_of_making_a_segment_leaves_none() {
