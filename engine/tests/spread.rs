@@ -409,6 +409,25 @@ fn lists_take_results_of_earlier_lists() {
 }
 
 /// A result is there when its task has ended, also while others of the list run on.
+/// A notice may come while its list is becoming known to its rank.
+#[test]
+fn many_short_lists_run_as_soon_as_they_are_known() {
+    if role().is_some() {
+        let batch = batch(8, 1);
+        for round in 0..300u32 {
+            let mut list = vec![batch.function(where_am_i, (round,)).at_rank(1)];
+            for rank in (2..8).chain(0..8) {
+                let before = list[list.len() - 1].result();
+                list.push(batch.function(where_am_i, (before,)).at_rank(rank));
+            }
+            batch.compile(&list).expect("a list").run().expect("all succeed");
+            assert_eq!(list[14].result().get().expect("it ran"), 7);
+        }
+        return;
+    }
+    alone("many_short_lists_run_as_soon_as_they_are_known", "home");
+}
+
 #[test]
 fn a_result_is_there_before_the_list_has_ended() {
     fn wait_for(path: PathBuf, rank: u32) -> u32 {

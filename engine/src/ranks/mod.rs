@@ -382,17 +382,20 @@ impl Ranks {
 
     /// An import of a list has ended somewhere.
     fn notice(&self, list: u64, bytes: &[u8]) {
-        let plan = self.lists.read().get(&list).and_then(Weak::upgrade);
-        let mut early = self.early.lock();
-        let run = plan.as_ref().and_then(|plan| plan.side.as_ref()).and_then(|side| side.run_of(bytes));
-        match (run, plan) {
-            (Some(run), Some(plan)) => {
-                drop(early);
-                if let Some(side) = &plan.side {
-                    side.notice(&run, bytes);
-                }
+        // Let go after the lock: it may be the last one.
+        let plan;
+        let run = {
+            // Whether the list is known here is asked under the lock as well: who begins its run looks there once.
+            let mut early = self.early.lock();
+            plan = self.lists.read().get(&list).and_then(Weak::upgrade);
+            let run = plan.as_ref().and_then(|plan| plan.side.as_ref()?.run_of(bytes));
+            if run.is_none() {
+                early.entry(list).or_default().push(bytes.to_vec());
             }
-            _ => early.entry(list).or_default().push(bytes.to_vec()),
+            run
+        };
+        if let Some((run, side)) = run.zip(plan.as_ref().and_then(|plan| plan.side.as_ref())) {
+            side.notice(&run, bytes);
         }
     }
 
