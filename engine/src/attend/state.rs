@@ -405,21 +405,26 @@ impl State {
 
     /// Starts what fits.
     pub(super) fn decide(&mut self, office: &Office) {
-        let mut actions = Vec::new();
-        self.desk.fill(&mut PoolSeats(&mut self.instances), &mut actions);
-        for action in actions {
-            match action {
-                Action::Start(id) => self.start(id, false, office),
-                Action::Stand(id) => self.start(id, true, office),
+        loop {
+            let mut actions = Vec::new();
+            self.desk.fill(&mut PoolSeats(&mut self.instances), &mut actions);
+            for action in actions {
+                match action {
+                    Action::Start(id) => self.start(id, false, office),
+                    Action::Stand(id) => self.start(id, true, office),
+                }
+            }
+            self.processes.send(office);
+            if !self.set_limits() {
+                return;
             }
         }
-        self.processes.send(office);
-        self.set_limits();
     }
 
     /// Tells workers how many of them may be awake: of a batch whose jobs wait for cpus as few as the first of them
-    /// needs, but one, if that leaves room.
-    fn set_limits(&mut self) {
+    /// needs, but one, if that leaves room. True if cpus that a job waits for have become free meanwhile.
+    fn set_limits(&mut self) -> bool {
+        let mut are_free = false;
         for (id, instance) in &self.instances {
             let Some(pool) = instance.pool() else { continue };
             let mut wanted = self.desk.wanted(*id);
@@ -427,8 +432,9 @@ impl State {
             if wanted > 0 && wanted < all && pool.has_work() {
                 wanted = wanted.min(all.saturating_sub(instance.held + 1));
             }
-            pool.set_limit(instance.limit(instance.held + wanted));
+            are_free |= pool.set_limit(instance.limit(instance.held + wanted)) && wanted > 0;
         }
+        are_free
     }
 
     fn start(&mut self, id: JobId, stands: bool, office: &Office) {

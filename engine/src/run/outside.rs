@@ -192,12 +192,14 @@ impl Pool {
         self.seats.try_limit(limit.min(self.threads() as u32))
     }
 
-    /// Sets how many workers may be awake, and wakes some if there is work for them.
-    pub(crate) fn set_limit(self: &Arc<Self>, limit: u32) {
-        self.seats.set_limit(limit);
+    /// Sets how many workers may be awake, and wakes some if there is work for them. True if whoever waits for their
+    /// cpus should look once more.
+    pub(crate) fn set_limit(self: &Arc<Self>, limit: u32) -> bool {
+        let is_free = self.seats.set_limit(limit);
         if limit > 0 && self.is_work() && self.seats.claim() {
             self.wake();
         }
+        is_free
     }
 
     /// Whether workers have work and none of them is awake.

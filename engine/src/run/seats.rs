@@ -13,6 +13,8 @@
 //! - A worker that leaves gives its seat up *first* and looks once more *afterwards*.
 //! - Who raises the limit looks for work afterwards, and claims seats for it.
 //! - A worker that finds more seats taken than the limit gives its own up between two nodes.
+//! - Who waits for seats lowers the limit *first* and looks afterwards whether they are free; who gives one up does so
+//!   *first* and looks afterwards whether somebody waits.
 //!
 //! Nothing is lost: the publisher stores the work, then reads `state`; the leaver changes `state`, then looks for
 //! work. Between each pair stands a full fence, so at least one of them sees the other. (An asymmetric fence would
@@ -112,10 +114,13 @@ impl Seats {
     }
 
     /// Sets the limit, whatever is taken: workers beyond it will give up their seats. Whoever raises it claims seats
-    /// for work that waits.
-    pub(crate) fn set_limit(&self, to: u32) {
-        let set = |state| Some(with_limit(state, to.min(self.max)));
-        let _ = self.state.fetch_update(Ordering::SeqCst, Ordering::Relaxed, set);
+    /// for work that waits. True if it was lowered and no more seats are taken: who gave one up before did not see that
+    /// it is waited for, so nobody says so any more.
+    pub(crate) fn set_limit(&self, to: u32) -> bool {
+        let to = to.min(self.max);
+        let set = |state| Some(with_limit(state, to));
+        let before = self.state.fetch_update(Ordering::SeqCst, Ordering::Relaxed, set);
+        before.is_ok_and(|before| to < limit(before) && taken(before) <= to)
     }
 
     /// Whether more seats are taken than the limit says.
@@ -222,6 +227,24 @@ mod tests {
             let woke_later = outside.join().expect("it gives the cpu back");
             assert!(woke || woke_later, "nobody runs the work");
             assert_eq!(seats.awake(), 1);
+        });
+    }
+
+    /// A worker leaves while somebody outside finds no cpu free and lowers the limit: one of them sees the other.
+    #[cfg(loom)]
+    #[test]
+    fn loom_who_waits_for_a_seat_hears_of_it() {
+        use loom::sync::Arc;
+        loom::model(|| {
+            let seats = Arc::new(Seats::new(1));
+            assert_eq!(seats.claim_many(1), 1);
+            let leaver = {
+                let seats = Arc::clone(&seats);
+                loom::thread::spawn(move || seats.leave(|| false) && seats.are_limited())
+            };
+            let has = seats.try_limit(0) || seats.set_limit(0) && seats.try_limit(0);
+            let is_told = leaver.join().expect("the leaver ends");
+            assert!(has || is_told, "the seat is free, and nobody takes it");
         });
     }
 
