@@ -62,6 +62,7 @@ const UNSAFE_FILES: &[&str] = &[
     "transport/src/segment/plan.rs",
     "transport/src/segment/system.rs",
     "transport/src/signals/system.rs",
+    "transport/src/world/library.rs",
 ];
 
 /// How far above an `unsafe` its `// SAFETY:` may be, in lines.

@@ -13,6 +13,7 @@
 //! still ends by that signal, but removes the names of segments that nobody else uses before. See [`signals`].
 
 pub mod agent;
+pub mod code;
 pub mod doorbell;
 pub mod heap;
 pub mod lock;
@@ -69,5 +70,5 @@ pub use self::{
     message::{Faults, HandlerId, Message},
     rank::Rank,
     region::{Region, RemoteKey},
-    world::{RankEnd, Stranger, World, WorldError},
+    world::{Install, RankEnd, Request, Stranger, World, WorldError},
 };

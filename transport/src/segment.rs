@@ -43,6 +43,9 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
 
+#[cfg(not(loom))]
+pub(crate) use life::random;
+
 /// Types that may lie in shared memory: only atomics of fixed width (or arrays and `repr(C)` structs of them), valid
 /// when zeroed, no pointers.
 ///

@@ -1,8 +1,4 @@
-//! Names code across processes of one executable: a function is its distance from a fixed place in the program.
-//!
-//! Address-space randomisation moves a program as a whole, so the distance between two of its functions is the same
-//! in every process that runs it. Whether two processes run the same program is decided by a fingerprint of the
-//! executable's bytes, which both sides compare before a distance is ever used.
+//! Names code across processes of one executable (see `transport::code`).
 #![expect(
     unsafe_code,
     reason = "turns a distance back into a function, after the fingerprints were compared"
@@ -11,11 +7,11 @@
 use super::Code;
 use super::wire::{Trampoline, WireError};
 use crate::task::record::Ref;
-use parking_lot::Mutex;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::sync::OnceLock;
+use tarragon_transport::code;
 
 /// Hash of the executable's bytes (XXH3, 128 bits): equal for equal builds, and nothing else is asked of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,24 +55,14 @@ fn hash(path: &str) -> std::io::Result<[u8; 16]> {
     }
 }
 
-/// The fixed place. A static is there once; of a function each part of the program may have a copy.
-static ANCHOR: u8 = 0;
-
-fn anchor() -> i64 {
-    (&raw const ANCHOR).addr() as i64
-}
-
 /// The distance of a trampoline from the anchor, in bytes.
 pub(crate) fn offset(trampoline: Trampoline) -> i64 {
-    trampoline as usize as i64 - anchor()
+    code::distance(trampoline as *const ())
 }
 
 /// Calls the trampoline at a distance; the caller has compared fingerprints.
 pub(crate) fn call(offset: i64, arguments: &[u8]) -> Result<Vec<u8>, WireError> {
-    let address = anchor().wrapping_add(offset) as usize;
-    if !is_code(address) {
-        return Err(WireError::Malformed("names a place that is not code"));
-    }
+    let address = code_at(offset)?;
     // SAFETY: the same executable took this distance from a function of this type, says the fingerprint that its
     // sender wrote beside it; a message that lies about both is not defended against, as ranks trust each other.
     let trampoline: Trampoline = unsafe { std::mem::transmute::<usize, Trampoline>(address) };
@@ -88,7 +74,7 @@ pub(crate) type Namer = fn() -> &'static Code;
 
 /// The distance of a namer from the anchor, in bytes.
 pub(crate) fn name_of(namer: Namer) -> i64 {
-    namer as usize as i64 - anchor()
+    code::distance(namer as *const ())
 }
 
 /// The row whose namer is at a distance; the caller has compared fingerprints.
@@ -101,7 +87,7 @@ pub(crate) fn named(name: i64) -> Result<&'static Code, WireError> {
 
 /// The distance of any other function from the anchor, in bytes.
 pub(crate) fn distance(function: *const ()) -> i64 {
-    function.addr() as i64 - anchor()
+    code::distance(function)
 }
 
 /// How a result becomes a word of a process.
@@ -125,28 +111,7 @@ pub(crate) fn is_worth_at(distance: i64) -> Result<IsWorth, WireError> {
 }
 
 fn code_at(distance: i64) -> Result<usize, WireError> {
-    let address = anchor().wrapping_add(distance) as usize;
-    if is_code(address) { Ok(address) } else { Err(WireError::Malformed("names a place that is not code")) }
-}
-
-/// Whether the kernel lists the address as executable: keeps a damaged message from jumping anywhere.
-fn is_code(address: usize) -> bool {
-    /// Where it lay the last time: names of one program are near each other.
-    static LAST: Mutex<(usize, usize)> = Mutex::new((0, 0));
-    let mut last = LAST.lock();
-    if (last.0..last.1).contains(&address) {
-        return true;
-    }
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return true };
-    let parse = |text| usize::from_str_radix(text, 16).unwrap_or(0);
-    let range = maps.lines().find_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let ((start, end), rights) = (fields.next()?.split_once('-')?, fields.next()?);
-        let (start, end) = (parse(start), parse(end));
-        (rights.contains('x') && (start..end).contains(&address)).then_some((start, end))
-    });
-    *last = range.unwrap_or(*last);
-    range.is_some()
+    code::address(distance).ok_or(WireError::Malformed("names a place that is not code"))
 }
 
 /// A function item out of nothing, which is what it is made of.

@@ -98,6 +98,17 @@ impl Roster {
         ranks.filter(|(_, seat)| Some(seat.node) == own).map(|(rank, _)| rank).collect()
     }
 
+    /// The node of a rank; `None` if there is no such rank.
+    pub(crate) fn node_of(&self, rank: Rank) -> Option<u32> {
+        self.seats.get(rank.index()).map(|seat| seat.node)
+    }
+
+    /// The first rank of each node.
+    pub(crate) fn node_leaders(&self) -> Vec<Rank> {
+        let first = |node| self.seats.iter().position(|seat| seat.node == node);
+        (0..self.nodes()).filter_map(first).map(|rank| Rank(rank as u32)).collect()
+    }
+
     /// Tells all ranks what this one has made: some bytes about it, or why it could not. Returns what was made, and the
     /// bytes of all, in the order of ranks. If some rank could not, all return an error: that rank its own, the others
     /// one that names it.
@@ -209,6 +220,8 @@ mod tests {
         let roster = Roster { rank: Rank(2), seats: seats(&cards).unwrap(), launcher: Mutex::default() };
         assert_eq!(roster.nodes(), 3);
         assert_eq!(roster.node_ranks(), [Rank(0), Rank(2)]);
+        assert_eq!(roster.node_leaders(), [Rank(0), Rank(1), Rank(3)]);
+        assert_eq!((roster.node_of(Rank(2)), roster.node_of(Rank(4))), (Some(0), None));
         assert_eq!((roster.host(Rank(1)), roster.host(Rank(4))), (Some("b"), None));
     }
 

@@ -1,10 +1,11 @@
 //! Cases: what all ranks do together.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{PATIENCE, barrier};
+use crate::fabric::Fabric;
 use crate::message::HandlerId;
 use crate::rank::Rank;
 use crate::world::{World, WorldError};
@@ -80,4 +81,77 @@ pub(super) fn order_is_checked(world: &World) {
         if world.rank().0 == 0 { world.barrier_timeout(PATIENCE).err() } else { world.all_gather(&[]).err() };
     let named = matches!(wrong, Some(WorldError::Order { rank }) if rank != world.rank());
     assert!(named, "{wrong:?}");
+}
+
+/// What a library is sent is received where no program has called it, and all know their world by one number.
+pub(super) fn libraries_come_with_their_messages(world: &World) {
+    const ID: HandlerId = HandlerId(33);
+    #[derive(Default)]
+    struct Library {
+        tags: AtomicU64,
+    }
+    fn install(fabric: &Arc<Fabric>) {
+        let library = fabric.state::<Library>();
+        fabric.on(ID, move |_, message| {
+            library.tags.fetch_add(message.tag, SeqCst);
+        });
+    }
+    let fabric = Fabric::of_world(world.uid()).expect("this process is in it");
+    let before = fabric.state::<Library>().tags.load(SeqCst);
+    let all = world.all_gather(&world.uid().to_le_bytes()).expect("all are here");
+    assert!(all.iter().all(|uid| *uid == all[0]), "{all:?}");
+    for to in world.ranks() {
+        fabric.introduce(to, install).expect("it is here");
+        world.send(to, ID, 1 + u64::from(world.rank().0), &[]).expect("it is here");
+    }
+    barrier(world);
+    let size = u64::from(world.size());
+    let sum = size * (size + 1) / 2;
+    super::until(world, "what all have sent", || fabric.state::<Library>().tags.load(SeqCst) - before >= sum);
+    barrier(world);
+    assert_eq!(fabric.state::<Library>().tags.load(SeqCst) - before, sum);
+}
+
+/// Each rank asks all others, from two threads; one response of each is late, and one is not waited for.
+pub(super) fn requests_are_responded_to(world: &World) {
+    const ID: HandlerId = HandlerId(34);
+    const LATER: HandlerId = HandlerId(35);
+    let late = Arc::new(Mutex::new(Vec::new()));
+    world.on(ID, |fabric, message| {
+        let twice = [message.payload, message.payload].concat();
+        fabric.respond(message, &twice).expect("who asks is here");
+    });
+    let keep = late.clone();
+    world.on(LATER, move |_, message| {
+        keep.lock().expect("whole").push((message.source, message.tag));
+    });
+    barrier(world);
+    let fabric = world.shared_fabric();
+    let ask = |to: Rank, bytes: &[u8]| {
+        let request = fabric.request(to, ID, bytes).expect("it is here");
+        request.wait(PATIENCE).expect("it is here").expect("it responds")
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..2u8 {
+            scope.spawn(move || {
+                for round in 0..50u8 {
+                    for to in world.ranks() {
+                        let bytes = vec![thread ^ round; usize::from(round) * 40];
+                        assert_eq!(ask(to, &bytes), [bytes.clone(), bytes].concat());
+                    }
+                }
+            });
+        }
+    });
+    let next = Rank((world.rank().0 + 1) % world.size());
+    drop(fabric.request(next, LATER, &[]).expect("it is here"));
+    let request = fabric.request(next, LATER, &[]).expect("it is here");
+    assert_eq!(request.wait(Duration::from_millis(5)).expect("it is here"), None);
+    barrier(world);
+    super::until(world, "two requests", || late.lock().expect("whole").len() == 2);
+    for (source, tag) in std::mem::take(&mut *late.lock().expect("whole")) {
+        fabric.respond_to(source, tag, b"late").expect("it is here");
+    }
+    assert_eq!(request.wait(PATIENCE).expect("it is here").expect("it responds"), b"late");
+    barrier(world);
 }

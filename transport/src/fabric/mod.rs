@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use crate::message::{Faults, HandlerId, Handlers, Message, is_handling};
 use crate::rank::Rank;
 use crate::region::{Region, RemoteKey};
+use crate::world::States;
 
 /// How often a rank that waits asks the system whether its peers live, in milliseconds.
 pub const LIVENESS_MS: u64 = 100;
@@ -42,6 +43,7 @@ pub const BACKLOG_BYTES_MAX: u64 = 1 << 30;
 pub struct Fabric {
     way: Way,
     handlers: Handlers,
+    states: States,
 }
 
 /// The ways bytes move.
@@ -81,11 +83,15 @@ pub enum PeerState {
 
 impl Fabric {
     pub(crate) fn new(way: Way) -> Fabric {
-        Fabric { way, handlers: Handlers::default() }
+        Fabric { way, handlers: Handlers::default(), states: States::default() }
     }
 
     pub(crate) fn way(&self) -> &Way {
         &self.way
+    }
+
+    pub(crate) fn states(&self) -> &States {
+        &self.states
     }
 
     /// This rank.

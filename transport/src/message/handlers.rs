@@ -9,7 +9,8 @@ use super::{Malformed, Message};
 use crate::fabric::Fabric;
 use crate::rank::Rank;
 
-/// The number of a handler, the same on all ranks. Those from [`HandlerId::RESERVED`] on belong to the world.
+/// The number of a handler, the same on all ranks. Those from [`HandlerId::RESERVED`] on belong to the world, those
+/// from 0xE000 on to libraries above it, 256 to each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct HandlerId(pub u16);
 

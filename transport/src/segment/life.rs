@@ -318,7 +318,7 @@ impl Drop for Segment {
     }
 }
 
-fn random() -> io::Result<u128> {
+pub(crate) fn random() -> io::Result<u128> {
     use std::io::Read;
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;

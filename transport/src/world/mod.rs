@@ -3,9 +3,14 @@
 mod attendants;
 mod collective;
 mod error;
+mod library;
 mod network;
+mod request;
 
 pub use error::{Stranger, WorldError};
+pub use library::Install;
+pub(crate) use library::States;
+pub use request::Request;
 
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,6 +53,8 @@ pub struct World {
     fabric: Arc<Fabric>,
     collective: Arc<Collective>,
     children: Mutex<Children>,
+    /// The number that no other world has.
+    uid: u128,
     /// Dropped after the fabric: the launcher is told last.
     roster: Roster,
 }
@@ -105,18 +112,28 @@ impl World {
             world = world.over_network(patience)?;
         }
         world.attendants = Mutex::new(Some(Attendants::start(&world.fabric)?));
+        let system = |source| WorldError::System { verb: "draw a random number", source };
+        let drawn = crate::segment::random().map_err(system)?.to_le_bytes();
+        // All take the number that rank 0 drew.
+        let uid = if world.size() > 1 { world.broadcast_bytes(Rank(0), &drawn)? } else { drawn.to_vec() };
+        world.uid = u128::from_le_bytes(uid.try_into().unwrap_or(drawn));
+        library::enter(world.uid, &world.fabric);
         Ok(world)
     }
 
     fn new(joined: Joined) -> World {
         let Joined { fabric, roster, children } = joined;
         let collective = Collective::register(&fabric);
+        let fabric = Arc::new(fabric);
+        library::register(&fabric);
+        request::register(&fabric);
         World {
             attendants: Mutex::default(),
             farewells: Mutex::default(),
-            fabric: Arc::new(fabric),
+            fabric,
             collective,
             children: Mutex::new(children),
+            uid: 0,
             roster,
         }
     }
@@ -149,6 +166,26 @@ impl World {
     /// The name of the machine that a rank runs on; `None` if there is no such rank.
     pub fn host(&self, rank: Rank) -> Option<&str> {
         self.roster.host(rank)
+    }
+
+    /// The ranks of each node that come first there, by node: one for each node.
+    pub fn node_leaders(&self) -> Vec<Rank> {
+        self.roster.node_leaders()
+    }
+
+    /// The node of a rank, numbered from 0; `None` if there is no such rank.
+    pub fn node_of(&self, rank: Rank) -> Option<u32> {
+        self.roster.node_of(rank)
+    }
+
+    /// The number that no other world has, the same at all its ranks.
+    pub fn uid(&self) -> u128 {
+        self.uid
+    }
+
+    /// As [`World::fabric`], to be kept. It outlives the world; then nothing can be sent or received any more.
+    pub fn shared_fabric(&self) -> Arc<Fabric> {
+        Arc::clone(&self.fabric)
     }
 
     /// How bytes move here.
