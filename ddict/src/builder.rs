@@ -4,9 +4,11 @@ use crate::encoding::{type_name, types_hash};
 use crate::error::Error;
 use crate::handle::DDict;
 use crate::host;
+use crate::parts::Parts;
 use crate::store::{Options, SHARDS_MAX, Store};
 use std::marker::PhantomData;
 use std::time::Duration;
+use tarragon_transport::World;
 
 /// The least memory a dictionary can have, in bytes.
 pub const MEMORY_BYTES_MIN: u64 = 1 << 18;
@@ -98,7 +100,20 @@ impl<K: 'static, V: 'static> Builder<K, V> {
     /// # Errors
     /// `Setting` for a value that cannot be; `Segment` if shared memory is full or the system refuses.
     pub fn create(&self) -> Result<DDict<K, V>, Error> {
-        Ok(DDict::new(Store::create(&self.options()?)?, 0))
+        Ok(DDict::new(Parts::alone(Store::create(&self.options()?)?), 0))
+    }
+
+    /// Makes it, empty, with a part on each node of a world: each node has so much memory and so many shards of it, and
+    /// a key lies on the node that its hash chooses. Processes read and write the keys of their own node in shared
+    /// memory, and ask the first rank of another node for that one's. Any rank of the world may make it, and any rank
+    /// may attach by the [`Descriptor`](crate::Descriptor). On a world of one node this is [`Builder::create`].
+    ///
+    /// Waits for all nodes to have made their parts.
+    ///
+    /// # Errors
+    /// Those of [`Builder::create`], of any node (`Far` says of which); nothing is left then.
+    pub fn create_on(&self, world: &World) -> Result<DDict<K, V>, Error> {
+        Ok(DDict::new(Parts::make(world, &self.options()?)?, 0))
     }
 
     fn options(&self) -> Result<Options, Error> {
@@ -116,6 +131,7 @@ impl<K: 'static, V: 'static> Builder<K, V> {
             timeout_ms: self.timeout.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX)),
             checksums: self.checksums,
             types: types_hash(&type_name::<K>(), &type_name::<V>()),
+            seed: None,
         })
     }
 }

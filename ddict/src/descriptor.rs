@@ -4,14 +4,21 @@ use crate::encoding::{pair_name, type_name, types_hash};
 use crate::error::Error;
 use crate::handle::DDict;
 use crate::host;
+use crate::parts::{Home, Parts};
 use crate::store::Store;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use tarragon_transport::Rank;
 use tarragon_transport::segment::SegmentName;
 
 /// What a descriptor's text begins with, and its version.
 const PREFIX: &str = "ddict:1:";
+/// The same for a dictionary that spans nodes.
+const SPAN_PREFIX: &str = "ddict:2:";
+/// Fields of a text, and of each node's part after them and the world's number.
+const FIELDS: usize = 7;
+const HOME_FIELDS: usize = 4;
 /// Characters of a text that errors show.
 const SHOWN_MAX: usize = 80;
 
@@ -38,17 +45,29 @@ pub struct Descriptor {
     value_type: String,
     host: String,
     checkpoint: u32,
+    span: Option<Span>,
+}
+
+/// Where a dictionary lies that spans nodes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+struct Span {
+    world: u128,
+    homes: Vec<Home>,
 }
 
 impl Descriptor {
-    pub(crate) fn new<K: 'static, V: 'static>(store: &Store, checkpoint: u32) -> Self {
+    pub(crate) fn new<K: 'static, V: 'static>(parts: &Parts, checkpoint: u32) -> Self {
+        let span = parts.span().map(|(world, homes)| Span { world, homes: homes.to_vec() });
+        let first = span.as_ref().and_then(|span| span.homes.first());
+        let segment = first.map_or_else(|| parts.near().name().clone(), |home| home.segment.clone());
         Self {
-            segment: store.name().clone(),
-            types: store.options().types,
+            segment,
+            types: parts.options().types,
             key_type: type_name::<K>(),
             value_type: type_name::<V>(),
             host: host::boot_id().to_owned(),
             checkpoint,
+            span,
         }
     }
 
@@ -77,11 +96,13 @@ impl Descriptor {
     }
 
     /// A handle to the dictionary, at the checkpoint of the handle that gave the descriptor. In a process that has the
-    /// dictionary open already: a look into a table.
+    /// dictionary open already: a look into a table. One that spans nodes is told of to all of them, which takes a
+    /// round trip to each.
     ///
     /// # Errors
     /// `Types` if it was made with other types, `Host` if it lives on another machine, `Gone` if it was destroyed or
-    /// its last user has ended; `Segment` for a file that is damaged, another user's, or of another version.
+    /// its last user has ended; `Segment` for a file that is damaged, another user's, or of another version. Of one
+    /// that spans nodes: `World` if this process is no rank of its world, `Lost`, `Far`.
     pub fn attach<K: 'static, V: 'static>(&self) -> Result<DDict<K, V>, Error> {
         let asked = (type_name::<K>(), type_name::<V>());
         let wanted = types_hash(&asked.0, &asked.1);
@@ -93,7 +114,7 @@ impl Descriptor {
         if self.types != wanted {
             return Err(other_types(pair_name(&self.key_type, &self.value_type)));
         }
-        if self.host != host::boot_id() {
+        if self.span.is_none() && self.host != host::boot_id() {
             let (name, host) = (self.segment.file.clone(), self.host.clone());
             return Err(Error::Host { name, host, here: host::boot_id().to_owned() });
         }
@@ -102,23 +123,34 @@ impl Descriptor {
             let has_types = dict.store().options().types == wanted;
             return has_types.then_some(dict).ok_or_else(other_in_segment);
         }
-        let store = Store::open(&self.segment).map_err(|error| match error {
+        let opened = match &self.span {
+            None => Store::open(&self.segment).map(Parts::alone),
+            Some(span) => Parts::attach(span.world, &span.homes),
+        };
+        let parts = opened.map_err(|error| match error {
             Error::Segment(error) => Error::from_segment(error),
             other => other,
         })?;
-        if store.options().types != wanted {
+        if parts.options().types != wanted {
             return Err(other_in_segment());
         }
-        Ok(DDict::new(store, self.checkpoint))
+        Ok(DDict::new(parts, self.checkpoint))
     }
 }
 
 impl fmt::Display for Descriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.segment;
-        write!(f, "{PREFIX}{}:{:x}:{:x}:", Escaped(&name.file), name.uid, self.types)?;
+        let prefix = if self.span.is_some() { SPAN_PREFIX } else { PREFIX };
+        write!(f, "{prefix}{}:{:x}:{:x}:", Escaped(&name.file), name.uid, self.types)?;
         write!(f, "{}:{}:", Escaped(&self.key_type), Escaped(&self.value_type))?;
-        write!(f, "{}:{}", Escaped(&self.host), self.checkpoint)
+        write!(f, "{}:{}", Escaped(&self.host), self.checkpoint)?;
+        let Some(span) = &self.span else { return Ok(()) };
+        write!(f, ":{:x}", span.world)?;
+        span.homes.iter().try_for_each(|home| {
+            let (rank, name) = (home.rank, &home.segment);
+            write!(f, ":{rank}:{}:{}:{:x}", Escaped(&home.host), Escaped(&name.file), name.uid)
+        })
     }
 }
 
@@ -132,32 +164,55 @@ impl FromStr for Descriptor {
 }
 
 fn parse(text: &str) -> Result<Descriptor, &'static str> {
-    let fields = match text.strip_prefix(PREFIX) {
-        Some(fields) => fields,
-        None if text.starts_with("ddict:") => {
-            return Err("its version is not 1: use one version of the program");
+    let (fields, spans) = match (text.strip_prefix(PREFIX), text.strip_prefix(SPAN_PREFIX)) {
+        (Some(fields), _) => (fields, false),
+        (_, Some(fields)) => (fields, true),
+        _ if text.starts_with("ddict:") => {
+            return Err("its version is neither 1 nor 2: use one version of the program");
         }
-        None => return Err("it does not begin with `ddict:`"),
+        _ => return Err("it does not begin with `ddict:`"),
     };
     let fields: Vec<&str> = fields.split(':').collect();
-    let [file, uid, types, key_type, value_type, host, checkpoint] = fields[..] else {
+    let (fields, rest) = fields.split_at_checked(FIELDS).ok_or("it has not 7 parts")?;
+    let [file, uid, types, key_type, value_type, host, checkpoint] = fields else {
         return Err("it has not 7 parts");
     };
-    let descriptor = Descriptor {
-        segment: SegmentName {
-            file: unescape(file)?,
-            uid: u128::from_str_radix(uid, 16).map_err(|_| "its uid is no number")?,
-        },
+    if !spans && !rest.is_empty() {
+        return Err("it has not 7 parts");
+    }
+    Ok(Descriptor {
+        segment: name_of(file, uid)?,
         types: u64::from_str_radix(types, 16).map_err(|_| "its hash of types is no number")?,
         key_type: unescape(key_type)?,
         value_type: unescape(value_type)?,
         host: unescape(host)?,
         checkpoint: checkpoint.parse().map_err(|_| "its checkpoint is no number")?,
+        span: spans.then(|| parse_span(rest)).transpose()?,
+    })
+}
+
+fn parse_span(fields: &[&str]) -> Result<Span, &'static str> {
+    let (world, homes) = fields.split_first().ok_or("it has no number of a world")?;
+    if homes.is_empty() || !homes.len().is_multiple_of(HOME_FIELDS) {
+        return Err("its nodes have not 4 parts each");
+    }
+    let home = |fields: &[&str]| {
+        let rank = fields[0].parse().map_err(|_| "a rank is no number")?;
+        Ok(Home { rank: Rank(rank), host: unescape(fields[1])?, segment: name_of(fields[2], fields[3])? })
     };
-    if descriptor.segment.file.is_empty() || descriptor.segment.file.contains(['/', '\0']) {
+    Ok(Span {
+        world: u128::from_str_radix(world, 16).map_err(|_| "its world's number is none")?,
+        homes: homes.chunks(HOME_FIELDS).map(home).collect::<Result<_, &'static str>>()?,
+    })
+}
+
+fn name_of(file: &str, uid: &str) -> Result<SegmentName, &'static str> {
+    let uid = u128::from_str_radix(uid, 16).map_err(|_| "its uid is no number")?;
+    let file = unescape(file)?;
+    if file.is_empty() || file.contains(['/', '\0']) {
         return Err("its segment has no file name");
     }
-    Ok(descriptor)
+    Ok(SegmentName { file, uid })
 }
 
 /// A part of a descriptor's text: what is not a plain character stands as `%` and two digits.

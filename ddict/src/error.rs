@@ -130,6 +130,36 @@ pub enum Error {
         /// Boot id of this one.
         here: String,
     },
+    /// A dictionary that spans the nodes of a world, and this process is not in that.
+    #[error(
+        "the dictionary {name} spans the nodes of a world that this process is not in: attach it in one of its ranks"
+    )]
+    World {
+        /// Name of the segment of its first part.
+        name: String,
+    },
+    /// The rank that answers for a node's keys is gone.
+    #[error("the keys of the dictionary {name} on host {host} are lost with rank {rank}: {why}")]
+    Lost {
+        /// Name of the segment of its first part.
+        name: String,
+        /// The rank.
+        rank: u32,
+        /// Its host.
+        host: String,
+        /// What is known of it.
+        why: String,
+    },
+    /// The rank that answers for a node's keys could not.
+    #[error("rank {rank} on host {host} could not do it: {what}")]
+    Far {
+        /// The rank.
+        rank: u32,
+        /// Its host.
+        host: String,
+        /// Why not.
+        what: String,
+    },
     /// A text that is no descriptor.
     #[error("`{text}` is no descriptor of a dictionary: {reason}")]
     Descriptor {

@@ -11,6 +11,12 @@
 //! # Ok::<(), tarragon_ddict::Error>(())
 //! ```
 //!
+//! # Nodes
+//! Made by [`Builder::create_on`] a dictionary has a part on each node of a world. A key lies on the node that its hash
+//! chooses; processes of that node read and write it in shared memory, others ask the node's first rank, which takes a
+//! round trip. What is read in place there, is a copy here. It cannot yet: read other nodes' memory one-sidedly, keep
+//! copies of a key on several nodes (`bput` puts one, as `put` does), and go on without a rank that answers for a node.
+//!
 //! # Signals
 //! A dictionary goes with its last user: when that drops it, exits, or is ended by SIGHUP, SIGINT or SIGTERM. For the
 //! last of these a program that makes or attaches to one takes the three signals, each if it has its default action
@@ -30,6 +36,7 @@ mod encoding;
 mod error;
 mod handle;
 mod host;
+mod parts;
 mod persist;
 mod store;
 mod view;

@@ -60,10 +60,11 @@ pub trait Stores {
         self.ddict_with(&DDict::builder())
     }
 
-    /// A dictionary with these options, tied to this client of the batch.
+    /// A dictionary with these options, tied to this client of the batch. Where the batch runs on ranks of several nodes
+    /// it has a part on each; tasks attach by its descriptor wherever they run.
     ///
     /// # Errors
-    /// As [`tarragon_ddict::Builder::create`].
+    /// As [`tarragon_ddict::Builder::create_on`].
     fn ddict_with<K: Key, V: Value>(&self, builder: &DictBuilder<K, V>)
     -> Result<BatchDict<K, V>, TiedError>;
 
@@ -93,7 +94,11 @@ impl Stores for Batch {
         &self,
         builder: &DictBuilder<K, V>,
     ) -> Result<BatchDict<K, V>, TiedError> {
-        Ok(self.tie(builder.create()?))
+        let dict = match self.world() {
+            Some(world) => builder.create_on(world)?,
+            None => builder.create()?,
+        };
+        Ok(self.tie(dict))
     }
 
     fn tie<K, V>(&self, dict: DDict<K, V>) -> BatchDict<K, V> {

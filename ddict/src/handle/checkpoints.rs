@@ -30,7 +30,7 @@ impl<K, V> DDict<K, V> {
     /// # Errors
     /// `Checkpoint` before number 0; `Retired` if it is no longer kept: then the handle stays where it is.
     pub fn rollback(&self) -> Result<u32, Error> {
-        let oldest = self.store().checkpoints().1;
+        let oldest = self.store().checkpoints()?.1;
         if let Some(before) = self.at().checked_sub(1)
             && before < oldest
         {
@@ -45,7 +45,7 @@ impl<K, V> DDict<K, V> {
     /// # Errors
     /// `Gone`.
     pub fn sync_to_newest(&self) -> Result<u32, Error> {
-        let newest = self.store().checkpoints().0;
+        let newest = self.store().checkpoints()?.0;
         self.checkpoint.store(newest, Ordering::Relaxed);
         Ok(newest)
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 impl<K: Key, V: Value> DDict<K, V> {
     #[inline(always)]
     pub(super) fn get_fast<Q: Serialize + ?Sized>(&self, key: &Q) -> Option<V> {
-        let (store, key) = (self.store(), short_key(key)?);
+        let (store, key) = (self.near(), short_key(key)?);
         let hash = store.hash(key);
         let seen = store.hit(key, hash, self.at())?;
         let value = match seen.short() {
@@ -29,14 +29,14 @@ impl<K: Key, V: Value> DDict<K, V> {
         if !seen.is_block() {
             return None;
         }
-        self.store().show(seen, |bytes| decode(bytes)).ok()?.ok()?.ok()
+        self.near().show(seen, |bytes| decode(bytes)).ok()?.ok()?.ok()
     }
 
     /// Whether it did.
     #[inline(always)]
     pub(super) fn put_fast<Q: Serialize + ?Sized>(&self, key: &Q, value: &V) -> bool {
         match (as_short(value), short_key(key)) {
-            (Some(value), Some(key)) => self.store().put_short(key, self.at(), value, Keep::Default),
+            (Some(value), Some(key)) => self.near().put_short(key, self.at(), value, Keep::Default),
             _ => false,
         }
     }
@@ -46,7 +46,7 @@ impl<K: Key, V: Value + View> DDict<K, V> {
     /// The value in place, if it is one and lies as it must.
     #[inline(always)]
     pub(super) fn pin_fast<Q: Serialize + ?Sized>(&self, key: &Q) -> Option<Pinned<'_>> {
-        let (store, key) = (self.store(), short_key(key)?);
+        let (store, key) = (self.near(), short_key(key)?);
         let hash = store.hash(key);
         let are_good = |bytes: &[u8]| V::check(bytes) == Ok(true);
         store.pin_counted(&store.hit(key, hash, self.at())?, hash, are_good)
@@ -56,7 +56,7 @@ impl<K: Key, V: Value + View> DDict<K, V> {
 impl<K: Key, N: Number + Value> DDict<K, N> {
     #[inline(always)]
     pub(super) fn add_fast<Q: Serialize + ?Sized>(&self, key: &Q, by: N) -> Option<N> {
-        let (store, key) = (self.store(), short_key(key)?);
+        let (store, key) = (self.near(), short_key(key)?);
         let hash = store.hash(key);
         let seen = store.hit(key, hash, self.at())?;
         let (bytes, len) = seen.short()?;

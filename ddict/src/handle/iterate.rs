@@ -6,14 +6,15 @@
 use super::{DDict, decoded};
 use crate::encoding::{Key, Value, decode, read_key, show, type_name};
 use crate::error::Error;
-use crate::store::{Keep, Store};
+use crate::parts::Parts;
+use crate::store::Keep;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::ops::{ControlFlow, Range};
 
 /// A walk over the keys' bytes, a page at a time.
 pub(crate) struct Walk<'d> {
-    store: &'d Store,
+    store: &'d Parts,
     checkpoint: u32,
     shards: Range<u32>,
     /// Where the current shard goes on; `None`: the next shard's turn.
@@ -43,7 +44,7 @@ impl Page {
 }
 
 impl<'d> Walk<'d> {
-    pub(crate) fn new(store: &'d Store, checkpoint: u32, shards: Range<u32>) -> Self {
+    pub(crate) fn new(store: &'d Parts, checkpoint: u32, shards: Range<u32>) -> Self {
         Self { store, checkpoint, shards, cursor: None, page: Page::default() }
     }
 
@@ -68,11 +69,10 @@ impl<'d> Walk<'d> {
             return Ok(false);
         }
         let page = &mut self.page;
-        let scanned =
-            self.store.scan(shard, self.checkpoint, self.cursor.unwrap_or(0), false, &mut |key, _| {
-                page.push(key);
-                ControlFlow::Continue(())
-            });
+        let scanned = self.store.scan(shard, self.checkpoint, self.cursor.unwrap_or(0), &mut |key, _| {
+            page.push(key);
+            ControlFlow::Continue(())
+        });
         match scanned {
             Ok(Some(cursor)) => self.cursor = Some(cursor),
             Ok(None) => {

@@ -30,6 +30,7 @@ use crate::builder::Builder;
 use crate::descriptor::Descriptor;
 use crate::encoding::{DecodeError, Key, show, type_name, with_key};
 use crate::error::Error;
+use crate::parts::Parts;
 use crate::store::Store;
 use serde::Serialize;
 use std::borrow::Borrow;
@@ -68,7 +69,7 @@ pub struct DDict<K, V> {
 
 /// What all handles of a process that come from one another share.
 struct Inner {
-    store: Store,
+    parts: Parts,
     /// Copies of what was set when the dictionary was made, to have them at hand.
     wait_for_keys: bool,
     shards: u32,
@@ -82,35 +83,42 @@ fn open() -> MutexGuard<'static, BTreeMap<u128, Weak<Inner>>> {
 }
 
 impl Inner {
-    fn new(store: Store) -> Arc<Self> {
-        let (wait_for_keys, shards) = (store.options().wait_for_keys, store.options().shards.max(1));
-        let inner = Arc::new(Self { store, wait_for_keys, shards });
+    fn new(parts: Parts) -> Arc<Self> {
+        let (wait_for_keys, shards) = (parts.options().wait_for_keys, parts.shards());
+        let inner = Arc::new(Self { parts, wait_for_keys, shards });
         let mut open = open();
         open.retain(|_, other| other.strong_count() > 0);
-        open.insert(inner.store.name().uid, Arc::downgrade(&inner));
+        open.insert(inner.parts.uid(), Arc::downgrade(&inner));
         inner
     }
 }
 
 impl<K, V> DDict<K, V> {
-    pub(crate) fn new(store: Store, checkpoint: u32) -> Self {
-        Self::of(Inner::new(store), checkpoint)
+    pub(crate) fn new(parts: Parts, checkpoint: u32) -> Self {
+        Self::of(Inner::new(parts), checkpoint)
     }
 
     /// A handle to a dictionary that this process has open, if it has, and it was not destroyed.
     pub(crate) fn of_open(uid: u128, checkpoint: u32) -> Option<Self> {
         let inner = open().get(&uid).and_then(Weak::upgrade)?;
-        inner.store.is_there().then(|| Self::of(inner, checkpoint))
+        inner.parts.is_there().then(|| Self::of(inner, checkpoint))
     }
 
     fn of(inner: Arc<Inner>, checkpoint: u32) -> Self {
-        let timeout = inner.store.options().timeout_ms.map(Duration::from_millis);
+        let timeout = inner.parts.options().timeout_ms.map(Duration::from_millis);
         Self { inner, checkpoint: AtomicU32::new(checkpoint), timeout, types: PhantomData }
     }
 
+    /// All of its parts.
     #[inline(always)]
-    pub(crate) fn store(&self) -> &Store {
-        &self.inner.store
+    pub(crate) fn store(&self) -> &Parts {
+        &self.inner.parts
+    }
+
+    /// The part of this node, in which alone the short way looks.
+    #[inline(always)]
+    pub(crate) fn near(&self) -> &Store {
+        self.inner.parts.near()
     }
 
     /// The handle's checkpoint.
@@ -130,13 +138,13 @@ impl<K, V> DDict<K, V> {
     /// Name of its segment of shared memory.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.store().name().file
+        self.store().name()
     }
 
     /// The number that no other dictionary has.
     #[must_use]
     pub fn uid(&self) -> u128 {
-        self.store().name().uid
+        self.store().uid()
     }
 
     /// Whether a read of a key that is not there waits until somebody puts it.

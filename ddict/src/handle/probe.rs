@@ -11,14 +11,14 @@ impl<K, V> DDict<K, V> {
     #[doc(hidden)]
     #[must_use]
     pub fn under_way(&self, pid: u32) -> u64 {
-        self.store().under_way(pid)
+        self.near().under_way(pid)
     }
 
     /// Living members, and agents in use.
     #[doc(hidden)]
     #[must_use]
     pub fn participants(&self) -> (u32, usize) {
-        self.store().participants()
+        self.near().participants()
     }
 }
 
@@ -30,6 +30,6 @@ impl<K: Key, V> DDict<K, V> {
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        with_key(key, |key| self.store().page_of(key))?
+        with_key(key, |key| self.near().page_of(key))?
     }
 }

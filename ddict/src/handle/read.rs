@@ -85,7 +85,7 @@ impl<K: Key, V: Value> DDict<K, V> {
         })?
     }
 
-    /// On one node: [`DDict::get`]. The one value that [`DDict::bput`] put lies in memory that all share.
+    /// [`DDict::get`], so far: the one value that [`DDict::bput`] put lies in memory that all of its node share.
     ///
     /// # Errors
     /// Those of [`DDict::get`].

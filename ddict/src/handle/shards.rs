@@ -30,7 +30,7 @@ impl<K: Key, V> DDict<K, V> {
     /// The keys that lie on this node: on one node, all of them. As [`DDict::keys`].
     #[must_use]
     pub fn local_keys(&self) -> Keys<'_, K> {
-        self.keys()
+        self.keys_in(self.store().near_shards())
     }
 
     /// How many keys lie on this node: on one node, all of them. As [`DDict::len`].
@@ -38,7 +38,7 @@ impl<K: Key, V> DDict<K, V> {
     /// # Errors
     /// Those of [`DDict::len`].
     pub fn local_len(&self) -> Result<u64, Error> {
-        self.len()
+        self.store().near_len(self.at())
     }
 
     /// A handle that is pinned to one shard: its keys alone are counted and walked, and reading or writing a key of

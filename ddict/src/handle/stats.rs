@@ -48,7 +48,7 @@ impl<K, V> DDict<K, V> {
     /// `Gone`, `Retired`.
     pub fn stats(&self) -> Result<Stats, Error> {
         let at = self.at();
-        let usage = self.store().usage();
+        let usage = self.store().usage()?;
         let free_bytes = usage.capacity.saturating_sub(usage.allocated);
         let shard = |index: u32| {
             let figures = self.store().figures(index, at)?;

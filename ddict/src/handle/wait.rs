@@ -45,7 +45,7 @@ impl<K, V> DDict<K, V> {
         mut look: impl FnMut() -> Result<Option<R>, Error>,
     ) -> Result<R, Error> {
         loop {
-            let seen = self.store().watch(key);
+            let seen = self.store().watch(key)?;
             if let Some(found) = look()? {
                 return Ok(found);
             }

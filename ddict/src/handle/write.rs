@@ -41,7 +41,7 @@ impl<K: Key, V: Value> DDict<K, V> {
         self.put_when(key, value.borrow(), When::Always, Keep::Persistent).map(|_| ())
     }
 
-    /// Puts a value that all nodes will read. On one node: [`DDict::put`], since all its processes share the memory.
+    /// Puts a value that all nodes will read: [`DDict::put`], so far.
     ///
     /// # Errors
     /// Those of [`DDict::put`].

@@ -116,6 +116,7 @@ pub(super) fn read_header(bytes: &[u8], is_list: bool, id: PersistId) -> Result<
         timeout_ms: Some(word(48)).filter(|&it| it != u64::MAX),
         checksums: half(12) & SUMS != 0,
         types: word(24),
+        seed: None,
     })
 }
 

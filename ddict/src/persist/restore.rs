@@ -6,6 +6,7 @@ use super::open::{ValueFiles, open_list};
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::handle::DDict;
+use crate::parts::Parts;
 use crate::store::{Store, When};
 use std::path::Path;
 
@@ -23,7 +24,7 @@ impl<K: 'static, V: 'static> DDict<K, V> {
         let list = open_list::<K, V>(dir.as_ref(), id)?;
         let store = Store::create(&list.head.options)?;
         drop(list);
-        fill(DDict::new(store, 0), dir.as_ref(), id)
+        fill(DDict::new(Parts::alone(store), 0), dir.as_ref(), id)
     }
 }
 

@@ -31,23 +31,36 @@ impl Store {
     /// anew, at most for the dictionary's timeout.
     #[cold]
     pub(super) fn advance(&self, agent: &Agent<'_>, checkpoint: u32) -> Result<(), Error> {
-        let root = self.root();
         let began = Instant::now();
+        while let Some(key) = self.advance_now(agent, checkpoint)? {
+            self.be_patient(began, &key)?;
+        }
+        Ok(())
+    }
+
+    /// Makes `checkpoint` the newest, or returns a key that must be written anew first.
+    pub(crate) fn try_advance(&self, checkpoint: u32) -> Result<Option<Vec<u8>>, Error> {
+        let agent = self.segment.agent()?;
+        self.admit_read(checkpoint)?;
+        self.admit_locked()?;
+        if u64::from(checkpoint) <= self.root().newest.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        self.advance_now(&agent, checkpoint)
+    }
+
+    fn advance_now(&self, agent: &Agent<'_>, checkpoint: u32) -> Result<Option<Vec<u8>>, Error> {
+        let root = self.root();
         let limit = checkpoint.saturating_sub(self.options.working_set.saturating_sub(1));
-        loop {
-            root.turn.lock(agent, self);
-            if root.newest.load(Ordering::Relaxed) >= u64::from(checkpoint) {
-                root.turn.unlock(agent);
-                return self.admit_read(checkpoint);
-            }
-            let missing = if self.options.wait_for_keys { self.missing(limit) } else { Ok(None) };
-            if let Ok(None) = missing {
-                break;
-            }
+        root.turn.lock(agent, self);
+        if root.newest.load(Ordering::Relaxed) >= u64::from(checkpoint) {
             root.turn.unlock(agent);
-            if let Some(key) = missing? {
-                self.be_patient(began, &key)?;
-            }
+            return self.admit_read(checkpoint).map(|()| None);
+        }
+        let missing = if self.options.wait_for_keys { self.missing(limit) } else { Ok(None) };
+        if !matches!(missing, Ok(None)) {
+            root.turn.unlock(agent);
+            return missing;
         }
         let is_retiring = u64::from(limit) > root.oldest.load(Ordering::Relaxed);
         root.newest.store(u64::from(checkpoint), Ordering::SeqCst);
@@ -57,7 +70,7 @@ impl Store {
         }
         let swept = if is_retiring { self.sweep(agent, limit) } else { Ok(()) };
         root.turn.unlock(agent);
-        swept
+        swept.map(|()| None)
     }
 
     fn be_patient(&self, began: Instant, key: &[u8]) -> Result<(), Error> {

@@ -19,7 +19,7 @@ impl Store {
         let spec = Spec { kind: KIND, layout: LAYOUT, control_bytes, heap_bytes: options.memory_bytes };
         let segment = Segment::create(&spec)?;
         let uid = segment.name().uid;
-        let seed = (uid ^ uid >> 64) as u64 | 1;
+        let seed = options.seed.unwrap_or((uid ^ uid >> 64) as u64 | 1);
         let control = segment.control();
         let mut options = options.clone();
         if options.wait_for_keys {
@@ -80,6 +80,7 @@ impl Store {
             timeout_ms: (timeout_ms != u64::MAX).then_some(timeout_ms),
             checksums: options & CHECKSUMS != 0,
             types,
+            seed: Some(seed),
         };
         let (mapping, is_light) = (segment.mapping(), segment.is_light());
         let store =

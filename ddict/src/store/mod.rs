@@ -29,7 +29,9 @@ mod tests;
 pub(crate) use key::ShortKey;
 pub(crate) use layout::SHARDS_MAX;
 pub(crate) use lookup::Seen;
-pub(crate) use value::Pinned;
+pub(crate) use scan::Each;
+pub(crate) use value::{Buffer, Pinned};
+pub(crate) use wait::Watch;
 
 use crate::error::Error;
 use entry::{BLOCK, INLINE_MAX, REMOVED as REMOVED_FORM};
@@ -37,6 +39,7 @@ use key::Key;
 use layout::{DESTROYED, FROZEN};
 use lookup::Which;
 use patience::Patience;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tarragon_transport::agent::Agent;
@@ -47,7 +50,7 @@ use value::Fresh;
 pub(crate) const KEY_BYTES_MAX: usize = (1 << 16) - 1;
 
 /// What a dictionary is made with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Options {
     /// The most bytes its heap may grow to (index and values).
     pub(crate) memory_bytes: u64,
@@ -63,10 +66,12 @@ pub(crate) struct Options {
     pub(crate) checksums: bool,
     /// Hash of the names and encodings of the types of keys and values.
     pub(crate) types: u64,
+    /// What hashes begin with, if that must be the same as another store's.
+    pub(crate) seed: Option<u64>,
 }
 
 /// When a put writes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum When {
     /// Whatever is there.
     Always,
@@ -75,7 +80,7 @@ pub(crate) enum When {
 }
 
 /// How a value is kept over checkpoints.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Keep {
     /// As the dictionary's `wait_for_keys` says: with it in this checkpoint only, else carried forward.
     Default,
@@ -96,7 +101,7 @@ pub(crate) enum Change {
 }
 
 /// How full it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ShardFigures {
     pub(crate) keys: u64,
     pub(crate) value_bytes: u64,
@@ -488,6 +493,12 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// The hash of any key.
+    #[inline]
+    pub(crate) fn hash_of_key(&self, key: &[u8]) -> u64 {
+        Key::new(key, self.seed).map_or(0, |key| key.hash)
     }
 
     /// Which shard a key belongs to.

@@ -15,6 +15,7 @@ fn options() -> Options {
         timeout_ms: Some(10_000),
         checksums: true,
         types: 7,
+        seed: None,
     }
 }
 

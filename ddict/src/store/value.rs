@@ -72,6 +72,53 @@ fn pin_short<'s>(seen: &Seen<'s>) -> Option<Pinned<'s>> {
     is_short.then(|| Pinned(Bytes::Short { words: slot.0.map(u64::to_le), len: form }))
 }
 
+impl Pinned<'static> {
+    /// Bytes that came from elsewhere, copied.
+    pub(crate) fn copy_of(bytes: &[u8]) -> Self {
+        if bytes.len() <= INLINE_MAX {
+            let slot = Slot::inline(bytes);
+            return Self(Bytes::Short { words: slot.0.map(u64::to_le), len: bytes.len() as u64 });
+        }
+        Self(Bytes::Copied { words: lines_of(bytes), len: bytes.len() })
+    }
+}
+
+/// Lines with these bytes, and zeros behind them.
+fn lines_of(bytes: &[u8]) -> Box<[Line]> {
+    let mut lines = vec![Line([0; 64]); bytes.len().div_ceil(64)];
+    for (line, chunk) in lines.iter_mut().zip(bytes.chunks(64)) {
+        line.0[..chunk.len()].copy_from_slice(chunk);
+    }
+    lines.into()
+}
+
+/// Memory of this process for the bytes of a value, aligned as a block is.
+pub(crate) struct Buffer {
+    lines: Box<[Line]>,
+    len: usize,
+}
+
+impl Buffer {
+    /// Of `len` zeros.
+    pub(crate) fn new(len: usize) -> Self {
+        Self { lines: vec![Line([0; 64]); len.div_ceil(64)].into(), len }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: lines are arrays of bytes without padding, and `len` is at most their length.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: as in `bytes_mut`.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
 impl Pinned<'_> {
     /// No bytes.
     pub(super) fn empty() -> Self {
@@ -293,11 +340,7 @@ impl Store {
         if !seen.entry.is_still(seen.ctl) {
             return Ok(None);
         }
-        let mut words = vec![Line([0; 64]); copied.len().div_ceil(64)];
-        for (line, chunk) in words.iter_mut().zip(copied.chunks(64)) {
-            line.0[..chunk.len()].copy_from_slice(chunk);
-        }
-        Ok(Some(Pinned(Bytes::Copied { words: words.into(), len: copied.len() })))
+        Ok(Some(Pinned(Bytes::Copied { words: lines_of(&copied), len: copied.len() })))
     }
 
     /// The checksum of a value, as it was put: `None` if it has none.

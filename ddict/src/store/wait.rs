@@ -12,15 +12,15 @@ use super::key::Key;
 use super::layout::{ROOT_BYTES, SHARD_BYTES, WAITERS, Waiters};
 use crate::error::Error;
 use rustix::thread::futex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The longest sleep without looking again.
 const NAP: Duration = Duration::from_millis(250);
 
 /// State of a key's waiters, see `Store::watch`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Watch(u32);
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Watch(pub(crate) u32);
 
 impl Store {
     #[inline(always)]
@@ -66,6 +66,18 @@ impl Store {
         self.count_wait(key.hash);
         self.sleep(self.waiters(key.hash), seen, deadline);
         self.admit()
+    }
+
+    /// Counts a wait that somebody else does for the key.
+    pub(crate) fn note_wait(&self, key: &[u8]) {
+        if let Ok(key) = Key::new(key, self.seed) {
+            self.count_wait(key.hash);
+        }
+    }
+
+    /// The word to sleep at while it is what `watch` gave.
+    pub(crate) fn sequence_of(&self, key: &[u8]) -> Option<&AtomicU32> {
+        Key::new(key, self.seed).ok().map(|key| &self.waiters(key.hash).sequence)
     }
 
     fn sleep(&self, cell: &Waiters, seen: Watch, deadline: Option<Instant>) {

@@ -27,6 +27,7 @@ pub(crate) use shm::{Shm, ShmSpec};
 pub(crate) use ucx::Ucx;
 pub(crate) use ucx::{Listening, Pages, Target};
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::message::{Faults, HandlerId, Handlers, Message, is_handling};
@@ -44,6 +45,8 @@ pub struct Fabric {
     way: Way,
     handlers: Handlers,
     states: States,
+    /// By rank its node, once the world has joined.
+    nodes: OnceLock<Box<[u32]>>,
 }
 
 /// The ways bytes move.
@@ -83,7 +86,7 @@ pub enum PeerState {
 
 impl Fabric {
     pub(crate) fn new(way: Way) -> Fabric {
-        Fabric { way, handlers: Handlers::default(), states: States::default() }
+        Fabric { way, handlers: Handlers::default(), states: States::default(), nodes: OnceLock::new() }
     }
 
     pub(crate) fn way(&self) -> &Way {
@@ -92,6 +95,15 @@ impl Fabric {
 
     pub(crate) fn states(&self) -> &States {
         &self.states
+    }
+
+    pub(crate) fn set_nodes(&self, nodes: Box<[u32]>) {
+        self.nodes.get_or_init(|| nodes);
+    }
+
+    /// The node that a rank runs on, numbered from 0; `None` if there is no such rank.
+    pub fn node_of(&self, rank: Rank) -> Option<u32> {
+        self.nodes.get()?.get(rank.index()).copied()
     }
 
     /// This rank.

@@ -117,6 +117,7 @@ impl World {
         // All take the number that rank 0 drew.
         let uid = if world.size() > 1 { world.broadcast_bytes(Rank(0), &drawn)? } else { drawn.to_vec() };
         world.uid = u128::from_le_bytes(uid.try_into().unwrap_or(drawn));
+        world.fabric.set_nodes(world.ranks().map(|rank| world.roster.node_of(rank).unwrap_or(0)).collect());
         library::enter(world.uid, &world.fabric);
         Ok(world)
     }
@@ -171,11 +172,6 @@ impl World {
     /// The ranks of each node that come first there, by node: one for each node.
     pub fn node_leaders(&self) -> Vec<Rank> {
         self.roster.node_leaders()
-    }
-
-    /// The node of a rank, numbered from 0; `None` if there is no such rank.
-    pub fn node_of(&self, rank: Rank) -> Option<u32> {
-        self.roster.node_of(rank)
     }
 
     /// The number that no other world has, the same at all its ranks.

@@ -1,0 +1,253 @@
+//! Asking the parts of other nodes.
+
+use super::message::{self, Fault, Home, LEAVE, QUESTION, Question, Reply, Verb};
+use crate::encoding::show;
+use crate::error::Error;
+use crate::store::{Buffer, Each, Keep, Pinned, Store, Watch};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tarragon_transport::{Fabric, FabricError, HeapError, Request};
+
+/// How long who waits for keys sleeps before it asks again whether a checkpoint can retire.
+const NAP: Duration = Duration::from_millis(1);
+
+/// The parts of other nodes, as one process reaches them.
+pub(super) struct Far {
+    pub(super) fabric: Arc<Fabric>,
+    pub(super) world: u128,
+    /// This node.
+    pub(super) here: u32,
+    /// By node.
+    pub(super) homes: Box<[Home]>,
+    /// All parts are at this checkpoint, as far as this process knows.
+    pub(super) newest: AtomicU32,
+}
+
+/// What follows the head of an answer.
+pub(super) struct Body {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl std::ops::Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+impl Far {
+    pub(super) fn nodes(&self) -> u32 {
+        self.homes.len() as u32
+    }
+
+    pub(super) fn here(&self) -> u32 {
+        self.here
+    }
+
+    pub(super) fn uid(&self) -> u128 {
+        self.homes[0].segment.uid
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.homes[0].segment.file
+    }
+
+    pub(super) fn span(&self) -> (u128, &[Home]) {
+        (self.world, &self.homes)
+    }
+
+    pub(super) fn newest(&self) -> u32 {
+        // Only spares a question: who reads an older number asks once more.
+        self.newest.load(Ordering::Relaxed)
+    }
+
+    /// The node of a key with this hash. By other bits than those that choose a shard and a place there.
+    #[inline]
+    pub(super) fn node_of(&self, hash: u64) -> u32 {
+        let mixed = (hash ^ hash >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        ((mixed * u64::from(self.nodes())) >> 32) as u32
+    }
+
+    // ── questions ───────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Asks, without waiting for the answer.
+    pub(super) fn begin(&self, node: u32, verb: Verb, key: &[u8], value: &[u8]) -> Result<Request, Error> {
+        let home = &self.homes[node as usize];
+        let head = Question { part: home.segment.uid, key: key.len() as u32, verb };
+        let mut bytes = message::bytes(&head);
+        bytes.reserve_exact(key.len() + value.len());
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value);
+        self.fabric.request(home.rank, QUESTION, &bytes).map_err(|why| self.lost(node, &why))
+    }
+
+    /// Waits for the answer.
+    pub(super) fn finish(&self, node: u32, request: &Request, key: &[u8]) -> Result<(Reply, Body), Error> {
+        let answer = request.wait(Duration::MAX).map_err(|why| self.lost(node, &why))?;
+        let bytes = answer.ok_or_else(|| self.odd(node))?;
+        let (head, rest) = message::head::<Result<Reply, Fault>>(&bytes).ok_or_else(|| self.odd(node))?;
+        let start = bytes.len() - rest.len();
+        match head {
+            Ok(reply) => Ok((reply, Body { bytes, start })),
+            Err(fault) => Err(fault.error(self.name(), &self.homes[node as usize], key)),
+        }
+    }
+
+    pub(super) fn ask(
+        &self,
+        node: u32,
+        verb: Verb,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(Reply, Body), Error> {
+        self.finish(node, &self.begin(node, verb, key, value)?, key)
+    }
+
+    /// What all other parts say, asked at once; the first error after all have answered.
+    pub(super) fn ask_all<R>(&self, verb: Verb, read: impl Fn(Reply) -> Option<R>) -> Result<Vec<R>, Error> {
+        let others = || (0..self.nodes()).filter(|node| *node != self.here);
+        let asked: Vec<_> = others().map(|node| (node, self.begin(node, verb.clone(), &[], &[]))).collect();
+        let answer = |(node, request): (u32, Result<Request, Error>)| {
+            let (reply, _) = self.finish(node, &request?, &[])?;
+            read(reply).ok_or_else(|| self.odd(node))
+        };
+        let all: Vec<Result<R, Error>> = asked.into_iter().map(answer).collect();
+        all.into_iter().collect()
+    }
+
+    /// A yes or a no.
+    pub(super) fn is_so(&self, node: u32, verb: Verb, key: &[u8], value: &[u8]) -> Result<bool, Error> {
+        match self.ask(node, verb, key, value)? {
+            (Reply::Is(is), _) => Ok(is),
+            _ => Err(self.odd(node)),
+        }
+    }
+
+    /// A value, copied here.
+    pub(super) fn value(&self, node: u32, verb: Verb, key: &[u8]) -> Result<Option<Pinned<'static>>, Error> {
+        Ok(self.kept_value(node, verb, key)?.map(|(value, _)| value))
+    }
+
+    pub(super) fn kept_value(
+        &self,
+        node: u32,
+        verb: Verb,
+        key: &[u8],
+    ) -> Result<Option<(Pinned<'static>, Keep)>, Error> {
+        match self.ask(node, verb, key, &[])? {
+            (Reply::Value(keep), body) => Ok(Some((Pinned::copy_of(&body), keep))),
+            (Reply::Nothing, _) => Ok(None),
+            _ => Err(self.odd(node)),
+        }
+    }
+
+    /// Puts `new` if the value is `expected`; else what it is.
+    #[expect(clippy::option_option, reason = "whether there is another value, and whether that is one")]
+    pub(super) fn exchange(
+        &self,
+        node: u32,
+        checkpoint: u32,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<Option<Option<Pinned<'static>>>, Error> {
+        let len = expected.map(|bytes| bytes.len() as u64);
+        let both = [expected.unwrap_or_default(), new.unwrap_or_default()].concat();
+        let verb = Verb::Exchange { checkpoint, expected: len, new: new.is_some() };
+        match self.ask(node, verb, key, &both)? {
+            (Reply::Is(true), _) => Ok(None),
+            (Reply::Value(_), body) => Ok(Some(Some(Pinned::copy_of(&body)))),
+            (Reply::Nothing, _) => Ok(Some(None)),
+            _ => Err(self.odd(node)),
+        }
+    }
+
+    /// Sleeps until the key may have changed, or the deadline.
+    pub(super) fn wait(
+        &self,
+        node: u32,
+        key: &[u8],
+        seen: Watch,
+        deadline: Option<Instant>,
+    ) -> Result<(), Error> {
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        // Rounded up: who asks again before its time is over would only ask once more.
+        let ms = left.map(|left| u64::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u64::MAX));
+        self.ask(node, Verb::Wait { seen: seen.0, ms }, key, &[]).map(|_| ())
+    }
+
+    /// Shows a page of keys; returns where the next one begins.
+    pub(super) fn scan(&self, node: u32, verb: Verb, each: Each<'_>) -> Result<Option<u64>, Error> {
+        let (Reply::Page(next), body) = self.ask(node, verb, &[], &[])? else { return Err(self.odd(node)) };
+        let mut page = &*body;
+        while let Some((key, rest)) = message::next_key(page) {
+            page = rest;
+            if each(key, &[]).is_break() {
+                return Ok(None);
+            }
+        }
+        Ok(next)
+    }
+
+    /// Has all parts go on to a checkpoint; waits for keys that must be written anew first.
+    pub(super) fn go_on(&self, near: &Store, checkpoint: u32) -> Result<(), Error> {
+        let (began, timeout) = (Instant::now(), near.options().timeout_ms);
+        loop {
+            let missing = |reply| match reply {
+                Reply::Is(_) => Some(None),
+                Reply::Missing(key) => Some(Some(key)),
+                _ => None,
+            };
+            let mut all = self.ask_all(Verb::Advance { checkpoint }, missing)?;
+            all.push(near.try_advance(checkpoint)?);
+            let Some(key) = all.into_iter().flatten().next() else { break };
+            let waited_ms = began.elapsed().as_millis() as u64;
+            if timeout.is_some_and(|max| waited_ms >= max) {
+                return Err(Error::Timeout { key: show(&key), waited_ms });
+            }
+            std::thread::sleep(NAP);
+        }
+        self.newest.fetch_max(checkpoint, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Tells the servers that this process has it open no more.
+    pub(super) fn leave(&self) {
+        for home in &self.homes {
+            // Who cannot be told has nothing to keep.
+            let _ = self.fabric.send(home.rank, LEAVE, 0, &home.segment.uid.to_le_bytes());
+        }
+    }
+
+    // ── what can go wrong ───────────────────────────────────────────────────────────────────────────────────
+
+    /// Room for a value that goes to another node.
+    pub(super) fn buffer(&self, len: u64) -> Result<Buffer, Error> {
+        let capacity = tarragon_transport::message::PAYLOAD_BYTES_MAX;
+        if len > capacity {
+            return Err(Error::Memory(HeapError::TooLarge { needed: len, capacity }));
+        }
+        Ok(Buffer::new(len as usize))
+    }
+
+    /// A part's server answers what cannot be.
+    pub(super) fn odd(&self, node: u32) -> Error {
+        let home = &self.homes[node as usize];
+        let what = "it answers what was not asked".to_owned();
+        Error::Far { rank: home.rank.0, host: home.host.clone(), what }
+    }
+
+    pub(super) fn lost(&self, node: u32, why: &FabricError) -> Error {
+        let home = &self.homes[node as usize];
+        let (rank, host) = (home.rank.0, home.host.clone());
+        match why {
+            FabricError::PeerDead { .. } | FabricError::PeerLeft { .. } | FabricError::Unreachable { .. } => {
+                Error::Lost { name: self.name().to_owned(), rank, host, why: why.to_string() }
+            }
+            other => Error::Far { rank, host, what: other.to_string() },
+        }
+    }
+}

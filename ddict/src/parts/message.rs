@@ -1,0 +1,261 @@
+//! What processes ask the servers of a dictionary's parts, and what these answer.
+//!
+//! A question is a [`Question`], followed by the key's bytes and the value's, if it has them; an answer is a `Result`
+//! of a [`Reply`] and a [`Fault`], followed by the value's bytes or a page of keys.
+
+use crate::error::Error;
+use crate::store::{Keep, Options, ShardFigures, When};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tarragon_transport::segment::SegmentName;
+use tarragon_transport::{HandlerId, HeapError, Rank};
+
+/// Questions come to this handler.
+pub(super) const QUESTION: HandlerId = HandlerId(0xED00);
+/// Who has closed its last handle tells this one.
+pub(super) const LEAVE: HandlerId = HandlerId(0xED01);
+
+/// Where a part lies, and who answers for it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub(crate) struct Home {
+    pub(crate) rank: Rank,
+    pub(crate) host: String,
+    pub(crate) segment: SegmentName,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Question {
+    /// Of the part's segment; 0 where there is none yet.
+    pub(super) part: u128,
+    /// Bytes of the key that follows.
+    pub(super) key: u32,
+    pub(super) verb: Verb,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Verb {
+    // For a key.
+    Get {
+        checkpoint: u32,
+        verified: bool,
+    },
+    Peek {
+        checkpoint: u32,
+    },
+    Contains {
+        checkpoint: u32,
+    },
+    Put {
+        checkpoint: u32,
+        when: When,
+        keep: Keep,
+    },
+    Remove {
+        checkpoint: u32,
+    },
+    /// If it has the value that follows first, of so many bytes (`None`: is not there), it gets the one that follows
+    /// after it (`None`: goes).
+    Exchange {
+        checkpoint: u32,
+        expected: Option<u64>,
+        new: bool,
+    },
+    /// The state of those who wait for it.
+    Watch,
+    /// Answered when that state is another than `seen`, or when so much time has gone by.
+    Wait {
+        seen: u32,
+        ms: Option<u64>,
+    },
+    // For a shard.
+    Scan {
+        shard: u32,
+        checkpoint: u32,
+        cursor: u64,
+    },
+    Figures {
+        shard: u32,
+        checkpoint: u32,
+    },
+    // For a part.
+    Len {
+        checkpoint: u32,
+    },
+    Usage,
+    Checkpoints,
+    Clear {
+        checkpoint: u32,
+    },
+    Freeze(bool),
+    Destroy,
+    Recover,
+    /// Goes on to this checkpoint, unless keys are missing.
+    Advance {
+        checkpoint: u32,
+    },
+    /// Makes a part; whoever asks has it open.
+    Make(Options),
+    /// Whoever asks has it open.
+    Enter,
+}
+
+impl Verb {
+    /// Whether it takes no longer than a look and a write, so that a handler may do it.
+    pub(super) fn is_quick(&self) -> bool {
+        matches!(
+            self,
+            Verb::Get { .. }
+                | Verb::Peek { .. }
+                | Verb::Contains { .. }
+                | Verb::Put { .. }
+                | Verb::Remove { .. }
+                | Verb::Exchange { .. }
+                | Verb::Watch
+        )
+    }
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// Yes or no; that it was done.
+    Is(bool),
+    /// The value follows, and is kept so.
+    Value(Keep),
+    /// There is no value.
+    Nothing,
+    Watch(u32),
+    Count(u64),
+    Figures(ShardFigures),
+    /// Capacity, committed and allocated bytes.
+    Usage([u64; 3]),
+    Checkpoints(u32, u32),
+    /// A page of keys follows, each behind its length; and where the next one begins.
+    Page(Option<u64>),
+    /// This key must be written anew first.
+    Missing(Vec<u8>),
+    Made(SegmentName),
+}
+
+impl Reply {
+    pub(super) fn count(self) -> Option<u64> {
+        if let Reply::Count(count) = self { Some(count) } else { None }
+    }
+
+    pub(super) fn usage(self) -> Option<[u64; 3]> {
+        if let Reply::Usage(usage) = self { Some(usage) } else { None }
+    }
+
+    pub(super) fn checkpoints(self) -> Option<(u32, u32)> {
+        if let Reply::Checkpoints(newest, oldest) = self { Some((newest, oldest)) } else { None }
+    }
+}
+
+/// An error of a part.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) enum Fault {
+    Gone,
+    Frozen,
+    Retired { checkpoint: u32, oldest: u32, kept: u32 },
+    Full { needed: u64, free: u64, capacity: u64 },
+    TooLarge { needed: u64, capacity: u64 },
+    Checksum,
+    Other(String),
+}
+
+impl Fault {
+    pub(super) fn of(error: &Error) -> Fault {
+        match error {
+            Error::Gone { .. } => Fault::Gone,
+            Error::Frozen { .. } => Fault::Frozen,
+            Error::Retired { checkpoint, oldest, kept } => {
+                Fault::Retired { checkpoint: *checkpoint, oldest: *oldest, kept: *kept }
+            }
+            Error::Memory(HeapError::Full { needed, free, capacity }) => {
+                Fault::Full { needed: *needed, free: *free, capacity: *capacity }
+            }
+            Error::Memory(HeapError::TooLarge { needed, capacity }) => {
+                Fault::TooLarge { needed: *needed, capacity: *capacity }
+            }
+            Error::Checksum { .. } => Fault::Checksum,
+            other => Fault::Other(other.to_string()),
+        }
+    }
+
+    /// The same error, of the part at `home` of the dictionary `name`.
+    pub(super) fn error(self, name: &str, home: &Home, key: &[u8]) -> Error {
+        match self {
+            Fault::Gone => Error::Gone { name: name.to_owned() },
+            Fault::Frozen => Error::Frozen { name: name.to_owned() },
+            Fault::Retired { checkpoint, oldest, kept } => Error::Retired { checkpoint, oldest, kept },
+            Fault::Full { needed, free, capacity } => {
+                Error::Memory(HeapError::Full { needed, free, capacity })
+            }
+            Fault::TooLarge { needed, capacity } => Error::Memory(HeapError::TooLarge { needed, capacity }),
+            Fault::Checksum => Error::Checksum { key: String::from_utf8_lossy(key).into_owned() },
+            Fault::Other(what) => Error::Far { rank: home.rank.0, host: home.host.clone(), what },
+        }
+    }
+}
+
+/// A head as bytes, to be followed by others.
+pub(super) fn bytes<T: Serialize>(head: &T) -> Vec<u8> {
+    postcard::to_stdvec(head).expect("a head has an encoding")
+}
+
+/// A head, and what follows; `None` if the bytes are none.
+pub(super) fn head<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    postcard::take_from_bytes(bytes).ok()
+}
+
+/// Adds a key to a page.
+pub(super) fn add_key(page: &mut Vec<u8>, key: &[u8]) {
+    page.extend_from_slice(&(key.len() as u32).to_le_bytes());
+    page.extend_from_slice(key);
+}
+
+/// The first key of a page, and the rest.
+pub(super) fn next_key(page: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = page.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*len) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_keys_come_back_and_torn_ones_end() {
+        let mut page = Vec::new();
+        [&b""[..], b"a", b"bcd"].iter().for_each(|key| add_key(&mut page, key));
+        let (first, rest) = next_key(&page).expect("a key");
+        let (second, rest) = next_key(rest).expect("a key");
+        let (third, rest) = next_key(rest).expect("a key");
+        assert_eq!((first, second, third, rest), (&b""[..], &b"a"[..], &b"bcd"[..], &b""[..]));
+        assert_eq!(next_key(rest), None);
+        assert_eq!(next_key(&page[..page.len() - 1][9..]), None);
+    }
+
+    #[test]
+    fn errors_come_back_as_they_were() {
+        let home = Home {
+            rank: Rank(3),
+            host: "h".to_owned(),
+            segment: SegmentName { file: "s".to_owned(), uid: 5 },
+        };
+        let errors = [
+            Error::Gone { name: "d".to_owned() },
+            Error::Frozen { name: "d".to_owned() },
+            Error::Retired { checkpoint: 1, oldest: 2, kept: 3 },
+            Error::Memory(HeapError::Full { needed: 1, free: 2, capacity: 3 }),
+            Error::Memory(HeapError::TooLarge { needed: 1, capacity: 3 }),
+            Error::Checksum { key: "k".to_owned() },
+        ];
+        for error in errors {
+            let back: Fault = head(&bytes(&Fault::of(&error))).expect("a fault").0;
+            assert_eq!(back.error("d", &home, b"k").to_string(), error.to_string());
+        }
+        let other = Fault::of(&Error::Damaged { what: "a page", offset: 7 }).error("d", &home, b"");
+        assert!(other.to_string().contains("rank 3 on host h"), "{other}");
+    }
+}

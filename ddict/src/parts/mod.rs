@@ -1,0 +1,412 @@
+//! The parts of a dictionary: one for each node, which the processes of that node share.
+//!
+//! # Shape
+//! A dictionary of one node is its only part, and nothing here costs it more than a look whether there are others. One
+//! that spans nodes has a `Store` on each, all with the same settings and the same seed of hashes. A key's *home* is
+//! the node that its hash chooses; nowhere else does it lie. A process reads and writes the part of its own node in
+//! shared memory, and asks the other parts' *servers*: of each node the first rank.
+//!
+//! What is asked and answered are the messages of `message`; `far` asks, `serve` answers. A server need not know of
+//! dictionaries before: whoever makes or attaches to one introduces this crate to it (see `Fabric::introduce`).
+//!
+//! # Who may do what
+//! - Requests for one key are done by the handler that receives them, on whatever thread makes progress: none of them
+//!   waits but for a writer of the same key that is at it.
+//! - Requests for a whole part, and those that make one, are done one after the other by a thread of the server.
+//! - Who waits for a key of another node waits by a request that is answered when the key's cell changes; one thread of
+//!   the server sleeps for all of them, in the part's own memory, so it hears of the puts of every process there.
+//!
+//! # Checkpoints
+//! The number of the newest checkpoint is one for all parts: who first writes to a newer one, by what this process
+//! knows, has all parts go on to it before the write. With `wait_for_keys` a part that still misses keys says so, and
+//! the writer asks again.
+//!
+//! # Whose it is
+//! A server keeps its part as long as some process has the dictionary open: each process says so when it attaches, and
+//! again when its last handle goes. A process that dies is seen by its rank's end. Where the server is the last, the
+//! part's segment goes with it; else with the last process of the node that has it open.
+//!
+//! # Deaths
+//! A rank that dies while it asks leaves nothing: what it asked is done or not, as if it had died there. When a server
+//! dies, keys of its node can be reached from there alone; others get an error that names it, and so do operations on
+//! the whole.
+
+mod far;
+mod make;
+mod message;
+mod serve;
+mod waiting;
+
+pub(crate) use message::Home;
+
+use crate::error::Error;
+use crate::store::{Change, Each, Keep, Options, Pinned, ShardFigures, Store, Watch, When};
+use far::Far;
+use message::{Reply, Verb};
+use std::time::Instant;
+use tarragon_transport::heap::{Audit, Usage};
+
+/// All parts, as one process has them.
+pub(crate) struct Parts {
+    /// That of this node.
+    near: Store,
+    /// The others, if there are any.
+    far: Option<Box<Far>>,
+}
+
+impl Parts {
+    /// Of one node.
+    pub(crate) fn alone(near: Store) -> Self {
+        Self { near, far: None }
+    }
+
+    /// The part of this node.
+    #[inline(always)]
+    pub(crate) fn near(&self) -> &Store {
+        &self.near
+    }
+
+    /// What it was made with; each part has so many shards.
+    pub(crate) fn options(&self) -> &Options {
+        self.near.options()
+    }
+
+    /// Shards of all parts.
+    pub(crate) fn shards(&self) -> u32 {
+        self.per_part() * self.far.as_ref().map_or(1, |far| far.nodes())
+    }
+
+    /// The shards of this node.
+    pub(crate) fn near_shards(&self) -> std::ops::Range<u32> {
+        let first = self.far.as_ref().map_or(0, |far| far.here()) * self.per_part();
+        first..first + self.per_part()
+    }
+
+    fn per_part(&self) -> u32 {
+        self.options().shards.max(1)
+    }
+
+    /// The number that no other dictionary has, the same for all parts.
+    pub(crate) fn uid(&self) -> u128 {
+        self.far.as_ref().map_or(self.near.name().uid, |far| far.uid())
+    }
+
+    /// Name of the segment of its first part.
+    pub(crate) fn name(&self) -> &str {
+        self.far.as_ref().map_or(&self.near.name().file, |far| far.name())
+    }
+
+    /// Its world's number and the homes of its parts, if there are several.
+    pub(crate) fn span(&self) -> Option<(u128, &[Home])> {
+        self.far.as_ref().map(|far| far.span())
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.near.is_there()
+    }
+
+    /// Who has a key, if it is not this node.
+    #[inline(always)]
+    fn home(&self, key: &[u8]) -> Option<(&Far, u32)> {
+        let far = self.far.as_deref()?;
+        let node = far.node_of(self.near.hash_of_key(key));
+        (node != far.here()).then_some((far, node))
+    }
+
+    /// As `home`, for a write: all parts are at the checkpoint then.
+    #[inline(always)]
+    fn home_to_write(&self, key: &[u8], checkpoint: u32) -> Result<Option<(&Far, u32)>, Error> {
+        if let Some(far) = &self.far {
+            self.go_on(far, checkpoint)?;
+        }
+        Ok(self.home(key))
+    }
+
+    // ── a key ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// See `Store::get`.
+    pub(crate) fn get<R>(
+        &self,
+        key: &[u8],
+        checkpoint: u32,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, Error> {
+        match self.home(key) {
+            None => self.near.get(key, checkpoint, read),
+            Some(_) => Ok(self.pin(key, checkpoint)?.map(|value| read(&value))),
+        }
+    }
+
+    /// See `Store::pin`; a value of another node is a copy.
+    pub(crate) fn pin(&self, key: &[u8], checkpoint: u32) -> Result<Option<Pinned<'_>>, Error> {
+        match self.home(key) {
+            None => self.near.pin(key, checkpoint),
+            Some((far, node)) => Ok(far.value(node, Verb::Get { checkpoint, verified: false }, key)?),
+        }
+    }
+
+    /// See `Store::peek`.
+    pub(crate) fn peek(&self, key: &[u8], checkpoint: u32) -> Result<Option<(Pinned<'_>, Keep)>, Error> {
+        match self.home(key) {
+            None => self.near.peek(key, checkpoint),
+            Some((far, node)) => far.kept_value(node, Verb::Peek { checkpoint }, key),
+        }
+    }
+
+    /// See `Store::pin_verified`.
+    pub(crate) fn pin_verified(&self, key: &[u8], checkpoint: u32) -> Result<Option<Pinned<'_>>, Error> {
+        match self.home(key) {
+            None => self.near.pin_verified(key, checkpoint),
+            Some((far, node)) => far.value(node, Verb::Get { checkpoint, verified: true }, key),
+        }
+    }
+
+    /// See `Store::contains`.
+    pub(crate) fn contains(&self, key: &[u8], checkpoint: u32) -> Result<bool, Error> {
+        match self.home(key) {
+            None => self.near.contains(key, checkpoint),
+            Some((far, node)) => far.is_so(node, Verb::Contains { checkpoint }, key, &[]),
+        }
+    }
+
+    /// See `Store::put`.
+    pub(crate) fn put(
+        &self,
+        key: &[u8],
+        checkpoint: u32,
+        value: &[u8],
+        when: When,
+        keep: Keep,
+    ) -> Result<bool, Error> {
+        match self.home_to_write(key, checkpoint)? {
+            None => self.near.put(key, checkpoint, value, when, keep),
+            Some((far, node)) => far.is_so(node, Verb::Put { checkpoint, when, keep }, key, value),
+        }
+    }
+
+    /// See `Store::put_with`; what goes to another node is made here first.
+    pub(crate) fn put_with<E>(
+        &self,
+        key: &[u8],
+        checkpoint: u32,
+        len: u64,
+        keep: Keep,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Result<(), E>, Error> {
+        let Some((far, node)) = self.home_to_write(key, checkpoint)? else {
+            return self.near.put_with(key, checkpoint, len, keep, fill);
+        };
+        let mut value = far.buffer(len)?;
+        if let Err(error) = fill(value.bytes_mut()) {
+            return Ok(Err(error));
+        }
+        let put = Verb::Put { checkpoint, when: When::Always, keep };
+        far.is_so(node, put, key, &value).map(|_| Ok(()))
+    }
+
+    /// See `Store::update`. What is changed on another node goes there with what it was before, so it is one step also
+    /// there; somebody else's write in between means to ask `change` again.
+    pub(crate) fn update(
+        &self,
+        key: &[u8],
+        checkpoint: u32,
+        change: &mut dyn FnMut(Option<&[u8]>) -> Change,
+    ) -> Result<(), Error> {
+        let Some((far, node)) = self.home_to_write(key, checkpoint)? else {
+            return self.near.update(key, checkpoint, change);
+        };
+        let mut found = far.value(node, Verb::Peek { checkpoint }, key)?;
+        loop {
+            let new = match change(found.as_deref()) {
+                Change::Leave => return Ok(()),
+                Change::Remove => None,
+                Change::Write(bytes) => Some(bytes),
+                Change::Short(bytes, len) => Some(bytes[..usize::from(len)].to_vec()),
+            };
+            match far.exchange(node, checkpoint, key, found.as_deref(), new.as_deref())? {
+                None => return Ok(()),
+                Some(other) => found = other,
+            }
+        }
+    }
+
+    /// See `Store::remove`.
+    pub(crate) fn remove<R>(
+        &self,
+        key: &[u8],
+        checkpoint: u32,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, Error> {
+        match self.home_to_write(key, checkpoint)? {
+            None => self.near.remove(key, checkpoint, read),
+            Some((far, node)) => {
+                Ok(far.value(node, Verb::Remove { checkpoint }, key)?.map(|value| read(&value)))
+            }
+        }
+    }
+
+    /// See `Store::watch`.
+    pub(crate) fn watch(&self, key: &[u8]) -> Result<Watch, Error> {
+        match self.home(key) {
+            None => Ok(self.near.watch(key)),
+            Some((far, node)) => match far.ask(node, Verb::Watch, key, &[])? {
+                (Reply::Watch(watch), _) => Ok(Watch(watch)),
+                _ => Err(far.odd(node)),
+            },
+        }
+    }
+
+    /// See `Store::wait`.
+    pub(crate) fn wait(&self, key: &[u8], seen: Watch, deadline: Option<Instant>) -> Result<(), Error> {
+        match self.home(key) {
+            None => self.near.wait(key, seen, deadline),
+            Some((far, node)) => far.wait(node, key, seen, deadline),
+        }
+    }
+
+    /// Which of all shards a key belongs to.
+    pub(crate) fn shard_of(&self, key: &[u8]) -> u32 {
+        let within = self.near.shard_of(key);
+        match &self.far {
+            None => within,
+            Some(far) => far.node_of(self.near.hash_of_key(key)) * self.per_part() + within,
+        }
+    }
+
+    // ── a shard ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// The part that has a shard, if it is another node's, and the shard's number there.
+    fn part_of(&self, shard: u32) -> (Option<(&Far, u32)>, u32) {
+        let (node, within) = (shard / self.per_part(), shard % self.per_part());
+        (self.far.as_deref().filter(|far| node != far.here()).map(|far| (far, node)), within)
+    }
+
+    /// See `Store::scan`, without values.
+    pub(crate) fn scan(
+        &self,
+        shard: u32,
+        checkpoint: u32,
+        cursor: u64,
+        each: Each<'_>,
+    ) -> Result<Option<u64>, Error> {
+        match self.part_of(shard) {
+            (None, shard) => self.near.scan(shard, checkpoint, cursor, false, each),
+            (Some((far, node)), shard) => far.scan(node, Verb::Scan { shard, checkpoint, cursor }, each),
+        }
+    }
+
+    /// See `Store::figures`.
+    pub(crate) fn figures(&self, shard: u32, checkpoint: u32) -> Result<ShardFigures, Error> {
+        match self.part_of(shard) {
+            (None, shard) => self.near.figures(shard, checkpoint),
+            (Some((far, node)), shard) => {
+                match far.ask(node, Verb::Figures { shard, checkpoint }, &[], &[])? {
+                    (Reply::Figures(figures), _) => Ok(figures),
+                    _ => Err(far.odd(node)),
+                }
+            }
+        }
+    }
+
+    // ── all of it ───────────────────────────────────────────────────────────────────────────────────────────
+
+    /// What all parts say, this one's last.
+    fn of_all<R>(
+        &self,
+        verb: Verb,
+        read: impl Fn(Reply) -> Option<R>,
+        near: impl FnOnce(&Store) -> Result<R, Error>,
+    ) -> Result<Vec<R>, Error> {
+        let mut all = match &self.far {
+            None => Vec::new(),
+            Some(far) => far.ask_all(verb, read)?,
+        };
+        all.push(near(&self.near)?);
+        Ok(all)
+    }
+
+    /// Has all parts do something.
+    fn tell_all(&self, verb: Verb, near: impl FnOnce(&Store) -> Result<(), Error>) -> Result<(), Error> {
+        let done = |reply| matches!(reply, Reply::Is(_)).then_some(());
+        self.of_all(verb, done, near).map(|_| ())
+    }
+
+    /// See `Store::len`.
+    pub(crate) fn len(&self, checkpoint: u32) -> Result<u64, Error> {
+        let counts = self.of_all(Verb::Len { checkpoint }, Reply::count, |near| near.len(checkpoint))?;
+        Ok(counts.into_iter().sum())
+    }
+
+    /// How many keys lie on this node.
+    pub(crate) fn near_len(&self, checkpoint: u32) -> Result<u64, Error> {
+        self.near.len(checkpoint)
+    }
+
+    /// Memory of all parts.
+    pub(crate) fn usage(&self) -> Result<Usage, Error> {
+        let near = |near: &Store| {
+            let usage = near.usage();
+            Ok([usage.capacity, usage.committed, usage.allocated])
+        };
+        let all = self.of_all(Verb::Usage, Reply::usage, near)?;
+        let sum = |i: usize| all.iter().map(|usage| usage[i]).sum();
+        Ok(Usage { capacity: sum(0), committed: sum(1), allocated: sum(2) })
+    }
+
+    /// See `Store::checkpoints`.
+    pub(crate) fn checkpoints(&self) -> Result<(u32, u32), Error> {
+        let all = self.of_all(Verb::Checkpoints, Reply::checkpoints, |near| Ok(near.checkpoints()))?;
+        Ok(all.into_iter().fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1))))
+    }
+
+    /// See `Store::clear`.
+    pub(crate) fn clear(&self, checkpoint: u32) -> Result<(), Error> {
+        if let Some(far) = &self.far {
+            self.go_on(far, checkpoint)?;
+        }
+        self.tell_all(Verb::Clear { checkpoint }, |near| near.clear(checkpoint))
+    }
+
+    /// See `Store::freeze`.
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<(), Error> {
+        self.tell_all(Verb::Freeze(frozen), |near| near.freeze(frozen))
+    }
+
+    /// See `Store::is_frozen`.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.near.is_frozen()
+    }
+
+    /// See `Store::destroy`. A part whose server is gone has gone before.
+    pub(crate) fn destroy(&self) {
+        let _ = self.tell_all(Verb::Destroy, |_| Ok(()));
+        self.near.destroy();
+    }
+
+    /// See `Store::recover`.
+    pub(crate) fn recover(&self) -> usize {
+        let found = self.of_all(Verb::Recover, Reply::count, |near| Ok(near.recover() as u64));
+        found.map_or(0, |all| all.into_iter().sum::<u64>() as usize)
+    }
+
+    /// See `Store::audit`, of this node's part.
+    pub(crate) fn audit(&self) -> Result<Audit, Error> {
+        self.near.audit()
+    }
+
+    /// All parts go on to a checkpoint that somebody is about to write to.
+    fn go_on(&self, far: &Far, checkpoint: u32) -> Result<(), Error> {
+        if checkpoint <= far.newest() {
+            return Ok(());
+        }
+        far.go_on(&self.near, checkpoint)
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        if let Some(far) = &self.far {
+            far.leave();
+        }
+    }
+}

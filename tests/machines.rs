@@ -1,0 +1,69 @@
+//! A batch on several machines, with a dictionary that its tasks share wherever they run.
+//!
+//! The machines are namespaces of this one. The test starts a launcher with this program, which runs the test again in
+//! a role.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeSet;
+use tarragon::prelude::*;
+use tarragon::{Context, DictDescriptor, DictError, Task, results};
+use tarragon_testbed::{Hosts, Launch, role, say};
+
+const KEYS: u64 = 60;
+
+/// Puts a row, and says where.
+fn put(context: &Context, dict: DictDescriptor, i: u64) -> Result<u32, DictError> {
+    let dict = dict.attach::<u64, Vec<f64>>()?;
+    dict.put_slice(&i, &vec![i as f64; 1 + 200 * i as usize])?;
+    Ok(context.rank())
+}
+
+/// Adds up all rows, in place where they lie on this node.
+fn sum(context: &Context, dict: DictDescriptor) -> Result<(u32, f64), DictError> {
+    let dict = dict.attach::<u64, Vec<f64>>()?;
+    let row = |i: u64| Ok(dict.get_ref(&i)?.map_or(0.0, |row| row.iter().sum::<f64>()));
+    let sums: Result<Vec<f64>, DictError> = (0..KEYS).map(row).collect();
+    Ok((context.rank(), sums?.into_iter().sum()))
+}
+
+fn campaign() {
+    let batch = Batch::new().unwrap();
+    let ranks = batch.world().unwrap().size();
+    let dict = batch.ddict_with(&DDict::<u64, Vec<f64>>::builder().memory(64 << 20)).unwrap();
+    let key = |i| dict.key(&i).unwrap();
+    let puts: Vec<Task<u32>> = (0..KEYS)
+        .map(|i| batch.function(put, (dict.descriptor(), i)).writes(key(i)).at_rank(i as u32 % ranks))
+        .collect();
+    let sums: Vec<Task<(u32, f64)>> = (0..ranks)
+        .map(|rank| {
+            let task = batch.function(sum, (dict.descriptor(),)).at_rank(rank);
+            (0..KEYS).fold(task, |task, i| task.reads(key(i)))
+        })
+        .collect();
+    batch.compile(tasks![puts, sums]).unwrap().run().unwrap();
+    let wanted: f64 = (0..KEYS).map(|i| i as f64 * (1 + 200 * i) as f64).sum();
+    let found = results(&sums).unwrap();
+    assert!(found.iter().all(|(_, sum)| *sum == wanted), "{found:?}, not {wanted}");
+    let seen: BTreeSet<u32> = results(&puts).unwrap().into_iter().collect();
+    assert_eq!(dict.len().unwrap(), KEYS);
+    let local = dict.local_len().unwrap();
+    assert!(0 < local && local < KEYS, "{local} keys are here");
+    // What is submitted is run by who reads a key that it writes.
+    let late = batch.function(put, (dict.descriptor(), KEYS)).writes(key(KEYS)).at_rank(ranks - 1);
+    batch.submit(&late).unwrap();
+    assert_eq!(dict.get(&KEYS).unwrap().unwrap().len() as u64, 1 + 200 * KEYS);
+    say(&format!("{}: {seen:?}", batch.world().unwrap()));
+}
+
+#[test]
+fn tasks_on_two_machines_share_a_dictionary() {
+    if role().is_some() {
+        return campaign();
+    }
+    let Some(hosts) = Hosts::for_ranks(2) else { return };
+    let ended =
+        Launch::far(hosts.mpirun(2), "tasks_on_two_machines_share_a_dictionary", "rank").ranks(4).run();
+    ended.expect_success();
+    assert_eq!(ended.said(), ["ranks 4 nodes 2 fabric shm+ucx: {0, 1, 2, 3}"], "{}", ended.text);
+    (0..2).for_each(|host| assert_eq!(hosts.shared_memory(host), Vec::<String>::new()));
+}
