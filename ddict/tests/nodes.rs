@@ -76,6 +76,9 @@ fn all_kinds_of_verbs() {
     let stats = dict.stats().unwrap();
     assert_eq!(stats.shards.iter().map(|shard| shard.keys).sum::<u64>(), total);
     assert_eq!(stats.capacity_bytes, u64::from(world.nodes()) * (64 << 20));
+    let items: BTreeMap<(u32, u64), Vec<u8>> = dict.items().map(Result::unwrap).collect();
+    assert_eq!(items.len() as u64, total);
+    assert!(items.iter().all(|((rank, i), bytes)| *bytes == value(*rank, *i)));
     let few: Vec<((u32, u64), Vec<u8>)> =
         dict.filter(|key, _| key.1 == 7).unwrap().map(Result::unwrap).collect();
     assert!(few.into_iter().eq((0..size).map(|rank| ((rank, 7), value(rank, 7)))));

@@ -60,8 +60,8 @@ pub trait Stores {
         self.ddict_with(&DDict::builder())
     }
 
-    /// A dictionary with these options, tied to this client of the batch. Where the batch runs on ranks of several nodes
-    /// it has a part on each; tasks attach by its descriptor wherever they run.
+    /// A dictionary with these options, tied to this client of the batch. Where the batch runs on ranks of several
+    /// nodes it has a part on each; tasks attach by its descriptor wherever they run.
     ///
     /// # Errors
     /// As [`tarragon_ddict::Builder::create_on`].

@@ -57,7 +57,7 @@ impl<K: Key, V: Value> DDict<K, V> {
     where
         F: Fn(&K, &V) -> bool,
     {
-        let mut walk = Walk::new(self.store(), checkpoint, shard..shard + 1);
+        let mut walk = Walk::with_values(self.store(), checkpoint, shard..shard + 1);
         let mut found = Vec::new();
         let matching = |key: &[u8], value: &[u8]| {
             let holds = predicate(&key_of(key)?, &decoded(key, decode(value))?);

@@ -1,16 +1,18 @@
-//! Keys, values and pairs, streamed: a page of keys at a time, each value when it is asked for.
+//! Keys, values and pairs, streamed: a page of keys at a time, each value when it is asked for; of another node's part
+//! small values come with their page.
 //!
 //! Weakly consistent: a key that is there all the time is given exactly once; one that comes or goes meanwhile may be
-//! given or not. A value is what it is when its turn comes. In no order of the keys: see `filter` for one.
+//! given or not. A value is what it is when its turn, or its page's, comes. In no order of the keys: see `filter` for
+//! one.
 
 use super::{DDict, decoded};
 use crate::encoding::{Key, Value, decode, read_key, show, type_name};
 use crate::error::Error;
-use crate::parts::Parts;
+use crate::parts::{KeptBytes, Parts};
 use crate::store::Keep;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 /// A walk over the keys' bytes, a page at a time.
 pub(crate) struct Walk<'d> {
@@ -19,46 +21,69 @@ pub(crate) struct Walk<'d> {
     shards: Range<u32>,
     /// Where the current shard goes on; `None`: the next shard's turn.
     cursor: Option<u64>,
+    /// Values will be asked for.
+    values: bool,
     page: Page,
 }
 
-/// Keys one after another, in one piece of memory.
+/// Keys one after another, in one piece of memory, each with its value if that came with it.
 #[derive(Default)]
 struct Page {
     bytes: Vec<u8>,
-    ends: Vec<usize>,
+    keys: Vec<Listed>,
     next: usize,
+}
+
+/// Where a key lies in a page, and its value.
+struct Listed {
+    key: Range<usize>,
+    value: Option<(Range<usize>, Keep)>,
 }
 
 impl Page {
     fn clear(&mut self) {
         self.bytes.clear();
-        self.ends.clear();
+        self.keys.clear();
         self.next = 0;
     }
 
-    fn push(&mut self, key: &[u8]) {
-        self.bytes.extend_from_slice(key);
-        self.ends.push(self.bytes.len());
+    fn push(&mut self, key: &[u8], value: Option<KeptBytes<'_>>) {
+        let key = self.add(key);
+        let value = value.map(|(value, keep)| (self.add(value), keep));
+        self.keys.push(Listed { key, value });
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
     }
 }
 
 impl<'d> Walk<'d> {
     pub(crate) fn new(store: &'d Parts, checkpoint: u32, shards: Range<u32>) -> Self {
-        Self { store, checkpoint, shards, cursor: None, page: Page::default() }
+        Self { store, checkpoint, shards, cursor: None, values: false, page: Page::default() }
+    }
+
+    /// Of whose keys the values are asked for, too.
+    pub(crate) fn with_values(store: &'d Parts, checkpoint: u32, shards: Range<u32>) -> Self {
+        Self { values: true, ..Self::new(store, checkpoint, shards) }
     }
 
     /// The next key's bytes.
     pub(crate) fn next_key(&mut self) -> Result<Option<&[u8]>, Error> {
-        while self.page.next == self.page.ends.len() {
+        Ok(self.next_listed()?.map(|index| &self.page.bytes[self.page.keys[index].key.clone()]))
+    }
+
+    /// The next key's place in the page.
+    fn next_listed(&mut self) -> Result<Option<usize>, Error> {
+        while self.page.next == self.page.keys.len() {
             if !self.turn()? {
                 return Ok(None);
             }
         }
-        let index = self.page.next;
         self.page.next += 1;
-        let start = if index == 0 { 0 } else { self.page.ends[index - 1] };
-        Ok(Some(&self.page.bytes[start..self.page.ends[index]]))
+        Ok(Some(self.page.next - 1))
     }
 
     /// Reads the next page; whether there was one. After an error the walk is over.
@@ -69,10 +94,10 @@ impl<'d> Walk<'d> {
             return Ok(false);
         }
         let page = &mut self.page;
-        let scanned = self.store.scan(shard, self.checkpoint, self.cursor.unwrap_or(0), &mut |key, _| {
-            page.push(key);
-            ControlFlow::Continue(())
+        let (cursor, push) = (self.cursor.unwrap_or(0), &mut |key: &[u8], value: Option<KeptBytes<'_>>| {
+            page.push(key, value);
         });
+        let scanned = self.store.scan(shard, self.checkpoint, cursor, self.values, push);
         match scanned {
             Ok(Some(cursor)) => self.cursor = Some(cursor),
             Ok(None) => {
@@ -101,12 +126,18 @@ impl<'d> Walk<'d> {
         &mut self,
         mut read: impl FnMut(&[u8], &[u8], Keep) -> Result<Option<R>, Error>,
     ) -> Result<Option<R>, Error> {
-        let (store, checkpoint) = (self.store, self.checkpoint);
-        while let Some(key) = self.next_key()? {
-            if let Some((value, keep)) = store.peek(key, checkpoint)?
-                && let Some(found) = read(key, &value, keep)?
-            {
-                return Ok(Some(found));
+        while let Some(index) = self.next_listed()? {
+            let Listed { key, value } = &self.page.keys[index];
+            let key = &self.page.bytes[key.clone()];
+            let found = match value {
+                Some((value, keep)) => read(key, &self.page.bytes[value.clone()], *keep)?,
+                None => match self.store.peek(key, self.checkpoint)? {
+                    Some((value, keep)) => read(key, &value, keep)?,
+                    None => None,
+                },
+            };
+            if found.is_some() {
+                return Ok(found);
             }
         }
         Ok(None)
@@ -189,7 +220,7 @@ impl<K: Key, V: Value> DDict<K, V> {
     /// All values, as [`DDict::keys`] gives the keys: each is read when its turn comes, one at a time.
     #[must_use]
     pub fn values(&self) -> Values<'_, V> {
-        let walk = Walk::new(self.store(), self.at(), 0..self.inner.shards);
+        let walk = Walk::with_values(self.store(), self.at(), 0..self.inner.shards);
         Values { walk, types: PhantomData }
     }
 
@@ -200,6 +231,6 @@ impl<K: Key, V: Value> DDict<K, V> {
     }
 
     pub(super) fn items_in(&self, shards: Range<u32>) -> Items<'_, K, V> {
-        Items { walk: Walk::new(self.store(), self.at(), shards), types: PhantomData }
+        Items { walk: Walk::with_values(self.store(), self.at(), shards), types: PhantomData }
     }
 }

@@ -1,9 +1,10 @@
 //! Asking the parts of other nodes.
 
+use super::EachKey;
 use super::message::{self, Fault, Home, LEAVE, QUESTION, Question, Reply, Verb};
 use crate::encoding::show;
 use crate::error::Error;
-use crate::store::{Buffer, Each, Keep, Pinned, Store, Watch};
+use crate::store::{Buffer, Keep, Pinned, Store, Watch};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -179,17 +180,15 @@ impl Far {
         self.ask(node, Verb::Wait { seen: seen.0, ms }, key, &[]).map(|_| ())
     }
 
-    /// Shows a page of keys; returns where the next one begins.
-    pub(super) fn scan(&self, node: u32, verb: Verb, each: Each<'_>) -> Result<Option<u64>, Error> {
+    /// Shows a page of keys, with the values that came with them; returns where the next one begins.
+    pub(super) fn scan(&self, node: u32, verb: Verb, each: EachKey<'_>) -> Result<Option<u64>, Error> {
         let (Reply::Page(next), body) = self.ask(node, verb, &[], &[])? else { return Err(self.odd(node)) };
         let mut page = &*body;
-        while let Some((key, rest)) = message::next_key(page) {
+        while let Some((key, value, rest)) = message::next_key(page) {
             page = rest;
-            if each(key, &[]).is_break() {
-                return Ok(None);
-            }
+            each(key, value);
         }
-        Ok(next)
+        if page.is_empty() { Ok(next) } else { Err(self.odd(node)) }
     }
 
     /// Has all parts go on to a checkpoint; waits for keys that must be written anew first.

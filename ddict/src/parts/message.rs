@@ -15,6 +15,9 @@ pub(super) const QUESTION: HandlerId = HandlerId(0xED00);
 /// Who has closed its last handle tells this one.
 pub(super) const LEAVE: HandlerId = HandlerId(0xED01);
 
+/// The bytes of a value, and how it is kept.
+pub(crate) type KeptBytes<'b> = (&'b [u8], Keep);
+
 /// Where a part lies, and who answers for it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(crate) struct Home {
@@ -73,6 +76,7 @@ pub(super) enum Verb {
         shard: u32,
         checkpoint: u32,
         cursor: u64,
+        values: bool,
     },
     Figures {
         shard: u32,
@@ -130,7 +134,7 @@ pub(super) enum Reply {
     /// Capacity, committed and allocated bytes.
     Usage([u64; 3]),
     Checkpoints(u32, u32),
-    /// A page of keys follows, each behind its length; and where the next one begins.
+    /// A page of keys follows (see [`add_key`]), and where the next one begins.
     Page(Option<u64>),
     /// This key must be written anew first.
     Missing(Vec<u8>),
@@ -208,14 +212,38 @@ pub(super) fn head<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
     postcard::take_from_bytes(bytes).ok()
 }
 
-/// Adds a key to a page.
-pub(super) fn add_key(page: &mut Vec<u8>, key: &[u8]) {
-    page.extend_from_slice(&(key.len() as u32).to_le_bytes());
-    page.extend_from_slice(key);
+/// Adds a key to a page: its length and bytes, and whether its value follows likewise, and how that is kept.
+pub(super) fn add_key(page: &mut Vec<u8>, key: &[u8], value: Option<KeptBytes<'_>>) {
+    add_bytes(page, key);
+    page.push(match value {
+        None => 0,
+        Some((_, Keep::Default)) => 1,
+        Some((_, Keep::Persistent)) => 2,
+    });
+    if let Some((value, _)) = value {
+        add_bytes(page, value);
+    }
 }
 
-/// The first key of a page, and the rest.
-pub(super) fn next_key(page: &[u8]) -> Option<(&[u8], &[u8])> {
+fn add_bytes(page: &mut Vec<u8>, bytes: &[u8]) {
+    page.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    page.extend_from_slice(bytes);
+}
+
+/// The first key of a page, its value if it came with it, and the rest.
+pub(super) fn next_key(page: &[u8]) -> Option<(&[u8], Option<KeptBytes<'_>>, &[u8])> {
+    let (key, page) = next_bytes(page)?;
+    let (kind, page) = page.split_first()?;
+    let keep = match kind {
+        0 => return Some((key, None, page)),
+        1 => Keep::Default,
+        _ => Keep::Persistent,
+    };
+    let (value, page) = next_bytes(page)?;
+    Some((key, Some((value, keep)), page))
+}
+
+fn next_bytes(page: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = page.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_le_bytes(*len) as usize)
 }
@@ -227,13 +255,17 @@ mod tests {
     #[test]
     fn pages_of_keys_come_back_and_torn_ones_end() {
         let mut page = Vec::new();
-        [&b""[..], b"a", b"bcd"].iter().for_each(|key| add_key(&mut page, key));
-        let (first, rest) = next_key(&page).expect("a key");
-        let (second, rest) = next_key(rest).expect("a key");
-        let (third, rest) = next_key(rest).expect("a key");
-        assert_eq!((first, second, third, rest), (&b""[..], &b"a"[..], &b"bcd"[..], &b""[..]));
+        add_key(&mut page, b"", None);
+        add_key(&mut page, b"a", Some((b"value", Keep::Persistent)));
+        add_key(&mut page, b"bcd", Some((b"", Keep::Default)));
+        let (first, value, rest) = next_key(&page).expect("a key");
+        assert_eq!((first, value), (&b""[..], None));
+        let (second, value, rest) = next_key(rest).expect("a key");
+        assert_eq!((second, value), (&b"a"[..], Some((&b"value"[..], Keep::Persistent))));
+        let (third, value, rest) = next_key(rest).expect("a key");
+        assert_eq!((third, value, rest), (&b"bcd"[..], Some((&b""[..], Keep::Default)), &b""[..]));
         assert_eq!(next_key(rest), None);
-        assert_eq!(next_key(&page[..page.len() - 1][9..]), None);
+        assert_eq!(next_key(&page[..page.len() - 1][15..]), None);
     }
 
     #[test]

@@ -37,14 +37,18 @@ mod message;
 mod serve;
 mod waiting;
 
-pub(crate) use message::Home;
+pub(crate) use message::{Home, KeptBytes};
 
 use crate::error::Error;
-use crate::store::{Change, Each, Keep, Options, Pinned, ShardFigures, Store, Watch, When};
+use crate::store::{Change, Keep, Options, Pinned, ShardFigures, Store, Watch, When};
 use far::Far;
 use message::{Reply, Verb};
+use std::ops::ControlFlow;
 use std::time::Instant;
 use tarragon_transport::heap::{Audit, Usage};
+
+/// What is shown each key, and its value if that came with it.
+pub(crate) type EachKey<'e> = &'e mut dyn FnMut(&[u8], Option<KeptBytes<'_>>);
 
 /// All parts, as one process has them.
 pub(crate) struct Parts {
@@ -281,17 +285,24 @@ impl Parts {
         (self.far.as_deref().filter(|far| node != far.here()).map(|far| (far, node)), within)
     }
 
-    /// See `Store::scan`, without values.
+    /// Shows the keys of one page of a shard, from `cursor` on, and returns the next cursor, as `Store::scan` does. Of
+    /// another node's shard the values come with them if that is asked for, but large ones and those behind many.
     pub(crate) fn scan(
         &self,
         shard: u32,
         checkpoint: u32,
         cursor: u64,
-        each: Each<'_>,
+        values: bool,
+        each: EachKey<'_>,
     ) -> Result<Option<u64>, Error> {
         match self.part_of(shard) {
-            (None, shard) => self.near.scan(shard, checkpoint, cursor, false, each),
-            (Some((far, node)), shard) => far.scan(node, Verb::Scan { shard, checkpoint, cursor }, each),
+            (None, shard) => self.near.scan(shard, checkpoint, cursor, false, &mut |key, _| {
+                each(key, None);
+                ControlFlow::Continue(())
+            }),
+            (Some((far, node)), shard) => {
+                far.scan(node, Verb::Scan { shard, checkpoint, cursor, values }, each)
+            }
         }
     }
 

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 use tarragon_transport::segment::SegmentName;
 use tarragon_transport::{Fabric, Message, PeerState, Rank};
 
+/// Values go with a page of keys up to about so many bytes together.
+const PAGE_BYTES: usize = 1 << 18;
+
 /// The parts that this rank answers for.
 #[derive(Default)]
 pub(super) struct Server {
@@ -163,7 +166,9 @@ impl Server {
         let store = &part.store;
         let done = |()| is(true);
         match question.verb {
-            Verb::Scan { shard, checkpoint, cursor } => scan(store, shard, checkpoint, cursor),
+            Verb::Scan { shard, checkpoint, cursor, values } => {
+                scan(store, shard, checkpoint, cursor, values)
+            }
             Verb::Figures { shard, checkpoint } => {
                 check_shard(store, shard)?;
                 Ok(answer(Reply::Figures(store.figures(shard, checkpoint)?), &[]))
@@ -261,13 +266,19 @@ fn check_shard(store: &Store, shard: u32) -> Result<(), Error> {
     if shard < shards { Ok(()) } else { Err(Error::NoShard { shard, shards }) }
 }
 
-fn scan(store: &Store, shard: u32, checkpoint: u32, cursor: u64) -> Answer {
+fn scan(store: &Store, shard: u32, checkpoint: u32, cursor: u64, values: bool) -> Answer {
     check_shard(store, shard)?;
-    let mut page = Vec::new();
+    let mut keys = Vec::new();
     let next = store.scan(shard, checkpoint, cursor, false, &mut |key, _| {
-        message::add_key(&mut page, key);
+        keys.push(Box::<[u8]>::from(key));
         ControlFlow::Continue(())
     })?;
+    let mut page = Vec::new();
+    for key in keys {
+        let value = if values && page.len() < PAGE_BYTES { store.peek(&key, checkpoint)? } else { None };
+        let value = value.as_ref().filter(|(value, _)| value.len() < PAGE_BYTES);
+        message::add_key(&mut page, &key, value.map(|(value, keep)| (&**value, *keep)));
+    }
     Ok(answer(Reply::Page(next), &page))
 }
 

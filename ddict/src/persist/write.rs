@@ -39,7 +39,7 @@ impl<K: 'static, V: 'static> DDict<K, V> {
         let mut values = Values { folder: &folder, id, options: &head.options, known, file: None, end: 0 };
         let list_file = NewFile::create(&folder)?;
         let mut list = ListWriter::new(&list_file.file, &list_file.path, id, &head)?;
-        let mut walk = Walk::new(self.store(), self.at(), 0..self.shards());
+        let mut walk = Walk::with_values(self.store(), self.at(), 0..self.shards());
         let mut write = |key: &[u8], value: &[u8], keep: Keep| {
             list.entry(key, &values.place(value)?, keep)?;
             Ok(None::<()>)

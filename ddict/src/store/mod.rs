@@ -29,7 +29,6 @@ mod tests;
 pub(crate) use key::ShortKey;
 pub(crate) use layout::SHARDS_MAX;
 pub(crate) use lookup::Seen;
-pub(crate) use scan::Each;
 pub(crate) use value::{Buffer, Pinned};
 pub(crate) use wait::Watch;
 
