@@ -22,8 +22,9 @@ const HOME_FIELDS: usize = 4;
 /// Characters of a text that errors show.
 const SHOWN_MAX: usize = 80;
 
-/// Names a dictionary: any process of its machine attaches with it. Plain data: it is printed, parsed, sent and stored;
-/// none of that touches the dictionary, and having one keeps nothing alive.
+/// Names a dictionary: any process of its machine attaches with it; one that spans nodes, any rank of its world. Plain
+/// data: it is printed, parsed, sent and stored; none of that touches the dictionary, and having one keeps nothing
+/// alive.
 ///
 /// Its text is one line without blanks: `let text = descriptor.to_string()`, and `text.parse::<Descriptor>()`.
 ///
