@@ -302,6 +302,12 @@ fn the_whole_is_one_dictionary() {
     on_machines(2, 2, test);
 }
 
+/// Segments of dictionaries on this machine.
+fn segments() -> usize {
+    let names = std::fs::read_dir("/dev/shm").unwrap().map(|it| it.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().contains("ddict")).count()
+}
+
 /// Errors of another node are those of this one; and its memory is free when nobody has the dictionary open any more.
 #[test]
 fn memory_of_another_node_is_bounded_and_given_back() {
@@ -319,17 +325,13 @@ fn memory_of_another_node_is_bounded_and_given_back() {
             assert_eq!(large, 8);
         }
         world.barrier().unwrap();
-        let left = || {
-            let names = std::fs::read_dir("/dev/shm").unwrap().map(|it| it.unwrap().file_name());
-            names.filter(|name| name.to_string_lossy().contains("ddict")).count()
-        };
-        assert!(left() > 0, "no segment has this name");
+        assert!(segments() > 0, "no segment has this name");
         world.barrier().unwrap();
         let text = dict.descriptor().to_string();
         drop(dict);
         wait_until("the memory is given back", || {
             world.progress();
-            left() == 0
+            segments() == 0
         });
         world.barrier().unwrap();
         let gone = text.parse::<Descriptor>().unwrap().attach::<u64, Vec<u8>>();
@@ -390,4 +392,51 @@ fn a_lost_server_is_named() {
     let Some(slurm) = Slurm::for_ranks(&hosts) else { return };
     let ended = Launch::far(slurm.srun(2), test, "rank").ranks(2).run();
     assert_eq!(ended.said(), ["the rest stayed"], "{}\n{}", ended.text, slurm.logs());
+}
+
+/// A rank that is killed while it puts has put some values whole, in their order, and keeps nothing.
+#[test]
+fn a_killed_client_harms_nobody() {
+    let test = "a_killed_client_harms_nobody";
+    if role().is_some() {
+        let world = World::from_environment().unwrap();
+        let dict = shared::<u64, Vec<u8>>(&world, Rank(0), || {
+            DDict::builder().memory(64 << 20).create_on(&world).unwrap()
+        });
+        let whole = |i: u64| vec![i as u8; 1 + i as usize % 3000];
+        if world.rank() == Rank(3) {
+            std::thread::spawn(|| {
+                std::thread::sleep(Duration::from_millis(200));
+                die();
+            });
+            for i in 0.. {
+                dict.put(&i, whole(i)).unwrap();
+            }
+        }
+        wait_until("it is known", || {
+            world.wait(Duration::from_millis(50));
+            !world.fabric().check_peers().is_empty()
+        });
+        let put = (0..).find(|i| !dict.contains(i).unwrap()).unwrap();
+        assert!(put > 10, "{put}");
+        for i in 0..put {
+            assert_eq!(dict.get(&i).unwrap(), Some(whole(i)));
+        }
+        assert!((put..put + 20).all(|i| !dict.contains(&i).unwrap()));
+        let mine = (1 << 40) + u64::from(world.rank().0) * 1000;
+        (0..200).for_each(|i| dict.put(&(mine + i), whole(i)).unwrap());
+        assert!((0..200).all(|i| dict.pop(&(mine + i)).unwrap() == Some(whole(i))));
+        drop(dict);
+        wait_until("the memory is given back", || {
+            world.progress();
+            segments() == 0
+        });
+        say("it is whole");
+        world.leave().unwrap();
+        return;
+    }
+    let Some(hosts) = Hosts::for_ranks(2) else { return };
+    let Some(slurm) = Slurm::for_ranks(&hosts) else { return };
+    let ended = Launch::far(slurm.srun(2), test, "rank").ranks(4).run();
+    assert_eq!(ended.said(), ["it is whole"; 3], "{}\n{}", ended.text, slurm.logs());
 }
