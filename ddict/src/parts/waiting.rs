@@ -46,7 +46,10 @@ struct Wait {
 impl Wait {
     fn is_over(&self, now: Instant) -> bool {
         let store = &self.part.store;
-        store.watch(&self.key) != self.seen || !store.is_there() || self.deadline.is_some_and(|at| at <= now)
+        // A cell says that somebody sleeps there from `watch` on until it changes.
+        let has_changed =
+            store.sequence_of(&self.key).is_none_or(|it| it.load(Ordering::SeqCst) != self.seen.0);
+        has_changed || !store.is_there() || self.deadline.is_some_and(|at| at <= now)
     }
 
     /// Tells who waits to look.
@@ -71,6 +74,9 @@ impl Waiting {
         who: (Rank, u64),
     ) {
         part.store.note_wait(key);
+        if part.store.watch(key) != seen {
+            return respond(fabric, who.0, who.1, Ok(is(true)));
+        }
         let wait = Wait { fabric: Arc::clone(fabric), part, key: key.into(), seen, deadline, who };
         let mut list = self.lock();
         if !list.is_running {
