@@ -6,7 +6,7 @@ use crate::compile::split::Piece;
 use crate::error::{Error, Failure};
 use crate::function::wire::WireError;
 use crate::plan::Plan;
-use crate::run::Run;
+use crate::run::{Others, Run, Timed};
 use crate::task::record::Ref;
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ pub(crate) struct Setup {
     pub(crate) run_dir: Option<std::path::PathBuf>,
     pub(crate) keeps_output: bool,
     pub(crate) is_unbound: bool,
+    pub(crate) measures: bool,
 }
 
 pub(crate) enum Ranks {}
@@ -85,6 +86,10 @@ impl Side {
     }
 
     pub(crate) fn away(&self) -> std::iter::Empty<Ref> {
+        match *self {}
+    }
+
+    pub(crate) fn times(&self, _: u64) -> Option<(Vec<(u32, Timed)>, Others)> {
         match *self {}
     }
 

@@ -4,6 +4,7 @@ use super::Ranks;
 use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber};
 use super::part::Setup;
 use super::side::{Side, unwritable, value_of};
+use super::times;
 use super::told::{Teller, Told};
 use super::unpack::{self, Unpacked};
 use crate::batch::{Batch, Workers};
@@ -62,6 +63,7 @@ impl Guest {
             }
         }
         let (run, told) = (self.number(), teller.told());
+        times::tell(side, plan, run, &self.tasks);
         let bytes = message::bytes(&End { run, failures, told, sent: side.sent() });
         side.ranks().tell(Rank(0), Kind::End, side.list(), &bytes);
     }
@@ -120,10 +122,9 @@ impl Clerk {
             return Ok(Arc::clone(batch.shared()));
         }
         let mut builder = Batch::builder().of_ranks(&self.ranks).bind(!setup.is_unbound);
-        builder = builder.keep_output(setup.keeps_output).signals(false);
-        if setup.workers > 0 {
-            builder = builder.workers(Workers::Threads(setup.workers as usize));
-        }
+        builder = builder.keep_output(setup.keeps_output).signals(false).timing(setup.measures);
+        let workers = self.ranks.workers_of(self.ranks.rank(), setup);
+        builder = builder.workers(Workers::Threads(workers as usize));
         if setup.assumed_cpus > 0 {
             builder = builder.assume_cpus(setup.assumed_cpus);
         }

@@ -12,9 +12,10 @@
 use super::Ranks;
 use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber};
 use super::side::unreadable;
+use super::times::{self, Heard};
 use crate::cohort::Cohort;
 use crate::error::{Cause, Failure};
-use crate::run::Run;
+use crate::run::{Others, Run, Timed};
 use crate::shared::Shared;
 use crate::task::output::Output;
 use crate::task::record::{Kept, Ref, state};
@@ -24,6 +25,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tarragon_transport::{Message, Rank};
 
 /// The part of one guest: its tasks in order.
@@ -44,9 +46,13 @@ pub(crate) struct Elsewhere {
     now: Mutex<Now>,
     /// Output that was asked for, once it has come.
     reading: Mutex<HashMap<u64, Option<io::Result<Vec<u8>>>>>,
+    /// When tasks ran, if the batch measures.
+    times: Mutex<Heard>,
     /// What guests are to run, until they were told.
     parts: Mutex<Vec<(Rank, Vec<u8>)>>,
     part_bytes: u64,
+    /// Workers of each rank but this.
+    workers: Box<[u32]>,
 }
 
 #[derive(Default)]
@@ -82,6 +88,7 @@ impl Elsewhere {
                 places[task.index() as usize] = (part as u16 + 1, place as u32);
             }
         }
+        let workers = (1..ranks.size()).map(|rank| ranks.workers_of(rank, &shared.setup)).collect();
         let (ranks, shared) = (Arc::clone(ranks), Arc::downgrade(shared));
         let (places, away) = (places.into(), away.into());
         Arc::new(Self {
@@ -92,8 +99,10 @@ impl Elsewhere {
             away,
             now: Mutex::default(),
             reading: Mutex::default(),
+            times: Mutex::default(),
             parts: Mutex::new(parts),
             part_bytes,
+            workers,
         })
     }
 
@@ -139,6 +148,7 @@ impl Elsewhere {
         (now.number, now.parity, now.run, now.open) = (number, parity, run, open);
         // Who waits for a value waits for one of this run now.
         (now.is_known, now.sent) = (false, (0, 0));
+        self.times.lock().begin(self.away.len());
     }
 
     /// Has the values of tasks of this cohort brought here that are not and were not asked for; how they came out is
@@ -190,6 +200,7 @@ impl Elsewhere {
         let part = self.away.iter().position(|away| away.rank == message.source);
         match (kind, part) {
             (Kind::End, Some(part)) => self.part_ended(part, message.payload),
+            (Kind::Times, Some(part)) => self.times_came(part, message.payload),
             (Kind::Reply, Some(part)) => self.reply(part, message.payload),
             (Kind::Written, Some(_)) => self.written(message.payload),
             _ => {
@@ -220,6 +231,34 @@ impl Elsewhere {
             }
         }
         run.part_ended();
+    }
+
+    fn times_came(&self, part: usize, bytes: &[u8]) {
+        let now = self.now.lock();
+        if times::run_of(bytes) == Some(now.number) && now.open.get(part) == Some(&true) {
+            let Away { rank, tasks } = &self.away[part];
+            self.times.lock().take(part, *rank, tasks, bytes);
+        }
+    }
+
+    /// When tasks ran elsewhere in the run that has ended, by index, after `started_ns`.
+    pub(super) fn times(&self, started_ns: u64) -> (Vec<(u32, Timed)>, Others) {
+        let mut told = self.times.lock();
+        // Of the two clocks that are known worst.
+        let (mut all, mut within) = (Vec::new(), [0; 2]);
+        for (part, away) in self.away.iter().enumerate() {
+            // Who has never said what its clock says has told no times.
+            let Some(clock) = self.ranks.clock_of(away.rank, started_ns) else { continue };
+            within = [within[0].max(clock.within), within[1].max(within[0].min(clock.within))];
+            let times = told.of_part(part, clock, started_ns);
+            all.extend(away.tasks.iter().map(|task| task.index()).zip(times));
+        }
+        let others = Others {
+            workers: self.workers.clone(),
+            usages: told.usages(),
+            within: Duration::from_nanos(within[0].saturating_add(within[1])),
+        };
+        (all, others)
     }
 
     fn reply(&self, part: usize, bytes: &[u8]) {

@@ -20,10 +20,13 @@ pub(super) enum Kind {
     Drop,
     Lost,
     Stop,
+    Times,
+    Clock,
+    Now,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 12] = [
+    pub(super) const ALL: [Kind; 15] = [
         Kind::Part,
         Kind::Start,
         Kind::Notice,
@@ -36,6 +39,9 @@ impl Kind {
         Kind::Drop,
         Kind::Lost,
         Kind::Stop,
+        Kind::Times,
+        Kind::Clock,
+        Kind::Now,
     ];
 
     /// Far from the numbers that programs begin with.

@@ -8,7 +8,7 @@ use super::{Ranks, Traffic};
 use crate::compile::split::{Export, Exports};
 use crate::error::{Cause, Failure};
 use crate::plan::Plan;
-use crate::run::Run;
+use crate::run::{Others, Run, Timed};
 use crate::task::record::Ref;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -148,6 +148,10 @@ impl Side {
         ours.iter().for_each(|bytes| self.notice(run, bytes));
         if let Role::Home(elsewhere) = &self.role {
             let bytes = message::bytes(&number);
+            if run.plan.shared.timing {
+                // Before the run: an answer comes before what the guest tells of its times.
+                elsewhere.ranks_of().for_each(|rank| self.ranks.ask_clock(rank));
+            }
             elsewhere.ranks_of().for_each(|rank| self.ranks.tell(rank, Kind::Start, self.list, &bytes));
             elsewhere.is_known();
         }
@@ -243,6 +247,11 @@ impl Side {
             part_bytes: elsewhere.part_bytes(),
             tasks_elsewhere: self.away().count() as u64,
         })
+    }
+
+    /// At home, of a run that has ended: when tasks elsewhere ran after `started_ns`, by index.
+    pub(crate) fn times(&self, started_ns: u64) -> Option<(Vec<(u32, Timed)>, Others)> {
+        Some(self.elsewhere()?.times(started_ns))
     }
 
     /// All nodes of this rank have ended, and the plan may run again.
