@@ -109,7 +109,11 @@ impl Side {
         match *self {}
     }
 
-    pub(crate) fn ended(&self, _: &Plan) {
+    pub(crate) fn ended(&self, _: &Plan, _: bool) {
+        match *self {}
+    }
+
+    pub(crate) fn freed(&self) {
         match *self {}
     }
 

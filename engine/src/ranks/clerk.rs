@@ -51,8 +51,8 @@ impl Guest {
         self.number.load(Ordering::Acquire)
     }
 
-    /// Tells home that the part has ended.
-    pub(super) fn ended(&self, side: &Side, plan: &Plan) {
+    /// Tells home that the part has ended; a body that was given up may still hold it.
+    pub(super) fn ended(&self, side: &Side, plan: &Plan, is_held: bool) {
         let (mut failures, mut teller) = (Vec::new(), Teller::default());
         if plan.cohort.has_failures() {
             for (place, task) in self.tasks.iter().enumerate() {
@@ -64,8 +64,13 @@ impl Guest {
         }
         let (run, told) = (self.number(), teller.told());
         times::tell(side, plan, run, &self.tasks);
-        let bytes = message::bytes(&End { run, failures, told, sent: side.sent() });
+        let bytes = message::bytes(&End { run, failures, told, sent: side.sent(), is_held });
         side.ranks().tell(Rank(0), Kind::End, side.list(), &bytes);
+    }
+
+    /// Tells home that the part can run again, which a body held.
+    pub(super) fn freed(&self, side: &Side) {
+        side.ranks().tell(Rank(0), Kind::Free, side.list(), &message::bytes(&self.number()));
     }
 }
 

@@ -14,7 +14,7 @@ use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNum
 use super::side::unreadable;
 use super::times::{self, Heard};
 use crate::cohort::Cohort;
-use crate::error::{Cause, Failure};
+use crate::error::{Cause, Error, Failure};
 use crate::run::{Others, Run, Timed};
 use crate::shared::Shared;
 use crate::task::output::Output;
@@ -62,6 +62,9 @@ struct Now {
     run: Weak<Run>,
     /// By part: it has not ended in this run.
     open: Vec<bool>,
+    /// By part the latest run in which a body was given up that stayed in its task, and the latest after which all were
+    /// back.
+    held: Vec<(RunNumber, RunNumber)>,
     /// Guests were told of the run.
     is_known: bool,
     /// Values that were asked for, by part and place.
@@ -148,6 +151,7 @@ impl Elsewhere {
         (now.number, now.parity, now.run, now.open) = (number, parity, run, open);
         // Who waits for a value waits for one of this run now.
         (now.is_known, now.sent) = (false, (0, 0));
+        now.held.resize(self.away.len(), (0, 0));
         self.times.lock().begin(self.away.len());
     }
 
@@ -200,6 +204,7 @@ impl Elsewhere {
         let part = self.away.iter().position(|away| away.rank == message.source);
         match (kind, part) {
             (Kind::End, Some(part)) => self.part_ended(part, message.payload),
+            (Kind::Free, Some(part)) => self.part_freed(part, message.payload),
             (Kind::Times, Some(part)) => self.times_came(part, message.payload),
             (Kind::Reply, Some(part)) => self.reply(part, message.payload),
             (Kind::Written, Some(_)) => self.written(message.payload),
@@ -210,7 +215,8 @@ impl Elsewhere {
     }
 
     fn part_ended(&self, part: usize, bytes: &[u8]) {
-        let Some((End { run: number, failures, told, sent }, _)) = message::head::<End>(bytes) else {
+        let Some((End { run: number, failures, told, sent, is_held }, _)) = message::head::<End>(bytes)
+        else {
             return;
         };
         let run = {
@@ -219,6 +225,9 @@ impl Elsewhere {
                 return;
             }
             now.sent = (now.sent.0 + sent.0, now.sent.1 + sent.1);
+            if is_held {
+                now.held[part].0 = number;
+            }
             now.run.upgrade()
         };
         let Some(run) = run else { return };
@@ -231,6 +240,20 @@ impl Elsewhere {
             }
         }
         run.part_ended();
+    }
+
+    /// It may come before the end of the part, which it is told of by another thread.
+    fn part_freed(&self, part: usize, bytes: &[u8]) {
+        let Some((run, _)) = message::head::<RunNumber>(bytes) else { return };
+        if let Some(held) = self.now.lock().held.get_mut(part) {
+            held.1 = run.max(held.1);
+        }
+    }
+
+    /// An error while a body that was given up elsewhere is still inside its task.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let is_held = self.now.lock().held.iter().any(|(held, freed)| held > freed);
+        if is_held { Err(Error::BodyStillRuns) } else { Ok(()) }
     }
 
     fn times_came(&self, part: usize, bytes: &[u8]) {

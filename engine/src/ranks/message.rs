@@ -23,10 +23,11 @@ pub(super) enum Kind {
     Times,
     Clock,
     Now,
+    Free,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 15] = [
+    pub(super) const ALL: [Kind; 16] = [
         Kind::Part,
         Kind::Start,
         Kind::Notice,
@@ -42,6 +43,7 @@ impl Kind {
         Kind::Times,
         Kind::Clock,
         Kind::Now,
+        Kind::Free,
     ];
 
     /// Far from the numbers that programs begin with.
@@ -103,6 +105,8 @@ pub(super) struct End {
     pub(super) told: Told,
     /// Notices that the rank has sent, and their bytes.
     pub(super) sent: (u64, u64),
+    /// A body that was given up is still inside its task: a `Free` will follow.
+    pub(super) is_held: bool,
 }
 
 /// A `Cancel`.

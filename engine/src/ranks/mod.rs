@@ -31,6 +31,7 @@
 //! | `Times` | guest → home | when tasks of the part ran in run n, before its `End` |
 //! | `Clock` | home → guest | wants to know what its clock says |
 //! | `Now` | guest → home | that |
+//! | `Free` | guest → home | bodies that were given up in run n have returned |
 //!
 //! Messages of one pair of ranks come in order, those of different pairs do not: a notice may come before the part that
 //! it is for, or before its run has begun there. It waits in `early` until then.
@@ -51,8 +52,12 @@
 //! at home, which runs them as any batch does. At home stay closures and tasks that take what one returned; tasks that
 //! take the output of another, or a result of an earlier list; tasks that need more cpus or memory than every rank has,
 //! or a resource that the user named; and lists of a batch that is serial or keeps a journal, and lists that nest
-//! compiled batches. What stands for tasks of earlier submissions is at home, too. What a task writes stays with it
-//! until it is read.
+//! compiled batches, whose tasks are numbered by another list and may have a place on another rank already. What stands
+//! for tasks of earlier submissions is at home, too. What a task writes stays with it until it is read.
+//!
+//! # Bodies that were given up
+//! A body that does not hear that it is cancelled or late keeps its task, on a guest as at home: the run ends without
+//! it, and the list cannot start again until it has returned (`Free`).
 //!
 //! # Times
 //! If the batch measures, so do guests' batches: a guest tells when its tasks ran by its own clock (`times`), and home,
@@ -88,7 +93,8 @@ pub(crate) use side::Side;
 use crate::error::Error;
 use crate::machine::Machine;
 use crate::plan::Plan;
-use crate::run::{WORKERS_MAX, monotonic_ns};
+use crate::run::WORKERS_MAX;
+use crate::run::measured::monotonic_ns;
 use clerk::Order;
 use clock::{Clocks, Offset};
 use message::Kind;
@@ -408,7 +414,7 @@ impl Ranks {
         let (list, bytes) = (message.tag, message.payload);
         let order = match kind {
             Kind::Notice => return self.notice(list, bytes),
-            Kind::End | Kind::Reply | Kind::Written | Kind::Times => {
+            Kind::End | Kind::Reply | Kind::Written | Kind::Times | Kind::Free => {
                 let elsewhere = self.elsewheres.read().get(&list).and_then(Weak::upgrade);
                 if let Some(elsewhere) = elsewhere {
                     elsewhere.receive(kind, message);

@@ -93,9 +93,10 @@ impl Side {
         self.ranks.register(plan);
     }
 
-    /// An error if its ranks are not all there.
+    /// An error if its ranks are not all there, or a body on one of them still runs.
     pub(crate) fn check(&self) -> Result<(), crate::error::Error> {
-        self.ranks.check()
+        self.ranks.check()?;
+        self.elsewhere().map_or(Ok(()), |elsewhere| elsewhere.check())
     }
 
     /// Nodes below this stand for tasks on other ranks.
@@ -254,10 +255,17 @@ impl Side {
         Some(self.elsewhere()?.times(started_ns))
     }
 
-    /// All nodes of this rank have ended, and the plan may run again.
-    pub(crate) fn ended(&self, plan: &Plan) {
+    /// All nodes of this rank have ended, and the plan may run again unless a body holds it.
+    pub(crate) fn ended(&self, plan: &Plan, is_held: bool) {
         if let Role::Guest(guest) = &self.role {
-            guest.ended(self, plan);
+            guest.ended(self, plan, is_held);
+        }
+    }
+
+    /// The last body that held the plan has returned.
+    pub(crate) fn freed(&self) {
+        if let Role::Guest(guest) = &self.role {
+            guest.freed(self);
         }
     }
 

@@ -6,7 +6,7 @@
 //! must agree with, and `node` what it means to run one node.
 
 mod hoard;
-mod measured;
+pub(crate) mod measured;
 mod node;
 mod outside;
 mod pool;
@@ -18,7 +18,7 @@ mod solo;
 mod stop;
 mod worker;
 
-pub(crate) use measured::{Measured, Others, Timed, monotonic_ns};
+pub(crate) use measured::{Measured, Others, Timed};
 pub(crate) use node::{Ran, Run};
 pub(crate) use pool::Pool;
 pub(crate) use seats::WORKERS_MAX;

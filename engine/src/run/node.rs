@@ -391,20 +391,20 @@ impl Run {
         }
         self.keep_times();
         events::run_ended(&self.plan, self.started.elapsed());
-        let mut left = self.left.lock();
-        left.finished = true;
-        if left.bodies > 0 {
-            drop(left);
+        let is_held = {
+            let mut left = self.left.lock();
+            left.finished = true;
+            left.bodies > 0
+        };
+        if is_held {
             self.plan.cohorts().iter().for_each(|c| c.settle());
-            self.plan.shared.run_is_over(&self.this);
-            return self.plan.shared.run_ended();
+        } else {
+            self.release();
         }
-        drop(left);
-        self.release();
         self.plan.shared.run_is_over(&self.this);
         self.plan.shared.run_ended();
         if let Some(side) = &self.plan.side {
-            side.ended(&self.plan);
+            side.ended(&self.plan, is_held);
             self.plan.shared.awaited.look_again();
         }
     }
@@ -421,6 +421,9 @@ impl Run {
         if left.bodies == 0 && left.finished {
             drop(left);
             self.release();
+            if let Some(side) = &self.plan.side {
+                side.freed();
+            }
         }
     }
 
