@@ -290,15 +290,16 @@ impl<'a> Gather<'a> {
             return Err(self.mistakes());
         }
         loop {
-            let Compilation { outline, pieces } = graph(self.listing, frontier, &layout)?;
+            let Compilation { outline, pieces, whole } = graph(self.listing, frontier, &layout)?;
             let Some(ranks) = self.shared.ranks.as_ref().filter(|_| !pieces.is_empty()) else {
-                return Ok(Compiled { outline, externals, side: None, exported: Vec::new() });
+                return Ok(Compiled { outline, whole, externals, side: None, exported: Vec::new() });
             };
             let task = |index: u32| self.slots.resolve(self.places[index as usize]);
             match ranks::spread(ranks, self.shared, &self.cohort, &pieces, &task) {
                 Ok(side) => {
                     let exported = valued_exports(&pieces[0]);
-                    return Ok(Compiled { outline, externals, side: Some(Box::new(side)), exported });
+                    let side = Some(Box::new(side));
+                    return Ok(Compiled { outline, whole, externals, side, exported });
                 }
                 // It stays here, where it fails if it must.
                 Err(unwritten) => {
@@ -362,7 +363,7 @@ impl<'a> Gather<'a> {
 
     /// Nothing can go wrong any more.
     fn commit(mut self, compiled: Compiled) -> Plan {
-        let Compiled { outline: graph, externals, side, exported } = compiled;
+        let Compiled { outline: graph, whole, externals, side, exported } = compiled;
         let own = self.cohort.id;
         self.bases.push((own, 0));
         if self.has_counted {
@@ -391,6 +392,7 @@ impl<'a> Gather<'a> {
             members: self.members,
             bases: self.bases,
             graph,
+            whole,
             records,
             chunks,
             attended: self.attended,
@@ -443,6 +445,7 @@ impl<'a> Gather<'a> {
 /// A list with a graph.
 struct Compiled {
     outline: Outline,
+    whole: Option<Outline>,
     /// Tasks that take a result from outside, by index, and whose.
     externals: Vec<(u32, Ref)>,
     side: Option<Box<Side>>,

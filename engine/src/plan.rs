@@ -17,7 +17,7 @@ use crate::gather;
 use crate::graph::Outline;
 use crate::ranks::Side;
 use crate::resume::Ledger;
-use crate::run::{Measured, Run};
+use crate::run::{Measured, Run, Timed};
 use crate::shared::Shared;
 use crate::task::chunk::{ChunkTable, Compact};
 use crate::task::handle::bring_all;
@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     /// For each cohort in the list what to add to a task's index to have its place in this list.
     pub(crate) bases: Vec<(u32, u32)>,
     pub(crate) graph: Outline,
+    /// The graph of the list over all ranks, if it is spread and the batch measures.
+    pub(crate) whole: Option<Outline>,
     /// Record of each node; [`Compact::NONE`] for joins.
     pub(crate) records: Box<[Compact]>,
     pub(crate) chunks: ChunkTable,
@@ -101,12 +103,37 @@ impl Plan {
 
     /// Every task, in list order.
     pub(crate) fn list(&self) -> Vec<Ref> {
+        self.indexed().into_iter().map(|(_, task)| task).collect()
+    }
+
+    /// Every task with its index, in list order.
+    pub(crate) fn indexed(&self) -> Vec<(u32, Ref)> {
         let mut list: Vec<(u32, Ref)> = (0..self.records.len() as u32)
             .filter_map(|n| Some((self.graph.task(n), self.record(n)?)))
             .chain(self.away().map(|task| (task.index(), task)))
             .collect();
         list.sort_by_key(|(index, _)| *index);
-        list.into_iter().map(|(_, task)| task).collect()
+        list
+    }
+
+    /// The graph of the list over all ranks, to look at a run; as far as it is kept.
+    pub(crate) fn whole(&self) -> &Outline {
+        self.whole.as_ref().unwrap_or(&self.graph)
+    }
+
+    /// By node of the whole graph when each ran, from the nodes of this rank and tasks of others by index.
+    pub(crate) fn over_all_ranks(&self, own: &[Timed], others: &[(u32, Timed)]) -> Box<[Timed]> {
+        let whole = self.whole();
+        // Joins have no index, and no time.
+        let mut by_index = vec![Timed::default(); whole.len() as usize];
+        let own = (0..).zip(own).map(|(node, timed)| (self.graph.task(node), *timed));
+        for (index, timed) in own.chain(others.iter().copied()) {
+            if let Some(place) = by_index.get_mut(index as usize) {
+                *place = timed;
+            }
+        }
+        let of_node = |node| by_index.get(whole.task(node) as usize).copied().unwrap_or_default();
+        (0..whole.len()).map(of_node).collect()
     }
 
     /// Every cohort that runs when this plan runs, its own first.
@@ -184,6 +211,7 @@ impl Plan {
             cohort,
             members: Vec::new(),
             graph,
+            whole: None,
             records: records.into(),
             chunks,
             attended,

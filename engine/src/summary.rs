@@ -10,8 +10,10 @@ use std::time::Duration;
 pub struct Summary {
     /// Tasks in the list.
     pub tasks: usize,
-    /// Workers of the batch.
+    /// Workers of the batch, on all ranks.
     pub workers: usize,
+    /// Ranks that they are on.
+    pub ranks: usize,
     /// T1: the sum of all bodies' durations, by the wall clock: with more workers than free CPUs it counts the time
     /// that bodies wait for a CPU, too.
     pub work: Duration,
@@ -27,14 +29,21 @@ impl Summary {
     pub(crate) fn new(plan: &Plan, measured: &Measured) -> Self {
         let nanoseconds = |n: u64| Duration::from_nanos(n);
         let (longest, path) =
-            plan.graph.frozen().csr.critical_path(|node| measured.nodes[node as usize].took() as f64);
-        let list = plan.list();
+            plan.whole().frozen().csr.critical_path(|node| measured.nodes[node as usize].took() as f64);
+        let list = plan.indexed();
+        let others = measured.others.as_ref().map_or(&[][..], |others| &others.workers);
+        let name = |node: &u32| {
+            let index = plan.whole().task(*node);
+            let at = list.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+            Some(list[at].1.name())
+        };
         Self {
             tasks: list.len(),
-            workers: plan.shared.executor.workers(),
-            work: nanoseconds(measured.nodes.iter().map(Timed::took).sum()),
+            workers: plan.shared.executor.workers() + others.iter().map(|n| *n as usize).sum::<usize>(),
+            ranks: others.len() + 1,
+            work: nanoseconds(measured.nodes.iter().map(Timed::took).fold(0, u64::saturating_add)),
             critical_path: nanoseconds(longest as u64),
-            critical_tasks: path.iter().filter_map(|node| Some(plan.record(*node)?.name())).collect(),
+            critical_tasks: path.iter().filter_map(name).collect(),
             wall: measured.wall,
         }
     }
@@ -62,7 +71,8 @@ impl fmt::Display for Summary {
         writeln!(f, "T1 (work)      {:.3?}", self.work)?;
         let n = self.critical_tasks.len();
         writeln!(f, "critical path  {:.3?} over {n} tasks", self.critical_path)?;
-        writeln!(f, "wall time      {:.3?} on {} workers", self.wall, self.workers)?;
+        write!(f, "wall time      {:.3?} on {} workers", self.wall, self.workers)?;
+        writeln!(f, "{}", if self.ranks > 1 { format!(" of {} ranks", self.ranks) } else { String::new() })?;
         let (up, bound) = (self.speed_up(), self.bound());
         write!(f, "speed-up       {up:.2} of at most {bound:.2} ({:.0} %)", 100.0 * self.achieved())
     }

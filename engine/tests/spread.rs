@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tarragon_engine::{Batch, Compiled, Context, ErrorKind, Handle, Status, Task, Workers, results, tasks};
+use tarragon_engine::{
+    Batch, Compiled, Context, ErrorKind, Handle, Report, Status, Task, Workers, results, tasks,
+};
 use tarragon_testbed::{Launch, role, say};
 
 fn batch(ranks: u32, threads: usize) -> Batch {
@@ -200,6 +202,38 @@ fn outcome(compiled: &Compiled, tasks: &[Task<String>], folder: &Path) -> Vec<St
     all
 }
 
+/// A report has every task, on its rank, and its summary the workers of all ranks.
+fn check_report(report: &Report, compiled: &Compiled, ranks: u32) {
+    let (progress, summary) = (compiled.progress(), compiled.summary().expect("it is measured"));
+    let table = report.to_string();
+    let of = |word: &str| {
+        let counts = table.lines().find(|line| line.starts_with("tasks "))?.split([',', ':']);
+        let count = counts.filter_map(|count| count.trim().strip_suffix(word)).next()?;
+        count.trim().parse().ok()
+    };
+    let ended = (progress.done, progress.failed, progress.skipped);
+    assert_eq!((of("done"), of("failed"), of("skipped")), some_of(ended), "{table}");
+    assert_eq!(summary.tasks, compiled.len());
+    assert!(summary.critical_path <= summary.wall && summary.critical_path <= summary.work, "{summary}");
+    let ran = |line: &&str| line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    let rows = table.lines().skip_while(|line| !line.starts_with("rank ")).skip(1).take_while(ran);
+    let counts: Vec<usize> =
+        rows.map(|row| row.split_whitespace().nth(1)?.parse().ok()).map(|n| n.unwrap_or(0)).collect();
+    if compiled.traffic().is_some() {
+        assert_eq!(summary.ranks, ranks as usize);
+        assert_eq!(
+            (counts.len(), counts.iter().sum()),
+            (ranks as usize, progress.done + progress.failed),
+            "{table}"
+        );
+    }
+}
+
+fn some_of((done, failed, skipped): (usize, usize, usize)) -> (Option<usize>, Option<usize>, Option<usize>) {
+    let some = |n: usize| (n > 0).then_some(n);
+    (some(done), some(failed), some(skipped))
+}
+
 fn random_lists(ranks: u32) {
     // Beyond this on one rank only.
     let _first = batch(ranks, 1);
@@ -208,16 +242,22 @@ fn random_lists(ranks: u32) {
     let mut elsewhere = 0;
     for threads in [1, 2, 4] {
         let batch = batch(ranks, threads);
+        let measuring = Batch::builder().spawn(ranks).workers(Workers::Threads(threads)).timing(true).build();
+        let measuring = measuring.expect("a batch");
         for seed in 0..25 {
             let steps = steps(seed * 97 + u64::from(ranks) * 7 + threads as u64, folder.path());
             let list = listed(&serial, &steps, None);
             let compiled = serial.compile(&list).expect("a list");
             let expected = outcome(&compiled, &list, folder.path());
-            let list = listed(&batch, &steps, (seed % 2 == 1).then_some(ranks));
+            let batch = if seed % 4 < 2 { &batch } else { &measuring };
+            let list = listed(batch, &steps, (seed % 2 == 1).then_some(ranks));
             let compiled = batch.compile(&list).expect("a list");
             for run in 0..2 {
                 let found = outcome(&compiled, &list, folder.path());
                 assert_eq!(found, expected, "seed {seed}, {threads} threads, run {run}: {steps:#?}");
+                if let Some(report) = compiled.report() {
+                    check_report(&report, &compiled, ranks);
+                }
             }
             elsewhere += steps.len();
         }

@@ -6,7 +6,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tarragon_engine::{Batch, Context, Error, ErrorKind, Workers, tasks};
+use tarragon_engine::{Batch, Context, Error, ErrorKind, Workers, results, tasks};
 use tarragon_testbed::{Launch, die, role, say, wait_until};
 
 fn batch(ranks: u32, threads: usize) -> Batch {
@@ -145,4 +145,39 @@ fn a_killed_program_leaves_no_ranks() {
     assert!(!ended.status.success());
     let is_gone = |rank: u32| !Path::new(&format!("/proc/{}", pid(rank))).exists();
     wait_until("all have ended", || (0..3).all(is_gone));
+}
+
+/// A body on another rank that does not hear that it is late keeps neither the run nor its results, only the next run.
+#[test]
+fn a_body_that_was_given_up_on_another_rank_keeps_the_next_run_only() {
+    fn deaf(go: &Path) -> u32 {
+        wait_until("it may go on", || go.exists());
+        1
+    }
+    fn after(before: u32) -> u32 {
+        before + 1
+    }
+    if role().is_some() {
+        let batch = batch(2, 1);
+        let folder = tempfile::tempdir().expect("a folder");
+        let go = folder.path().join("go");
+        let late = batch.function(deaf, (&go,)).timeout(Duration::from_millis(50)).at_rank(1);
+        let skipped = batch.function(after, (late.result(),)).at_rank(0);
+        let beside: Vec<_> = (0..4u32).map(|i| batch.function(where_am_i, (i,)).at_rank(i % 2)).collect();
+        let compiled = batch.compile(tasks![late, skipped, beside]).expect("a list");
+        let error = compiled.run().expect_err("one is late");
+        assert!(error.to_string().contains("deaf"), "{error}");
+        assert_eq!(late.result().get().expect_err("it is late").kind(), ErrorKind::OverTime);
+        assert_eq!(skipped.result().get().expect_err("it is skipped").kind(), ErrorKind::Skipped);
+        assert_eq!(results(&beside).expect("they ran"), [0, 1, 0, 1]);
+        assert!(matches!(compiled.run(), Err(Error::BodyStillRuns)));
+        std::fs::write(&go, "").expect("a file");
+        wait_until("it runs again", || match compiled.run() {
+            Err(Error::BodyStillRuns) => false,
+            ended => ended.map(|()| true).expect("all succeed"),
+        });
+        assert_eq!(skipped.result().get().expect("it ran"), 2);
+        return;
+    }
+    alone("a_body_that_was_given_up_on_another_rank_keeps_the_next_run_only", "home");
 }

@@ -1,5 +1,5 @@
-//! Machines made of namespaces: each has its own name, network card, processes, `/dev/shm` and System V memory, so that
-//! nothing passes between them but what goes over the network. They share files and cores.
+//! Machines made of namespaces: each has its own name, network card, processes, `/dev/shm`, System V memory and
+//! monotonic clock, so that nothing passes between them but what goes over the network. They share files and cores.
 //!
 //! Two bridges lie in a network namespace of their own (`hub`), and one machine more, `login`, starts programs on the
 //! others by the first of them; the machine of the test gets no route and no interface. The second one's cables can be
@@ -17,6 +17,8 @@ const START: Duration = Duration::from_secs(60);
 /// The network by which programs are started (`eth0`), and the one between machines (`eth1`), without the last number.
 const NETWORK: &str = "10.77.0";
 const DATA_NETWORK: &str = "10.78.0";
+/// Seconds by which the monotonic clock of a machine is ahead of that of the one before.
+const CLOCKS_APART_S: u64 = 100_000;
 /// The last number of `login`, and of the first machine.
 const LOGIN: u32 = 9;
 const FIRST: u32 = 10;
@@ -87,8 +89,10 @@ impl Hosts {
         );
         let memory = "mount -t tmpfs -o mode=1777 shm /dev/shm";
         let script = format!("hostname {name} && {cards} && {memory} && {named} && {{ READY; {idle}; }}");
+        let ahead = (u64::from(number + 1) * CLOCKS_APART_S).to_string();
+        let clock = ["-T", "--monotonic", &ahead];
         let flags = ["-n", "-u", "-i", "-p", "-m", "--propagation", "private", "-f", "--mount-proc"];
-        let outer = namespaces(self.folder.path(), &name, &flags, &script)?;
+        let outer = namespaces(self.folder.path(), &name, &[&clock[..], &flags].concat(), &script)?;
         let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", outer.id())).unwrap();
         let init = children.trim().parse().unwrap();
         std::fs::write(self.folder.path().join(format!("{name}.pid")), children.trim()).unwrap();
@@ -106,7 +110,7 @@ impl Hosts {
 
     /// A program on machine `host`.
     pub fn command(&self, host: u32, program: &str) -> Command {
-        let mut command = enter(self.hosts[host as usize].init, &["-m", "-u", "-i", "-n", "-p"]);
+        let mut command = enter(self.hosts[host as usize].init, &["-m", "-u", "-i", "-n", "-T", "-p"]);
         command.arg(program);
         command
     }
@@ -192,7 +196,8 @@ impl Hosts {
     fn write_agent(&self) {
         use std::os::unix::fs::PermissionsExt;
         let (path, folder) = (self.folder.path().join("agent"), self.folder.path().display());
-        let enter = format!("exec nsenter -t \"$(cat {folder}/$host.pid)\" -m -u -i -n -p --wdns=\"$PWD\"");
+        let enter =
+            format!("exec nsenter -t \"$(cat {folder}/$host.pid)\" -m -u -i -n -T -p --wdns=\"$PWD\"");
         std::fs::write(&path, format!("#!/bin/sh\nhost=$1\nshift\n{enter} -- /bin/sh -c \"$*\"\n")).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
     }

@@ -109,6 +109,8 @@ pub(crate) struct Compilation {
     pub(crate) outline: Outline,
     /// By rank; empty if all runs on this one.
     pub(crate) pieces: Vec<Piece>,
+    /// The graph of the whole list, if it is spread and somebody wants to look at it.
+    pub(crate) whole: Option<Outline>,
 }
 
 /// The whole way from a list to what can run on the ranks of a layout.
@@ -119,10 +121,15 @@ pub(crate) fn compile(
 ) -> Result<Compilation, TooManyEdges> {
     let dependences = hazard::find(list, frontier)?;
     let compilation = match placement::place(list, &dependences, layout) {
-        Placement::Local => Compilation { outline: priority::order(list, &dependences), pieces: Vec::new() },
+        Placement::Local => {
+            let outline = priority::order(list, &dependences);
+            Compilation { outline, pieces: Vec::new(), whole: None }
+        }
         Placement::Spread(rank_of) => {
             let pieces = split::split(list, &dependences, &rank_of, layout.ranks);
-            Compilation { outline: priority::order_piece(list, &pieces[0].found), pieces }
+            let outline = priority::order_piece(list, &pieces[0].found);
+            let whole = layout.keeps_whole.then(|| priority::order(list, &dependences));
+            Compilation { outline, pieces, whole }
         }
     };
     frontier.keep(dependences);

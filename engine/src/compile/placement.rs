@@ -15,6 +15,8 @@ pub(crate) struct Layout {
     pub(crate) ranks: u16,
     /// By task the rank it must run on, or [`ANY`]; tasks beyond its end can run on any.
     pub(crate) fixed: Vec<u16>,
+    /// Whoever looks at runs wants the graph over all ranks, too.
+    pub(crate) keeps_whole: bool,
 }
 
 /// A task can run on any rank.
@@ -23,7 +25,7 @@ pub(crate) const ANY: u16 = u16::MAX;
 impl Layout {
     /// The submitting rank alone.
     pub(crate) fn local() -> Self {
-        Self { ranks: 1, fixed: Vec::new() }
+        Self { ranks: 1, fixed: Vec::new(), keeps_whole: false }
     }
 }
 
@@ -178,7 +180,7 @@ mod tests {
     }
 
     fn ranks(sources: &[&[u32]], ranks: u16, fixed: Vec<u16>) -> Vec<u16> {
-        match place(&Listing::default(), &found(sources), &Layout { ranks, fixed }) {
+        match place(&Listing::default(), &found(sources), &Layout { ranks, fixed, keeps_whole: false }) {
             Placement::Local => vec![0; sources.len()],
             Placement::Spread(rank_of) => rank_of,
         }
@@ -227,7 +229,7 @@ mod tests {
 
     #[test]
     fn one_task_is_local() {
-        let layout = Layout { ranks: 4, fixed: Vec::new() };
+        let layout = Layout { ranks: 4, fixed: Vec::new(), keeps_whole: false };
         assert_eq!(place(&Listing::default(), &found(&[&[]]), &layout), Placement::Local);
     }
 }

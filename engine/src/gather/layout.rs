@@ -9,7 +9,7 @@ impl Gather<'_> {
     /// On which ranks the list may run, and what of it must run where.
     pub(super) fn layout(&mut self, externals: &[(u32, Ref)]) -> Layout {
         let shared = self.shared;
-        let is_plain = self.members.is_empty() && shared.book.is_none() && !shared.timing;
+        let is_plain = self.members.is_empty() && shared.book.is_none();
         let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home() && is_plain);
         let ranks = ranks.filter(|_| !shared.executor.is_serial()).map_or(1, |ranks| ranks.size());
         let ranks = u16::try_from(ranks).unwrap_or(ANY);
@@ -50,7 +50,7 @@ impl Gather<'_> {
         if self.has_ranks {
             self.fix_ranks(ranks, &mut fixed);
         }
-        Layout { ranks, fixed }
+        Layout { ranks, fixed, keeps_whole: shared.timing }
     }
 
     /// What the user said of ranks.
@@ -64,8 +64,8 @@ impl Gather<'_> {
             if rank >= all {
                 mistakes.push(Mistake::NoSuchRank { task: index, name, rank, ranks: all });
             } else if rank != 0 && ranks == 1 {
-                let why = "lists of a batch that is serial, measures or keeps a journal do, and so do lists that hold \
-                           compiled ones";
+                let why = "lists of a batch that is serial or keeps a journal do, and so do lists that hold compiled \
+                           ones";
                 mistakes.push(Mistake::MustStay { task: index, name, rank, why });
             } else if rank != 0 && fixed[index as usize] == 0 {
                 let why = "closures do, tasks that need what some rank has not, and tasks that take output, a result \

@@ -6,7 +6,7 @@ use crate::compile::split::Piece;
 use crate::error::{Error, Failure};
 use crate::function::wire::WireError;
 use crate::plan::Plan;
-use crate::run::Run;
+use crate::run::{Others, Run, Timed};
 use crate::task::record::Ref;
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ pub(crate) struct Setup {
     pub(crate) run_dir: Option<std::path::PathBuf>,
     pub(crate) keeps_output: bool,
     pub(crate) is_unbound: bool,
+    pub(crate) measures: bool,
 }
 
 pub(crate) enum Ranks {}
@@ -88,6 +89,10 @@ impl Side {
         match *self {}
     }
 
+    pub(crate) fn times(&self, _: u64) -> Option<(Vec<(u32, Timed)>, Others)> {
+        match *self {}
+    }
+
     pub(crate) fn traffic(&self) -> Option<Traffic> {
         match *self {}
     }
@@ -104,7 +109,11 @@ impl Side {
         match *self {}
     }
 
-    pub(crate) fn ended(&self, _: &Plan) {
+    pub(crate) fn ended(&self, _: &Plan, _: bool) {
+        match *self {}
+    }
+
+    pub(crate) fn freed(&self) {
         match *self {}
     }
 

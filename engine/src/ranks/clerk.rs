@@ -4,6 +4,7 @@ use super::Ranks;
 use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber};
 use super::part::Setup;
 use super::side::{Side, unwritable, value_of};
+use super::times;
 use super::told::{Teller, Told};
 use super::unpack::{self, Unpacked};
 use crate::batch::{Batch, Workers};
@@ -50,8 +51,8 @@ impl Guest {
         self.number.load(Ordering::Acquire)
     }
 
-    /// Tells home that the part has ended.
-    pub(super) fn ended(&self, side: &Side, plan: &Plan) {
+    /// Tells home that the part has ended; a body that was given up may still hold it.
+    pub(super) fn ended(&self, side: &Side, plan: &Plan, is_held: bool) {
         let (mut failures, mut teller) = (Vec::new(), Teller::default());
         if plan.cohort.has_failures() {
             for (place, task) in self.tasks.iter().enumerate() {
@@ -62,8 +63,14 @@ impl Guest {
             }
         }
         let (run, told) = (self.number(), teller.told());
-        let bytes = message::bytes(&End { run, failures, told, sent: side.sent() });
+        times::tell(side, plan, run, &self.tasks);
+        let bytes = message::bytes(&End { run, failures, told, sent: side.sent(), is_held });
         side.ranks().tell(Rank(0), Kind::End, side.list(), &bytes);
+    }
+
+    /// Tells home that the part can run again, which a body held.
+    pub(super) fn freed(&self, side: &Side) {
+        side.ranks().tell(Rank(0), Kind::Free, side.list(), &message::bytes(&self.number()));
     }
 }
 
@@ -120,10 +127,9 @@ impl Clerk {
             return Ok(Arc::clone(batch.shared()));
         }
         let mut builder = Batch::builder().of_ranks(&self.ranks).bind(!setup.is_unbound);
-        builder = builder.keep_output(setup.keeps_output).signals(false);
-        if setup.workers > 0 {
-            builder = builder.workers(Workers::Threads(setup.workers as usize));
-        }
+        builder = builder.keep_output(setup.keeps_output).signals(false).timing(setup.measures);
+        let workers = self.ranks.workers_of(self.ranks.rank(), setup);
+        builder = builder.workers(Workers::Threads(workers as usize));
         if setup.assumed_cpus > 0 {
             builder = builder.assume_cpus(setup.assumed_cpus);
         }

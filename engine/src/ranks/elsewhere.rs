@@ -12,9 +12,10 @@
 use super::Ranks;
 use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber};
 use super::side::unreadable;
+use super::times::{self, Heard};
 use crate::cohort::Cohort;
-use crate::error::{Cause, Failure};
-use crate::run::Run;
+use crate::error::{Cause, Error, Failure};
+use crate::run::{Others, Run, Timed};
 use crate::shared::Shared;
 use crate::task::output::Output;
 use crate::task::record::{Kept, Ref, state};
@@ -24,6 +25,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tarragon_transport::{Message, Rank};
 
 /// The part of one guest: its tasks in order.
@@ -44,9 +46,13 @@ pub(crate) struct Elsewhere {
     now: Mutex<Now>,
     /// Output that was asked for, once it has come.
     reading: Mutex<HashMap<u64, Option<io::Result<Vec<u8>>>>>,
+    /// When tasks ran, if the batch measures.
+    times: Mutex<Heard>,
     /// What guests are to run, until they were told.
     parts: Mutex<Vec<(Rank, Vec<u8>)>>,
     part_bytes: u64,
+    /// Workers of each rank but this.
+    workers: Box<[u32]>,
 }
 
 #[derive(Default)]
@@ -56,6 +62,9 @@ struct Now {
     run: Weak<Run>,
     /// By part: it has not ended in this run.
     open: Vec<bool>,
+    /// By part the latest run in which a body was given up that stayed in its task, and the latest after which all were
+    /// back.
+    held: Vec<(RunNumber, RunNumber)>,
     /// Guests were told of the run.
     is_known: bool,
     /// Values that were asked for, by part and place.
@@ -82,6 +91,7 @@ impl Elsewhere {
                 places[task.index() as usize] = (part as u16 + 1, place as u32);
             }
         }
+        let workers = (1..ranks.size()).map(|rank| ranks.workers_of(rank, &shared.setup)).collect();
         let (ranks, shared) = (Arc::clone(ranks), Arc::downgrade(shared));
         let (places, away) = (places.into(), away.into());
         Arc::new(Self {
@@ -92,8 +102,10 @@ impl Elsewhere {
             away,
             now: Mutex::default(),
             reading: Mutex::default(),
+            times: Mutex::default(),
             parts: Mutex::new(parts),
             part_bytes,
+            workers,
         })
     }
 
@@ -139,6 +151,8 @@ impl Elsewhere {
         (now.number, now.parity, now.run, now.open) = (number, parity, run, open);
         // Who waits for a value waits for one of this run now.
         (now.is_known, now.sent) = (false, (0, 0));
+        now.held.resize(self.away.len(), (0, 0));
+        self.times.lock().begin(self.away.len());
     }
 
     /// Has the values of tasks of this cohort brought here that are not and were not asked for; how they came out is
@@ -190,6 +204,8 @@ impl Elsewhere {
         let part = self.away.iter().position(|away| away.rank == message.source);
         match (kind, part) {
             (Kind::End, Some(part)) => self.part_ended(part, message.payload),
+            (Kind::Free, Some(part)) => self.part_freed(part, message.payload),
+            (Kind::Times, Some(part)) => self.times_came(part, message.payload),
             (Kind::Reply, Some(part)) => self.reply(part, message.payload),
             (Kind::Written, Some(_)) => self.written(message.payload),
             _ => {
@@ -199,7 +215,8 @@ impl Elsewhere {
     }
 
     fn part_ended(&self, part: usize, bytes: &[u8]) {
-        let Some((End { run: number, failures, told, sent }, _)) = message::head::<End>(bytes) else {
+        let Some((End { run: number, failures, told, sent, is_held }, _)) = message::head::<End>(bytes)
+        else {
             return;
         };
         let run = {
@@ -208,6 +225,9 @@ impl Elsewhere {
                 return;
             }
             now.sent = (now.sent.0 + sent.0, now.sent.1 + sent.1);
+            if is_held {
+                now.held[part].0 = number;
+            }
             now.run.upgrade()
         };
         let Some(run) = run else { return };
@@ -220,6 +240,48 @@ impl Elsewhere {
             }
         }
         run.part_ended();
+    }
+
+    /// It may come before the end of the part, which it is told of by another thread.
+    fn part_freed(&self, part: usize, bytes: &[u8]) {
+        let Some((run, _)) = message::head::<RunNumber>(bytes) else { return };
+        if let Some(held) = self.now.lock().held.get_mut(part) {
+            held.1 = run.max(held.1);
+        }
+    }
+
+    /// An error while a body that was given up elsewhere is still inside its task.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let is_held = self.now.lock().held.iter().any(|(held, freed)| held > freed);
+        if is_held { Err(Error::BodyStillRuns) } else { Ok(()) }
+    }
+
+    fn times_came(&self, part: usize, bytes: &[u8]) {
+        let now = self.now.lock();
+        if times::run_of(bytes) == Some(now.number) && now.open.get(part) == Some(&true) {
+            let Away { rank, tasks } = &self.away[part];
+            self.times.lock().take(part, *rank, tasks, bytes);
+        }
+    }
+
+    /// When tasks ran elsewhere in the run that has ended, by index, after `started_ns`.
+    pub(super) fn times(&self, started_ns: u64) -> (Vec<(u32, Timed)>, Others) {
+        let mut told = self.times.lock();
+        // Of the two clocks that are known worst.
+        let (mut all, mut within) = (Vec::new(), [0; 2]);
+        for (part, away) in self.away.iter().enumerate() {
+            // Who has never said what its clock says has told no times.
+            let Some(clock) = self.ranks.clock_of(away.rank, started_ns) else { continue };
+            within = [within[0].max(clock.within), within[1].max(within[0].min(clock.within))];
+            let times = told.of_part(part, clock, started_ns);
+            all.extend(away.tasks.iter().map(|task| task.index()).zip(times));
+        }
+        let others = Others {
+            workers: self.workers.clone(),
+            usages: told.usages(),
+            within: Duration::from_nanos(within[0].saturating_add(within[1])),
+        };
+        (all, others)
     }
 
     fn reply(&self, part: usize, bytes: &[u8]) {

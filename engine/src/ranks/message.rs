@@ -20,10 +20,14 @@ pub(super) enum Kind {
     Drop,
     Lost,
     Stop,
+    Times,
+    Clock,
+    Now,
+    Free,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 12] = [
+    pub(super) const ALL: [Kind; 16] = [
         Kind::Part,
         Kind::Start,
         Kind::Notice,
@@ -36,6 +40,10 @@ impl Kind {
         Kind::Drop,
         Kind::Lost,
         Kind::Stop,
+        Kind::Times,
+        Kind::Clock,
+        Kind::Now,
+        Kind::Free,
     ];
 
     /// Far from the numbers that programs begin with.
@@ -97,6 +105,8 @@ pub(super) struct End {
     pub(super) told: Told,
     /// Notices that the rank has sent, and their bytes.
     pub(super) sent: (u64, u64),
+    /// A body that was given up is still inside its task: a `Free` will follow.
+    pub(super) is_held: bool,
 }
 
 /// A `Cancel`.

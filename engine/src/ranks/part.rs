@@ -37,6 +37,8 @@ pub(crate) struct Setup {
     pub(crate) keeps_output: bool,
     /// Processes with several cpus are not bound to them.
     pub(crate) is_unbound: bool,
+    /// Notes when tasks run.
+    pub(crate) measures: bool,
 }
 
 /// The home rank keeps a handle of it: its value stays.

@@ -8,7 +8,7 @@ use super::{Ranks, Traffic};
 use crate::compile::split::{Export, Exports};
 use crate::error::{Cause, Failure};
 use crate::plan::Plan;
-use crate::run::Run;
+use crate::run::{Others, Run, Timed};
 use crate::task::record::Ref;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,9 +93,10 @@ impl Side {
         self.ranks.register(plan);
     }
 
-    /// An error if its ranks are not all there.
+    /// An error if its ranks are not all there, or a body on one of them still runs.
     pub(crate) fn check(&self) -> Result<(), crate::error::Error> {
-        self.ranks.check()
+        self.ranks.check()?;
+        self.elsewhere().map_or(Ok(()), |elsewhere| elsewhere.check())
     }
 
     /// Nodes below this stand for tasks on other ranks.
@@ -148,6 +149,10 @@ impl Side {
         ours.iter().for_each(|bytes| self.notice(run, bytes));
         if let Role::Home(elsewhere) = &self.role {
             let bytes = message::bytes(&number);
+            if run.plan.shared.timing {
+                // Before the run: an answer comes before what the guest tells of its times.
+                elsewhere.ranks_of().for_each(|rank| self.ranks.ask_clock(rank));
+            }
             elsewhere.ranks_of().for_each(|rank| self.ranks.tell(rank, Kind::Start, self.list, &bytes));
             elsewhere.is_known();
         }
@@ -245,10 +250,22 @@ impl Side {
         })
     }
 
-    /// All nodes of this rank have ended, and the plan may run again.
-    pub(crate) fn ended(&self, plan: &Plan) {
+    /// At home, of a run that has ended: when tasks elsewhere ran after `started_ns`, by index.
+    pub(crate) fn times(&self, started_ns: u64) -> Option<(Vec<(u32, Timed)>, Others)> {
+        Some(self.elsewhere()?.times(started_ns))
+    }
+
+    /// All nodes of this rank have ended, and the plan may run again unless a body holds it.
+    pub(crate) fn ended(&self, plan: &Plan, is_held: bool) {
         if let Role::Guest(guest) = &self.role {
-            guest.ended(self, plan);
+            guest.ended(self, plan, is_held);
+        }
+    }
+
+    /// The last body that held the plan has returned.
+    pub(crate) fn freed(&self) {
+        if let Role::Guest(guest) = &self.role {
+            guest.freed(self);
         }
     }
 

@@ -24,6 +24,37 @@ pub(super) struct Figures {
     pub(super) max_rss_bytes: u64,
 }
 
+/// What one rank did.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RankFigures {
+    pub(super) tasks: usize,
+    pub(super) lanes: u32,
+    pub(super) total_ns: u64,
+}
+
+impl RankFigures {
+    /// The part of its lanes' time in which tasks ran, in percent.
+    pub(super) fn busy(&self, run: &RunRecord) -> f64 {
+        let time = f64::from(self.lanes) * run.wall_ns as f64;
+        100.0 * self.total_ns as f64 / time.max(1.0)
+    }
+}
+
+/// What each rank did; empty if there was one.
+pub(super) fn ranks(run: &RunRecord) -> Vec<RankFigures> {
+    let starts = [0].into_iter().chain(run.rank_ends.iter().copied());
+    let lanes = starts.zip(&run.rank_ends).map(|(start, end)| end.saturating_sub(start));
+    let mut ranks: Vec<RankFigures> =
+        lanes.map(|lanes| RankFigures { lanes, ..RankFigures::default() }).collect();
+    for task in run.tasks.iter().filter(|task| task.ran()) {
+        if let Some(rank) = run.rank_of(task.lane).and_then(|rank| ranks.get_mut(rank)) {
+            rank.tasks += 1;
+            rank.total_ns = rank.total_ns.saturating_add(task.duration_ns());
+        }
+    }
+    ranks
+}
+
 /// All tasks of one name that ran.
 #[derive(Clone, Debug)]
 pub(super) struct Group<'a> {

@@ -18,49 +18,62 @@ const JOIN_EDGES_MAX: usize = 4096;
 /// What is known of the latest run of `plan`, which `measured` tells the times of.
 pub(crate) fn record_of(plan: &Plan, measured: &Measured) -> RunRecord {
     let positions = Positions::of(plan);
-    let nodes = positions.nodes.iter();
+    let lanes = Lanes::of(plan, measured);
     let has_reused = plan.reused.load(Ordering::Relaxed) > 0;
-    let tasks: Vec<TaskRecord> = nodes
-        .filter_map(|node| Some(task_of(plan.record(*node)?, measured.nodes[*node as usize], has_reused)))
-        .collect();
+    let task = |(task, node): &(Ref, u32)| {
+        let timed = measured.nodes[*node as usize];
+        let usage = measured.others.as_ref().and_then(|others| others.usages.get(&task.index()).copied());
+        TaskRecord { lane: lanes.place(&timed), ..task_of(*task, timed, usage, has_reused) }
+    };
+    let tasks = positions.tasks.iter().map(task).collect();
     RunRecord {
         name: program(),
         started_unix_ms: measured.started_unix_ms,
         wall_ns: measured.wall.as_nanos() as u64,
-        lanes: lanes(plan, &tasks),
-        edges: edges_of(&plan.graph.frozen().csr, &positions.of_node, &|node| {
+        edges: edges_of(&plan.whole().frozen().csr, &positions.of_node, &|node| {
             measured.nodes[node as usize].ended
         }),
         tasks,
+        within_ns: measured.others.as_ref().map_or(0, |others| others.within.as_nanos() as u64),
+        rank_ends: if measured.others.is_some() { lanes.ends } else { Vec::new() },
+        lanes: lanes.names,
         machine: machine(),
     }
 }
 
-/// Nodes by their place in the list, and back.
+/// Tasks by their place in the list, and nodes of the whole graph by tasks.
 struct Positions {
-    /// The node of each task, in list order.
-    nodes: Vec<u32>,
+    /// Each task with its node, in list order.
+    tasks: Vec<(Ref, u32)>,
     /// The position of each node's task; [`JOIN`] for joins, and for gates, which stand for tasks of other lists.
     of_node: Vec<u32>,
 }
 
 impl Positions {
     fn of(plan: &Plan) -> Self {
-        let mut nodes: Vec<u32> = (0..plan.graph.len()).filter(|node| plan.record(*node).is_some()).collect();
-        nodes.sort_by_key(|node| plan.graph.task(*node));
-        let mut of_node = vec![JOIN; plan.graph.len() as usize];
-        nodes.iter().enumerate().for_each(|(at, node)| of_node[*node as usize] = at as u32);
-        Self { nodes, of_node }
+        let whole = plan.whole();
+        let mut nodes: Vec<u32> = (0..whole.len()).filter(|node| whole.task(*node) != JOIN).collect();
+        nodes.sort_by_key(|node| whole.task(*node));
+        let mut nodes = nodes.into_iter().peekable();
+        let node_of = |(index, task)| {
+            // Those between are gates, which have no record.
+            while nodes.next_if(|node| whole.task(*node) < index).is_some() {}
+            Some((task, nodes.next_if(|node| whole.task(*node) == index)?))
+        };
+        let tasks: Vec<(Ref, u32)> = plan.indexed().into_iter().filter_map(node_of).collect();
+        let mut of_node = vec![JOIN; whole.len() as usize];
+        tasks.iter().zip(0..).for_each(|((_, node), at)| of_node[*node as usize] = at);
+        Self { tasks, of_node }
     }
 }
 
-fn task_of(task: Ref, timed: Timed, has_reused: bool) -> TaskRecord {
+fn task_of(task: Ref, timed: Timed, usage: Option<Usage>, has_reused: bool) -> TaskRecord {
     // What a journal gave took no time.
     let is_reused = has_reused && timed.ended == 0;
     let failure = task.cohort().and_then(|cohort| cohort.failure(task.index()));
     let usage = match &failure {
         Some(failure) => failure.own_usage(),
-        None => task.exit().map(|exit| exit.usage),
+        None => usage.or_else(|| Some(task.exit()?.usage)),
     };
     let Usage { max_rss_bytes, user, system, .. } = usage.unwrap_or_default();
     TaskRecord {
@@ -75,7 +88,7 @@ fn task_of(task: Ref, timed: Timed, has_reused: bool) -> TaskRecord {
         end_ns: timed.ended,
         attempts: timed.attempts.max(failure.as_ref().map_or(0, TaskError::own_attempts)),
         detail: detail(task, failure.as_ref()),
-        cpu_ns: (user + system).as_nanos() as u64,
+        cpu_ns: user.saturating_add(system).as_nanos() as u64,
         max_rss_bytes,
     }
 }
@@ -98,7 +111,9 @@ fn ending(task: Ref, failure: Option<&TaskError>) -> Ending {
             Ending::Cancelled
         }
         (Some(Progress::Ended(state::FAILED)), _) => Ending::Failed,
-        (Some(Progress::Ended(state::DONE | state::EMPTY | state::TAKEN)), _) => Ending::Done,
+        (Some(Progress::Ended(state::DONE | state::EMPTY | state::TAKEN | state::ELSEWHERE)), _) => {
+            Ending::Done
+        }
         _ => Ending::Skipped,
     }
 }
@@ -110,13 +125,41 @@ fn detail(task: Ref, failure: Option<&TaskError>) -> String {
     [why, what].into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 
-/// Workers, then as many slots as were used.
-fn lanes(plan: &Plan, tasks: &[TaskRecord]) -> Vec<String> {
-    let workers = plan.shared.executor.workers();
-    let used = tasks.iter().filter(|task| task.ran()).map(|task| task.lane as usize + 1).max().unwrap_or(0);
-    let name =
-        |lane| if lane < workers { format!("worker {lane}") } else { format!("slot {}", lane - workers) };
-    (0..workers.max(used)).map(name).collect()
+/// The lanes of all ranks: of each its workers, then as many slots as were used.
+struct Lanes {
+    names: Vec<String>,
+    /// By rank.
+    ends: Vec<u32>,
+}
+
+impl Lanes {
+    fn of(plan: &Plan, measured: &Measured) -> Self {
+        let mut workers = vec![plan.shared.executor.workers() as u32];
+        if let Some(others) = &measured.others {
+            workers.extend(&others.workers);
+        }
+        let mut used = workers.clone();
+        for timed in measured.nodes.iter().filter(|timed| timed.attempts > 0) {
+            if let Some(used) = used.get_mut(timed.rank as usize) {
+                *used = (*used).max(timed.lane.saturating_add(1));
+            }
+        }
+        let of =
+            if used.len() > 1 { |rank: usize| format!("rank {rank}, ") } else { |_: usize| String::new() };
+        let (mut names, mut ends) = (Vec::new(), Vec::new());
+        for (rank, (workers, used)) in workers.into_iter().zip(used).enumerate() {
+            names.extend((0..workers).map(|lane| format!("{}worker {lane}", of(rank))));
+            names.extend((workers..used).map(|lane| format!("{}slot {}", of(rank), lane - workers)));
+            ends.push(names.len() as u32);
+        }
+        Self { names, ends }
+    }
+
+    /// The lane of a task among all.
+    fn place(&self, timed: &Timed) -> u32 {
+        let before = (timed.rank as usize).checked_sub(1).and_then(|below| self.ends.get(below));
+        before.map_or(0, |end| *end).saturating_add(timed.lane)
+    }
 }
 
 /// Edges between tasks, by position: those that pass a join go to where it leads.

@@ -3,10 +3,10 @@
 //! Tables and graph are plain HTML and SVG, made here; `page.js` draws the timeline, and sorts and searches. Names and
 //! messages are untrusted: they come in escaped, as text or as JSON, never as markup or code.
 
-use super::figures::{Figures, Group, groups};
+use super::figures::{Figures, Group, RankFigures, groups, ranks};
 use super::graph::picture;
 use super::layout::svg;
-use super::plain::{bytes, cut, duration, escaped, moment};
+use super::plain::{bytes, clocks, cut, duration, escaped, moment};
 use super::record::{Ending, RunRecord, TaskRecord};
 use super::timeline::Timeline;
 use std::cmp::Reverse;
@@ -146,6 +146,14 @@ fn write_tables(out: &mut impl Write, run: &RunRecord, figures: &Figures) -> io:
     let columns = columns.into_iter().chain(measured(figures)).collect::<Vec<_>>();
     let title = format!("Time by name, {}", of(groups.len()));
     write_table(out, &title, &columns, groups.iter().map(group_row))?;
+    if !run.rank_ends.is_empty() {
+        let columns =
+            [("rank", false), ("tasks", false), ("lanes", false), ("busy", false), ("total", false)];
+        let ranks = ranks(run);
+        let title = format!("Ranks, {}, {}", of(ranks.len()), clocks(run.within_ns));
+        let rows = ranks.iter().enumerate().map(|(number, rank)| rank_row(run, number, rank));
+        write_table(out, &title, &columns, rows)?;
+    }
     let longest = longest(run);
     let columns = [("#", false), ("long task", true), ("lane", true), ("start", false), ("time", false)];
     let columns = columns.into_iter().chain(measured(figures)).collect::<Vec<_>>();
@@ -187,6 +195,17 @@ fn group_row(group: &Group) -> Vec<Cell> {
     cells.extend([group.mean_ns(), group.max_ns, group.total_ns].map(time));
     cells.extend(resources(group.cpu_ns, group.max_rss_bytes));
     cells
+}
+
+fn rank_row(run: &RunRecord, rank: usize, figures: &RankFigures) -> Vec<Cell> {
+    let busy = figures.busy(run);
+    vec![
+        number(rank as u64),
+        number(figures.tasks as u64),
+        number(u64::from(figures.lanes)),
+        Cell::Number((10.0 * busy) as u64, format!("{busy:.0} %")),
+        time(figures.total_ns),
+    ]
 }
 
 fn long_row(run: &RunRecord, index: usize) -> Vec<Cell> {

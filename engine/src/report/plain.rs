@@ -29,6 +29,14 @@ fn three_digits(amount: f64) -> String {
     }
 }
 
+/// How well times of several ranks can be compared.
+pub(super) fn clocks(within_ns: u64) -> String {
+    match within_ns {
+        0 => "by one clock".to_owned(),
+        within => format!("clocks known to {}", duration(within)),
+    }
+}
+
 /// Bytes with three digits and a binary unit.
 pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

@@ -11,6 +11,10 @@ pub(crate) struct RunRecord {
     pub(crate) wall_ns: u64,
     /// Who ran tasks, one at a time each: `worker 0`, `process slot 3`.
     pub(crate) lanes: Vec<String>,
+    /// By rank the end of its lanes, which stand together; empty if it ran on one rank.
+    pub(crate) rank_ends: Vec<u32>,
+    /// How far times of two ranks may be wrong against each other.
+    pub(crate) within_ns: u64,
     /// The tasks, in list order.
     pub(crate) tasks: Vec<TaskRecord>,
     /// Which task waits for which, as (earlier, later) positions in `tasks`. Every edge goes forward in the list; one
@@ -61,6 +65,12 @@ pub(crate) enum Ending {
 }
 
 impl RunRecord {
+    /// The rank of a lane; `None` if all are of one, or there is no such lane.
+    pub(crate) fn rank_of(&self, lane: u32) -> Option<usize> {
+        let rank = self.rank_ends.partition_point(|end| *end <= lane);
+        (rank < self.rank_ends.len()).then_some(rank)
+    }
+
     /// The edges that go forward between tasks of the list.
     pub(crate) fn forward_edges(&self) -> impl Iterator<Item = (u32, u32)> {
         let tasks = self.tasks.len();

@@ -40,7 +40,7 @@ impl Report {
     }
 
     /// The run in lines of at most `width` characters (40 at least): counts, work, critical path, the names that took
-    /// the most time, and which tasks failed and why.
+    /// the most time, what each rank did, and which tasks failed and why.
     pub fn table(&self, width: usize) -> String {
         table::table(&self.run, width)
     }
@@ -54,8 +54,9 @@ impl Report {
         write(path.as_ref(), |file| html::write(&self.run, file))
     }
 
-    /// Writes the run as a trace for <https://ui.perfetto.dev> and `chrome://tracing`: one lane per worker and per
-    /// process slot, a slice per task. The file appears when it is complete, and replaces one that is there.
+    /// Writes the run as a trace for <https://ui.perfetto.dev> and `chrome://tracing`: a process per rank, one lane per
+    /// worker and per process slot, a slice per task. The file appears when it is complete, and replaces one that is
+    /// there.
     ///
     /// # Errors
     /// [`Error::File`].

@@ -1,7 +1,7 @@
 //! A run as a few lines for a terminal.
 
-use super::figures::{Figures, groups};
-use super::plain::{cut, duration, first_line, moment, one_line};
+use super::figures::{Figures, groups, ranks};
+use super::plain::{clocks, cut, duration, first_line, moment, one_line};
 use super::record::{Ending, RunRecord};
 use std::fmt::{self, Write};
 
@@ -9,6 +9,8 @@ use std::fmt::{self, Write};
 const SLOWEST_MAX: usize = 5;
 /// Failed tasks listed; the rest is counted.
 const FAILED_MAX: usize = 10;
+/// Ranks listed; the rest is counted.
+const RANKS_MAX: usize = 16;
 /// Lines are never cut shorter than this, in characters: less would say nothing.
 const WIDTH_MIN: usize = 40;
 /// Characters of the columns right of a name.
@@ -29,6 +31,9 @@ fn write_lines(out: &mut String, run: &RunRecord, width: usize) -> fmt::Result {
     if !run.machine.is_empty() {
         line("machine", one_line(&run.machine))?;
     }
+    if !run.rank_ends.is_empty() {
+        line("ranks", format!("{}, {}", run.rank_ends.len(), clocks(run.within_ns)))?;
+    }
     line("tasks", figures.counts_in_words())?;
     let lanes = figures.lanes;
     line("wall time", format!("{} on {lanes} lane{}", duration(run.wall_ns), plural(lanes)))?;
@@ -39,6 +44,7 @@ fn write_lines(out: &mut String, run: &RunRecord, width: usize) -> fmt::Result {
     let part = 100.0 * up / bound.max(1e-9);
     line("speed-up", format!("{up:.2} of at most {bound:.2} ({part:.0} %)"))?;
     write_slowest(out, run, width)?;
+    write_ranks(out, run, width)?;
     write_failed(out, run, &figures, width)
 }
 
@@ -65,6 +71,28 @@ fn write_slowest(out: &mut String, run: &RunRecord, width: usize) -> fmt::Result
     Ok(())
 }
 
+fn write_ranks(out: &mut String, run: &RunRecord, width: usize) -> fmt::Result {
+    let ranks = ranks(run);
+    if ranks.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let mut row = |name: String, columns: [String; 4]| {
+        let columns: String = columns.iter().map(|column| format!("{column:>12}")).collect();
+        writeln!(out, "{}", cut(&format!("{name:<9}{columns}"), width))
+    };
+    row("rank".to_owned(), ["tasks", "lanes", "busy", "total"].map(str::to_owned))?;
+    for (number, rank) in ranks.iter().enumerate().take(RANKS_MAX) {
+        let busy = format!("{:.0} %", rank.busy(run));
+        let columns = [rank.tasks.to_string(), rank.lanes.to_string(), busy, duration(rank.total_ns)];
+        row(number.to_string(), columns)?;
+    }
+    if ranks.len() > RANKS_MAX {
+        writeln!(out, "and {} more", ranks.len() - RANKS_MAX)?;
+    }
+    Ok(())
+}
+
 fn write_failed(out: &mut String, run: &RunRecord, figures: &Figures, width: usize) -> fmt::Result {
     let failed = figures.count(Ending::Failed);
     if failed == 0 {
@@ -75,7 +103,9 @@ fn write_failed(out: &mut String, run: &RunRecord, figures: &Figures, width: usi
     for (index, task) in tasks.take(FAILED_MAX) {
         let attempts =
             if task.attempts > 1 { format!(", {} attempts", task.attempts) } else { String::new() };
-        let head = format!("#{index} {}{attempts}: ", one_line(&task.name));
+        let rank = run.rank_of(task.lane).filter(|_| task.ran());
+        let rank = rank.map_or_else(String::new, |rank| format!(" on rank {rank}"));
+        let head = format!("#{index} {}{rank}{attempts}: ", one_line(&task.name));
         writeln!(out, "{}", cut(&(head + &one_line(first_line(&task.detail))), width))?;
     }
     if failed > FAILED_MAX {

@@ -1,5 +1,7 @@
 //! Tests of trace, table and page: what they say of small runs, hostile text, and how they grow.
 
+mod ranks;
+
 use super::figures::Figures;
 use super::graph::picture;
 use super::html::{self, html};
@@ -60,6 +62,8 @@ fn small() -> RunRecord {
         started_unix_ms: 1_795_192_587_000,
         wall_ns: 60 * MS,
         lanes: vec!["worker 0".to_owned(), "process slot 0".to_owned()],
+        rank_ends: Vec::new(),
+        within_ns: 0,
         tasks: vec![
             task("prepare", 0, 0, 10 * MS),
             process(task("solve", 1, 10 * MS, 50 * MS)),

@@ -2,10 +2,11 @@
 //!
 //! `seats` decides who is awake, `hoard` what a worker keeps for itself, `worker` is the loop, `pool` the threads,
 //! `solo` how a run begins, `search` how a worker finds more, `outside` how nodes end that no worker runs, `stop` and
-//! `retry` what is cancelled and tried again, `serial` the reference that everything else must agree with, and `node`
-//! what it means to run one node.
+//! `retry` what is cancelled and tried again, `measured` when nodes ran, `serial` the reference that everything else
+//! must agree with, and `node` what it means to run one node.
 
 mod hoard;
+pub(crate) mod measured;
 mod node;
 mod outside;
 mod pool;
@@ -17,7 +18,8 @@ mod solo;
 mod stop;
 mod worker;
 
-pub(crate) use node::{Measured, Ran, Run, Timed};
+pub(crate) use measured::{Measured, Others, Timed};
+pub(crate) use node::{Ran, Run};
 pub(crate) use pool::Pool;
 pub(crate) use seats::WORKERS_MAX;
 pub(crate) use stop::{Stop, Wanted};

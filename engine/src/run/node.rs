@@ -1,5 +1,6 @@
 //! One run of a plan, and what it means to run one of its nodes: call the body, publish how it ended, or skip it.
 
+use super::measured::{Span, monotonic_ns};
 use super::retry;
 use super::stop::Stop;
 use crate::body::{Call, Verdict};
@@ -11,9 +12,9 @@ use crate::resume::Ledger;
 use crate::task::record::{Ref, state};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 /// One run of a plan.
 pub(crate) struct Run {
@@ -32,10 +33,11 @@ pub(crate) struct Run {
     pub(super) cursor: AtomicU32,
     /// Nodes that have ended, as far as workers have reported.
     pub(super) ended: AtomicU32,
-    spans: Option<Box<[Span]>>,
+    pub(super) spans: Option<Box<[Span]>>,
     started: Instant,
-    /// The same moment by the monotonic clock, as the supervisor tells times; 0 unless the batch measures.
-    started_ns: u64,
+    /// About the same moment by the monotonic clock, as the supervisor tells times, from which tasks are measured; 0
+    /// unless the batch measures.
+    pub(super) started_ns: u64,
     /// What of it is cancelled.
     pub(crate) stop: Arc<Stop>,
     /// What the journal says of its tasks, if the batch keeps one.
@@ -64,32 +66,6 @@ pub(crate) enum Ran {
     Failed(Arc<Failure>),
     /// Others attend to it; they will say how it ended.
     Away,
-}
-
-/// When one node ran last, in nanoseconds since its run began, on which lane, and how often it was tried; zeros if it
-/// never ran.
-#[derive(Clone, Copy)]
-pub(crate) struct Timed {
-    pub(crate) began: u64,
-    pub(crate) ended: u64,
-    pub(crate) lane: u32,
-    pub(crate) attempts: u32,
-}
-
-impl Timed {
-    /// How long, in nanoseconds.
-    pub(crate) fn took(&self) -> u64 {
-        self.ended - self.began
-    }
-}
-
-/// When each node of a run ran, and how long the run took as a whole.
-#[derive(Clone)]
-pub(crate) struct Measured {
-    pub(crate) nodes: Box<[Timed]>,
-    pub(crate) wall: Duration,
-    /// When it began, in milliseconds since 1970, UTC.
-    pub(crate) started_unix_ms: u64,
 }
 
 /// What is still inside the run's tasks.
@@ -398,33 +374,6 @@ impl Run {
         failure
     }
 
-    /// Notes when a process ran, by the monotonic clock.
-    pub(crate) fn note_process(&self, node: u32, began_ns: u64, ended_ns: u64, lane: u32) {
-        if let Some(spans) = &self.spans {
-            let since = |at: u64| at.saturating_sub(self.started_ns);
-            spans[node as usize].note(since(began_ns), since(ended_ns), lane);
-        }
-    }
-
-    /// Notes a process whose end nobody saw, as if it were now.
-    pub(crate) fn note_lost(&self, node: u32, began_ns: u64, lane: u32) {
-        self.note_process(node, began_ns, monotonic_ns(), lane);
-    }
-
-    /// Now, in nanoseconds since the run began; 0 unless the batch measures.
-    #[inline(always)]
-    pub(crate) fn clock(&self) -> u64 {
-        if self.spans.is_some() { self.started.elapsed().as_nanos() as u64 } else { 0 }
-    }
-
-    /// Notes from when to now a node ran, and where.
-    #[inline(always)]
-    pub(crate) fn note_time(&self, node: u32, began: u64, lane: impl FnOnce() -> u32) {
-        if let Some(spans) = &self.spans {
-            spans[node as usize].note(began, self.clock(), lane());
-        }
-    }
-
     /// The parity of the task's cohort in this run.
     #[inline(always)]
     fn parity(&self, task: Ref) -> u8 {
@@ -442,32 +391,22 @@ impl Run {
         }
         self.keep_times();
         events::run_ended(&self.plan, self.started.elapsed());
-        let mut left = self.left.lock();
-        left.finished = true;
-        if left.bodies > 0 {
-            drop(left);
+        let is_held = {
+            let mut left = self.left.lock();
+            left.finished = true;
+            left.bodies > 0
+        };
+        if is_held {
             self.plan.cohorts().iter().for_each(|c| c.settle());
-            self.plan.shared.run_is_over(&self.this);
-            return self.plan.shared.run_ended();
+        } else {
+            self.release();
         }
-        drop(left);
-        self.release();
         self.plan.shared.run_is_over(&self.this);
         self.plan.shared.run_ended();
         if let Some(side) = &self.plan.side {
-            side.ended(&self.plan);
+            side.ended(&self.plan, is_held);
             self.plan.shared.awaited.look_again();
         }
-    }
-
-    /// All nodes have ended: what was noted of them is for whoever asks.
-    fn keep_times(&self) {
-        let Some(spans) = &self.spans else { return };
-        let nodes = spans.iter().map(Span::read).collect();
-        let wall = self.started.elapsed();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let started_unix_ms = now.saturating_sub(wall).as_millis() as u64;
-        *self.plan.measured.lock() = Some(Measured { nodes, wall, started_unix_ms });
     }
 
     /// A body was given up: it goes on by itself, and what it uses must stay.
@@ -482,6 +421,9 @@ impl Run {
         if left.bodies == 0 && left.finished {
             drop(left);
             self.release();
+            if let Some(side) = &self.plan.side {
+                side.freed();
+            }
         }
     }
 
@@ -497,37 +439,4 @@ impl Run {
 /// Why a task of an earlier submission has not succeeded, if it has not.
 pub(super) fn failure_of(task: Ref) -> Option<Arc<Failure>> {
     Some(task.cohort()?.failure(task.index())?.failure())
-}
-
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-/// As [`Timed`], while it runs. One attempt of a node follows the other, so nobody writes at the same time.
-#[derive(Default)]
-struct Span {
-    began: AtomicU64,
-    ended: AtomicU64,
-    lane: AtomicU32,
-    attempts: AtomicU32,
-}
-
-impl Span {
-    #[inline(always)]
-    fn note(&self, began: u64, ended: u64, lane: u32) {
-        self.began.store(began, Ordering::Relaxed);
-        self.ended.store(ended, Ordering::Relaxed);
-        self.lane.store(lane, Ordering::Relaxed);
-        self.attempts.store(self.attempts.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> Timed {
-        Timed {
-            began: self.began.load(Ordering::Relaxed),
-            ended: self.ended.load(Ordering::Relaxed),
-            lane: self.lane.load(Ordering::Relaxed),
-            attempts: self.attempts.load(Ordering::Relaxed),
-        }
-    }
 }
