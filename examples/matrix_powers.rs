@@ -103,7 +103,13 @@ fn list(batch: &Batch, options: &Options, dir: &Path) -> (Vec<Task<Matrix>>, Vec
 // ── the program ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 fn run(options: Options) -> Outcome {
-    // A temporary directory goes when this function returns, whatever it returns.
+    let mut builder = Batch::builder().timing(true);
+    if let Some(workers) = options.workers {
+        builder = builder.workers(Workers::Threads(workers));
+    }
+    let batch = builder.build()?;
+    // A temporary directory goes when this function returns, whatever it returns. Other ranks of a launcher never come
+    // here.
     let temporary = match options.dir {
         Some(_) => None,
         None => Some(tempfile::Builder::new().prefix("tarragon-matrix-powers-").tempdir()?),
@@ -120,11 +126,6 @@ fn run(options: Options) -> Outcome {
         dir.display()
     );
 
-    let mut builder = Batch::builder().timing(true);
-    if let Some(workers) = options.workers {
-        builder = builder.workers(Workers::Threads(workers));
-    }
-    let batch = builder.build()?;
     let before = Instant::now();
     let (bases, products) = list(&batch, &options, dir);
     let compiled = batch.compile(tasks![bases, products])?;

@@ -177,9 +177,10 @@ impl Compiled {
         self.len() == 0
     }
 
-    /// Number of edges that running uses: fewer than conflicts, with the same order.
+    /// Number of edges that running uses, on all ranks: fewer than conflicts, with the same order.
     pub fn edges(&self) -> usize {
-        self.owned.plan().graph.frozen().csr.edges()
+        let plan = self.owned.plan();
+        plan.edges.unwrap_or_else(|| plan.graph.frozen().csr.edges())
     }
 
     /// The graph, to look at and to draw. Made anew at each call; waits for the end of a run under way.

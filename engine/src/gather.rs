@@ -290,16 +290,16 @@ impl<'a> Gather<'a> {
             return Err(self.mistakes());
         }
         loop {
-            let Compilation { outline, pieces, whole } = graph(self.listing, frontier, &layout)?;
+            let Compilation { outline, pieces, whole, edges } = graph(self.listing, frontier, &layout)?;
             let Some(ranks) = self.shared.ranks.as_ref().filter(|_| !pieces.is_empty()) else {
-                return Ok(Compiled { outline, whole, externals, side: None, exported: Vec::new() });
+                return Ok(Compiled { outline, whole, edges, externals, side: None, exported: Vec::new() });
             };
             let task = |index: u32| self.slots.resolve(self.places[index as usize]);
             match ranks::spread(ranks, self.shared, &self.cohort, &pieces, &task) {
                 Ok(side) => {
                     let exported = valued_exports(&pieces[0]);
                     let side = Some(Box::new(side));
-                    return Ok(Compiled { outline, whole, externals, side, exported });
+                    return Ok(Compiled { outline, whole, edges, externals, side, exported });
                 }
                 // It stays here, where it fails if it must.
                 Err(unwritten) => {
@@ -363,7 +363,7 @@ impl<'a> Gather<'a> {
 
     /// Nothing can go wrong any more.
     fn commit(mut self, compiled: Compiled) -> Plan {
-        let Compiled { outline: graph, whole, externals, side, exported } = compiled;
+        let Compiled { outline: graph, whole, edges, externals, side, exported } = compiled;
         let own = self.cohort.id;
         self.bases.push((own, 0));
         if self.has_counted {
@@ -393,6 +393,7 @@ impl<'a> Gather<'a> {
             bases: self.bases,
             graph,
             whole,
+            edges,
             records,
             chunks,
             attended: self.attended,
@@ -446,6 +447,7 @@ impl<'a> Gather<'a> {
 struct Compiled {
     outline: Outline,
     whole: Option<Outline>,
+    edges: Option<usize>,
     /// Tasks that take a result from outside, by index, and whose.
     externals: Vec<(u32, Ref)>,
     side: Option<Box<Side>>,

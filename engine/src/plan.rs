@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) graph: Outline,
     /// The graph of the list over all ranks, if it is spread and the batch measures.
     pub(crate) whole: Option<Outline>,
+    /// Edges of the list over all ranks, if it is spread.
+    pub(crate) edges: Option<usize>,
     /// Record of each node; [`Compact::NONE`] for joins.
     pub(crate) records: Box<[Compact]>,
     pub(crate) chunks: ChunkTable,
@@ -212,6 +214,7 @@ impl Plan {
             members: Vec::new(),
             graph,
             whole: None,
+            edges: None,
             records: records.into(),
             chunks,
             attended,

@@ -248,10 +248,11 @@ fn random_lists(ranks: u32) {
             let steps = steps(seed * 97 + u64::from(ranks) * 7 + threads as u64, folder.path());
             let list = listed(&serial, &steps, None);
             let compiled = serial.compile(&list).expect("a list");
-            let expected = outcome(&compiled, &list, folder.path());
+            let (expected, edges) = (outcome(&compiled, &list, folder.path()), compiled.edges());
             let batch = if seed % 4 < 2 { &batch } else { &measuring };
             let list = listed(batch, &steps, (seed % 2 == 1).then_some(ranks));
             let compiled = batch.compile(&list).expect("a list");
+            assert_eq!(compiled.edges(), edges, "seed {seed}");
             for run in 0..2 {
                 let found = outcome(&compiled, &list, folder.path());
                 assert_eq!(found, expected, "seed {seed}, {threads} threads, run {run}: {steps:#?}");

@@ -111,6 +111,8 @@ pub(crate) struct Compilation {
     pub(crate) pieces: Vec<Piece>,
     /// The graph of the whole list, if it is spread and somebody wants to look at it.
     pub(crate) whole: Option<Outline>,
+    /// Edges of the whole list, if it is spread.
+    pub(crate) edges: Option<usize>,
 }
 
 /// The whole way from a list to what can run on the ranks of a layout.
@@ -123,13 +125,13 @@ pub(crate) fn compile(
     let compilation = match placement::place(list, &dependences, layout) {
         Placement::Local => {
             let outline = priority::order(list, &dependences);
-            Compilation { outline, pieces: Vec::new(), whole: None }
+            Compilation { outline, pieces: Vec::new(), whole: None, edges: None }
         }
         Placement::Spread(rank_of) => {
             let pieces = split::split(list, &dependences, &rank_of, layout.ranks);
             let outline = priority::order_piece(list, &pieces[0].found);
             let whole = layout.keeps_whole.then(|| priority::order(list, &dependences));
-            Compilation { outline, pieces, whole }
+            Compilation { outline, pieces, whole, edges: Some(dependences.sources.len()) }
         }
     };
     frontier.keep(dependences);
