@@ -11,7 +11,7 @@ use tarragon_transport::doorbell;
 use tarragon_transport::segment::{Segment, Spec};
 
 /// The memory bound of a queue that was given none: 1 GiB. Memory is used only when items need it.
-const MEMORY_DEFAULT: u64 = 1 << 30;
+pub(crate) const MEMORY_DEFAULT: u64 = 1 << 30;
 /// The least: a few spans of the heap.
 const MEMORY_MIN: u64 = 8 << 20;
 
@@ -62,19 +62,34 @@ impl<T: Serialize + DeserializeOwned + 'static> Builder<T> {
     /// # Errors
     /// `Segment` if shared memory is full or refused.
     pub fn create(self) -> Result<Queue<T>, Error> {
-        doorbell::prepare();
-        let entries = self.memory.div_ceil(BLOCK_BYTES);
-        let control_bytes = control_bytes(entries);
-        let spec = Spec { kind: KIND, layout: LAYOUT, control_bytes, heap_bytes: self.memory };
-        let segment = Segment::create(&spec)?;
-        let is_strict = self.is_strict || self.bound != 0;
-        let attached = Attached { segment, name: self.name, bound: self.bound, is_strict, entries };
-        let control = attached.try_control()?;
-        control.bound.store(self.bound, Ordering::Relaxed);
-        control.is_strict.store(u64::from(is_strict), Ordering::Relaxed);
-        control.entries.store(entries, Ordering::Relaxed);
-        control.ring.start::<View<'_>>();
-        control.type_hash.store(type_hash::<T>(), Ordering::Release);
-        Ok(Queue::of(attached))
+        self.make().map(Queue::of)
     }
+
+    pub(crate) fn make(self) -> Result<Attached, Error> {
+        let is_strict = self.is_strict || self.bound != 0;
+        make(self.memory, self.bound, is_strict, type_hash::<T>(), self.name)
+    }
+}
+
+/// A queue in this node's memory.
+pub(crate) fn make(
+    memory: u64,
+    bound: u64,
+    is_strict: bool,
+    type_hash: u64,
+    name: String,
+) -> Result<Attached, Error> {
+    doorbell::prepare();
+    let entries = memory.div_ceil(BLOCK_BYTES);
+    let control_bytes = control_bytes(entries);
+    let spec = Spec { kind: KIND, layout: LAYOUT, control_bytes, heap_bytes: memory };
+    let segment = Segment::create(&spec)?;
+    let attached = Attached { segment, name, bound, is_strict, entries, home: None, far: None };
+    let control = attached.try_control()?;
+    control.bound.store(bound, Ordering::Relaxed);
+    control.is_strict.store(u64::from(is_strict), Ordering::Relaxed);
+    control.entries.store(entries, Ordering::Relaxed);
+    control.ring.start::<View<'_>>();
+    control.type_hash.store(type_hash, Ordering::Release);
+    Ok(attached)
 }

@@ -94,6 +94,20 @@ pub(crate) fn write_large<T: Serialize>(item: &T, into: &mut [u8]) -> Result<(),
     postcard::to_slice(item, into).map(drop).map_err(Error::Encode)
 }
 
+/// Appends an item's bytes.
+pub(crate) fn append<T: Serialize + 'static>(item: &T, into: &mut Vec<u8>) -> Result<(), Error> {
+    match encode(item)? {
+        Encoded::Borrowed(bytes) => into.extend_from_slice(bytes),
+        Encoded::Small(bytes, len) => into.extend_from_slice(&bytes[..len]),
+        Encoded::Large(len) => {
+            let start = into.len();
+            into.resize(start + len, 0);
+            write_large(item, &mut into[start..])?;
+        }
+    }
+    Ok(())
+}
+
 /// The item that bytes are.
 #[inline(always)]
 pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, Error> {

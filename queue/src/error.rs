@@ -86,6 +86,43 @@ pub enum Error {
     /// What the memory says cannot be: it was damaged.
     #[error("the queue's memory is damaged")]
     Damaged,
+    /// It lives on another machine, and this process is no rank of the world that it was made in.
+    #[error(
+        "the queue {queue} lives on another machine, {host}; only ranks of the world that it was made in reach it there"
+    )]
+    Elsewhere {
+        /// File name of its segment there.
+        queue: String,
+        /// The machine.
+        host: String,
+    },
+    /// The rank that serves the queue to other nodes cannot be reached: it died, or left the world. What was asked of
+    /// it may have been done or not.
+    #[error("the queue lives on {host} and is served by rank {rank} there: {source}")]
+    Lost {
+        /// The rank, on the node where the queue lives.
+        rank: u32,
+        /// Its machine.
+        host: String,
+        /// What happened to it.
+        source: Box<tarragon_transport::FabricError>,
+    },
+    /// This rank has left the world by which it reached the queue.
+    #[error("this rank has left the world by which it reached the queue on {host}")]
+    Departed {
+        /// The machine where the queue lives.
+        host: String,
+    },
+    /// The rank that serves the queue could not do what it was asked.
+    #[error("rank {rank} on {host}, which serves the queue: {why}")]
+    AtHome {
+        /// The rank, on the node where the queue lives.
+        rank: u32,
+        /// Its machine.
+        host: String,
+        /// What it says.
+        why: String,
+    },
     /// The shared memory.
     #[error(transparent)]
     Segment(#[from] SegmentError),

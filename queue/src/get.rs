@@ -80,6 +80,29 @@ impl Attached {
 }
 
 impl View<'_> {
+    /// Takes the next item into `got` if there is one now, for an agent that keeps the queue from being sealed.
+    ///
+    /// False: there is none, or somebody is about to take or write it.
+    pub(crate) fn take_kept(&self, agent: &Agent<'_>, got: &mut Contents) -> Result<bool, Error> {
+        match self.attempt_take(agent, got, 0) {
+            Attempt::Taken => {
+                self.control.space.ring();
+                Ok(true)
+            }
+            Attempt::Failed(error) => Err(error),
+            Attempt::Empty => {
+                self.shrink_idle(agent);
+                Ok(false)
+            }
+            Attempt::Busy(owner) => {
+                let mut looks = YIELDS_BUSY;
+                // A dead one is settled; of one that lives more is known a moment later.
+                self.wait_for(owner, &mut looks);
+                Ok(false)
+            }
+        }
+    }
+
     #[cold]
     fn take_waiting(&self, agent: &Agent<'_>, got: &mut Contents, wait: Wait) -> Result<(), Error> {
         let mut looks = 0;
@@ -122,7 +145,7 @@ impl View<'_> {
 
     /// Says of a closed queue that no put is under way any more; else says who may be at one.
     #[cold]
-    fn seal(&self) -> Option<AgentId> {
+    pub(crate) fn seal(&self) -> Option<AgentId> {
         let putting = self.segment.announced(Word::Entered as usize);
         if putting.is_none() {
             self.control.state.fetch_max(SEALED, Ordering::SeqCst);

@@ -58,15 +58,15 @@ impl Attached {
 
 impl View<'_> {
     /// Items put and not over.
-    fn left(&self) -> u64 {
+    pub(crate) fn left(&self) -> u64 {
         // Before the count of what was put, which only rises: so the difference is never too small.
         let over = self.control.done() + self.control.lost();
         self.counts().0.saturating_sub(over)
     }
 
     /// Tells what was lost beyond `told`.
-    fn tell_lost(&self, told: u64) -> Result<(), Error> {
-        let lost = self.control.lost();
+    pub(crate) fn tell_lost(&self, told: u64) -> Result<(), Error> {
+        let lost = self.control.lost() + self.control.abandoned.load(Ordering::Acquire);
         self.control.reported.fetch_max(lost, Ordering::AcqRel);
         if lost > told { Err(Error::Abandoned { items: lost - told }) } else { Ok(()) }
     }

@@ -25,7 +25,9 @@
 
 #![expect(unsafe_code, reason = "says that the control part may lie in shared memory")]
 
+use crate::descriptor::Home;
 use crate::error::Error;
+use crate::far::Far;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tarragon_transport::agent::{Agent, AgentId, AgentRecord};
@@ -36,10 +38,10 @@ use tarragon_transport::ring::cell::Cell;
 use tarragon_transport::ring::chain::Chain;
 use tarragon_transport::ring::head::{Head, Taker};
 use tarragon_transport::ring::tickets::{TicketRing, Tickets};
-use tarragon_transport::segment::{Segment, Shared};
+use tarragon_transport::segment::{Segment, SegmentName, Shared};
 
 /// Version of all that is described here and in `transport::ring`.
-pub(crate) const LAYOUT: u32 = 4;
+pub(crate) const LAYOUT: u32 = 5;
 pub(crate) const KIND: &str = "queue";
 /// Threads that have a lane of their own.
 pub(crate) const LANES_MAX: usize = 64;
@@ -89,7 +91,9 @@ pub(crate) struct Control {
     pub(crate) lost: AtomicU64,
     /// How many of these were called done after all.
     pub(crate) forgiven: AtomicU64,
-    /// How many of these some `join` has told.
+    /// Items called done for a rank of another node that died with them in its hands; see `far`.
+    pub(crate) abandoned: AtomicU64,
+    /// How many of both some `join` has told.
     pub(crate) reported: AtomicU64,
     /// Who makes the ring grow or shrink.
     pub(crate) growing: RobustLock,
@@ -123,12 +127,32 @@ pub(crate) struct Attached {
     pub(crate) is_strict: bool,
     /// Never changes.
     pub(crate) entries: u64,
+    /// Where ranks of other nodes find it.
+    pub(crate) home: Option<Home>,
+    /// The queue is on another node, and this one, which is closed and empty, stands in for it: what is quick finds
+    /// nothing to do here, and all else asks there.
+    pub(crate) far: Option<Far>,
 }
 
 impl Attached {
     /// The control part, if the segment is that long.
     pub(crate) fn try_control(&self) -> Result<&Control, Error> {
         self.segment.at(self.segment.control()).ok_or(Error::Damaged)
+    }
+
+    /// The segment that the queue is known by.
+    pub(crate) fn segment_name(&self) -> &SegmentName {
+        self.far.as_ref().map_or_else(|| self.segment.name(), Far::segment)
+    }
+
+    /// Ends it for all: [`CLOSED`] or [`DESTROYED`].
+    pub(crate) fn end(&self, state: u64) {
+        let view = self.view();
+        view.control.state.fetch_max(state, Ordering::SeqCst);
+        view.ring_all();
+        if state == DESTROYED {
+            self.segment.unlink();
+        }
     }
 
     /// Refuses a length of the directory that cannot be.

@@ -1,4 +1,5 @@
-//! A FIFO that any process of a node can put to and get from, at the speed of shared memory.
+//! A FIFO that any process of a node can put to and get from, at the speed of shared memory; and ranks of other nodes
+//! by messages, if it was made by [`create_on`](Builder::create_on).
 //!
 //! ```
 //! use tarragon_queue::Queue;
@@ -21,7 +22,8 @@
 //! In reading order: [`Queue`] is the handle, [`Builder`] makes one, [`Descriptor`] leads to one from another process;
 //! [`Loan`] and [`ItemRef`] write and read items in place, [`select`] waits for several queues. Inside: `layout` is
 //! what lies in shared memory, `put` and `get` the two ways through it, `growth` its blocks, `settle` what is done for
-//! a process that died, `tally` what that one had in its hands, `encoding` how items become bytes.
+//! a process that died, `tally` what that one had in its hands, `encoding` how items become bytes; `far` is how ranks
+//! of other nodes use a queue.
 
 mod builder;
 mod descriptor;
@@ -42,6 +44,8 @@ mod layout;
 mod put;
 mod settle;
 mod tally;
+
+mod far;
 
 mod probe;
 

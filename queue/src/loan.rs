@@ -36,9 +36,14 @@ impl<'q> Loan<'q> {
 
     #[inline(never)]
     pub(crate) fn new(queue: &'q Attached, len: u64) -> Result<Self, Error> {
-        queue.view().check_open()?;
         let agent = queue.segment.agent()?;
-        let held = queue.view().allocate(&agent, len, Wait::Ever)?;
+        let held = if queue.far.is_some() {
+            // Memory of this process's own, of which others give nothing back.
+            queue.view().allocate_now(&agent, len).map_err(Error::of_heap)?
+        } else {
+            queue.view().check_open()?;
+            queue.view().allocate(&agent, len, Wait::Ever)?
+        };
         let mut parcel = Parcel::new();
         parcel.block = Some((held, len));
         Ok(Self { queue, parcel, not_send: PhantomData })
@@ -68,6 +73,12 @@ impl<'q> Loan<'q> {
 
     #[inline(never)]
     fn send_within(mut self, wait: Wait) -> Result<(), Error> {
+        if let Some(far) = &self.queue.far {
+            return far.put(wait, |into| {
+                into.extend_from_slice(&self);
+                Ok(())
+            });
+        }
         let agent = self.agent()?;
         let Some((held, len)) = self.parcel.block.take() else {
             return self.queue.put_bytes(self.parcel.item.bytes(), wait);

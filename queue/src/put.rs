@@ -132,9 +132,7 @@ impl Attached {
         len: u64,
         wait: Wait,
     ) -> Result<(), (Error, Held)> {
-        let mut words = [0; 16];
-        words[..8].copy_from_slice(&held.block.offset.to_ne_bytes());
-        words[8..].copy_from_slice(&len.to_ne_bytes());
+        let words = words_of(&held, len);
         let content = Content { tag: IN_BLOCK, bytes: &words, block: held.block.offset };
         let put = self.view().put_content(agent, content, wait);
         // Only now may the intent go: while the block is held, it says whether it was published.
@@ -146,7 +144,59 @@ impl Attached {
     }
 }
 
+impl Attached {
+    /// Puts an item if there is room now, for an agent that keeps the queue from being sealed and goes on doing so;
+    /// `is_return`: one that the agent took from it, which a closed queue takes back.
+    pub(crate) fn put_kept(&self, agent: &Agent<'_>, item: &[u8], is_return: bool) -> Result<(), Error> {
+        let view = self.view();
+        if item.len() <= INLINE_MAX {
+            return view.put_kept(agent, Content { tag: INLINE, bytes: item, block: 0 }, is_return);
+        }
+        let len = item.len() as u64;
+        let mut held = view.allocate_now(agent, len).map_err(Error::of_heap)?;
+        let words = words_of(&held, len);
+        let content = Content { tag: IN_BLOCK, bytes: &words, block: held.block.offset };
+        let written = bytes::writable(&self.segment, &mut held, len).map(|into| into.copy_from_slice(item));
+        let put = written.and_then(|()| view.put_kept(agent, content, is_return));
+        match put {
+            Ok(()) => self.segment.forget(agent, held),
+            Err(_) => view.free(agent, held),
+        }
+        note(agent.record, Word::Put, 0);
+        put
+    }
+}
+
+/// What the cell of an item in a block says.
+fn words_of(held: &Held, len: u64) -> [u8; 16] {
+    let mut words = [0; 16];
+    words[..8].copy_from_slice(&held.block.offset.to_ne_bytes());
+    words[8..].copy_from_slice(&len.to_ne_bytes());
+    words
+}
+
 impl View<'_> {
+    /// See [`Attached::put_kept`].
+    fn put_kept(&self, agent: &Agent<'_>, content: Content<'_>, is_return: bool) -> Result<(), Error> {
+        let lane = self.lane_of(agent);
+        agent.announce(Word::Entered as usize, if lane.is_some() { NOT_AT_RING } else { AT_RING });
+        let may_return = is_return && self.state() == CLOSED;
+        let may = if may_return { Ok(()) } else { self.check_open() };
+        let attempt = may.and_then(|()| match lane {
+            Some(chain) => self.attempt_chain(agent, chain, content),
+            None => self.attempt_ring(agent, content),
+        });
+        agent.announce(Word::Entered as usize, NOT_AT_RING);
+        match attempt? {
+            Attempt::In => {
+                self.control.items.ring();
+                Ok(())
+            }
+            Attempt::Full => Err(Error::Full { bound: self.queue.bound }),
+            Attempt::NoMemory(needed, capacity) => Err(Error::Memory { needed, capacity }),
+        }
+    }
+
     /// A block for an item, waiting for memory if need be.
     pub(crate) fn allocate(&self, agent: &Agent<'_>, len: u64, wait: Wait) -> Result<Held, Error> {
         let mut result = self.allocate_now(agent, len);

@@ -2,8 +2,9 @@
 
 use crate::builder::Builder;
 use crate::descriptor::Descriptor;
-use crate::encoding::{Encoded, NUMBER_MAX, decode, encode, plain_bytes, type_hash, write_large};
+use crate::encoding::{Encoded, NUMBER_MAX, append, decode, encode, plain_bytes, type_hash, write_large};
 use crate::error::Error;
+use crate::far::Far;
 use crate::layout::{Attached, CLOSED, DESTROYED, IN_BLOCK, OPEN};
 use crate::loan::Loan;
 use crate::put::Wait;
@@ -13,7 +14,6 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::{Debug, Formatter};
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tarragon_transport::Place;
 use tarragon_transport::heap::Audit;
@@ -51,10 +51,11 @@ impl<T> Clone for Queue<T> {
 
 impl<T> Debug for Queue<T> {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
-        let Attached { segment, name, bound, is_strict, .. } = &self.attached.0;
-        let mut out = out.debug_struct("Queue");
-        out.field("segment", &segment.name().file).field("name", name);
-        out.field("bound", bound).field("is_strict", is_strict).finish()
+        let queue = &self.attached.0;
+        let mut shown = out.debug_struct("Queue");
+        shown.field("segment", &queue.segment_name().file).field("name", &queue.name);
+        shown.field("bound", &queue.bound).field("is_strict", &queue.is_strict);
+        shown.field("home", &queue.home).field("is_far", &queue.far.is_some()).finish()
     }
 }
 
@@ -91,14 +92,14 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
 
     /// Its name as a datum: what a task that puts to it says it writes.
     pub fn place(&self) -> Place {
-        Place { uid: self.queue().segment.name().uid, bytes: Vec::new() }
+        Place { uid: self.queue().segment_name().uid, bytes: Vec::new() }
     }
 
     /// What leads to this queue from another process.
     pub fn descriptor(&self) -> Descriptor {
         let queue = self.queue();
-        let (segment, name) = (queue.segment.name().clone(), queue.name.clone());
-        Descriptor { segment, type_hash: type_hash::<T>(), name }
+        let (segment, name) = (queue.segment_name().clone(), queue.name.clone());
+        Descriptor { segment, type_hash: type_hash::<T>(), name, home: queue.home.clone() }
     }
 
     /// Puts an item at the end. Waits while the queue, or its memory, is full.
@@ -145,6 +146,9 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     #[inline(never)]
     fn put_general(&self, item: &T, wait: Wait) -> Result<(), Error> {
         let queue = self.queue();
+        if let Some(far) = &queue.far {
+            return far.put(wait, |into| append(item, into));
+        }
         match encode(item)? {
             Encoded::Borrowed(bytes) => queue.put_bytes(bytes, wait),
             Encoded::Small(bytes, len) => queue.put_bytes(&bytes[..len], wait),
@@ -209,6 +213,10 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
 
     #[inline(never)]
     fn get_general(&self, wait: Wait) -> Result<T, Error> {
+        if let Some(far) = &self.queue().far {
+            // Bytes that are no item are lost, as at home.
+            return far.get(wait, |item| Ok(decode(item)))?;
+        }
         let mut item = ItemRef::none(self.queue());
         item.take(wait)?;
         decode(item.bytes())
@@ -223,8 +231,11 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         Ok(item)
     }
 
-    /// Items in it, when it was looked at.
+    /// Items in it, when it was looked at. From another node a round trip; 0 if the queue cannot be reached.
     pub fn len(&self) -> u64 {
+        if let Some(far) = &self.queue().far {
+            return far.look().map_or(0, |look| look.len);
+        }
         let (put, taken) = self.queue().view().counts();
         put.saturating_sub(taken)
     }
@@ -237,6 +248,9 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// Whether it held as many items as it may when it was looked at. Never so without a bound.
     pub fn is_full(&self) -> bool {
         let queue = self.queue();
+        if let Some(far) = &queue.far {
+            return far.look().is_ok_and(|look| look.is_full);
+        }
         queue.bound != 0 && queue.view().tickets().is_full(queue.bound)
     }
 
@@ -246,7 +260,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// # Errors
     /// `NotTaken` if that was said of all items put; `Segment`.
     pub fn task_done(&self) -> Result<(), Error> {
-        self.queue().task_done()
+        let queue = self.queue();
+        queue.far.as_ref().map_or_else(|| queue.task_done(), Far::task_done)
     }
 
     /// Waits until [`task_done`](Self::task_done) was called for every item put. Items whose taker was killed before it
@@ -257,7 +272,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// `Abandoned` if processes died with items in their hands, and no earlier `join` has told so: all items are over
     /// all the same. `Destroyed`.
     pub fn join(&self) -> Result<(), Error> {
-        self.queue().join(None)
+        self.join_until(None)
     }
 
     /// Like [`join`](Self::join), but waits no longer than `timeout`.
@@ -265,18 +280,26 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// # Errors
     /// As `join`; `Unfinished` if the time is over.
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), Error> {
-        self.queue().join(Some(Instant::now() + timeout))
+        self.join_until(Some(Instant::now() + timeout))
+    }
+
+    fn join_until(&self, until: Option<Instant>) -> Result<(), Error> {
+        let queue = self.queue();
+        queue.far.as_ref().map_or_else(|| queue.join(until), |far| far.join(until))
     }
 
     /// Ends the puts, for all: they are errors from now on. What is in can be taken; then gets are errors too. A put
     /// that is under way just now is refused, or gets wait for it: after any get has said `Closed` no item appears.
-    /// Idempotent.
+    /// Idempotent. From another node a round trip; does nothing if the queue cannot be reached.
     pub fn close(&self) {
         self.end(CLOSED);
     }
 
-    /// Whether it was closed or destroyed.
+    /// Whether it was closed or destroyed; from another node also whether it cannot be reached.
     pub fn is_closed(&self) -> bool {
+        if let Some(far) = &self.queue().far {
+            return !far.look().is_ok_and(|look| look.is_open);
+        }
         self.queue().view().state() != OPEN
     }
 
@@ -284,17 +307,19 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// goes when the last handle does.
     pub fn destroy(&self) {
         self.end(DESTROYED);
-        self.queue().segment.unlink();
     }
 
     fn end(&self, state: u64) {
-        let view = self.queue().view();
-        view.control.state.fetch_max(state, Ordering::SeqCst);
-        view.ring_all();
+        match &self.queue().far {
+            // One that cannot be reached has ended for this handle.
+            Some(far) => drop(far.end(state == DESTROYED)),
+            None => self.queue().end(state),
+        }
     }
 
     /// Compares the blocks allocated with those that the queue has in use, and finishes what dead processes left, while
-    /// nobody uses the queue. For tests and repair; a scan.
+    /// nobody uses the queue. For tests and repair; a scan. On another node than the queue's: of what this handle uses
+    /// there.
     pub fn audit(&self) -> Audit {
         let queue = self.queue();
         let view = queue.view();

@@ -7,6 +7,7 @@ use crate::parcel::Parcel;
 use crate::put::Wait;
 use std::ops::Deref;
 use tarragon_transport::agent::AgentRecord;
+use tarragon_transport::ring::cell::INLINE_MAX;
 
 /// An item in the caller's hands, as bytes in place: those of a `Vec<u8>`, a `String` or a number as they are, those of
 /// another type as postcard encodes it. Its memory goes back when it is dropped, in any thread.
@@ -27,10 +28,30 @@ impl<'q> ItemRef<'q> {
     /// Takes the next item.
     #[inline(never)]
     pub(crate) fn take(&mut self, wait: Wait) -> Result<(), Error> {
+        if let Some(far) = &self.queue.far {
+            return far.get(wait, |item| self.copy(item));
+        }
         let record = self.queue.take(wait, &mut self.parcel)?;
         self.record = self.parcel.block.is_some().then_some(record);
         // Checked here, so that reading it cannot fail.
         self.look().map(drop)
+    }
+
+    /// Makes it these bytes, in memory of this process's own.
+    fn copy(&mut self, item: &[u8]) -> Result<(), Error> {
+        if item.len() <= INLINE_MAX {
+            self.parcel.item.resize(item.len());
+            self.parcel.item.bytes_mut().copy_from_slice(item);
+            return Ok(());
+        }
+        let agent = self.queue.segment.agent()?;
+        let len = item.len() as u64;
+        let mut held = self.queue.view().allocate_now(&agent, len).map_err(Error::of_heap)?;
+        let written = bytes::writable(&self.queue.segment, &mut held, len);
+        let written = written.map(|into| into.copy_from_slice(item));
+        self.parcel.block = Some((held, len));
+        self.record = Some(agent.record);
+        written
     }
 
     /// Its bytes, 64-byte aligned if there are more than fit into a cell (112).

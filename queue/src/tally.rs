@@ -82,7 +82,7 @@ impl Control {
 
     /// Whether a call of `task_done` too many is for an item that counted as lost: at most once for each.
     pub(crate) fn forgive(&self) -> bool {
-        let lost = self.lost();
+        let lost = self.lost() + self.abandoned.load(Ordering::Acquire);
         let next = |forgiven| (forgiven < lost).then(|| forgiven + 1);
         self.forgiven.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).is_ok()
     }

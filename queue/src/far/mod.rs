@@ -1,0 +1,56 @@
+//! Queues whose memory is on another node: what their handles ask, and who answers at home.
+//!
+//! # Who is who
+//! The memory lies on one node, its *home*. One rank there *serves*: the one that made the queue. Ranks of the home's
+//! node, the serving one among them, use the queue through shared memory and know nothing of all this. A rank of
+//! another node has a *far* handle: a closed, empty queue in its own memory that stands in for the real one, so that
+//! what is quick finds nothing to do, and a [`Far`] that is asked by all that is not quick.
+//!
+//! At the serving rank each queue that far handles have attached has a *porter*, a thread that uses the queue for them
+//! as any thread there would. It begins with the first of them and ends with the last. Handlers only put *letters*
+//! into its mailbox, so they never wait; what a porter knows it alone writes.
+//!
+//! # A put
+//! The item travels with the request. The porter puts it, at once or when there is room, and then responds: when a far
+//! put returns `Ok` the item is in, once. A refused one is not. Nothing is sent twice. What one porter puts goes
+//! through one chain (or the ring), so items of one far producer, whose puts come one after the other, stay in order.
+//!
+//! # A get, and in whose hands an item is
+//! 1. The porter announces itself as if it put (`Entered`, see `layout`), and takes an item; it is in the porter's
+//!    *hand* from then on, with a number, and nobody can find the queue drained and closed.
+//! 2. The response brings the item. The far side makes it what the caller wants, and if that worked tells `Came`,
+//!    before the caller has it. If it did not (no memory), it tells `Back`.
+//! 3. With `Came` the item leaves the hand: the far rank has taken it. With `Back`, or when the rank is found dead or
+//!    gone before, it is *returned*: to the far get that waits longest, else to the end of the queue, also of a closed
+//!    one, which cannot have been sealed. It counts as put twice, so the porter calls it done once.
+//!
+//! So no item is lost between the two. A rank that dies in the moment in which `Came` has not left it yet may have
+//! looked at an item that another one is given again. Order holds but for what was returned, which comes later.
+//!
+//! # Several items at once
+//! A far handle that is asked for item after item, each sooner than a round trip would take, asks for more at once; the
+//! response brings as many small ones as are there, and the handle keeps those it was not asked for. All are in the
+//! porter's hand until each has been given to a caller, and `Came` was told of it. If others wait for items while the
+//! queue is empty, or it is closed, the porter *recalls* what ranks keep, and they tell `Back` of it.
+//!
+//! # Who dies
+//! | what ends | what follows |
+//! |---|---|
+//! | a far rank | items in hand for it are returned; those it took and has not called done count as abandoned |
+//! | a far rank, in good order | items in hand are returned; those not called done are waited for, as of any process |
+//! | the serving rank | far handles say `Lost`; for those at home its items in hand are lost with it, as taken |
+//! | the serving rank, in good order | all who wait are refused, what is in hand is returned, far handles say `Lost` |
+//!
+//! An abandoned item is called done by the porter after it was counted in `abandoned`, so that a death between the two
+//! makes `join` tell one too many and never wait for ever.
+//!
+//! Timeouts are kept by the porter, which always responds in the end; the way there and back comes on top.
+
+mod create;
+mod handle;
+mod message;
+mod porter;
+mod served;
+mod waiting;
+
+pub(crate) use handle::{Far, attach};

@@ -1,0 +1,580 @@
+//! The thread of a serving rank that uses one queue for the ranks of other nodes. See the page above.
+
+use super::message::{Answer, Asked, BATCH_BYTES, BATCH_MAX, Look, RECALL, Recall, Refusal, Told, close};
+use super::served::{Letter, Mailbox, Served};
+use super::waiting::{Batch, Caller, Get, Guest, Hand, Item, Join, Put};
+use crate::bytes;
+use crate::descriptor::Descriptor;
+use crate::error::Error;
+use crate::layout::{Attached, CLOSED, DESTROYED, NOT_AT_RING, OPEN, SEALED, Word};
+use crate::parcel::Contents;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tarragon_transport::doorbell::{Doorbell, Woken, spin, wait_any};
+use tarragon_transport::{Fabric, PeerState, Rank};
+
+/// The longest sleep: how long a dead rank may go unnoticed once the fabric knows of it.
+const NAP: Duration = Duration::from_millis(250);
+/// As `NAP`, with items in hand, or while somebody waits for the end of a closed queue.
+const NAP_SHORT: Duration = Duration::from_millis(5);
+/// How long a rank keeps items that nobody there has asked for while the queue is empty.
+const KEEP: Duration = Duration::from_millis(10);
+/// How long a rank that leaves waits for word of items that are on their way.
+const PARTING: Duration = Duration::from_millis(500);
+
+/// Runs until no far handle is left.
+pub(super) fn run(fabric: &Weak<Fabric>, descriptor: &Descriptor, mailbox: &Arc<Mailbox>) {
+    let uid = descriptor.segment.uid;
+    match descriptor.open("a far handle") {
+        Ok(queue) => Porter::new(fabric, queue, mailbox).run(),
+        Err(error) => refuse(fabric, mailbox, error.into()),
+    }
+    if let Some(fabric) = fabric.upgrade() {
+        fabric.state::<Served>().remove(uid, mailbox);
+    }
+}
+
+/// There is no queue: says so to all who ask.
+fn refuse(fabric: &Weak<Fabric>, mailbox: &Mailbox, first: Refusal) {
+    let mut refusal = first;
+    while !mailbox.close_empty() {
+        for letter in mailbox.take() {
+            if let (Letter::Asked(rank, tag, ..), Some(fabric)) = (letter, fabric.upgrade()) {
+                let refused = std::mem::replace(&mut refusal, Refusal::Gone);
+                // Who asked is gone if it cannot be told.
+                let _ = fabric.respond_to(rank, tag, &close(Vec::new(), &Answer::Refused(refused)));
+            }
+        }
+    }
+}
+
+struct Porter {
+    fabric: Weak<Fabric>,
+    queue: Arc<Attached>,
+    mailbox: Arc<Mailbox>,
+    guests: HashMap<Rank, Guest>,
+    gets: VecDeque<Get>,
+    puts: VecDeque<Put>,
+    joins: Vec<Join>,
+    /// By number, which rises.
+    hands: BTreeMap<u64, Hand>,
+    next_hand: u64,
+    /// Items are taken that have no number yet.
+    is_collecting: bool,
+    /// To be handed to somebody else.
+    returned: VecDeque<Item>,
+    /// Letters read and responses sent, so far.
+    acts: u64,
+    /// As many when it slept the last time.
+    acts_slept: u64,
+    /// The rank leaves, and waits so long.
+    parting: Option<Instant>,
+}
+
+impl Porter {
+    fn new(fabric: &Weak<Fabric>, queue: Attached, mailbox: &Arc<Mailbox>) -> Porter {
+        Porter {
+            fabric: fabric.clone(),
+            queue: Arc::new(queue),
+            mailbox: Arc::clone(mailbox),
+            guests: HashMap::new(),
+            gets: VecDeque::new(),
+            puts: VecDeque::new(),
+            joins: Vec::new(),
+            hands: BTreeMap::new(),
+            next_hand: 1,
+            is_collecting: false,
+            returned: VecDeque::new(),
+            acts: 0,
+            acts_slept: 0,
+            parting: None,
+        }
+    }
+
+    fn run(mut self) {
+        loop {
+            for letter in self.mailbox.take() {
+                self.read(letter);
+            }
+            self.look_after();
+            self.serve();
+            self.expire();
+            self.recall();
+            self.release();
+            let is_over = self.guests.values().all(|it| it.handles == 0) || self.is_parting_over();
+            if is_over && self.mailbox.close_empty() {
+                return self.leave();
+            }
+            self.sleep();
+        }
+    }
+
+    fn is_parting_over(&self) -> bool {
+        let is_gone = self.fabric.strong_count() == 0;
+        is_gone || self.parting.is_some_and(|until| self.hands.is_empty() || until <= Instant::now())
+    }
+
+    /// Puts back what is left in hand.
+    fn leave(&mut self) {
+        let hands: Vec<u64> = self.hands.keys().copied().collect();
+        self.take_back(&hands);
+        self.put_back();
+        // A sealed queue, or a full one, takes nothing back.
+        self.abandon(self.returned.len() as u64);
+        self.returned.clear();
+        self.release();
+    }
+
+    fn read(&mut self, letter: Letter) {
+        self.acts += 1;
+        match letter {
+            Letter::Asked(rank, tag, what, item) => self.read_request(rank, tag, what, item),
+            Letter::Told(rank, Told::Came { hand }) => {
+                if self.hands.get(&hand).is_some_and(|it| it.rank == rank) {
+                    self.hands.remove(&hand);
+                    self.guest(rank).undone += 1;
+                    self.release();
+                }
+            }
+            Letter::Told(rank, Told::Back { hands }) => {
+                let is_its = |hand: &u64| self.hands.get(hand).is_some_and(|it| it.rank == rank);
+                let hands: Vec<u64> = hands.into_iter().filter(is_its).collect();
+                self.take_back(&hands);
+            }
+            Letter::Told(rank, Told::Detach) => {
+                let guest = self.guest(rank);
+                guest.handles = guest.handles.saturating_sub(1);
+                if guest.handles == 0 {
+                    self.part_from(rank);
+                }
+            }
+            Letter::End => {
+                self.parting = Some(Instant::now() + PARTING);
+                self.refuse_waiting(|_| true);
+            }
+        }
+    }
+
+    fn read_request(&mut self, rank: Rank, tag: u64, what: Asked, item: Vec<u8>) {
+        let now = |wait| Caller::new(rank, tag, wait);
+        if self.parting.is_some() {
+            return self.refuse(&now(None), Refusal::Leaves);
+        }
+        match what {
+            Asked::Attach { .. } => {
+                self.guest(rank).handles += 1;
+                let answer = Answer::Attached { bound: self.queue.bound, is_strict: self.queue.is_strict };
+                self.respond(&now(None), &answer);
+            }
+            Asked::Put { wait } => self.puts.push_back(Put { caller: now(wait), item, refusal: None }),
+            Asked::Get { wait, most } => {
+                self.gets.push_back(Get { caller: now(wait), most: most.clamp(1, BATCH_MAX) });
+            }
+            Asked::Join { wait } => {
+                let told = self.queue.view().control.reported.load(Ordering::Acquire);
+                self.joins.push(Join { caller: now(wait), told });
+            }
+            Asked::Done => {
+                let done = self.queue.task_done();
+                self.guest(rank).undone -= i64::from(done.is_ok());
+                self.respond_done(&now(None), done);
+            }
+            Asked::Look => {
+                let look = self.look();
+                self.respond(&now(None), &Answer::Looked(look));
+            }
+            Asked::End { destroys } => {
+                self.queue.end(if destroys { DESTROYED } else { CLOSED });
+                self.respond(&now(None), &Answer::Done);
+            }
+        }
+    }
+
+    fn guest(&mut self, rank: Rank) -> &mut Guest {
+        self.guests.entry(rank).or_default()
+    }
+
+    fn look(&self) -> Look {
+        let view = self.queue.view();
+        let (put, taken) = view.counts();
+        let (is_open, has_item) = (view.state() == OPEN, view.has_item());
+        let len = put.saturating_sub(taken) + self.returned.len() as u64;
+        Look {
+            len,
+            is_full: self.is_full(),
+            is_open,
+            is_ready: !is_open || has_item || !self.returned.is_empty(),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.queue.bound != 0 && self.queue.view().tickets().is_full(self.queue.bound)
+    }
+
+    /// Does for all who wait what can be done now. True if somebody was told something.
+    fn serve(&mut self) -> bool {
+        let before = self.acts;
+        self.serve_gets();
+        self.put_back();
+        self.serve_puts();
+        self.serve_joins();
+        self.acts != before
+    }
+
+    fn serve_gets(&mut self) {
+        while let Some(most) = self.gets.front().map(|get| get.most) {
+            let collected = self.collect(most);
+            if matches!(collected, Ok(None)) {
+                return;
+            }
+            let Some(get) = self.gets.pop_front() else { return };
+            match collected {
+                Ok(Some(batch)) => self.hand_over(&get.caller, batch),
+                Ok(None) => {}
+                Err(error) => self.refuse(&get.caller, error.into()),
+            }
+        }
+    }
+
+    /// Items for one response, and their lengths.
+    fn collect(&mut self, most: u32) -> Result<Option<Batch>, Error> {
+        if let Some(item) = self.returned.pop_front() {
+            let body = item.bytes().to_vec();
+            let lens = vec![body.len() as u64];
+            return Ok(Some(Batch { body, lens }));
+        }
+        let (mut body, mut lens, mut share) = (Vec::new(), Vec::new(), 1);
+        if most > 1 {
+            let (put, taken) = self.queue.view().counts();
+            // What is there is for others as well.
+            share = put.saturating_sub(taken) / (1 + self.guests.len() as u64);
+        }
+        loop {
+            let before = body.len();
+            match self.take_into(&mut body) {
+                Ok(true) => lens.push((body.len() - before) as u64),
+                Err(error) if lens.is_empty() => return Err(error),
+                Ok(false) | Err(_) => break,
+            }
+            if lens.len() as u64 >= share.min(u64::from(most)) || body.len() >= BATCH_BYTES {
+                break;
+            }
+        }
+        Ok((!lens.is_empty()).then_some(Batch { body, lens }))
+    }
+
+    /// Takes an item and appends it; false: there is none now.
+    fn take_into(&mut self, body: &mut Vec<u8>) -> Result<bool, Error> {
+        let queue = Arc::clone(&self.queue);
+        let view = queue.view();
+        loop {
+            // Before the look: what is put before the closing is found.
+            let state = view.state();
+            if state == DESTROYED {
+                return Err(Error::Destroyed);
+            }
+            if view.has_item() {
+                break;
+            }
+            match state {
+                OPEN => return Ok(false),
+                SEALED => return Err(Error::Closed),
+                _ if self.holds_any() || view.seal().is_some() => return Ok(false),
+                _ => {}
+            }
+        }
+        let agent = queue.segment.agent()?;
+        // Before the take: until it is known whose the item is, nobody finds the queue drained.
+        agent.announce(Word::Entered as usize, NOT_AT_RING);
+        let mut got = Contents::default();
+        let taken = view.take_kept(&agent, &mut got);
+        let Some((held, len)) = got.block.take() else {
+            if let Ok(true) = taken {
+                self.is_collecting = true;
+                body.extend_from_slice(got.item.bytes());
+            }
+            self.release();
+            return taken;
+        };
+        self.is_collecting = true;
+        let copied = bytes::readable(&queue.segment, &held, len).map(|item| body.extend_from_slice(item));
+        view.free(&agent, held);
+        copied.map(|()| true)
+    }
+
+    /// Whether it must keep the queue from being sealed.
+    fn holds_any(&self) -> bool {
+        self.is_collecting || !self.hands.is_empty() || !self.returned.is_empty()
+    }
+
+    /// Lets the queue be sealed if nothing is in hand.
+    fn release(&self) {
+        if !self.holds_any()
+            && let Ok(agent) = self.queue.segment.agent()
+        {
+            agent.withdraw(Word::Entered as usize);
+        }
+    }
+
+    fn hand_over(&mut self, caller: &Caller, batch: Batch) {
+        let Batch { body, lens } = batch;
+        let first = self.next_hand;
+        self.next_hand += lens.len() as u64;
+        let response = Arc::new(close(body, &Answer::Items { hand: first, lens: lens.clone() }));
+        let (mut start, since, rank) = (0, Instant::now(), caller.rank);
+        for (number, len) in (first..).zip(lens) {
+            let place = start..start + len as usize;
+            start = place.end;
+            let item = Item { response: Arc::clone(&response), place };
+            self.hands.insert(number, Hand { rank, item, since, is_extra: number != first });
+        }
+        self.is_collecting = false;
+        // If it is gone, that is found with all else that it had.
+        self.send(caller, &response);
+    }
+
+    /// These items are not wanted, or nobody is there who would.
+    fn take_back(&mut self, hands: &[u64]) {
+        for hand in hands {
+            self.returned.extend(self.hands.remove(hand).map(|hand| hand.item));
+        }
+    }
+
+    /// Puts what was returned at the end of the queue, as far as there is room.
+    fn put_back(&mut self) {
+        let queue = Arc::clone(&self.queue);
+        let (false, Ok(agent)) = (self.returned.is_empty(), queue.segment.agent()) else { return };
+        while let Some(item) = self.returned.front() {
+            match self.queue.put_kept(&agent, item.bytes(), true) {
+                // It was put twice, and will be called done once.
+                Ok(()) => drop(self.queue.task_done()),
+                Err(Error::Destroyed) => {}
+                Err(_) => return,
+            }
+            self.returned.pop_front();
+        }
+        self.release();
+    }
+
+    fn serve_puts(&mut self) {
+        // A closed queue refuses them whether it is full or not.
+        let mut is_full = self.is_full() && self.queue.view().state() == OPEN;
+        if self.puts.is_empty() || (is_full && self.puts.iter().all(|put| put.refusal.is_some())) {
+            return;
+        }
+        let (bound, mut left) = (self.queue.bound, VecDeque::new());
+        for mut put in std::mem::take(&mut self.puts) {
+            let done = if is_full { Err(Error::Full { bound }) } else { self.put(&put.item) };
+            match done {
+                Err(error @ (Error::Full { .. } | Error::Memory { .. })) => {
+                    is_full |= matches!(error, Error::Full { .. });
+                    put.refusal = Some(error.into());
+                    left.push_back(put);
+                }
+                done => self.respond_done(&put.caller, done),
+            }
+        }
+        self.puts = left;
+    }
+
+    fn put(&self, item: &[u8]) -> Result<(), Error> {
+        let agent = self.queue.segment.agent()?;
+        let put = self.queue.put_kept(&agent, item, false);
+        self.release();
+        put
+    }
+
+    fn serve_joins(&mut self) {
+        let queue = Arc::clone(&self.queue);
+        let view = queue.view();
+        if self.joins.is_empty() || (view.left() != 0 && view.state() != DESTROYED) {
+            return;
+        }
+        let is_left = view.left() != 0 || (queue.segment.recover(&view) != 0 && view.left() != 0);
+        if is_left && view.state() != DESTROYED {
+            return;
+        }
+        for join in std::mem::take(&mut self.joins) {
+            let done = if is_left { Err(Error::Destroyed) } else { view.tell_lost(join.told) };
+            self.respond_done(&join.caller, done);
+        }
+    }
+
+    /// Refuses those whose time is over.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let left = if self.joins.is_empty() { 0 } else { self.queue.view().left() };
+        let mut over = Vec::new();
+        self.gets.retain(|get| keep(&mut over, &get.caller, now, || Refusal::Empty));
+        let bound = self.queue.bound;
+        self.puts.retain_mut(|put| {
+            let refusal = put.refusal.take();
+            let is_kept = !put.caller.is_over(now);
+            if is_kept {
+                put.refusal = refusal;
+            } else {
+                over.push((put.caller, refusal.unwrap_or(Refusal::Full { bound })));
+            }
+            is_kept
+        });
+        self.joins.retain(|join| keep(&mut over, &join.caller, now, || Refusal::Unfinished { left }));
+        for (caller, refusal) in over {
+            self.refuse(&caller, refusal);
+        }
+    }
+
+    /// Finds ranks that are gone.
+    fn look_after(&mut self) {
+        let Some(fabric) = self.fabric.upgrade() else { return };
+        let gone = self.guests.keys().map(|&rank| (rank, fabric.peer(rank)));
+        let gone: Vec<_> = gone.filter(|(_, state)| *state != PeerState::Here).collect();
+        drop(fabric);
+        for (rank, state) in gone {
+            let undone = self.part_from(rank);
+            if state == PeerState::Dead {
+                self.abandon(undone.max(0).cast_unsigned());
+            }
+        }
+    }
+
+    /// Forgets a rank, but not what was in hand for it. Items it took and has not called done.
+    fn part_from(&mut self, rank: Rank) -> i64 {
+        self.refuse_waiting(|caller| caller.rank == rank);
+        let its = self.hands.iter().filter(|(_, hand)| hand.rank == rank);
+        let its: Vec<u64> = its.map(|(&number, _)| number).collect();
+        self.take_back(&its);
+        self.guests.remove(&rank).map_or(0, |guest| guest.undone)
+    }
+
+    fn refuse_waiting(&mut self, is_one: impl Fn(&Caller) -> bool) {
+        let mut refused = Vec::new();
+        let mut stays = |caller: &Caller| {
+            let is_one = is_one(caller);
+            refused.extend(is_one.then_some(*caller));
+            !is_one
+        };
+        self.gets.retain(|it| stays(&it.caller));
+        self.puts.retain(|it| stays(&it.caller));
+        self.joins.retain(|it| stays(&it.caller));
+        for caller in refused {
+            self.refuse(&caller, Refusal::Leaves);
+        }
+    }
+
+    /// Items that nobody will call done.
+    fn abandon(&self, items: u64) {
+        self.queue.view().control.abandoned.fetch_add(items, Ordering::AcqRel);
+        for _ in 0..items {
+            // Another process may have said it of one of these.
+            let _ = self.queue.task_done();
+        }
+    }
+
+    /// Wants items back that ranks keep while nobody else has any.
+    fn recall(&mut self) {
+        let view = self.queue.view();
+        if self.hands.is_empty() || (view.state() == OPEN && view.has_item()) {
+            return;
+        }
+        let now = Instant::now();
+        let is_old = |since: Instant| now.saturating_duration_since(since) >= KEEP;
+        let Some(fabric) = self.fabric.upgrade() else { return };
+        for hand in self.hands.values().filter(|hand| hand.is_extra && is_old(hand.since)) {
+            let guest = self.guests.entry(hand.rank).or_default();
+            if guest.recalled.is_none_or(is_old) {
+                guest.recalled = Some(now);
+                let recall = close(Vec::new(), &Recall { queue: self.queue.segment.name().uid });
+                // One that is gone is found so.
+                let _ = fabric.send(hand.rank, RECALL, 0, &recall);
+            }
+        }
+    }
+
+    fn refuse(&mut self, caller: &Caller, refusal: Refusal) {
+        self.respond(caller, &Answer::Refused(refusal));
+    }
+
+    fn respond_done(&mut self, caller: &Caller, done: Result<(), Error>) {
+        let answer = done.map_or_else(|error| Answer::Refused(error.into()), |()| Answer::Done);
+        self.respond(caller, &answer);
+    }
+
+    fn respond(&mut self, caller: &Caller, answer: &Answer) {
+        self.send(caller, &close(Vec::new(), answer));
+    }
+
+    /// Sends a response, which a rank that lives gets in the end.
+    fn send(&mut self, caller: &Caller, response: &[u8]) {
+        self.acts += 1;
+        while let Some(fabric) = self.fabric.upgrade() {
+            let sent = fabric.respond_to(caller.rank, caller.tag, response);
+            if sent.is_ok() || fabric.peer(caller.rank) != PeerState::Here || self.parting.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Until there is something to do.
+    fn sleep(&mut self) {
+        let (queue, mailbox) = (Arc::clone(&self.queue), Arc::clone(&self.mailbox));
+        let view = queue.view();
+        if let (false, Ok(agent)) = (self.gets.is_empty(), queue.segment.agent()) {
+            view.shrink_idle(&agent);
+        }
+        let waits_for_room = !self.puts.is_empty() || !self.returned.is_empty();
+        let waits = [
+            (true, &mailbox.bell),
+            (!self.gets.is_empty(), &view.control.items),
+            (waits_for_room, &view.control.space),
+            (!self.joins.is_empty(), &view.control.finished),
+        ];
+        let bells: Vec<&Doorbell> = waits.iter().filter(|it| it.0).map(|it| it.1).collect();
+        let is_ending = view.state() != OPEN && !self.gets.is_empty();
+        let nap = if self.holds_any() || is_ending || self.parting.is_some() { NAP_SHORT } else { NAP };
+        let callers = self.gets.iter().map(|it| it.caller).chain(self.puts.iter().map(|it| it.caller));
+        let callers = callers.chain(self.joins.iter().map(|it| it.caller));
+        let nap = Instant::now() + nap;
+        let until = callers.filter_map(|it| it.until).fold(nap, Instant::min);
+        let is_idle = self.acts_slept == self.acts;
+        if let Some(fabric) = self.fabric.upgrade() {
+            // More may come soon of those who were just served; if not, others are to look from now on.
+            let mut has_more = || fabric.progress() > 0 || mailbox.has_letters() || self.serve();
+            if is_idle || !spin(Some(until), &mut has_more) {
+                fabric.wait(Duration::ZERO);
+            }
+        }
+        self.acts_slept = self.acts;
+        let woken = wait_any(&bells, Some(until), || mailbox.has_letters() || self.serve());
+        match woken {
+            Woken::Spun => {}
+            // Others may wait for what is left.
+            Woken::Rung => {
+                if view.has_item() {
+                    view.control.items.ring();
+                }
+                if waits_for_room {
+                    view.control.space.ring();
+                }
+            }
+            Woken::Timeout if bells.len() > 1 => {
+                queue.segment.recover(&view);
+            }
+            Woken::Timeout => {}
+        }
+    }
+}
+
+fn keep(
+    over: &mut Vec<(Caller, Refusal)>,
+    caller: &Caller,
+    now: Instant,
+    refusal: impl Fn() -> Refusal,
+) -> bool {
+    let is_kept = !caller.is_over(now);
+    if !is_kept {
+        over.push((*caller, refusal()));
+    }
+    is_kept
+}
