@@ -25,6 +25,8 @@ pub(crate) struct Far {
     home: Home,
     segment: SegmentName,
     kept: Arc<Store>,
+    /// The most items to ask for at once.
+    ahead: AtomicU32,
     pace: Mutex<Pace>,
 }
 
@@ -91,7 +93,8 @@ pub(crate) fn attach(descriptor: &Descriptor, home: &Home, gone: SegmentError) -
     let kept = Arc::clone(fabric.state::<Kept>().lock().entry(segment.uid).or_default());
     let pace = Pace { last: Instant::now(), round_trip: Duration::ZERO, most: 1 };
     let fabric = Arc::downgrade(&fabric);
-    let far = Far { fabric, home: home.clone(), segment, kept, pace: Mutex::new(pace) };
+    let (ahead, pace) = (AtomicU32::new(1), Mutex::new(pace));
+    let far = Far { fabric, home: home.clone(), segment, kept, ahead, pace };
     // From now on it detaches when it is dropped, also if it never was attached.
     far.kept.handles.fetch_add(1, Ordering::SeqCst);
     let what = Asked::Attach { descriptor: descriptor.clone() };
@@ -183,12 +186,18 @@ impl Far {
     fn most(&self, now: Instant) -> u32 {
         let mut pace = self.pace();
         let is_quick = now.saturating_duration_since(pace.last) < pace.round_trip;
-        pace.most = if is_quick { (2 * pace.most).min(BATCH_MAX) } else { 1 };
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        pace.most = if is_quick { (2 * pace.most).min(ahead) } else { 1 };
         pace.most
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets it ask for so many items at once.
+    pub(crate) fn fetch_ahead(&self, items: u32) {
+        self.ahead.store(items.clamp(1, BATCH_MAX), Ordering::Relaxed);
     }
 
     pub(crate) fn look(&self) -> Result<Look, Error> {

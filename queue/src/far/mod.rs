@@ -28,10 +28,14 @@
 //! looked at an item that another one is given again. Order holds but for what was returned, which comes later.
 //!
 //! # Several items at once
-//! A far handle that is asked for item after item, each sooner than a round trip would take, asks for more at once; the
-//! response brings as many small ones as are there, and the handle keeps those it was not asked for. All are in the
-//! porter's hand until each has been given to a caller, and `Came` was told of it. If others wait for items while the
-//! queue is empty, or it is closed, the porter *recalls* what ranks keep, and they tell `Back` of it.
+//! By default a response brings one item. A far handle that may `fetch_ahead`, and is asked for item after item, each
+//! sooner than a round trip would take, asks for more and more at once; the response brings small ones, a share of what
+//! is there, up to 64 and 16 KiB, and the handle keeps those it was not asked for. All are in the porter's hand until
+//! each has been given to a caller and `Came` was told of it. While the queue is empty or closed the porter *recalls*
+//! what ranks keep, so that others get it, and they tell `Back` of it. Since it comes later than in its order then, a
+//! handle does this only when it is told to.
+//!
+//! Puts are not sent ahead of their responses: one that is refused would be overtaken by the next.
 //!
 //! # Who dies
 //! | what ends | what follows |

@@ -431,6 +431,10 @@ impl Porter {
         let gone = self.guests.keys().map(|&rank| (rank, fabric.peer(rank)));
         let gone: Vec<_> = gone.filter(|(_, state)| *state != PeerState::Here).collect();
         drop(fabric);
+        if !gone.is_empty() {
+            // What it told before it went counts.
+            self.mailbox.take().into_iter().for_each(|letter| self.read(letter));
+        }
         for (rank, state) in gone {
             let undone = self.part_from(rank);
             if state == PeerState::Dead {
