@@ -33,9 +33,11 @@ pub(crate) struct Mixed {
     delivering: Mutex<()>,
     /// Counts the looks at what has come.
     looks: AtomicU64,
-    /// Attendants that keep out of the way, and how often they were called.
+    /// Attendants that keep out of the way.
     napping: AtomicU64,
-    calls: Mutex<u64>,
+    /// How often they were called.
+    calls: AtomicU64,
+    nap: Mutex<()>,
     called: Condvar,
 }
 
@@ -47,7 +49,8 @@ impl Mixed {
             delivering: Mutex::new(()),
             looks: AtomicU64::new(0),
             napping: AtomicU64::new(0),
-            calls: Mutex::new(0),
+            calls: AtomicU64::new(0),
+            nap: Mutex::new(()),
             called: Condvar::new(),
         }
     }
@@ -139,24 +142,28 @@ impl Mixed {
     }
 
     /// Keeps an attendant out of the way for `pause`. True if it is needed then, or earlier: it was called, or no
-    /// thread has looked meanwhile.
-    pub(crate) fn nap(&self, pause: Duration) -> bool {
+    /// thread has looked meanwhile. `heard` is how many calls it knows of.
+    pub(crate) fn nap(&self, pause: Duration, heard: &mut u64) -> bool {
         let looks = self.looks.load(Ordering::Relaxed);
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = *calls;
+        let nap = self.nap.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the look at the calls, as who calls counts before it looks who naps: one sees the other.
         self.napping.fetch_add(1, Ordering::SeqCst);
-        let waited = self.called.wait_timeout_while(calls, pause, |calls| *calls == before);
+        let is_quiet = |(): &mut ()| self.calls.load(Ordering::SeqCst) == *heard;
+        drop(self.called.wait_timeout_while(nap, pause, is_quiet));
         self.napping.fetch_sub(1, Ordering::SeqCst);
-        let is_called = *waited.unwrap_or_else(PoisonError::into_inner).0 != before;
+        let calls = self.calls.load(Ordering::SeqCst);
+        let is_called = std::mem::replace(heard, calls) != calls;
         is_called || self.looks.load(Ordering::Relaxed) == looks
     }
 
-    /// Sleeps until something comes on one side.
-    pub(crate) fn attend(&self, side: Side, timeout: Duration) {
+    /// Sleeps until something comes on one side, or for no reason. True if no thread has looked meanwhile.
+    pub(crate) fn attend(&self, side: Side, timeout: Duration) -> bool {
+        let looks = self.looks.load(Ordering::Relaxed);
         match side {
             Side::Node => self.node.sleep(timeout, false),
             Side::Network => self.network.sleep_for(timeout),
         }
+        self.looks.load(Ordering::Relaxed) == looks
     }
 
     /// Wakes the attendants, wherever they are.
@@ -166,10 +173,12 @@ impl Mixed {
         self.network.rouse();
     }
 
-    /// Calls the attendants: this thread is about to sleep. One that is about to nap may miss it, and then naps.
+    /// Calls the attendants: this thread is about to sleep. One that does not nap now hears it before it does.
     fn call(&self) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
         if self.napping.load(Ordering::SeqCst) > 0 {
-            *self.calls.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            // Who has found no call sleeps before this goes on.
+            drop(self.nap.lock().unwrap_or_else(PoisonError::into_inner));
             self.called.notify_all();
         }
     }

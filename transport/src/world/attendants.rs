@@ -2,7 +2,8 @@
 //! other threads of the rank do; from them come the notes by which peers see that a rank lives.
 //!
 //! An attendant that finds that others have looked within [`PAUSE_MS`] naps as long, and looks at that again; who goes
-//! to sleep calls it. So a message waits for it about a millisecond at most when all threads compute.
+//! to sleep calls it, and is heard also if the attendant looks just then. Where nobody else looks it sleeps and looks
+//! in turn without a nap. So a message waits for it about a millisecond at most when all threads compute.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,8 @@ use crate::fabric::{Fabric, Liveness, Mixed, Side, Way};
 
 /// How long other threads may not have looked before an attendant does, in milliseconds.
 const PAUSE_MS: u64 = 1;
+/// Looks in succession that find nothing before an attendant naps all the same: another thread may be at a handler.
+const IN_VAIN_MAX: u32 = 4;
 /// The longest sleep of an attendant, in milliseconds.
 const NAP_MS: u64 = 500;
 
@@ -48,11 +51,21 @@ impl Attendants {
 
 fn attend(fabric: &Fabric, side: Side, is_over: &AtomicBool) {
     let Some(mixed) = mixed(fabric) else { return };
-    let mut liveness = Liveness::new();
+    let (mut liveness, mut heard) = (Liveness::new(), 0);
     while !is_over.load(Ordering::SeqCst) {
-        if mixed.nap(Duration::from_millis(PAUSE_MS)) {
-            mixed.attend(side, Duration::from_millis(NAP_MS));
-            fabric.progress();
+        if mixed.nap(Duration::from_millis(PAUSE_MS), &mut heard) {
+            // As long as nobody else looks it does, also when it was woken for nothing, as sends wake it.
+            let mut in_vain = 0;
+            while in_vain < IN_VAIN_MAX && !is_over.load(Ordering::SeqCst) {
+                let is_alone = mixed.attend(side, Duration::from_millis(NAP_MS));
+                in_vain = if fabric.progress() > 0 { 0 } else { in_vain + 1 };
+                if side == Side::Network && liveness.is_due() {
+                    fabric.check_peers();
+                }
+                if !is_alone {
+                    break;
+                }
+            }
         }
         if side == Side::Network && liveness.is_due() {
             fabric.check_peers();
