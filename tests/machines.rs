@@ -1,4 +1,4 @@
-//! A batch on several machines, with a dictionary that its tasks share wherever they run.
+//! A batch on several machines, with a dictionary and a queue that its tasks share wherever they run.
 //!
 //! The machines are namespaces of this one. The test starts a launcher with this program, which runs the test again in
 //! a role.
@@ -52,17 +52,36 @@ fn campaign() {
     let late = batch.function(put, (dict.descriptor(), KEYS)).writes(key(KEYS)).at_rank(ranks - 1);
     batch.submit(&late).unwrap();
     assert_eq!(dict.get(&KEYS).unwrap().unwrap().len() as u64, 1 + 200 * KEYS);
+    // Items of all ranks come to the queue, and tasks on all ranks take them.
+    let queue = batch.queue::<u64>().unwrap();
+    let offers: Vec<Task<()>> =
+        (0..KEYS).map(|i| batch.function(offer, (queue.descriptor(), i)).at_rank(i as u32 % ranks)).collect();
+    let takes: Vec<Task<u64>> =
+        (0..ranks).map(|rank| batch.function(take, (queue.descriptor(), KEYS / 4)).at_rank(rank)).collect();
+    batch.compile(tasks![offers, takes]).unwrap().run().unwrap();
+    assert_eq!(results(&takes).unwrap().into_iter().sum::<u64>(), KEYS * (KEYS - 1) / 2);
     say(&format!("{}: {seen:?}", batch.world().unwrap()));
 }
 
+fn offer(queue: QueueDescriptor, i: u64) -> Result<(), QueueError> {
+    queue.attach::<u64>()?.put(i)
+}
+
+/// The sum of so many items.
+fn take(queue: QueueDescriptor, count: u64) -> Result<u64, QueueError> {
+    let queue = queue.attach::<u64>()?;
+    (0..count).map(|_| queue.get()).sum()
+}
+
 #[test]
-fn tasks_on_two_machines_share_a_dictionary() {
+fn tasks_on_two_machines_share_a_dictionary_and_a_queue() {
     if role().is_some() {
         return campaign();
     }
     let Some(hosts) = Hosts::for_ranks(2) else { return };
-    let ended =
-        Launch::far(hosts.mpirun(2), "tasks_on_two_machines_share_a_dictionary", "rank").ranks(4).run();
+    let ended = Launch::far(hosts.mpirun(2), "tasks_on_two_machines_share_a_dictionary_and_a_queue", "rank")
+        .ranks(4)
+        .run();
     ended.expect_success();
     assert_eq!(ended.said(), ["ranks 4 nodes 2 fabric shm+ucx: {0, 1, 2, 3}"], "{}", ended.text);
     (0..2).for_each(|host| assert_eq!(hosts.shared_memory(host), Vec::<String>::new()));

@@ -79,10 +79,11 @@ pub trait Stores {
         self.queue_with(Queue::builder())
     }
 
-    /// A queue with these options, tied to this client of the batch.
+    /// A queue with these options, tied to this client of the batch. Where the batch runs on ranks of several nodes its
+    /// memory lies on this one, and tasks attach by its descriptor wherever they run.
     ///
     /// # Errors
-    /// As [`tarragon_queue::Builder::create`].
+    /// As [`tarragon_queue::Builder::create_on`].
     fn queue_with<T: Serialize + DeserializeOwned + 'static>(
         &self,
         builder: QueueBuilder<T>,
@@ -109,6 +110,10 @@ impl Stores for Batch {
         &self,
         builder: QueueBuilder<T>,
     ) -> Result<BatchQueue<T>, TiedError> {
-        Ok(BatchQueue::new(builder.create()?, self.submitted()))
+        let queue = match self.world() {
+            Some(world) => builder.create_on(world)?,
+            None => builder.create()?,
+        };
+        Ok(BatchQueue::new(queue, self.submitted()))
     }
 }
