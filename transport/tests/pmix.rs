@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tarragon_testbed::{
     Launch, MARK, PATIENCE, ROLE, Slurm, arguments, die, host, lacks_mpirun, lacks_ucx, role, say, skip,
+    wait_until,
 };
 use tarragon_transport::{
     Bootstrap, FabricError, Pmix, Rank, Spawn, Stranger, World, WorldError, conformance,
@@ -238,9 +239,12 @@ fn a_killed_rank_ends_the_world() {
         ended.said().iter().map(|line| line.strip_prefix("pid ").unwrap().parse().unwrap()).collect();
     assert_eq!(pids.len(), 4, "{}", ended.text);
     for pid in pids {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-        assert!(matches!(state, None | Some('Z' | 'X')), "process {pid} lives on: {stat}");
+        // `mpirun` may end before those that it has killed have.
+        wait_until("a process that was killed ends", || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+            matches!(state, None | Some('Z' | 'X'))
+        });
     }
 }
 
