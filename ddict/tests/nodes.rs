@@ -5,10 +5,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tarragon_ddict::{Any, DDict, Descriptor, Error, Exchange, Key};
 use tarragon_testbed::{Hosts, Launch, PATIENCE, Slurm, die, role, say, wait_until};
-use tarragon_transport::{Rank, World};
+use tarragon_transport::{HandlerId, Rank, World};
 
 /// Has the test run as so many ranks on each of so many machines.
 fn on_machines(count: u32, slots: u32, test: &'static str) {
@@ -326,6 +327,13 @@ fn memory_of_another_node_is_bounded_and_given_back() {
         }
         world.barrier().unwrap();
         assert!(segments() > 0, "no segment has this name");
+        // What is no question is answered by an error, and harms nobody.
+        let fabric = world.shared_fabric();
+        for bytes in [&[][..], &[0xff; 40], &[0; 40], &[1; 17]] {
+            let request = fabric.request(Rank(0), HandlerId(0xED00), bytes).unwrap();
+            assert!(request.wait(PATIENCE).unwrap().is_some(), "no answer to {bytes:?}");
+        }
+        assert!(dict.len().unwrap() > 0);
         world.barrier().unwrap();
         let text = dict.descriptor().to_string();
         drop(dict);
@@ -353,6 +361,9 @@ fn memory_of_another_node_is_bounded_and_given_back() {
     }
 }
 
+/// Who gets this dies.
+const LAST_WORD: HandlerId = HandlerId(1);
+
 /// Keys of a machine whose server is killed are lost by name, the others stay.
 #[test]
 fn a_lost_server_is_named() {
@@ -362,13 +373,14 @@ fn a_lost_server_is_named() {
         let dict = shared::<u64, u64>(&world, Rank(0), || {
             DDict::builder().memory(4 << 20).create_on(&world).unwrap()
         });
+        world.on(LAST_WORD, |_, _| die());
         if world.rank() == Rank(1) {
             (0..100).for_each(|i| dict.put(&i, i).unwrap());
         }
         world.barrier().unwrap();
-        if world.rank() == Rank(1) {
-            std::thread::sleep(Duration::from_millis(100));
-            die();
+        if world.rank() == Rank(0) {
+            // Only now that the other needs not be heard of any more.
+            world.send(Rank(1), LAST_WORD, 0, &[]).unwrap();
         }
         wait_until("it is known", || {
             world.wait(Duration::from_millis(50));
@@ -405,20 +417,24 @@ fn a_killed_client_harms_nobody() {
         });
         let whole = |i: u64| vec![i as u8; 1 + i as usize % 3000];
         if world.rank() == Rank(3) {
-            std::thread::spawn(|| {
-                std::thread::sleep(Duration::from_millis(200));
-                die();
+            let count = AtomicU64::new(0);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    wait_until("hundreds are put", || count.load(SeqCst) > 300);
+                    die();
+                });
+                for i in 0.. {
+                    dict.put(&i, whole(i)).unwrap();
+                    count.store(i, SeqCst);
+                }
             });
-            for i in 0.. {
-                dict.put(&i, whole(i)).unwrap();
-            }
         }
         wait_until("it is known", || {
             world.wait(Duration::from_millis(50));
             !world.fabric().check_peers().is_empty()
         });
         let put = (0..).find(|i| !dict.contains(i).unwrap()).unwrap();
-        assert!(put > 10, "{put}");
+        assert!(put > 300, "{put}");
         for i in 0..put {
             assert_eq!(dict.get(&i).unwrap(), Some(whole(i)));
         }

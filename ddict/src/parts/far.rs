@@ -93,7 +93,10 @@ impl Far {
         let start = bytes.len() - rest.len();
         match head {
             Ok(reply) => Ok((reply, Body { bytes, start })),
-            Err(fault) => Err(fault.error(self.name(), &self.homes[node as usize], key)),
+            Err(fault) => {
+                let Home { rank, host, .. } = &self.homes[node as usize];
+                Err(fault.error(self.name(), (*rank, host), key))
+            }
         }
     }
 
@@ -213,12 +216,34 @@ impl Far {
         Ok(())
     }
 
-    /// Tells the servers that this process has it open no more.
-    pub(super) fn leave(&self) {
-        for home in &self.homes {
-            // Who cannot be told has nothing to keep.
-            let _ = self.fabric.send(home.rank, LEAVE, 0, &home.segment.uid.to_le_bytes());
+    /// Tells all servers that this process has it open. If one cannot be told, none is in the end.
+    pub(super) fn enter(&self) -> Result<(), Error> {
+        let asked: Vec<_> =
+            (0..self.nodes()).map(|node| (node, self.begin(node, Verb::Enter, &[], &[]))).collect();
+        let answer = |(node, request): (u32, Result<Request, Error>)| {
+            (node, request.and_then(|request| self.finish(node, &request, &[])))
+        };
+        let answers: Vec<_> = asked.into_iter().map(answer).collect();
+        let told = answers.iter().filter(|(_, answer)| answer.is_ok());
+        let told: Vec<u32> = told.map(|(node, _)| *node).collect();
+        match answers.into_iter().find_map(|(_, answer)| answer.err()) {
+            None => Ok(()),
+            Some(error) => {
+                told.into_iter().for_each(|node| self.leave_one(node));
+                Err(error)
+            }
         }
+    }
+
+    /// Tells all servers that this process has it open no more.
+    pub(super) fn leave(&self) {
+        (0..self.nodes()).for_each(|node| self.leave_one(node));
+    }
+
+    fn leave_one(&self, node: u32) {
+        let home = &self.homes[node as usize];
+        // Who cannot be told has nothing to keep.
+        let _ = self.fabric.send(home.rank, LEAVE, 0, &home.segment.uid.to_le_bytes());
     }
 
     // ── what can go wrong ───────────────────────────────────────────────────────────────────────────────────

@@ -52,13 +52,7 @@ impl Parts {
             return Err(Error::World { name: name() });
         }
         let far = Far { fabric, world, here, homes: homes.into(), newest: AtomicU32::new(0) };
-        for node in 0..far.nodes() {
-            if let Err(error) = far.ask(node, Verb::Enter, &[], &[]) {
-                // Those that were not told of it have nothing to forget.
-                far.leave();
-                return Err(error);
-            }
-        }
+        far.enter()?;
         Self::open(far)
     }
 
@@ -87,10 +81,7 @@ fn made(rank: Rank, host: &str, request: Result<Request, FabricError>) -> Result
     let answer = answer.unwrap_or_default();
     match message::head::<Result<Reply, Fault>>(&answer) {
         Some((Ok(reply), _)) => serve::made(reply),
-        Some((Err(fault), _)) => {
-            let segment = SegmentName { file: "to be made".to_owned(), uid: 0 };
-            return Err(fault.error("to be made", &Home { rank, host: host.to_owned(), segment }, &[]));
-        }
+        Some((Err(fault), _)) => return Err(fault.error("to be made", (rank, host), &[])),
         None => None,
     }
     .ok_or_else(|| far("it answers what was not asked".to_owned()))

@@ -186,8 +186,8 @@ impl Fault {
         }
     }
 
-    /// The same error, of the part at `home` of the dictionary `name`.
-    pub(super) fn error(self, name: &str, home: &Home, key: &[u8]) -> Error {
+    /// The same error, of the part of the dictionary `name` that a rank answers for.
+    pub(super) fn error(self, name: &str, (rank, host): (Rank, &str), key: &[u8]) -> Error {
         match self {
             Fault::Gone => Error::Gone { name: name.to_owned() },
             Fault::Frozen => Error::Frozen { name: name.to_owned() },
@@ -197,7 +197,7 @@ impl Fault {
             }
             Fault::TooLarge { needed, capacity } => Error::Memory(HeapError::TooLarge { needed, capacity }),
             Fault::Checksum => Error::Checksum { key: String::from_utf8_lossy(key).into_owned() },
-            Fault::Other(what) => Error::Far { rank: home.rank.0, host: home.host.clone(), what },
+            Fault::Other(what) => Error::Far { rank: rank.0, host: host.to_owned(), what },
         }
     }
 }
@@ -270,11 +270,7 @@ mod tests {
 
     #[test]
     fn errors_come_back_as_they_were() {
-        let home = Home {
-            rank: Rank(3),
-            host: "h".to_owned(),
-            segment: SegmentName { file: "s".to_owned(), uid: 5 },
-        };
+        let who = (Rank(3), "h");
         let errors = [
             Error::Gone { name: "d".to_owned() },
             Error::Frozen { name: "d".to_owned() },
@@ -285,9 +281,9 @@ mod tests {
         ];
         for error in errors {
             let back: Fault = head(&bytes(&Fault::of(&error))).expect("a fault").0;
-            assert_eq!(back.error("d", &home, b"k").to_string(), error.to_string());
+            assert_eq!(back.error("d", who, b"k").to_string(), error.to_string());
         }
-        let other = Fault::of(&Error::Damaged { what: "a page", offset: 7 }).error("d", &home, b"");
+        let other = Fault::of(&Error::Damaged { what: "a page", offset: 7 }).error("d", who, b"");
         assert!(other.to_string().contains("rank 3 on host h"), "{other}");
     }
 }

@@ -107,8 +107,7 @@ impl Server {
             let work = move || work(&server, &receiver);
             if let Err(error) = std::thread::Builder::new().name("tarragon-ddict".to_owned()).spawn(work) {
                 drop(orders);
-                let what = format!("it has no thread for it: {error}");
-                return respond(&fabric, source, tag, Err(Error::Far { rank: 0, host: String::new(), what }));
+                return refuse(&fabric, source, tag, format!("it has no thread for it: {error}"));
             }
             *orders = Some(sender);
         }
@@ -195,7 +194,7 @@ impl Server {
                 Some(key) => Ok(answer(Reply::Missing(key), &[])),
             },
             Verb::Enter => {
-                self.forget_the_dead(fabric, &part, question.part);
+                forget_the_dead(fabric, &part);
                 *lock(&part.users).entry(source).or_default() += 1;
                 Ok(is(true))
             }
@@ -208,17 +207,17 @@ impl Server {
         if let Some(count) = lock(&part.users).get_mut(&rank) {
             *count = count.saturating_sub(1);
         }
-        self.forget_the_dead(fabric, &part, uid);
+        forget_the_dead(fabric, &part);
         let mut parts = lock(&self.parts);
         if lock(&part.users).is_empty() {
             parts.remove(&uid);
         }
     }
+}
 
-    /// Processes that are gone have nothing open.
-    fn forget_the_dead(&self, fabric: &Fabric, part: &Served, _: u128) {
-        lock(&part.users).retain(|rank, count| *count > 0 && fabric.peer(*rank) == PeerState::Here);
-    }
+/// Processes that are gone have nothing open.
+fn forget_the_dead(fabric: &Fabric, part: &Served) {
+    lock(&part.users).retain(|rank, count| *count > 0 && fabric.peer(*rank) == PeerState::Here);
 }
 
 /// The thread: one order after the other, until the server is gone.
@@ -236,6 +235,11 @@ fn work(server: &std::sync::Weak<Server>, orders: &Receiver<Order>) {
 pub(super) fn respond(fabric: &Fabric, source: Rank, tag: u64, answer: Answer) {
     let bytes = answer.unwrap_or_else(|error| message::bytes(&Err::<Reply, _>(Fault::of(&error))));
     let _ = fabric.respond_to(source, tag, &bytes);
+}
+
+/// Says why nothing was done.
+pub(super) fn refuse(fabric: &Fabric, source: Rank, tag: u64, why: String) {
+    let _ = fabric.respond_to(source, tag, &message::bytes(&Err::<Reply, _>(Fault::Other(why))));
 }
 
 fn answer(reply: Reply, bytes: &[u8]) -> Vec<u8> {

@@ -4,8 +4,7 @@
 //! begins to wait. Of more cells than the kernel lets it sleep at, and where the kernel is too old for several, it
 //! looks every millisecond. It ends when nobody waits any more.
 
-use super::serve::{Served, is, respond};
-use crate::error::Error;
+use super::serve::{Served, is, refuse, respond};
 use crate::store::Watch;
 use rustix::io::Errno;
 use rustix::thread::futex::{self, WaitFlags, WaitPtr, WaitvFlags};
@@ -83,9 +82,7 @@ impl Waiting {
             let this = Arc::clone(self);
             let thread = std::thread::Builder::new().name("tarragon-ddict-waits".to_owned());
             if let Err(error) = thread.spawn(move || this.work()) {
-                let what = format!("it has no thread that waits: {error}");
-                let error = Error::Far { rank: fabric.rank().0, host: String::new(), what };
-                return respond(fabric, who.0, who.1, Err(error));
+                return refuse(fabric, who.0, who.1, format!("it has no thread that waits: {error}"));
             }
             list.is_running = true;
         }

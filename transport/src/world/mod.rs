@@ -73,7 +73,10 @@ pub struct RankEnd {
 impl World {
     /// A world of this process alone.
     pub fn solo() -> World {
-        World::new(Joined::solo(Fabric::new(Way::Loopback(crate::fabric::Loopback::direct()))))
+        let mut world =
+            World::new(Joined::solo(Fabric::new(Way::Loopback(crate::fabric::Loopback::direct()))));
+        world.enter(crate::segment::random().unwrap_or_default());
+        world
     }
 
     /// A world of `size` ranks on this node: this program, which becomes rank 0, starts copies of itself with the
@@ -116,10 +119,15 @@ impl World {
         let drawn = crate::segment::random().map_err(system)?.to_le_bytes();
         // All take the number that rank 0 drew.
         let uid = if world.size() > 1 { world.broadcast_bytes(Rank(0), &drawn)? } else { drawn.to_vec() };
-        world.uid = u128::from_le_bytes(uid.try_into().unwrap_or(drawn));
-        world.fabric.set_nodes(world.ranks().map(|rank| world.roster.node_of(rank).unwrap_or(0)).collect());
-        library::enter(world.uid, &world.fabric);
+        world.enter(u128::from_le_bytes(uid.try_into().unwrap_or(drawn)));
         Ok(world)
+    }
+
+    /// From now on libraries find it by this number.
+    fn enter(&mut self, uid: u128) {
+        self.uid = uid;
+        self.fabric.set_nodes(self.ranks().map(|rank| self.roster.node_of(rank).unwrap_or(0)).collect());
+        library::enter(uid, &self.fabric);
     }
 
     fn new(joined: Joined) -> World {
