@@ -53,6 +53,11 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     if rest.is_empty() { Ok(value) } else { Err(WireError::Rest { left: rest.len() }) }
 }
 
+/// The value that `bytes` begin with, and the rest; `None` if they begin with none.
+pub fn head<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    postcard::take_from_bytes(bytes).ok()
+}
+
 fn type_error<T: ?Sized>(bytes: usize, source: postcard::Error) -> WireError {
     WireError::Type { wanted: std::any::type_name::<T>(), bytes, source }
 }

@@ -5,10 +5,10 @@
 
 use crate::error::Error;
 use crate::store::{Keep, Options, ShardFigures, When};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tarragon_transport::segment::SegmentName;
-use tarragon_transport::{HandlerId, HeapError, Rank};
+pub(super) use tarragon_transport::wire::head;
+use tarragon_transport::{HandlerId, HeapError, Rank, wire};
 
 /// Questions come to this handler.
 pub(super) const QUESTION: HandlerId = HandlerId(0xED00);
@@ -204,12 +204,7 @@ impl Fault {
 
 /// A head as bytes, to be followed by others.
 pub(super) fn bytes<T: Serialize>(head: &T) -> Vec<u8> {
-    postcard::to_stdvec(head).expect("a head has an encoding")
-}
-
-/// A head, and what follows; `None` if the bytes are none.
-pub(super) fn head<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
-    postcard::take_from_bytes(bytes).ok()
+    wire::encode(head).expect("a head has no maps")
 }
 
 /// Adds a key to a page: its length and bytes, and whether its value follows likewise, and how that is kept.

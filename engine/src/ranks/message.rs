@@ -1,9 +1,9 @@
 //! What ranks tell one another, as bytes: heads in postcard, and a value behind them as it is.
 
 use super::told::Told;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tarragon_transport::HandlerId;
+pub(super) use tarragon_transport::wire::head;
+use tarragon_transport::{HandlerId, wire};
 
 /// What a message is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,10 +119,5 @@ pub(super) struct Cancel {
 
 /// The bytes of a head; serde has nothing to refuse in them.
 pub(super) fn bytes<T: Serialize>(head: &T) -> Vec<u8> {
-    postcard::to_allocvec(head).expect("heads have no maps")
-}
-
-/// A head, and what follows it; `None` if the bytes are none.
-pub(super) fn head<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
-    postcard::take_from_bytes(bytes).ok()
+    wire::encode(head).expect("heads have no maps")
 }

@@ -200,8 +200,8 @@ fn seats(cards: &[Vec<u8>]) -> Result<Vec<Seat>, WorldError> {
 
 /// The version and the host on a card of any version.
 fn head_of(card: &[u8]) -> (String, String) {
-    let head: Result<((String, String), &[u8]), _> = postcard::take_from_bytes(card);
-    head.map_or_else(|_| (UNKNOWN.to_owned(), UNKNOWN.to_owned()), |(head, _)| head)
+    let head = wire::head::<(String, String)>(card);
+    head.map_or_else(|| (UNKNOWN.to_owned(), UNKNOWN.to_owned()), |(head, _)| head)
 }
 
 #[cfg(test)]
