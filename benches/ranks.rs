@@ -4,7 +4,9 @@
 //! round trip of `raw`, a ping-pong of one cache line each way. `independent`: 10^6 independent empty tasks, compiled
 //! and run again, on two ranks of one thread at most 1.5x of two threads in one rank (`threads`). `counts` has no bar
 //! but that it must not grow with the number of ranks: notices and bytes per task on a stencil of 64 tasks per rank and
-//! step, from 2 to 64 ranks. `idle`: CPU time of all ranks while nothing runs.
+//! step, from 2 to 64 ranks. `idle`: CPU time of all ranks while nothing runs. `steal`: 400 tasks of 100 µs of which
+//! those that take no time are all placed on the second of two ranks, at most 1.1x of the same tasks placed by their
+//! costs (`placed`); a list that stays as it was placed takes 2x (`kept`).
 //!
 //! The ranks are copies of this bench that it starts; they wait for messages while others are measured. The last value
 //! of each chain is checked, and that of all independent tasks once.
@@ -44,6 +46,9 @@ fn main() {
     }
     if options.wants("independent") {
         independent(&options, &ranks);
+    }
+    if options.wants("steal") {
+        steal(&options, &ranks);
     }
     if options.wants("idle") {
         idle(&options, &ranks);
@@ -118,6 +123,40 @@ fn independent(options: &Options, batch: &Batch) {
     compare(options, figure, rounds, systems);
     assert!(results(&ours).expect("all ran").into_iter().eq(0..n as u64));
     drop((spread, threads));
+}
+
+fn busy(micros: u64) -> u64 {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_micros(micros) {
+        std::hint::spin_loop();
+    }
+    micros
+}
+
+fn steal(options: &Options, batch: &Batch) {
+    let n = 400;
+    let tasks = |batch: &Batch, knows: bool| -> Vec<Task<u64>> {
+        let task = |i: usize| {
+            let micros = if i < n / 2 { 100 } else { 0 };
+            let task = batch.function(busy, (micros,));
+            if knows { task.cost(micros as f32 + 0.1) } else { task }
+        };
+        (0..n).map(task).collect()
+    };
+    let keeps = Batch::builder().spawn(2).workers(Workers::Threads(1)).work_stealing(false).build();
+    let keeps = keeps.expect("two ranks");
+    let (ours, placed, kept) = (tasks(batch, false), tasks(&keeps, true), tasks(&keeps, false));
+    let ours = batch.compile(&ours).expect("a list");
+    let placed = keeps.compile(&placed).expect("a list");
+    let kept = keeps.compile(&kept).expect("a list");
+    let systems = vec![
+        System::new("placed", 2, || run(&placed)),
+        System::new("kept", 2, || run(&kept)),
+        System::new("tarragon", 2, || run(&ours)),
+    ];
+    let figure = Figure { bench: "ranks", case: "steal", mode: "shm", n, unit: "ns/task", operations: n };
+    compare(options, figure, if options.quick { 7 } else { 41 }, systems);
+    println!("ranks/steal: {} tasks were stolen", ours.traffic().map_or(0, |traffic| traffic.tasks_stolen));
 }
 
 fn cpu_time(_: u64) -> Duration {

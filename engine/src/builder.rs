@@ -28,6 +28,7 @@ pub struct Builder {
     run_dir: Option<PathBuf>,
     keep_output: bool,
     unbound: bool,
+    keeps_place: bool,
     foreground: bool,
     leaves_signals: bool,
     journal: Option<PathBuf>,
@@ -214,6 +215,14 @@ impl Builder {
         self
     }
 
+    /// Whether a rank with nothing to do runs ready tasks of other ranks, with their arguments sent to it and their
+    /// results back. On without it. Of functions whose rank the user did not choose ([`Task::at_rank`](crate::Task)),
+    /// where that takes less time than waiting, as far as a rank has seen; processes run where they were placed.
+    pub fn work_stealing(mut self, on: bool) -> Self {
+        self.keeps_place = !on;
+        self
+    }
+
     /// Runs lists in this process alone, also where a launcher has started several.
     pub fn alone(mut self) -> Self {
         self.reach = Reach::Alone;
@@ -225,6 +234,25 @@ impl Builder {
     pub(crate) fn of_ranks(mut self, ranks: &Arc<Ranks>) -> Self {
         self.reach = Reach::Of(Arc::clone(ranks));
         self
+    }
+
+    /// What batches of guests are to be like.
+    fn setup(&self) -> Setup {
+        Setup {
+            workers: match self.workers {
+                Some(Workers::Threads(threads)) => threads as u32,
+                _ => 0,
+            },
+            assumed_cpus: match self.cpus {
+                Some(Cpus::Assumed(cpus)) => cpus,
+                _ => 0,
+            },
+            run_dir: self.run_dir.clone(),
+            keeps_output: self.keep_output,
+            is_unbound: self.unbound,
+            keeps_place: self.keeps_place,
+            measures: self.timing,
+        }
     }
 
     /// Starts the service.
@@ -268,20 +296,7 @@ impl Builder {
         };
         let executor =
             executor(self.workers.unwrap_or(Workers::Threads((threads as usize).min(WORKERS_MAX))))?;
-        let setup = Setup {
-            workers: match self.workers {
-                Some(Workers::Threads(threads)) => threads as u32,
-                _ => 0,
-            },
-            assumed_cpus: match self.cpus {
-                Some(Cpus::Assumed(cpus)) => cpus,
-                _ => 0,
-            },
-            run_dir: self.run_dir.clone(),
-            keeps_output: self.keep_output,
-            is_unbound: self.unbound,
-            measures: self.timing,
-        };
+        let setup = self.setup();
         let book = self.journal.as_ref().map(|path| Book::open(path, self.journal_options)).transpose();
         let book = book?;
         let run_dir = self.run_dir.or_else(|| self.journal.as_deref().map(Book::outputs));

@@ -205,7 +205,7 @@ impl Plan {
         chunks: ChunkTable,
         (attended, has_counted): (bool, bool),
         consumed: Box<[(Compact, u32)]>,
-        side: Side,
+        side: Option<Side>,
     ) -> Self {
         Self {
             shared,
@@ -222,7 +222,7 @@ impl Plan {
             consumed,
             externals: Box::default(),
             gates: Box::default(),
-            side: Some(Box::new(side)),
+            side: side.map(Box::new),
             client: None,
             reused: AtomicUsize::new(0),
             owners: AtomicU32::new(1),

@@ -92,6 +92,11 @@ impl Encoder {
         self.links.as_ref()?(task)
     }
 
+    /// Bytes as they are.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
     /// Bytes with their length before them.
     pub(crate) fn bytes_of(&mut self, bytes: &[u8]) -> Result<(), WireError> {
         self.value(&bytes.len())?;

@@ -22,6 +22,7 @@ pub(crate) struct Setup {
     pub(crate) run_dir: Option<std::path::PathBuf>,
     pub(crate) keeps_output: bool,
     pub(crate) is_unbound: bool,
+    pub(crate) keeps_place: bool,
     pub(crate) measures: bool,
 }
 
@@ -64,6 +65,10 @@ impl Ranks {
     }
 
     pub(crate) fn stand_back(&self) {
+        match *self {}
+    }
+
+    pub(crate) fn steal(&self) {
         match *self {}
     }
 }
@@ -117,7 +122,7 @@ impl Side {
         match *self {}
     }
 
-    pub(crate) fn cancel(&self, _: Option<Ref>) {
+    pub(crate) fn cancel(&self, _: &Arc<Run>, _: Option<Ref>) {
         match *self {}
     }
 }

@@ -8,7 +8,7 @@ use super::times;
 use super::told::{Teller, Told};
 use super::unpack::{self, Unpacked};
 use crate::batch::{Batch, Workers};
-use crate::cohort::Progress;
+use crate::cohort::{Cohort, Progress};
 use crate::error::{Cause, Error, Failure};
 use crate::function::wire::WireError;
 use crate::plan::Plan;
@@ -32,6 +32,8 @@ pub(super) enum Order {
     Read { list: u64, bytes: Vec<u8> },
     Cancel { list: u64, bytes: Vec<u8> },
     Drop { list: u64 },
+    Gift { from: Rank, number: u64, bytes: Vec<u8> },
+    Recall { from: Rank, number: u64, place: Option<u32> },
     Stop,
 }
 
@@ -66,6 +68,7 @@ impl Guest {
         times::tell(side, plan, run, &self.tasks);
         let bytes = message::bytes(&End { run, failures, told, sent: side.sent(), is_held });
         side.ranks().tell(Rank(0), Kind::End, side.list(), &bytes);
+        side.ranks().steal();
     }
 
     /// Tells home that the part can run again, which a body held.
@@ -101,6 +104,8 @@ impl Clerk {
                 Order::Read { list, bytes } => self.read(list, &bytes),
                 Order::Cancel { list, bytes } => self.cancel(list, &bytes),
                 Order::Drop { list } => drop(self.parts.remove(&list)),
+                Order::Gift { from, number, bytes } => self.gift(from, number, &bytes),
+                Order::Recall { from, number, place } => self.ranks.recalled(from, number, place),
                 Order::Stop => break,
             }
         }
@@ -121,13 +126,26 @@ impl Clerk {
         }
     }
 
+    /// Tasks of another rank, which has more than it can run.
+    fn gift(&mut self, from: Rank, number: u64, bytes: &[u8]) {
+        let ranks = Arc::clone(&self.ranks);
+        let mut batch = |setup: &Setup| self.batch(setup).map_err(|error| error.to_string());
+        if let Err(why) = ranks.run_gift(from, number, bytes, &mut batch) {
+            self.resign(&format!("it cannot run tasks of rank {from}: {why}"));
+        }
+    }
+
     /// The batch that runs parts which ask for this.
     fn batch(&mut self, setup: &Setup) -> Result<Arc<Shared>, Error> {
         if let Some(batch) = self.batches.get(setup) {
             return Ok(Arc::clone(batch.shared()));
         }
         let mut builder = Batch::builder().of_ranks(&self.ranks).bind(!setup.is_unbound);
-        builder = builder.keep_output(setup.keeps_output).signals(false).timing(setup.measures);
+        builder = builder
+            .work_stealing(!setup.keeps_place)
+            .keep_output(setup.keeps_output)
+            .signals(false)
+            .timing(setup.measures);
         let workers = self.ranks.workers_of(self.ranks.rank(), setup);
         builder = builder.workers(Workers::Threads(workers as usize));
         if setup.assumed_cpus > 0 {
@@ -209,12 +227,8 @@ impl Clerk {
         let empty = reply.len();
         for place in tasks {
             let Some(task) = part.guest().tasks.get(place as usize).copied() else { continue };
-            let is_over = move || {
-                let progress = task.cohort().map(|cohort| cohort.progress(task));
-                matches!(progress, Some(Progress::Ended(_)))
-            };
-            if !is_over() {
-                self.answer_later(part, list, run, (place, task), is_over);
+            if !is_over(task) {
+                self.answer_later(part, list, run, (place, task));
                 continue;
             }
             let before = reply.len();
@@ -234,14 +248,7 @@ impl Clerk {
         }
     }
 
-    fn answer_later(
-        &self,
-        part: &Unpacked,
-        list: u64,
-        run: RunNumber,
-        (place, task): (u32, Ref),
-        is_over: impl Fn() -> bool,
-    ) {
+    fn answer_later(&self, part: &Unpacked, list: u64, run: RunNumber, (place, task): (u32, Ref)) {
         let plan = part.owned.plan();
         let (ranks, weak) = (Arc::clone(&self.ranks), Arc::downgrade(plan));
         let answer = move || {
@@ -252,30 +259,38 @@ impl Clerk {
                 ranks.tell(Rank(0), Kind::Reply, list, &reply);
             }
         };
-        plan.shared.awaited.when_ended(task, is_over, Box::new(answer));
+        plan.shared.awaited.when_ended(task, || is_over(task), Box::new(answer));
     }
 }
 
 /// Adds how a task came out, which has ended.
 fn add_reply(reply: &mut Vec<u8>, plan: &Plan, place: u32, task: Ref) {
-    let (came, value) = {
-        let _stays = plan.cohort.reading();
-        match task.head().status.load(Ordering::Acquire) & !state::PARITY {
-            state::DONE => match value_of(task) {
-                Some(value) => (Came::WithValue, value),
-                None => (badly(task, unwritable(task)), Vec::new()),
-            },
-            state::FAILED | state::SKIPPED => {
-                let failure = plan.cohort.failure_of(task.index());
-                let gone = || Failure::new(task, Cause::Cancelled, 0);
-                (badly(task, failure.unwrap_or_else(gone)), Vec::new())
-            }
-            _ => (Came::Well, Vec::new()),
-        }
-    };
+    let (came, value) = came_of(&plan.cohort, task);
     let head: Replied = (place, came, value.len() as u64);
     reply.extend_from_slice(&message::bytes(&head));
     reply.extend_from_slice(&value);
+}
+
+/// How a task came out, which has ended, and its value.
+pub(super) fn came_of(cohort: &Cohort, task: Ref) -> (Came, Vec<u8>) {
+    let _stays = cohort.reading();
+    match task.head().status.load(Ordering::Acquire) & !state::PARITY {
+        state::DONE => match value_of(task) {
+            Some(value) => (Came::WithValue, value),
+            None => (badly(task, unwritable(task)), Vec::new()),
+        },
+        state::FAILED | state::SKIPPED => {
+            let failure = cohort.failure_of(task.index());
+            let gone = || Failure::new(task, Cause::Cancelled, 0);
+            (badly(task, failure.unwrap_or_else(gone)), Vec::new())
+        }
+        _ => (Came::Well, Vec::new()),
+    }
+}
+
+/// Whether a task of a part has ended.
+pub(super) fn is_over(task: Ref) -> bool {
+    task.cohort().is_some_and(|cohort| matches!(cohort.progress(task), Progress::Ended(_)))
 }
 
 fn badly(task: Ref, failure: Arc<Failure>) -> Came {

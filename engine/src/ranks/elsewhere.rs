@@ -10,7 +10,7 @@
 //! Values are asked for once: who asks keeps the record until the reply has come (`asked`).
 
 use super::Ranks;
-use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber};
+use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber, Sent};
 use super::side::unreadable;
 use super::times::{self, Heard};
 use crate::cohort::Cohort;
@@ -69,8 +69,8 @@ struct Now {
     is_known: bool,
     /// Values that were asked for, by part and place.
     asked: HashMap<(usize, u32), Kept>,
-    /// Notices that guests have sent, and their bytes.
-    sent: (u64, u64),
+    /// What guests have sent.
+    sent: Sent,
     /// Numbers of what was asked to be read, over all runs.
     tickets: u64,
 }
@@ -115,8 +115,13 @@ impl Elsewhere {
         parts.iter().for_each(|(rank, part)| self.ranks.tell(*rank, Kind::Part, self.list, part));
     }
 
-    pub(super) fn sent(&self) -> (u64, u64) {
+    pub(super) fn sent(&self) -> Sent {
         self.now.lock().sent
+    }
+
+    /// The list's batch, unless it is gone.
+    pub(super) fn shared(&self) -> Option<Arc<Shared>> {
+        self.shared.upgrade()
     }
 
     pub(super) fn part_bytes(&self) -> u64 {
@@ -150,7 +155,7 @@ impl Elsewhere {
         let mut now = self.now.lock();
         (now.number, now.parity, now.run, now.open) = (number, parity, run, open);
         // Who waits for a value waits for one of this run now.
-        (now.is_known, now.sent) = (false, (0, 0));
+        (now.is_known, now.sent) = (false, Sent::default());
         now.held.resize(self.away.len(), (0, 0));
         self.times.lock().begin(self.away.len());
     }
@@ -224,7 +229,9 @@ impl Elsewhere {
             if number != now.number || !std::mem::take(&mut now.open[part]) {
                 return;
             }
-            now.sent = (now.sent.0 + sent.0, now.sent.1 + sent.1);
+            now.sent.notices += sent.notices;
+            now.sent.bytes += sent.bytes;
+            now.sent.stolen += sent.stolen;
             if is_held {
                 now.held[part].0 = number;
             }
@@ -259,8 +266,7 @@ impl Elsewhere {
     fn times_came(&self, part: usize, bytes: &[u8]) {
         let now = self.now.lock();
         if times::run_of(bytes) == Some(now.number) && now.open.get(part) == Some(&true) {
-            let Away { rank, tasks } = &self.away[part];
-            self.times.lock().take(part, *rank, tasks, bytes);
+            self.times.lock().take(part, &self.away[part].tasks, bytes);
         }
     }
 

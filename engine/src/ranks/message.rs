@@ -24,10 +24,15 @@ pub(super) enum Kind {
     Clock,
     Now,
     Free,
+    Steal,
+    Gift,
+    Returned,
+    Recall,
+    Look,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 16] = [
+    pub(super) const ALL: [Kind; 21] = [
         Kind::Part,
         Kind::Start,
         Kind::Notice,
@@ -44,6 +49,11 @@ impl Kind {
         Kind::Clock,
         Kind::Now,
         Kind::Free,
+        Kind::Steal,
+        Kind::Gift,
+        Kind::Returned,
+        Kind::Recall,
+        Kind::Look,
     ];
 
     /// Far from the numbers that programs begin with.
@@ -95,6 +105,16 @@ pub(super) struct Read {
     pub(super) is_err: bool,
 }
 
+/// What a rank did for others in a run.
+#[derive(Clone, Copy, Default, Debug, Serialize, Deserialize)]
+pub(super) struct Sent {
+    /// Notices that it has sent, and their bytes.
+    pub(super) notices: u64,
+    pub(super) bytes: u64,
+    /// Of its tasks those that another rank ran.
+    pub(super) stolen: u64,
+}
+
 /// An `End`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct End {
@@ -103,8 +123,7 @@ pub(super) struct End {
     /// `told`, and what it wrote.
     pub(super) failures: Vec<(u32, bool, u32, String)>,
     pub(super) told: Told,
-    /// Notices that the rank has sent, and their bytes.
-    pub(super) sent: (u64, u64),
+    pub(super) sent: Sent,
     /// A body that was given up is still inside its task: a `Free` will follow.
     pub(super) is_held: bool,
 }

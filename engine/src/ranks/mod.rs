@@ -32,6 +32,8 @@
 //! | `Clock` | home → guest | wants to know what its clock says |
 //! | `Now` | guest → home | that |
 //! | `Free` | guest → home | bodies that were given up in run n have returned |
+//! | `Steal`, `Gift`, `Returned`, `Recall` | rank ↔ rank | see `steal` |
+//! | `Look` | to itself | the listener wakes up |
 //!
 //! Messages of one pair of ranks come in order, those of different pairs do not: a notice may come before the part that
 //! it is for, or before its run has begun there. It waits in `early` until then.
@@ -54,6 +56,9 @@
 //! or a resource that the user named; and lists of a batch that is serial or keeps a journal, and lists that nest
 //! compiled batches, whose tasks are numbered by another list and may have a place on another rank already. What stands
 //! for tasks of earlier submissions is at home, too. What a task writes stays with it until it is read.
+//!
+//! Where a task was placed it stays, as far as others know; a rank with nothing to do may run it all the same
+//! (`steal`).
 //!
 //! # Bodies that were given up
 //! A body that does not hear that it is cancelled or late keeps its task, on a guest as at home: the run ends without
@@ -79,6 +84,7 @@ mod pack;
 mod part;
 mod serve;
 mod side;
+mod steal;
 mod times;
 mod told;
 mod unpack;
@@ -105,6 +111,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+use steal::Stealing;
 use tarragon_transport::{FabricError, Message, PeerState, Rank, World};
 
 /// How long the thread that receives sleeps at most.
@@ -121,6 +128,8 @@ pub struct Traffic {
     pub part_bytes: u64,
     /// Tasks in these parts.
     pub tasks_elsewhere: u64,
+    /// Tasks that ran on another rank than where they were placed, in the latest run.
+    pub tasks_stolen: u64,
 }
 
 /// How long workers may not have looked for messages before the listener does.
@@ -151,6 +160,7 @@ pub(crate) struct Ranks {
     is_looked: AtomicBool,
     /// The thread that receives when no worker does.
     listener: OnceLock<Thread>,
+    stealing: Stealing,
 }
 
 /// What this rank has of its node, and what every rank has at least.
@@ -198,6 +208,7 @@ impl Ranks {
             clocks: Clocks::new(world.size()),
             is_looked: AtomicBool::new(false),
             listener: OnceLock::new(),
+            stealing: Stealing::new(),
         });
         for kind in Kind::ALL {
             let this = Arc::downgrade(&ranks);
@@ -325,8 +336,9 @@ impl Ranks {
         if self.is_looked.swap(false, Ordering::Relaxed) {
             std::thread::park_timeout(PAUSE);
         } else {
-            self.world.wait(NAP);
+            self.world.wait(self.until_due().unwrap_or(NAP));
         }
+        self.steal_when_due();
         if last.elapsed() >= NAP {
             *last = Instant::now();
             if let Some(rank) = self.world.fabric().check_peers().first() {
@@ -356,6 +368,7 @@ impl Ranks {
         }
         let lists: Vec<_> = self.elsewheres.read().values().filter_map(Weak::upgrade).collect();
         lists.iter().for_each(|list| list.lose());
+        self.lose_gifts();
         self.stop();
     }
 
@@ -410,7 +423,7 @@ impl Ranks {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn receive(&self, kind: Kind, message: &Message<'_>) {
+    fn receive(self: &Arc<Self>, kind: Kind, message: &Message<'_>) {
         let (list, bytes) = (message.tag, message.payload);
         let order = match kind {
             Kind::Notice => return self.notice(list, bytes),
@@ -428,6 +441,19 @@ impl Ranks {
                 return self.tell(message.source, Kind::Now, 0, &says);
             }
             Kind::Now => return self.clock_told(message.source, bytes),
+            Kind::Steal => return self.asked_for_work(message.source, bytes),
+            Kind::Gift => return self.gift(message.source, list, bytes),
+            // The listener looks at all there is to do when it is awake.
+            Kind::Look => return,
+            Kind::Returned => return self.returned(message.source, list, bytes),
+            Kind::Recall => {
+                let Some((place, _)) = message::head::<Option<u32>>(bytes) else { return };
+                // A guest may still have the gift before it.
+                match self.is_home() {
+                    true => return self.recalled(message.source, list, place),
+                    false => Order::Recall { from: message.source, number: list, place },
+                }
+            }
             Kind::Part => Order::Part { list, bytes: bytes.to_vec() },
             Kind::Start => Order::Start { list, bytes: bytes.to_vec() },
             Kind::Fetch => Order::Fetch { list, bytes: bytes.to_vec() },

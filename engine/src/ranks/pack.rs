@@ -104,6 +104,51 @@ fn head_of(task: Ref, code: u32) -> TaskHead {
         limited: extra.and_then(Limited::of),
         is_attended: task.is_attended(),
         keeps_arguments: task.keeps_arguments(),
+        is_fixed: extra.is_some_and(|extra| extra.rank.is_some()),
+    }
+}
+
+/// Tasks of which copies go to another rank, all that they take with them.
+#[derive(Default)]
+pub(super) struct Gifts {
+    codes: Codes,
+    tasks: Encoder,
+    len: usize,
+    count: u32,
+}
+
+impl Gifts {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes so far.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds a task that is ready and that nobody runs; false if it cannot be written.
+    pub(super) fn add(&mut self, task: Ref) -> bool {
+        let mut arguments = Encoder::default();
+        if task.pack(&mut arguments).is_err() {
+            return false;
+        }
+        let arguments = arguments.take();
+        let head = TaskHead { is_wanted: true, ..head_of(task, self.codes.place(task)) };
+        let mut out = Encoder::default();
+        let written = head.write(&mut out).and_then(|()| out.bytes_of(&arguments));
+        let written = written.and_then(|()| part::write_edges(&mut out, self.count, &[], &[]));
+        let bytes = out.take();
+        self.len += bytes.len();
+        self.tasks.append(&bytes);
+        self.count += 1;
+        written.is_ok()
+    }
+
+    pub(super) fn finish(mut self, setup: &Setup) -> Vec<u8> {
+        let head =
+            Head { setup: setup.clone(), codes: self.codes.names, imports: Vec::new(), tasks: self.count };
+        [super::message::bytes(&head), self.tasks.take()].concat()
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Setup {
     pub(crate) is_unbound: bool,
     /// Notes when tasks run.
     pub(crate) measures: bool,
+    /// Tasks run where they were placed.
+    pub(crate) keeps_place: bool,
 }
 
 /// The home rank keeps a handle of it: its value stays.
@@ -54,6 +56,8 @@ pub(super) const LIMITED: u8 = 8;
 pub(super) const ATTENDED: u8 = 16;
 /// Its arguments stay for another attempt.
 pub(super) const KEEPS: u8 = 32;
+/// The user has chosen its rank.
+pub(super) const FIXED: u8 = 64;
 
 /// What a task holds while it runs, how long it may run and how often it is tried.
 #[derive(Debug, Serialize, Deserialize)]
@@ -105,6 +109,7 @@ pub(super) struct TaskHead {
     pub(super) limited: Option<Limited>,
     pub(super) is_attended: bool,
     pub(super) keeps_arguments: bool,
+    pub(super) is_fixed: bool,
 }
 
 impl TaskHead {
@@ -115,7 +120,8 @@ impl TaskHead {
             | flag(PRIOR, self.priority != 0)
             | flag(LIMITED, self.limited.is_some())
             | flag(ATTENDED, self.is_attended)
-            | flag(KEEPS, self.keeps_arguments);
+            | flag(KEEPS, self.keeps_arguments)
+            | flag(FIXED, self.is_fixed);
         out.value(&(self.code, self.index, flags))?;
         if let Some(name) = &self.name {
             out.value(name)?;
@@ -143,6 +149,7 @@ impl TaskHead {
             limited,
             is_attended: flags & ATTENDED != 0,
             keeps_arguments: flags & KEEPS != 0,
+            is_fixed: flags & FIXED != 0,
         })
     }
 }

@@ -2,7 +2,8 @@
 
 use super::clerk::Guest;
 use super::elsewhere::{Elsewhere, arrive};
-use super::message::{self, Came, Kind, Notice, RunNumber};
+use super::message::{self, Came, Kind, Notice, RunNumber, Sent};
+use super::steal::Price;
 use super::told::Told;
 use super::{Ranks, Traffic};
 use crate::compile::split::{Export, Exports};
@@ -24,8 +25,9 @@ pub(crate) struct Side {
     imports: Box<[Option<Ref>]>,
     exports: Exports,
     now: Mutex<Now>,
-    /// Notices that this rank has sent in this run, and their bytes.
-    sent: (AtomicU64, AtomicU64),
+    /// Notices that this rank has sent in this run, and their bytes; and tasks that others ran.
+    sent: (AtomicU64, AtomicU64, AtomicU64),
+    price: Mutex<Price>,
     role: Role,
 }
 
@@ -62,6 +64,7 @@ impl Side {
             exports,
             now: Mutex::default(),
             sent: Default::default(),
+            price: Mutex::default(),
             role,
         }
     }
@@ -122,6 +125,7 @@ impl Side {
         let mut now = self.now.lock();
         self.sent.0.store(0, Ordering::Relaxed);
         self.sent.1.store(0, Ordering::Relaxed);
+        self.sent.2.store(0, Ordering::Relaxed);
         match &self.role {
             Role::Home(elsewhere) => {
                 now.number += 1;
@@ -147,6 +151,8 @@ impl Side {
             self.ranks.early.lock().entry(self.list).or_default().extend(later);
         }
         ours.iter().for_each(|bytes| self.notice(run, bytes));
+        // Before guests know of it: whoever asks for work must not hear that there is none.
+        self.ranks.steals_for(run);
         if let Role::Home(elsewhere) = &self.role {
             let bytes = message::bytes(&number);
             if run.plan.shared.timing {
@@ -233,20 +239,32 @@ impl Side {
         }
     }
 
-    /// Notices that this rank has sent in the latest run, and their bytes.
-    pub(super) fn sent(&self) -> (u64, u64) {
-        (self.sent.0.load(Ordering::Relaxed), self.sent.1.load(Ordering::Relaxed))
+    /// What this rank has sent in the latest run.
+    pub(super) fn sent(&self) -> Sent {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Sent { notices: load(&self.sent.0), bytes: load(&self.sent.1), stolen: load(&self.sent.2) }
+    }
+
+    /// What is known of the cost of its tasks.
+    pub(super) fn price(&self) -> &Mutex<Price> {
+        &self.price
+    }
+
+    /// A task of this rank has run on another.
+    pub(super) fn was_stolen(&self) {
+        self.sent.2.fetch_add(1, Ordering::Relaxed);
     }
 
     /// At home: what all ranks have sent one another in the latest run, and what the parts of guests took.
     pub(crate) fn traffic(&self) -> Option<Traffic> {
         let elsewhere = self.elsewhere()?;
-        let ((messages, bytes), (mine, my_bytes)) = (elsewhere.sent(), self.sent());
+        let (theirs, mine) = (elsewhere.sent(), self.sent());
         Some(Traffic {
-            notices: messages + mine,
-            notice_bytes: bytes + my_bytes,
+            notices: theirs.notices + mine.notices,
+            notice_bytes: theirs.bytes + mine.bytes,
             part_bytes: elsewhere.part_bytes(),
             tasks_elsewhere: self.away().count() as u64,
+            tasks_stolen: theirs.stolen + mine.stolen,
         })
     }
 
@@ -269,8 +287,9 @@ impl Side {
         }
     }
 
-    /// Cancels the run elsewhere, or one task of it.
-    pub(crate) fn cancel(&self, task: Option<Ref>) {
+    /// Cancels a run elsewhere, or one task of it.
+    pub(crate) fn cancel(&self, run: &Arc<Run>, task: Option<Ref>) {
+        self.ranks.recall(run, task);
         if let Role::Home(elsewhere) = &self.role {
             elsewhere.cancel(task);
         }

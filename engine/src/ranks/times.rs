@@ -30,14 +30,14 @@ struct Times {
     usages: Vec<(u32, Usage)>,
 }
 
-/// When a task began after the run did, how long it took, on which lane, and how often it was tried.
-type Took = (u64, u64, u32, u32);
+/// When a task began after the run did, how long it took, on which lane of which rank, and how often it was tried.
+type Took = (u64, u64, u32, u32, u32);
 
 /// At a guest: tells home when the tasks of a part ran, which has ended.
 pub(super) fn tell(side: &Side, plan: &Plan, run: RunNumber, tasks: &[Ref]) {
     let Some(measured) = plan.measured.lock().clone() else { return };
     let nodes = &measured.nodes[side.imports() as usize..];
-    let took = |timed: &Timed| (timed.began, timed.took(), timed.lane, timed.attempts);
+    let took = |timed: &Timed| (timed.began, timed.took(), timed.lane, timed.rank, timed.attempts);
     let used = |(place, task): (u32, &Ref)| task.exit().map(|exit| (place, exit.usage));
     for (first, chunk) in (0..).step_by(TASKS_MAX).zip(nodes.chunks(TASKS_MAX)) {
         let some = (first..).zip(tasks.iter().skip(first as usize).take(chunk.len()));
@@ -68,16 +68,18 @@ impl Heard {
         self.parts.resize(parts, Vec::new());
     }
 
-    /// Takes in what the rank of a part tells of its `tasks`.
-    pub(super) fn take(&mut self, part: usize, rank: Rank, tasks: &[Ref], bytes: &[u8]) {
+    /// Takes in what is told of the `tasks` of a part.
+    pub(super) fn take(&mut self, part: usize, tasks: &[Ref], bytes: &[u8]) {
         let Some((times, _)) = message::head::<Times>(bytes) else { return };
         let Some(mine) = self.parts.get_mut(part) else { return };
         mine.resize(tasks.len(), Timed::default());
         let places = mine.iter_mut().skip(times.first as usize);
-        for (mine, (began, took, lane, attempts)) in places.zip(times.tasks).filter(|(_, took)| took.3 > 0) {
+        for (mine, (began, took, lane, ran_at, attempts)) in
+            places.zip(times.tasks).filter(|(_, took)| took.4 > 0)
+        {
             let began = times.started_ns.saturating_add(began);
             let (ended, lane) = (began.saturating_add(took), lane.min(LANES_MAX - 1));
-            *mine = Timed { began, ended, lane, rank: rank.0, attempts };
+            *mine = Timed { began, ended, lane, rank: ran_at, attempts };
         }
         let used = |(place, usage): (u32, Usage)| Some((tasks.get(place as usize)?.index(), usage));
         self.usages.extend(times.usages.into_iter().filter_map(used));
@@ -116,11 +118,11 @@ mod tests {
             let usages = vec![(2, Usage::default()), (9, Usage::default())];
             message::bytes(&Times { run: 1, started_ns: 5_000, first, tasks, usages })
         };
-        told.take(0, Rank(7), &tasks, &of(1, vec![(100, 20, 1, 1), (0, 0, 0, 0), (1, 1, 1, 1)]));
-        told.take(0, Rank(7), &tasks, &of(u32::MAX, vec![(100, 20, 1, 1)]));
-        told.take(1, Rank(7), &tasks, &of(0, vec![(100, 20, 1, 1)]));
-        told.take(0, Rank(7), &tasks, &[9, 9, 9]);
-        told.take(0, Rank(7), &tasks, &of(2, vec![(u64::MAX, u64::MAX, u32::MAX, 1)]));
+        told.take(0, &tasks, &of(1, vec![(100, 20, 1, 7, 1), (0, 0, 0, 7, 0), (1, 1, 1, 7, 1)]));
+        told.take(0, &tasks, &of(u32::MAX, vec![(100, 20, 1, 7, 1)]));
+        told.take(1, &tasks, &of(0, vec![(100, 20, 1, 7, 1)]));
+        told.take(0, &tasks, &[9, 9, 9]);
+        told.take(0, &tasks, &of(2, vec![(u64::MAX, u64::MAX, u32::MAX, 7, 1)]));
         assert_eq!(told.usages().len(), 1);
         let all = told.of_part(0, Offset { ahead: 1_000, within: 0 }, 4_050);
         let [none, first, far] = &all[..] else { panic!("three tasks: {all:?}") };

@@ -26,10 +26,15 @@ use std::sync::atomic::Ordering;
 pub(super) struct Unpacked {
     pub(super) owned: Owned,
     /// Handles of tasks whose values home may ask for.
-    _wanted: Vec<Task<()>>,
+    wanted: Vec<Task<()>>,
 }
 
 impl Unpacked {
+    /// The tasks whose values may be asked for.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = Ref> + '_ {
+        self.wanted.iter().map(Task::task)
+    }
+
     pub(super) fn guest(&self) -> &Guest {
         let side = self.owned.plan().side.as_deref();
         side.and_then(Side::guest).expect("a part has a guest's side")
@@ -48,8 +53,31 @@ pub(super) fn unpack(
     shared: &Arc<Shared>,
     list: u64,
     head: &Head,
-    mut from: Decoder<'_>,
+    from: Decoder<'_>,
 ) -> Result<Unpacked, WireError> {
+    let making = make(shared, head, from)?;
+    let imports = head.imports.len();
+    Ok(making.finish(imports, |imported, exports, tasks| {
+        Some(Side::new(ranks, list, imported, exports, Role::Guest(Guest::new(tasks))))
+    }))
+}
+
+/// Makes the plan of tasks that another rank gave away.
+pub(super) fn unpack_gift(
+    shared: &Arc<Shared>,
+    head: &Head,
+    from: Decoder<'_>,
+) -> Result<Unpacked, WireError> {
+    if !head.imports.is_empty() {
+        return Err(WireError::Malformed("a gift takes nothing from elsewhere"));
+    }
+    let mut making = make(shared, head, from)?;
+    // Its run is open to all workers from the start.
+    making.attended = true;
+    Ok(making.finish(0, |_, _, _| None))
+}
+
+fn make<'a>(shared: &'a Arc<Shared>, head: &Head, mut from: Decoder<'_>) -> Result<Making<'a>, WireError> {
     let codes = head.codes.iter().map(|name| named(*name)).collect::<Result<Vec<_>, _>>()?;
     let mut making = Making::new(shared, codes);
     for place in &head.imports {
@@ -58,7 +86,7 @@ pub(super) fn unpack(
     for _ in 0..head.tasks {
         from = making.task(from)?;
     }
-    Ok(making.finish(ranks, list, head.imports.len()))
+    Ok(making)
 }
 
 struct Making<'a> {
@@ -136,6 +164,10 @@ impl<'a> Making<'a> {
         if let Some(limited) = head.limited {
             task.with_extra(|extra| limited.give(extra))?;
         }
+        if head.is_fixed {
+            let rank = self.shared.rank();
+            task.with_extra(|extra| extra.rank = Some(rank));
+        }
         if head.is_attended {
             record.attend();
         }
@@ -160,7 +192,11 @@ impl<'a> Making<'a> {
         Ok(from)
     }
 
-    fn finish(mut self, ranks: &Arc<Ranks>, list: u64, imports: usize) -> Unpacked {
+    fn finish(
+        mut self,
+        imports: usize,
+        side: impl FnOnce(Box<[Option<Ref>]>, Exports, Vec<Ref>) -> Option<Side>,
+    ) -> Unpacked {
         let tasks: Vec<Ref> = self.nodes[imports..].iter().copied().flatten().collect();
         let counted = |task: &&Ref| !task.is_plain();
         let has_counted = tasks.iter().any(|task| !task.is_plain());
@@ -172,8 +208,7 @@ impl<'a> Making<'a> {
         let chunks = self.slots.finish();
         chunks.keep_cohort(&self.cohort);
         let imported: Box<[Option<Ref>]> = self.nodes[..imports].into();
-        let role = Role::Guest(Guest::new(tasks));
-        let side = Side::new(ranks, list, imported, self.exports, role);
+        let side = side(imported, self.exports, tasks);
         let shared = Arc::clone(self.shared);
         let plan = Plan::of_part(
             shared,
@@ -187,7 +222,7 @@ impl<'a> Making<'a> {
         );
         // The plan keeps its tasks from now on, and these the values they take.
         drop(self.handles);
-        Unpacked { owned: Owned::new(plan), _wanted: self.wanted }
+        Unpacked { owned: Owned::new(plan), wanted: self.wanted }
     }
 
     /// Turns links into uses, and counts them per producer; a value that goes elsewhere is used by that.

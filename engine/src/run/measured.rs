@@ -64,6 +64,21 @@ impl Run {
         self.note_process(node, began_ns, monotonic_ns(), lane);
     }
 
+    /// Notes that a node ran on a lane of another rank, and has come back just now.
+    pub(crate) fn note_stolen(&self, node: u32, took_ns: u64, lane: u32, rank: u32) {
+        if let Some(spans) = &self.spans {
+            let (now, span) = (self.clock(), &spans[node as usize]);
+            span.note(now.saturating_sub(took_ns), now, lane);
+            span.elsewhere.store(rank + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// When a node ran that has ended; `None` unless the batch measures.
+    pub(crate) fn timed(&self, node: u32) -> Option<Timed> {
+        let span = self.spans.as_ref()?.get(node as usize)?;
+        Some(span.read(self.plan.shared.rank()))
+    }
+
     /// Now, in nanoseconds since the run began; 0 unless the batch measures.
     #[inline(always)]
     pub(crate) fn clock(&self) -> u64 {
@@ -109,6 +124,8 @@ pub(super) struct Span {
     ended: AtomicU64,
     lane: AtomicU32,
     attempts: AtomicU32,
+    /// One above the rank that ran it, if that is another.
+    elsewhere: AtomicU32,
 }
 
 impl Span {
@@ -125,7 +142,7 @@ impl Span {
             began: self.began.load(Ordering::Relaxed),
             ended: self.ended.load(Ordering::Relaxed),
             lane: self.lane.load(Ordering::Relaxed),
-            rank,
+            rank: self.elsewhere.load(Ordering::Relaxed).checked_sub(1).unwrap_or(rank),
             attempts: self.attempts.load(Ordering::Relaxed),
         }
     }

@@ -1,10 +1,11 @@
 //! Runs a graph: serially in execution order, or on a pool of work-stealing workers.
 //!
 //! `seats` decides who is awake, `hoard` what a worker keeps for itself, `worker` is the loop, `pool` the threads,
-//! `solo` how a run begins, `search` how a worker finds more, `outside` how nodes end that no worker runs, `stop` and
-//! `retry` what is cancelled and tried again, `measured` when nodes ran, `serial` the reference that everything else
-//! must agree with, and `node` what it means to run one node.
+//! `solo` how a run begins, `search` how a worker finds more, `give` how another rank does, `outside` how nodes end
+//! that no worker runs, `stop` and `retry` what is cancelled and tried again, `measured` when nodes ran, `serial` the
+//! reference that everything else must agree with, and `node` what it means to run one node.
 
+mod give;
 mod hoard;
 pub(crate) mod measured;
 mod node;

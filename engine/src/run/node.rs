@@ -12,6 +12,7 @@ use crate::resume::Ledger;
 use crate::task::record::{Ref, state};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -291,6 +292,34 @@ impl Run {
         if let Some(side) = &self.plan.side {
             side.export(node, &self.plan, failure);
         }
+    }
+
+    /// Whether a ready node may run on another rank: it is a function whose place nobody has chosen.
+    pub(crate) fn may_leave(&self, node: u32) -> bool {
+        let is_reused = || self.ledger.as_ref().is_some_and(|ledger| ledger.is_reused(node));
+        self.plan.record(node).is_some_and(|task| {
+            let is_fixed = || task.extra().is_some_and(|extra| extra.rank.is_some());
+            let travels = task.head().code.travel.is_some() && task.head().code.command.is_none();
+            travels && !task.is_attended() && !is_fixed() && !self.stop.is_told(task) && !is_reused()
+        })
+    }
+
+    /// All nodes have ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended.load(Ordering::Acquire) == self.total()
+    }
+
+    /// A task has succeeded on another rank, which it was sent to; an error if the bytes are no value of it.
+    pub(crate) fn done_elsewhere(&self, node: u32, task: Ref, value: &[u8]) -> Result<(), ()> {
+        // What serde does for the user's type is the user's code.
+        if !catch_unwind(AssertUnwindSafe(|| task.unpack_value(value))).unwrap_or(false) {
+            return Err(());
+        }
+        if !task.keeps_arguments() {
+            task.pass();
+        }
+        self.done(node, task);
+        Ok(())
     }
 
     /// A task did not succeed on another rank.

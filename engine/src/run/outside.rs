@@ -79,7 +79,7 @@ impl Run {
             self.plan.shared.office().cancel(self, task);
         }
         if let Some(side) = &self.plan.side {
-            side.cancel(task);
+            side.cancel(self, task);
         }
     }
 
@@ -168,7 +168,7 @@ impl Pool {
     }
 
     /// `work` pieces came from outside: wakes workers for them.
-    fn look_after(self: &Arc<Self>, work: u32) {
+    pub(super) fn look_after(self: &Arc<Self>, work: u32) {
         if work > 0 {
             (0..self.seats.claim_many(work)).for_each(|_| self.wake());
         }

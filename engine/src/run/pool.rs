@@ -126,6 +126,11 @@ impl Pool {
         }
     }
 
+    /// The ranks that this one is one of, if there are several.
+    pub(super) fn ranks(&self) -> Option<&Arc<Ranks>> {
+        self.ranks.get()
+    }
+
     /// Hands a run to the workers and returns.
     pub(crate) fn execute(self: &Arc<Self>, run: &Arc<Run>) {
         if run.total() == 0 {
@@ -237,7 +242,7 @@ impl Pool {
     }
 
     /// Whether there is work that any worker could take.
-    pub(super) fn is_work(&self) -> bool {
+    pub(crate) fn is_work(&self) -> bool {
         !self.outside.is_empty()
             || self.places.iter().any(|p| !p.stealer.is_empty())
             || self.active.read().order.iter().any(|(_, r)| r.has_roots())
@@ -252,7 +257,7 @@ impl Run {
     }
 
     /// Number of roots.
-    fn roots(&self) -> u32 {
+    pub(super) fn roots(&self) -> u32 {
         self.plan.graph.frozen().csr.roots().len()
     }
 }

@@ -54,6 +54,9 @@ impl Worker<'_> {
                     std::thread::yield_now();
                 }
             }
+            if let Some(ranks) = self.pool.ranks() {
+                ranks.steal();
+            }
             if let Some(found) = self.receive() {
                 return self.has(found);
             }

@@ -151,6 +151,12 @@ impl Seats {
         self.state.fetch_add(SEAT, Ordering::SeqCst);
     }
 
+    /// Seats that are free, or whose workers search.
+    pub(crate) fn idle(&self) -> u32 {
+        let state = self.state.load(Ordering::Relaxed);
+        (limit(state) + searching(state)).saturating_sub(taken(state))
+    }
+
     /// Seats taken: workers that may be runnable.
     pub(crate) fn awake(&self) -> u32 {
         taken(self.state.load(Ordering::Relaxed))

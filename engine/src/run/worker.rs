@@ -47,7 +47,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    fn len(&self) -> u32 {
+    pub(super) fn len(&self) -> u32 {
         self.nodes.len() as u32 + self.roots.end.saturating_sub(self.roots.start)
     }
 

@@ -48,6 +48,18 @@ impl Output {
         output
     }
 
+    /// As [`of_text`](Self::of_text), of both streams.
+    pub(crate) fn of_bytes(out: &[u8], err: &[u8]) -> Self {
+        let mut output = Self::default();
+        if !out.is_empty() {
+            let _ = output.out().write_all(out);
+        }
+        if !err.is_empty() {
+            let _ = output.err().write_all(err);
+        }
+        output
+    }
+
     pub(crate) fn path(&self, which: Which) -> Option<PathBuf> {
         self.files.as_ref().map(|files| match (files, which) {
             (Files::Run(outputs, number), _) => outputs.file(*number, which),
