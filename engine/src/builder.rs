@@ -217,7 +217,8 @@ impl Builder {
 
     /// Whether a rank with nothing to do runs ready tasks of other ranks, with their arguments sent to it and their
     /// results back. On without it. Of functions whose rank the user did not choose ([`Task::at_rank`](crate::Task)),
-    /// where that takes less time than waiting, as far as a rank has seen; processes run where they were placed.
+    /// where that takes less time than waiting, as far as a rank has seen; and processes that wait for cpus, whose
+    /// output comes back when they have ended.
     pub fn work_stealing(mut self, on: bool) -> Self {
         self.keeps_place = !on;
         self

@@ -291,6 +291,86 @@ fn short_tasks_are_not_worth_their_way() {
     alone("short_tasks_are_not_worth_their_way", "home");
 }
 
+/// Processes go to a rank with a free cpu: what they write, use and how they end come back.
+#[test]
+fn processes_are_stolen_with_their_output() {
+    if role().is_some() {
+        let batch = builder(2, 1).assume_cpus(1).timing(true).build().expect("a batch");
+        let script = "sleep 0.02; yes $0 | head -c 2500000; echo $0 $PPID >&2; exit $(($0 % 4))";
+        let slow: Vec<_> = (0..24)
+            .map(|i| batch.process("sh").args(["-c", script, &i.to_string()]).accept_exit(1).accept_exit(2))
+            .collect();
+        let fast: Vec<_> = (0..24).map(|_| batch.process("true")).collect();
+        let compiled = batch.compile(tasks![slow, fast]).expect("a list");
+        for _ in 0..2 {
+            compiled.run().expect_err("some fail");
+            assert!(stolen(&compiled) > 0, "{:?}", compiled.traffic());
+            let mut parents = BTreeSet::new();
+            for (i, task) in slow.iter().enumerate() {
+                let (out, err) =
+                    (task.stdout().so_far().expect("output"), task.stderr().so_far().expect("output"));
+                assert_eq!(out.len(), 2_500_000);
+                assert!(out.starts_with(&format!("{i}\n{i}\n")));
+                parents.insert(err.split_whitespace().nth(1).expect("a parent").to_string());
+                match task.result().get() {
+                    Ok(exit) => assert_eq!(exit.code, i as i32 % 4),
+                    Err(error) => {
+                        assert_eq!(i % 4, 3, "{error}");
+                        assert!(error.to_string().contains("exit code 3"), "{error}");
+                        assert!(error.to_string().contains(&format!("{i} ")), "its last words: {error}");
+                    }
+                }
+            }
+            // Each rank's own supervisor.
+            assert_eq!(parents.len(), 2, "{parents:?}");
+        }
+        return;
+    }
+    alone("processes_are_stolen_with_their_output", "home");
+}
+
+fn holds_a_cpu(context: &Context, ms: u64) -> u32 {
+    work(context, ms)
+}
+
+fn late(context: &Context, n: u32) -> u32 {
+    while n == 0 && !context.cancelled() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    n
+}
+
+/// Functions that hold cpus, their limits and their retries go along.
+#[test]
+fn limits_go_with_what_is_stolen() {
+    fn third(path: PathBuf) -> Result<usize, std::io::Error> {
+        let mut tries = std::fs::read_to_string(&path).unwrap_or_default();
+        tries.push('x');
+        std::fs::write(&path, &tries)?;
+        std::thread::sleep(Duration::from_millis(5));
+        if tries.len() < 3 { Err(std::io::Error::other("not yet")) } else { Ok(tries.len()) }
+    }
+    if role().is_some() {
+        let batch = builder(2, 1).assume_cpus(1).build().expect("a batch");
+        let folder = tempfile::tempdir().expect("a folder");
+        let slow: Vec<_> = (0..10).map(|_| batch.function(holds_a_cpu, (10u64,)).cpus(1)).collect();
+        let late = batch.function(late, (0u32,)).timeout(Duration::from_millis(50));
+        let tries: Vec<_> = (0..10)
+            .map(|i| batch.function(third, (folder.path().join(i.to_string()),)).retries(5).cpus(1))
+            .collect();
+        let fast: Vec<_> = (0..21).map(|_| batch.function(holds_a_cpu, (0u64,)).cpus(1)).collect();
+        let compiled = batch.compile(tasks![slow, late, tries, fast]).expect("a list");
+        compiled.run().expect_err("one is late");
+        assert!(stolen(&compiled) > 0, "{:?}", compiled.traffic());
+        let ranks: BTreeSet<u32> = slow.iter().map(|task| task.result().get().expect("it ran")).collect();
+        assert_eq!(ranks.len(), 2);
+        assert_eq!(late.result().get().expect_err("it was late").kind(), ErrorKind::OverTime);
+        assert!(tries.iter().all(|task| task.result().get().expect("at last") == 3));
+        return;
+    }
+    alone("limits_go_with_what_is_stolen", "home");
+}
+
 /// On machines that share nothing.
 #[test]
 fn a_machine_helps_another() {

@@ -37,6 +37,7 @@
 //! - This program: the supervisor sees its socket end and kills all trees within a second.
 
 mod bodies;
+mod give;
 mod halt;
 mod job;
 mod ledger;

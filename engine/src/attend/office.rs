@@ -157,6 +157,15 @@ impl Office {
         result
     }
 
+    /// As [`with_state`](Self::with_state), unless somebody has it, maybe this thread.
+    pub(super) fn try_with_state<R>(&self, act: impl FnOnce(&mut State) -> R) -> Option<R> {
+        let result = act(&mut *self.state.try_lock()?);
+        if !self.inbox.lock().is_empty() {
+            self.drive(false);
+        }
+        Some(result)
+    }
+
     /// Drives, if nobody else does, until nothing is left to take in.
     fn drive(&self, is_thread: bool) {
         let mut rounds = 0;
@@ -196,9 +205,14 @@ impl Office {
         let ends = self.ends.read_recursive();
         let outer = ENDS.replace(true);
         drop(state);
+        let ranks = finished.first().and_then(|(run, ..)| run.plan.shared.ranks.clone());
         finished.into_iter().for_each(|(run, node, failure)| run.end_outside(node, failure));
         ENDS.set(outer);
         drop(ends);
+        if let Some(ranks) = ranks {
+            // Cpus may be free for which there is nothing here.
+            ranks.steal();
+        }
     }
 
     /// Waits until nobody here holds a share of a run that has ended.

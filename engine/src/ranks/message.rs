@@ -28,11 +28,12 @@ pub(super) enum Kind {
     Gift,
     Returned,
     Recall,
+    Wrote,
     Look,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 21] = [
+    pub(super) const ALL: [Kind; 22] = [
         Kind::Part,
         Kind::Start,
         Kind::Notice,
@@ -53,6 +54,7 @@ impl Kind {
         Kind::Gift,
         Kind::Returned,
         Kind::Recall,
+        Kind::Wrote,
         Kind::Look,
     ];
 

@@ -32,7 +32,7 @@
 //! | `Clock` | home → guest | wants to know what its clock says |
 //! | `Now` | guest → home | that |
 //! | `Free` | guest → home | bodies that were given up in run n have returned |
-//! | `Steal`, `Gift`, `Returned`, `Recall` | rank ↔ rank | see `steal` |
+//! | `Steal`, `Gift`, `Wrote`, `Returned`, `Recall` | rank ↔ rank | see `steal` |
 //! | `Look` | to itself | the listener wakes up |
 //!
 //! Messages of one pair of ranks come in order, those of different pairs do not: a notice may come before the part that
@@ -446,6 +446,7 @@ impl Ranks {
             // The listener looks at all there is to do when it is awake.
             Kind::Look => return,
             Kind::Returned => return self.returned(message.source, list, bytes),
+            Kind::Wrote => return self.wrote_elsewhere(message.source, list, bytes),
             Kind::Recall => {
                 let Some((place, _)) = message::head::<Option<u32>>(bytes) else { return };
                 // A guest may still have the gift before it.

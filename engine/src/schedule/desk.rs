@@ -392,6 +392,16 @@ impl Desk {
         Some(job)
     }
 
+    /// Jobs of an instance that wait, the head first.
+    pub(crate) fn waiting(&self, id: InstanceId) -> Vec<JobId> {
+        let Some(instance) = self.instances.get(&id) else { return Vec::new() };
+        let classes = instance.classes.iter().map(|class| &self.classes[*class as usize]);
+        let mut all: Vec<(Order, JobId)> =
+            classes.flat_map(|class| class.waiting.iter().map(|(order, job)| (*order, *job))).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, job)| job).collect()
+    }
+
     /// Jobs of the instance that wait, and what the head needs: how many of its pool's seats to keep free for it.
     pub(crate) fn wanted(&self, id: InstanceId) -> u32 {
         let Some(instance) = self.instances.get(&id) else { return 0 };

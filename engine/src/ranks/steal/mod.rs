@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | `Steal` | thief → victim | has so many idle workers; how long the last gift took to come |
 //! | `Gift` | victim → thief | tasks, or that there is nothing to have |
+//! | `Wrote` | thief → victim | some of what a process of a gift has written, after its end |
 //! | `Returned` | thief → victim | what came of some tasks of a gift |
 //! | `Recall` | victim → thief | tasks of a gift are cancelled |
 //!
@@ -21,9 +22,10 @@
 //! ranks with nothing to do exchange some hundred messages a second while a list runs, and none otherwise.
 //!
 //! # What a victim gives
-//! Of what waits while all its workers are busy, at most half, the oldest; of functions whose place the user has not
-//! chosen. How many is weighed by what it has seen of the list: what a task takes (thieves tell), and what it takes to
-//! write one with its arguments, which grows with their bytes. Tasks that take less than four times what writing them
+//! Of what waits while all its workers are busy, at most half, the oldest; only tasks whose place the user has not
+//! chosen. Of processes, and of functions that hold cpus or memory, as many as the thief has cpus free. Of others, how
+//! many is weighed by what it has seen of the list: what a task takes (thieves tell), and what it takes to write one
+//! with its arguments, which grows with their bytes. Tasks that take less than four times what writing them
 //! does are not given away; of others so many that the thief is busy for four times as long as a gift takes to come.
 //! Of a list of which nothing is known a thief gets one task for each idle worker. A list with nothing worth giving
 //! rests, longer each time.
@@ -43,7 +45,7 @@ use super::Ranks;
 use super::message::Came;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use thief::Thief;
 use victim::Victim;
@@ -85,6 +87,13 @@ enum Gift {
     },
 }
 
+/// Head of a `Wrote`; the bytes follow.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Wrote {
+    place: u32,
+    is_err: bool,
+}
+
 /// One task in a `Returned`, which begins with what a task took in nanoseconds (0: not known yet): its place in the
 /// gift, how it came out, and how many bytes its value, output and error have, which follow.
 #[derive(Debug, Serialize, Deserialize)]
@@ -103,18 +112,11 @@ pub(super) struct Stealing {
     victim: Mutex<Victim>,
     /// No list that can be stolen from is under way, as far as this rank knows.
     is_quiet: AtomicBool,
-    /// Tasks that ran on another rank than where they belong, of those that belong here, ever.
-    stolen: AtomicU64,
 }
 
 impl Stealing {
     pub(super) fn new() -> Self {
-        Self {
-            thief: Mutex::new(Thief::new()),
-            victim: Mutex::default(),
-            is_quiet: AtomicBool::new(true),
-            stolen: AtomicU64::new(0),
-        }
+        Self { thief: Mutex::new(Thief::new()), victim: Mutex::default(), is_quiet: AtomicBool::new(true) }
     }
 }
 

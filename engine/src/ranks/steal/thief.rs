@@ -1,16 +1,18 @@
 //! The thief's side: whom to ask and when; running what comes, and telling what came of it.
 
-use super::{Ask, Back, FIRST, Gift, REST_MAX, REST_MIN, SWEEP_MAX};
+use super::{Ask, Back, FIRST, Gift, REST_MAX, REST_MIN, SWEEP_MAX, Wrote};
+use crate::cohort::Cohort;
 use crate::ranks::clerk::{Order, came_of};
 use crate::ranks::message::{self, Kind};
 use crate::ranks::unpack::{self, Unpacked};
 use crate::ranks::{Ranks, Setup};
-use crate::run::Run;
+use crate::run::{Run, Timed};
 use crate::shared::Shared;
 use crate::task::output::Which;
 use crate::task::record::Ref;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::io::Read;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -19,6 +21,8 @@ use tarragon_transport::{Rank, wire::head};
 /// Results of several tasks travel together for at most so long, and up to about so many bytes.
 const BATCH: Duration = Duration::from_millis(1);
 const BATCH_BYTES: usize = 1 << 20;
+/// Bytes of output in one message.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// Whom this rank asks for work.
 pub(super) struct Thief {
@@ -123,6 +127,8 @@ impl Ranks {
                 thief.next = self.rank();
             }
             (thief.due, thief.rest, thief.refused) = (now + FIRST, REST_MIN, 0);
+            // Whoever listens may have gone to sleep for long, since there was nothing to steal.
+            thief.is_watched = false;
         }
         self.stealing.victim.lock().begins(run);
         self.stealing.is_quiet.store(false, Ordering::Release);
@@ -276,14 +282,26 @@ impl Ranks {
 }
 
 impl Loot {
-    /// A task of it has ended.
-    fn ended(&self, place: u32, task: Ref) {
+    /// A task of it has ended; called by whoever ended it, with locks of its batch.
+    fn ended(self: Arc<Self>, place: u32, task: Ref) {
+        let timed = task.cohort().and_then(Cohort::run).and_then(|run| run.timed(place)).unwrap_or_default();
+        if task.head().code.command.is_none() {
+            return self.bring(place, task, timed);
+        }
+        // What a process has written may be long.
+        let this = Arc::clone(&self);
+        let bring = move || this.bring(place, task, timed);
+        let thread = std::thread::Builder::new().name("tarragon-return".to_string());
+        if thread.spawn(bring).is_err() {
+            self.bring(place, task, timed);
+        }
+    }
+
+    /// Tells the victim how a task came out.
+    fn bring(&self, place: u32, task: Ref, timed: Timed) {
         let Some(cohort) = task.cohort() else { return };
         let (came, value) = came_of(cohort, task);
-        let wrote =
-            |which| cohort.with_output(task.index(), |output| output.bytes(which).unwrap_or_default());
-        let (out, err) = (wrote(Which::Out).unwrap_or_default(), wrote(Which::Err).unwrap_or_default());
-        let timed = cohort.run().and_then(|run| run.timed(place)).unwrap_or_default();
+        let [out, err] = [Which::Out, Which::Err].map(|which| self.wrote(cohort, place, task, which));
         let lens = [value.len() as u64, out.len() as u64, err.len() as u64];
         let back = Back { place, came, took_ns: timed.took(), lane: timed.lane, lens };
         let is_last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
@@ -298,12 +316,8 @@ impl Loot {
         if let Some(bytes) = bytes {
             let mean = self.began.elapsed() * self.width / self.tasks.max(1);
             let mean_ns = if is_last { mean.as_nanos() as u64 } else { 0 };
-            self.ranks.tell(
-                self.from,
-                Kind::Returned,
-                self.number,
-                &[message::bytes(&mean_ns), bytes].concat(),
-            );
+            let bytes = [message::bytes(&mean_ns), bytes].concat();
+            self.ranks.tell(self.from, Kind::Returned, self.number, &bytes);
         }
         if is_last {
             self.ranks.stealing.thief.lock().gifts.remove(&(self.from, self.number));
@@ -312,5 +326,30 @@ impl Loot {
             drop(unpacked);
             self.ranks.steal();
         }
+    }
+
+    /// What a function has written; what a process has is sent at once, and is not kept here.
+    fn wrote(&self, cohort: &Cohort, place: u32, task: Ref, which: Which) -> Vec<u8> {
+        let Some(path) = cohort.with_output(task.index(), |output| output.path(which)).flatten() else {
+            let bytes = cohort.with_output(task.index(), |output| output.bytes(which).unwrap_or_default());
+            return bytes.unwrap_or_default();
+        };
+        let head = message::bytes(&Wrote { place, is_err: which == Which::Err });
+        let mut piece = Vec::new();
+        if let Ok(mut file) = std::fs::File::open(&path) {
+            loop {
+                piece.clear();
+                piece.extend_from_slice(&head);
+                let read = (&mut file).take(PIECE_BYTES).read_to_end(&mut piece);
+                if piece.len() > head.len() {
+                    self.ranks.tell(self.from, Kind::Wrote, self.number, &piece);
+                }
+                if !matches!(read, Ok(1..)) {
+                    break;
+                }
+            }
+            let _ = std::fs::remove_file(path);
+        }
+        Vec::new()
     }
 }

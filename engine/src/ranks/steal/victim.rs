@@ -1,18 +1,18 @@
 //! The victim's side: what to give to whom, and ending what comes back.
 
-use super::{Ask, Back, GIFT_BYTES, GIFT_MAX, Gift, REST_MIN};
+use super::{Ask, Back, GIFT_BYTES, GIFT_MAX, Gift, REST_MIN, Wrote};
 use crate::error::{Cause, Failure};
 use crate::ranks::Ranks;
 use crate::ranks::message::{self, Came, Kind};
 use crate::ranks::pack;
 use crate::ranks::side::unreadable;
 use crate::run::{Pool, Run};
-use crate::task::output::Output;
+use crate::task::output::{Output, Which};
 use crate::task::record::Ref;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tarragon_transport::{Rank, wire::head};
@@ -41,6 +41,15 @@ struct Given {
     to: Rank,
     /// By place: node and task, until it comes back.
     tasks: Vec<Option<(u32, Ref)>>,
+    /// Output that could not be written here.
+    unwritten: Vec<(u32, io::Error)>,
+}
+
+/// A node that ran elsewhere.
+struct Ended {
+    run: Arc<Run>,
+    node: u32,
+    task: Ref,
 }
 
 impl Victim {
@@ -57,6 +66,11 @@ impl Victim {
             run.is_some()
         });
         runs
+    }
+
+    fn task_of(&self, from: Rank, number: u64, place: u32) -> Option<Ref> {
+        let given = self.given.get(&number).filter(|given| given.to == from)?;
+        given.tasks.get(place as usize)?.map(|(_, task)| task)
     }
 
     pub(super) fn is_any_under_way(&mut self) -> bool {
@@ -143,43 +157,35 @@ impl Ranks {
     }
 
     fn give(&self, to: Rank, ask: &Ask, run: &Arc<Run>) -> Option<(u64, Vec<u8>)> {
-        let (plan, side) = (&run.plan, run.plan.side.as_ref()?);
-        let pool: &Arc<Pool> = plan.shared.executor.pool()?;
-        let price: &Mutex<Price> = side.price();
-        let wanted = price.lock().tasks_for(ask, pool.surplus(run), pool.threads());
-        if wanted == 0 || self.lost.get().is_some() {
+        if self.lost.get().is_some() {
             return None;
         }
-        let began = Instant::now();
-        let nodes = pool.give(run, wanted, &|node| run.may_leave(node));
-        let (mut tasks, mut left) = (Vec::with_capacity(nodes.len()), Vec::new());
-        let mut gift = pack::Gifts::new();
-        for node in nodes {
-            let task = plan.record(node).filter(|_| gift.len() < GIFT_BYTES || tasks.is_empty());
-            // What serde does for the user's types is the user's code.
-            let mut written = |task| catch_unwind(AssertUnwindSafe(|| gift.add(task))).unwrap_or(false);
-            match task.filter(|task| written(*task)) {
-                Some(task) => tasks.push((node, task)),
-                None => left.push(node),
-            }
-        }
-        if !left.is_empty() {
-            pool.put_back(run, left);
-        }
-        if tasks.is_empty() {
-            price.lock().is_worthless();
-            return None;
-        }
-        price.lock().wrote(began.elapsed() / tasks.len() as u32);
+        let (tasks, gift) = functions(ask, run).or_else(|| jobs(ask, run))?;
         tasks.iter().for_each(|(_, task)| run.begin(*task));
-        let head = message::bytes(&Gift::Tasks { list: side.list() });
-        let bytes = [head, gift.finish(&plan.shared.setup)].concat();
+        let list = run.plan.side.as_ref()?.list();
+        let bytes = [message::bytes(&Gift::Tasks { list }), gift.finish(&run.plan.shared.setup)].concat();
         let tasks = tasks.into_iter().map(Some).collect();
         let mut victim = self.stealing.victim.lock();
         victim.last += 1;
         let number = victim.last;
-        victim.given.insert(number, Given { run: Arc::clone(run), to, tasks });
+        victim.given.insert(number, Given { run: Arc::clone(run), to, tasks, unwritten: Vec::new() });
         Some((number, bytes))
+    }
+
+    /// Some of what a process has written that was given away.
+    pub(in crate::ranks) fn wrote_elsewhere(&self, from: Rank, number: u64, bytes: &[u8]) {
+        let Some((wrote, bytes)) = head::<Wrote>(bytes) else { return };
+        let task = self.stealing.victim.lock().task_of(from, number, wrote.place);
+        let which = if wrote.is_err { Which::Err } else { Which::Out };
+        let file =
+            task.and_then(|task| task.cohort()?.with_output(task.index(), |output| output.path(which)));
+        let Some(path) = file.flatten() else { return };
+        let file = std::fs::OpenOptions::new().append(true).open(path);
+        if let Err(error) = file.and_then(|mut file| file.write_all(bytes))
+            && let Some(given) = self.stealing.victim.lock().given.get_mut(&number)
+        {
+            given.unwritten.push((wrote.place, error));
+        }
     }
 
     /// Tasks that were given away have ended.
@@ -195,45 +201,47 @@ impl Ranks {
             let [value, out, err] = back.lens.map(&mut next);
             let (Some(value), Some(out), Some(err)) = (value, out, err) else { return };
             bytes = rest;
-            let ended = {
-                let mut victim = self.stealing.victim.lock();
-                let Some(given) = victim.given.get_mut(&number).filter(|given| given.to == from) else {
-                    return;
-                };
-                let ended = given.tasks.get_mut(back.place as usize).and_then(Option::take);
-                let run = Arc::clone(&given.run);
-                if given.tasks.iter().all(Option::is_none) {
-                    victim.given.remove(&number);
-                }
-                ended.map(|(node, task)| (run, node, task))
-            };
-            let Some((run, node, task)) = ended else { continue };
+            let Some((ended, unwritten)) = self.came_back(from, number, back.place) else { continue };
+            let Ended { run, node, task } = ended;
             if let Some(side) = run.plan.side.as_ref() {
                 side.was_stolen();
-                if task_ns > 0 {
+                if task_ns > 0 && !task.is_attended() {
                     side.price().lock().took(task_ns);
                 }
             }
-            self.stealing.stolen.fetch_add(1, Ordering::Relaxed);
-            if let Some(cohort) = task.cohort() {
+            if let Some(cohort) = task.cohort().filter(|_| task.head().code.command.is_none()) {
                 cohort.keep_output(task.index(), Output::of_bytes(out, err));
             }
             run.note_stolen(node, back.took_ns, back.lane, from.0);
-            let failure = match back.came {
-                Came::WithValue => run.done_elsewhere(node, task, value).err().map(|()| unreadable(task)),
-                Came::Well => Some(unreadable(task)),
-                Came::Badly { skipped, why, .. } => {
-                    let failure = why.failure();
-                    run.failed_elsewhere(task, Arc::clone(&failure), skipped);
-                    Some(failure)
+            let failure = match (back.came, unwritten) {
+                (Came::WithValue, Some(error)) => {
+                    Some((Failure::new(task, Cause::Output(task.name(), error), 1), false))
                 }
+                (Came::WithValue, None) if run.done_elsewhere(node, task, value).is_ok() => None,
+                (Came::WithValue | Came::Well, _) => Some((unreadable(task), false)),
+                (Came::Badly { skipped, why, .. }, _) => Some((why.failure(), skipped)),
             };
-            if let Some(failure) = &failure {
-                run.failed_elsewhere(task, Arc::clone(failure), false);
+            let failure = failure.map(|(failure, skipped)| {
+                run.failed_elsewhere(task, Arc::clone(&failure), skipped);
                 task.pass();
-            }
+                failure
+            });
             run.end_outside(node, failure);
         }
+    }
+
+    /// A task of a gift that has ended, and why its output could not be written here.
+    fn came_back(&self, from: Rank, number: u64, place: u32) -> Option<(Ended, Option<io::Error>)> {
+        let mut victim = self.stealing.victim.lock();
+        let given = victim.given.get_mut(&number).filter(|given| given.to == from)?;
+        let (node, task) = given.tasks.get_mut(place as usize)?.take()?;
+        let run = Arc::clone(&given.run);
+        let at = given.unwritten.iter().position(|(of, _)| *of == place);
+        let unwritten = at.map(|at| given.unwritten.swap_remove(at).1);
+        if given.tasks.iter().all(Option::is_none) {
+            victim.given.remove(&number);
+        }
+        Some((Ended { run, node, task }, unwritten))
     }
 
     /// A run is cancelled, or one task of it.
@@ -268,6 +276,89 @@ impl Ranks {
                 run.end_outside(node, Some(failure));
             }
         }
+    }
+}
+
+/// Ready tasks, by their nodes, and what is written of them.
+type Chosen = (Vec<(u32, Ref)>, pack::Gifts);
+
+/// Functions that workers would run.
+fn functions(ask: &Ask, run: &Arc<Run>) -> Option<Chosen> {
+    let (plan, side) = (&run.plan, run.plan.side.as_ref()?);
+    let pool: &Arc<Pool> = plan.shared.executor.pool()?;
+    let price: &Mutex<Price> = side.price();
+    let wanted = price.lock().tasks_for(ask, pool.surplus(run), pool.threads());
+    if wanted == 0 {
+        return None;
+    }
+    let began = Instant::now();
+    let nodes = pool.give(run, wanted, &|node| run.may_leave(node, false));
+    let (chosen, left) = written(nodes.into_iter().filter_map(|node| Some((node, plan.record(node)?))));
+    if !left.is_empty() {
+        pool.put_back(run, left.into_iter().map(|(node, _)| node));
+    }
+    if chosen.0.is_empty() {
+        price.lock().is_worthless();
+        return None;
+    }
+    price.lock().wrote(began.elapsed() / chosen.0.len() as u32);
+    Some(chosen)
+}
+
+/// Processes, and functions that hold something while they run.
+fn jobs(ask: &Ask, run: &Arc<Run>) -> Option<Chosen> {
+    if !run.plan.attended {
+        return None;
+    }
+    let office = run.plan.shared.office();
+    let jobs = office.give(run, ask.idle, &|node| run.may_leave(node, true));
+    let (chosen, mut left) = written(jobs.into_iter());
+    let (tasks, unready): (Vec<_>, Vec<_>) = chosen.0.into_iter().partition(|(_, task)| has_files(*task));
+    // Without files of their own none of what is written would do.
+    let is_none = !unready.is_empty();
+    left.extend(unready);
+    let tasks = if is_none {
+        left.extend(tasks);
+        Vec::new()
+    } else {
+        tasks
+    };
+    office.ready_all(run, left);
+    (!tasks.is_empty()).then_some((tasks, chosen.1))
+}
+
+/// Writes tasks, as many as fit; those that cannot go come back.
+fn written(tasks: impl Iterator<Item = (u32, Ref)>) -> (Chosen, Vec<(u32, Ref)>) {
+    let (mut gift, mut chosen, mut left) = (pack::Gifts::new(), Vec::new(), Vec::new());
+    for (node, task) in tasks {
+        let has_room = gift.len() < GIFT_BYTES || chosen.is_empty();
+        // What serde does for the user's types is the user's code.
+        if has_room && catch_unwind(AssertUnwindSafe(|| gift.add(task))).unwrap_or(false) {
+            chosen.push((node, task));
+        } else {
+            left.push((node, task));
+        }
+    }
+    ((chosen, gift), left)
+}
+
+/// Makes the files that the output of a process goes to; nothing for functions. False if they cannot be had.
+fn has_files(task: Ref) -> bool {
+    if task.head().code.command.is_none() {
+        return true;
+    }
+    let (outputs, cohort) = (&task.shared().outputs, task.cohort());
+    let made = outputs.number().and_then(|number| {
+        std::fs::File::create(outputs.file(number, Which::Out))?;
+        std::fs::File::create(outputs.file(number, Which::Err))?;
+        Ok(Output::files(outputs, number))
+    });
+    match (made, cohort) {
+        (Ok(files), Some(cohort)) => {
+            cohort.keep_output(task.index(), files);
+            true
+        }
+        _ => false,
     }
 }
 
