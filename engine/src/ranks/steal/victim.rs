@@ -145,6 +145,8 @@ impl Ranks {
         for run in &runs {
             if let Some((number, gift)) = self.give(from, &ask, run) {
                 self.tell(from, Kind::Gift, number, &gift);
+                // Who cancels first says so and then looks what was given away: one of us sees the other.
+                self.recall_stopped(run, number);
                 // Who is lost does not bring them back, and whoever found that out may not have seen them.
                 if self.lost.get().is_some() {
                     self.lose_gifts();
@@ -242,6 +244,20 @@ impl Ranks {
             victim.given.remove(&number);
         }
         Some((Ended { run, node, task }, unwritten))
+    }
+
+    /// Recalls what was cancelled while it was given away.
+    fn recall_stopped(&self, run: &Arc<Run>, number: u64) {
+        let (to, stopped) = {
+            let victim = self.stealing.victim.lock();
+            let Some(given) = victim.given.get(&number) else { return };
+            let tasks = (0..).zip(&given.tasks).filter_map(|(place, task)| Some((place, task.as_ref()?.1)));
+            let stopped = tasks.filter(|(_, task)| run.stop.is_told(*task)).map(|(place, _)| place);
+            (given.to, stopped.collect::<Vec<u32>>())
+        };
+        for place in stopped {
+            self.tell(to, Kind::Recall, number, &message::bytes(&Some(place)));
+        }
     }
 
     /// A run is cancelled, or one task of it.
