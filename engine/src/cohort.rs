@@ -279,6 +279,14 @@ impl Cohort {
         f()
     }
 
+    /// Calls `f` while no value of ours is taken, whether or not a run is under way; `f` is short.
+    pub(crate) fn keeping<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.life.lock().readers += 1;
+        let given = f();
+        self.stop_reading();
+        given
+    }
+
     /// Keeps values as they are while the guard lives.
     pub(crate) fn reading(&self) -> RwLockReadGuard<'_, ()> {
         self.gate.read_recursive()

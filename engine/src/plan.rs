@@ -55,7 +55,7 @@ pub(crate) struct Plan {
     pub(crate) has_counted: bool,
     /// Producers, and how many arguments in this list take their value.
     pub(crate) consumed: Box<[(Compact, u32)]>,
-    /// Nodes with an argument from outside of the list, and the producer.
+    /// Nodes with an argument from outside of the list, and the producer. Nodes of other ranks are in `side`.
     pub(crate) externals: Box<[(u32, Ref)]>,
     /// Nodes that stand for tasks of earlier submissions, which they wait for.
     pub(crate) gates: Box<[(u32, Kept)]>,
@@ -161,9 +161,15 @@ impl Plan {
         self.cohorts().iter().for_each(|c| c.stop_reading());
     }
 
+    /// Tasks outside of the list whose results it takes, on any rank.
+    pub(crate) fn taken_from_outside(&self) -> impl Iterator<Item = Ref> + '_ {
+        let elsewhere = self.side.iter().flat_map(|side| side.outside.producers());
+        self.externals.iter().map(|(_, task)| *task).chain(elsewhere)
+    }
+
     /// The cohorts of tasks outside of the list whose results it takes.
     fn producers(&self) -> Vec<&Cohort> {
-        let mut all: Vec<&Cohort> = self.externals.iter().filter_map(|(_, task)| task.cohort()).collect();
+        let mut all: Vec<&Cohort> = self.taken_from_outside().filter_map(Ref::cohort).collect();
         all.sort_by_key(|c| c.id);
         all.dedup_by_key(|c| c.id);
         all
@@ -273,7 +279,7 @@ impl Plan {
 }
 
 /// Why a result from outside of the list is not there.
-fn missing(producer: Ref) -> Arc<Failure> {
+pub(crate) fn missing(producer: Ref) -> Arc<Failure> {
     let (name, index) = (producer.name(), producer.index());
     if let Some(error) = producer.cohort().and_then(|c| c.failure(index)) {
         return error.failure();

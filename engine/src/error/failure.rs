@@ -79,8 +79,8 @@ pub struct Failure {
     pub(crate) attempts: u32,
     /// The rank it ran on, or was to.
     pub(crate) rank: u32,
-    /// The index of the task at the beginning of the chain, in its list.
-    pub(crate) root_index: u32,
+    /// The index of the task at the beginning of the chain, in its list; `None` if that is another list.
+    pub(crate) root_index: Option<u32>,
     /// What happened.
     pub(crate) cause: Cause,
 }
@@ -126,8 +126,17 @@ impl Drop for Failure {
 impl Failure {
     /// Of a task whose record need not be here.
     pub(crate) fn of(name: String, index: u32, attempts: u32, rank: u32, cause: Cause) -> Arc<Self> {
-        let root_index = if let Cause::Upstream(from) = &cause { from.root_index } else { index };
+        let root_index = if let Cause::Upstream(from) = &cause { from.root_index } else { Some(index) };
         Arc::new(Self { name, index, attempts, rank, root_index, cause })
+    }
+
+    /// The same, at the end of a chain that began in another list.
+    pub(crate) fn begun_outside(self: Arc<Self>) -> Arc<Self> {
+        let mut this = self;
+        if let Some(failure) = Arc::get_mut(&mut this) {
+            failure.root_index = None;
+        }
+        this
     }
 
     /// The one at the beginning of the chain.

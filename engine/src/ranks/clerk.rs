@@ -1,9 +1,9 @@
 //! At a guest: the thread that keeps the parts: unpacks them, starts their runs, answers who asks for values.
 
 use super::Ranks;
-use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber};
+use super::message::{self, Came, Cancel, End, Fetch, Give, Kind, Notice, Read, Replied, RunNumber};
 use super::part::Setup;
-use super::side::{Side, unwritable, value_of};
+use super::side::{Side, given_by, is_there, unwritable, value_of};
 use super::times;
 use super::told::{Teller, Told};
 use super::unpack::{self, Unpacked};
@@ -11,7 +11,7 @@ use crate::batch::{Batch, Workers};
 use crate::cohort::Progress;
 use crate::error::{Cause, Error, Failure};
 use crate::function::wire::WireError;
-use crate::plan::Plan;
+use crate::plan::{Plan, missing};
 use crate::shared::Shared;
 use crate::task::output::{Which, so_far};
 use crate::task::record::{Ref, state};
@@ -30,6 +30,7 @@ pub(super) enum Order {
     Start { list: u64, bytes: Vec<u8> },
     Fetch { list: u64, bytes: Vec<u8> },
     Read { list: u64, bytes: Vec<u8> },
+    Give { list: u64, bytes: Vec<u8> },
     Cancel { list: u64, bytes: Vec<u8> },
     Drop { list: u64 },
     Stop,
@@ -99,6 +100,7 @@ impl Clerk {
                 Order::Start { list, bytes } => self.start(list, &bytes),
                 Order::Fetch { list, bytes } => self.fetch(list, &bytes),
                 Order::Read { list, bytes } => self.read(list, &bytes),
+                Order::Give { list, bytes } => self.give(list, &bytes),
                 Order::Cancel { list, bytes } => self.cancel(list, &bytes),
                 Order::Drop { list } => drop(self.parts.remove(&list)),
                 Order::Stop => break,
@@ -231,6 +233,28 @@ impl Clerk {
         }
         if reply.len() > empty {
             self.ranks.tell(Rank(0), Kind::Reply, list, &reply);
+        }
+    }
+
+    /// Sends what a task gave to ranks where another list takes it; this one may be among them.
+    fn give(&self, list: u64, bytes: &[u8]) {
+        let Some((Give { run, task, to, to_run, imports }, _)) = message::head::<Give>(bytes) else { return };
+        let Some(part) = self.parts.get(&list) else { return };
+        let Some(task) = part.guest().tasks.get(task as usize).copied() else { return };
+        // Home keeps the list from running meanwhile, and every run of it has ended here.
+        let given =
+            if part.guest().number() == run && is_there(task) { given_by(task) } else { Err(missing(task)) };
+        for (rank, import) in imports {
+            let (came, value) = match &given {
+                Ok(value) => (Came::WithValue, value.as_slice()),
+                Err(failure) => (Came::badly(failure), [].as_slice()),
+            };
+            let mut bytes = message::bytes(&Notice { run: to_run, import, came });
+            bytes.extend_from_slice(value);
+            match u32::from(rank) {
+                here if here == self.ranks.rank() => self.ranks.notice(to, &bytes),
+                rank => self.ranks.tell(Rank(rank), Kind::Notice, to, &bytes),
+            }
         }
     }
 

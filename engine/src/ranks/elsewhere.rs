@@ -10,10 +10,11 @@
 //! Values are asked for once: who asks keeps the record until the reply has come (`asked`).
 
 use super::Ranks;
-use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber};
+use super::message::{self, Came, Cancel, End, Fetch, Give, Kind, Read, Replied, RunNumber};
 use super::side::unreadable;
 use super::times::{self, Heard};
 use crate::cohort::Cohort;
+use crate::compile::split::Export;
 use crate::error::{Cause, Error, Failure};
 use crate::run::{Others, Run, Timed};
 use crate::shared::Shared;
@@ -198,6 +199,27 @@ impl Elsewhere {
         if self.ranks.lost.get().is_some() {
             self.give_up();
         }
+    }
+
+    /// Has the rank of a task, which is done there, send its value to ranks where a run of another list takes it.
+    /// False if it runs here.
+    pub(super) fn give(
+        &self,
+        task: Ref,
+        (to, to_run): (u64, RunNumber),
+        exports: &[Export],
+    ) -> Option<usize> {
+        let (part, place) = self.place_of(task)?;
+        let run = self.now.lock().number;
+        let imports = exports.iter().map(|export| (export.rank, export.import)).collect();
+        let bytes = message::bytes(&Give { run, task: place, to, to_run, imports });
+        self.ranks.tell(self.away[part].rank, Kind::Give, self.list, &bytes);
+        Some(bytes.len())
+    }
+
+    /// The rank that runs a task.
+    pub(crate) fn rank_of(&self, task: Ref) -> u32 {
+        self.place_of(task).map_or(0, |(part, _)| self.away[part].rank.0)
     }
 
     pub(super) fn receive(&self, kind: Kind, message: &Message<'_>) {

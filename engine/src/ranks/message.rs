@@ -1,6 +1,7 @@
 //! What ranks tell one another, as bytes: heads in postcard, and a value behind them as it is.
 
 use super::told::Told;
+use crate::error::Failure;
 use serde::{Deserialize, Serialize};
 pub(super) use tarragon_transport::wire::head;
 use tarragon_transport::{HandlerId, wire};
@@ -24,10 +25,11 @@ pub(super) enum Kind {
     Clock,
     Now,
     Free,
+    Give,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 16] = [
+    pub(super) const ALL: [Kind; 17] = [
         Kind::Part,
         Kind::Start,
         Kind::Notice,
@@ -44,6 +46,7 @@ impl Kind {
         Kind::Clock,
         Kind::Now,
         Kind::Free,
+        Kind::Give,
     ];
 
     /// Far from the numbers that programs begin with.
@@ -86,6 +89,13 @@ pub(super) enum Came {
     Badly { skipped: bool, why: Box<Told>, wrote: String },
 }
 
+impl Came {
+    /// Of a task that others wait for.
+    pub(super) fn badly(failure: &Failure) -> Came {
+        Came::Badly { skipped: false, why: Box::new(Told::of(failure)), wrote: String::new() }
+    }
+}
+
 /// A `Read`, behind the number that its `Written` repeats.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) struct Read {
@@ -115,6 +125,18 @@ pub(super) struct Cancel {
     pub(super) run: RunNumber,
     /// One task by its place in the part; `None`: all.
     pub(super) task: Option<u32>,
+}
+
+/// A `Give`: of its list the task with this place in the part, after run `run`, to tasks of another list.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Give {
+    pub(super) run: RunNumber,
+    pub(super) task: u32,
+    /// The list that takes it, and which run of that.
+    pub(super) to: u64,
+    pub(super) to_run: RunNumber,
+    /// Ranks, and which import it is there.
+    pub(super) imports: Vec<(u16, u32)>,
 }
 
 /// The bytes of a head; serde has nothing to refuse in them.

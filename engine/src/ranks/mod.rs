@@ -32,9 +32,18 @@
 //! | `Clock` | home → guest | wants to know what its clock says |
 //! | `Now` | guest → home | that |
 //! | `Free` | guest → home | bodies that were given up in run n have returned |
+//! | `Give` | home → guest | sends what a task gave to the ranks where a run of another list takes it |
 //!
 //! Messages of one pair of ranks come in order, those of different pairs do not: a notice may come before the part that
 //! it is for, or before its run has begun there. It waits in `early` until then.
+//!
+//! # Results of earlier lists
+//! A list may take results of lists that have run before. Home waits for those before the run starts, and keeps them
+//! from running again or being taken until it has ended. What tasks of other ranks take of them is imported there like
+//! the end of any task; a value goes once to each rank that takes it, in each run: from home, if it is there only; else
+//! straight from the rank that has it, which home tells to (`Give`). A task is rather placed where such a value is.
+//! Results of earlier *submissions* that have not ended yet are gates at home: these end when the value is there, and
+//! send it on. A failure goes the same way, and counts before all failures of the list itself (`outside`).
 //!
 //! # States of a task elsewhere, as home sees it
 //! Its record at home has no body to run there. While the run is under way it counts as waiting, unless its value came:
@@ -50,8 +59,8 @@
 //! # What goes elsewhere
 //! Functions with arguments and results that serde can write, and processes; a guest has a batch for each kind of batch
 //! at home, which runs them as any batch does. At home stay closures and tasks that take what one returned; tasks that
-//! take the output of another, or a result of an earlier list; tasks that need more cpus or memory than every rank has,
-//! or a resource that the user named; and lists of a batch that is serial or keeps a journal, and lists that nest
+//! take the output of another; tasks that need more cpus or memory than every rank has, or a resource that the user
+//! named; and lists of a batch that is serial or keeps a journal, and lists that nest
 //! compiled batches, whose tasks are numbered by another list and may have a place on another rank already. What stands
 //! for tasks of earlier submissions is at home, too. What a task writes stays with it until it is read.
 //!
@@ -75,6 +84,7 @@ mod clerk;
 mod clock;
 mod elsewhere;
 mod message;
+mod outside;
 mod pack;
 mod part;
 mod serve;
@@ -84,7 +94,7 @@ mod told;
 mod unpack;
 
 pub(crate) use elsewhere::Elsewhere;
-pub(crate) use pack::{Unwritten, spread};
+pub(crate) use pack::{Places, Unwritten, spread};
 pub(crate) use part::Setup;
 pub use serve::serve;
 pub(crate) use serve::{of_environment, of_spawn};
@@ -115,7 +125,8 @@ const NAP: Duration = Duration::from_millis(250);
 pub struct Traffic {
     /// Notices that tasks have ended, in the latest run: one for each rank that waits for a task of another.
     pub notices: u64,
-    /// Their bytes, values among them.
+    /// Their bytes, values among them; but for results of earlier lists that another rank sends for this one, only
+    /// those of the message that tells it to.
     pub notice_bytes: u64,
     /// Bytes of the parts that the other ranks got when the list was compiled.
     pub part_bytes: u64,
@@ -432,6 +443,7 @@ impl Ranks {
             Kind::Start => Order::Start { list, bytes: bytes.to_vec() },
             Kind::Fetch => Order::Fetch { list, bytes: bytes.to_vec() },
             Kind::Read => Order::Read { list, bytes: bytes.to_vec() },
+            Kind::Give => Order::Give { list, bytes: bytes.to_vec() },
             Kind::Cancel => Order::Cancel { list, bytes: bytes.to_vec() },
             Kind::Drop => Order::Drop { list },
             Kind::Stop => {

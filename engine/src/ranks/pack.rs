@@ -2,6 +2,7 @@
 
 use super::Ranks;
 use super::elsewhere::{Away, Elsewhere};
+use super::outside::Outside;
 use super::part::{self, Head, Limited, Setup, TaskHead};
 use super::side::{Role, Side};
 use crate::cohort::Cohort;
@@ -15,6 +16,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tarragon_transport::Rank;
 
 /// A task that cannot be written for another rank, by its index.
@@ -23,22 +25,41 @@ pub(crate) struct Unwritten(pub(crate) u32, pub(crate) WireError);
 /// In place of a node: the task is not in the part.
 const NOWHERE: u32 = u32::MAX;
 
+/// Where tasks are in a list: those of its cohort by their index; and others that its tasks take results of.
+pub(crate) struct Places {
+    pub(crate) cohort: u32,
+    pub(crate) others: HashMap<Ref, u32>,
+}
+
+impl Places {
+    fn of(&self, task: Ref) -> Option<usize> {
+        if task.head().cohort.load(Ordering::Relaxed) == self.cohort {
+            return Some(task.index() as usize);
+        }
+        self.others.get(&task).map(|place| *place as usize)
+    }
+}
+
 /// What of a list concerns other ranks; the parts go out when its plan is registered. `task` gives the tasks of the
-/// list, which are all of one cohort. An error names all tasks that cannot go where they were placed.
+/// list, and behind them the `outside` producers of others. An error names all tasks that cannot go where they were
+/// placed.
 pub(crate) fn spread(
     ranks: &Arc<Ranks>,
     shared: &Arc<Shared>,
     cohort: &Arc<Cohort>,
     pieces: &[Piece],
+    places: Places,
+    outside: &[Ref],
     task: &dyn Fn(u32) -> Ref,
 ) -> Result<Side, Vec<Unwritten>> {
     let setup = &shared.setup;
     let tasks = pieces.iter().map(|piece| piece.own().iter().filter(|t| **t != JOIN).count()).sum();
-    // By index of the task: its node in the part at hand.
-    let nodes: Rc<[Cell<u32>]> = (0..tasks).map(|_| Cell::new(NOWHERE)).collect();
+    // By place of the task: its node in the part at hand.
+    let nodes: Rc<[Cell<u32>]> = (0..tasks + outside.len()).map(|_| Cell::new(NOWHERE)).collect();
+    let places = Rc::new(places);
     let (mut parts, mut unwritten) = (Vec::new(), Vec::new());
     for (rank, piece) in (1..).map(Rank).zip(&pieces[1..]).filter(|(_, piece)| !piece.own().is_empty()) {
-        parts.push((rank, pack(cohort.id, piece, setup, task, &nodes, &mut unwritten)));
+        parts.push((rank, pack(&places, piece, setup, task, &nodes, &mut unwritten)));
     }
     if !unwritten.is_empty() {
         return Err(unwritten);
@@ -53,12 +74,13 @@ pub(crate) fn spread(
     cohort.set_elsewhere(&elsewhere);
     let home = &pieces[0];
     let imports = home.imports.iter().map(|(index, valued)| valued.then(|| task(*index))).collect();
-    Ok(Side::new(ranks, list, imports, home.exports.clone(), Role::Home(elsewhere)))
+    let outside = Outside::at_home(outside, home.outside_exports.clone());
+    Ok(Side::new(ranks, list, imports, home.exports.clone(), outside, Role::Home(elsewhere)))
 }
 
 /// The part of a piece.
 fn pack(
-    cohort: u32,
+    places: &Rc<Places>,
     piece: &Piece,
     setup: &Setup,
     task: &dyn Fn(u32) -> Ref,
@@ -72,11 +94,10 @@ fn pack(
     let mut codes = Codes::default();
     let valued = |(index, valued): &(u32, bool)| if *valued { codes.place(task(*index)) + 1 } else { 0 };
     let imports: Vec<u32> = piece.imports.iter().map(valued).collect();
-    let links = Rc::clone(nodes);
+    let (links, places) = (Rc::clone(nodes), Rc::clone(places));
     let mut out = Encoder::default();
     let mut arguments = Encoder::linking(Box::new(move |input| {
-        let is_of_list = input.head().cohort.load(std::sync::atomic::Ordering::Relaxed) == cohort;
-        let node = if is_of_list { links[input.index() as usize].get() } else { NOWHERE };
+        let node = places.of(input).map_or(NOWHERE, |place| links[place].get());
         (node != NOWHERE).then_some(node)
     }));
     for (own, index) in piece.own().iter().enumerate() {
@@ -89,7 +110,8 @@ fn pack(
         unwritten.extend(written.err().map(|error| Unwritten(*index, error)));
     }
     all().filter(|(index, _)| *index != JOIN).for_each(|(index, _)| nodes[index as usize].set(NOWHERE));
-    let head = Head { setup: setup.clone(), codes: codes.names, imports, tasks: piece.own().len() as u32 };
+    let (setup, tasks) = (setup.clone(), piece.own().len() as u32);
+    let head = Head { setup, codes: codes.names, imports, outside: piece.outside, tasks };
     [super::message::bytes(&head), out.take()].concat()
 }
 

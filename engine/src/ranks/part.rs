@@ -22,6 +22,8 @@ pub(super) struct Head {
     pub(super) codes: Vec<i64>,
     /// Per import 0, or one above the place in `codes` of the task whose value it brings.
     pub(super) imports: Vec<u32>,
+    /// How many of the imports, the last ones, are from outside of the list.
+    pub(super) outside: u32,
     pub(super) tasks: u32,
 }
 

@@ -3,13 +3,13 @@
 use super::clerk::Guest;
 use super::elsewhere::{Elsewhere, arrive};
 use super::message::{self, Came, Kind, Notice, RunNumber};
-use super::told::Told;
+use super::outside::Outside;
 use super::{Ranks, Traffic};
 use crate::compile::split::{Export, Exports};
 use crate::error::{Cause, Failure};
-use crate::plan::Plan;
+use crate::plan::{Plan, missing};
 use crate::run::{Others, Run, Timed};
-use crate::task::record::Ref;
+use crate::task::record::{Ref, state};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -23,6 +23,8 @@ pub(crate) struct Side {
     /// Per import the record that its value goes to, if it brings one.
     imports: Box<[Option<Ref>]>,
     exports: Exports,
+    /// What comes from other lists.
+    pub(crate) outside: Outside,
     now: Mutex<Now>,
     /// Notices that this rank has sent in this run, and their bytes.
     sent: (AtomicU64, AtomicU64),
@@ -53,6 +55,7 @@ impl Side {
         list: u64,
         imports: Box<[Option<Ref>]>,
         exports: Exports,
+        outside: Outside,
         role: Role,
     ) -> Self {
         Self {
@@ -60,6 +63,7 @@ impl Side {
             list,
             imports,
             exports,
+            outside,
             now: Mutex::default(),
             sent: Default::default(),
             role,
@@ -155,6 +159,7 @@ impl Side {
             }
             elsewhere.ranks_of().for_each(|rank| self.ranks.tell(rank, Kind::Start, self.list, &bytes));
             elsewhere.is_known();
+            self.give_outside(number);
         }
     }
 
@@ -177,7 +182,12 @@ impl Side {
                 let parity = run.plan.cohort.parity();
                 record.filter(|record| !arrive(*record, parity, value)).map(unreadable)
             }
-            Came::Badly { why, .. } => Some(why.failure()),
+            Came::Badly { why, .. } => {
+                if let (Some(record), Role::Guest(_)) = (record, &self.role) {
+                    fail_import(record, run.plan.cohort.parity());
+                }
+                Some(why.failure())
+            }
         };
         run.end_outside(import, failure);
     }
@@ -202,35 +212,42 @@ impl Side {
         let Some(own) = node.checked_sub(self.imports()) else { return };
         let exports = self.exports.of(own as usize);
         if !exports.is_empty() {
-            self.export_all(exports, plan.record(node), failure);
+            self.export_all(exports, node, plan, failure);
         }
     }
 
     #[inline(never)]
-    fn export_all(&self, exports: &[Export], task: Option<Ref>, failure: Option<&Arc<Failure>>) {
-        let run = self.now.lock().number;
-        let has_value = failure.is_none() && exports.iter().any(|export| export.valued);
-        let value = if has_value { task.and_then(value_of) } else { None };
+    fn export_all(&self, exports: &[Export], node: u32, plan: &Plan, failure: Option<&Arc<Failure>>) {
+        let is_valued = exports.iter().any(|export| export.valued);
+        let given = match (failure, plan.record(node).filter(|_| is_valued)) {
+            (Some(failure), _) => Err(Arc::clone(failure)),
+            (None, Some(task)) => given_by(task).map(Some),
+            (None, None) => plan.gate(node).filter(|_| is_valued).map(given_by_gate).transpose(),
+        };
+        self.tell_all(exports, self.now.lock().number, &given);
+        if let Some(task) = plan.record(node).filter(|_| is_valued) {
+            task.used();
+        }
+    }
+
+    /// Tells ranks how something has come out that they wait for, with its value if they take it.
+    pub(super) fn tell_all(&self, exports: &[Export], run: RunNumber, given: &Given) {
         for export in exports {
-            let badly =
-                |why| (Came::Badly { skipped: false, why: Box::new(why), wrote: String::new() }, None);
-            let (came, value) = match (failure, &value) {
-                (Some(failure), _) => badly(Told::of(failure)),
-                (None, Some(value)) if export.valued => (Came::WithValue, Some(value)),
-                (None, _) => match task.filter(|_| export.valued) {
-                    Some(task) => badly(Told::of(&unwritable(task))),
-                    None => (Came::Well, None),
-                },
+            let (came, value) = match given {
+                Err(failure) => (Came::badly(failure), None),
+                Ok(Some(value)) if export.valued => (Came::WithValue, Some(value)),
+                Ok(_) => (Came::Well, None),
             };
             let mut bytes = message::bytes(&Notice { run, import: export.import, came });
             bytes.extend_from_slice(value.map_or(&[], Vec::as_slice));
-            self.sent.0.fetch_add(1, Ordering::Relaxed);
-            self.sent.1.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.count_sent(1, bytes.len());
             self.ranks.tell(Rank(u32::from(export.rank)), Kind::Notice, self.list, &bytes);
         }
-        if let Some(task) = task.filter(|_| exports.iter().any(|export| export.valued)) {
-            task.used();
-        }
+    }
+
+    pub(super) fn count_sent(&self, notices: usize, bytes: usize) {
+        self.sent.0.fetch_add(notices as u64, Ordering::Relaxed);
+        self.sent.1.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Notices that this rank has sent in the latest run, and their bytes.
@@ -287,6 +304,12 @@ fn number_of(bytes: &[u8]) -> Option<RunNumber> {
     message::head::<RunNumber>(bytes).map(|(number, _)| number)
 }
 
+/// An import at a guest has no value in this run; what an earlier run left must not be taken for one of the next.
+fn fail_import(record: Ref, parity: u8) {
+    record.drop_value_if_done();
+    record.head().status.store(state::FAILED | parity, Ordering::Release);
+}
+
 /// A value came that is none.
 pub(super) fn unreadable(task: Ref) -> Arc<Failure> {
     let what = "its result came as bytes that serde, which wrote them, cannot read";
@@ -297,6 +320,27 @@ pub(super) fn unreadable(task: Ref) -> Arc<Failure> {
 pub(super) fn value_of(task: Ref) -> Option<Vec<u8>> {
     const HEADS_MAX: u64 = 1 << 21;
     task.pack_value().filter(|value| value.len() as u64 <= PAYLOAD_BYTES_MAX - HEADS_MAX)
+}
+
+/// What a task gave that has ended, for other ranks: its value if they take it, or why there is none.
+pub(super) type Given = Result<Option<Vec<u8>>, Arc<Failure>>;
+
+/// The value of a task that has succeeded; the caller keeps it in place.
+pub(super) fn given_by(task: Ref) -> Result<Vec<u8>, Arc<Failure>> {
+    value_of(task).ok_or_else(|| unwritable(task))
+}
+
+/// The same of a task of an earlier submission.
+fn given_by_gate(task: Ref) -> Result<Vec<u8>, Arc<Failure>> {
+    match task.cohort().and_then(|cohort| cohort.keeping(|| is_there(task).then(|| given_by(task)))) {
+        Some(given) => given,
+        None => Err(missing(task)),
+    }
+}
+
+/// Whether the value of a task is here.
+pub(super) fn is_there(task: Ref) -> bool {
+    task.head().status.load(Ordering::Acquire) & !state::PARITY == state::DONE
 }
 
 /// A value cannot go.

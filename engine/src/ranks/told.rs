@@ -25,15 +25,18 @@ struct Link {
     index: u32,
     attempts: u32,
     rank: u32,
+    /// The chain began in another list.
+    is_outside: bool,
     why: Why,
 }
 
 impl Link {
     /// `upstream` is the place of what it comes from.
     fn of(failure: &Failure, upstream: Option<u32>) -> Link {
-        let Failure { name, index, attempts, rank, cause, .. } = failure;
+        let Failure { name, index, attempts, rank, root_index, cause } = failure;
         let why = upstream.map_or_else(|| Why::of(cause), Why::Upstream);
-        Link { name: name.clone(), index: *index, attempts: *attempts, rank: *rank, why }
+        let (name, is_outside) = (name.clone(), root_index.is_none());
+        Link { name, index: *index, attempts: *attempts, rank: *rank, is_outside, why }
     }
 }
 
@@ -158,13 +161,14 @@ impl Told {
     /// The failures again, by place, on the rank that is told.
     pub(super) fn failures(self) -> Vec<Arc<Failure>> {
         let mut failures: Vec<Arc<Failure>> = Vec::with_capacity(self.0.len());
-        for Link { name, index, attempts, rank, why } in self.0 {
+        for Link { name, index, attempts, rank, is_outside, why } in self.0 {
             let cause = match why {
                 Why::Upstream(place) => failures.get(place as usize).cloned().map(Cause::Upstream),
                 why => Some(why.cause()),
             };
             let cause = cause.unwrap_or(Cause::Cancelled);
-            failures.push(Failure::of(name, index, attempts, rank, cause));
+            let failure = Failure::of(name, index, attempts, rank, cause);
+            failures.push(if is_outside { failure.begun_outside() } else { failure });
         }
         failures
     }
@@ -284,6 +288,9 @@ mod tests {
         for cause in [Cause::Error(Box::new(error)), panic, Cause::Cancelled, Cause::InputMissing("x".into())]
         {
             let failure = failure("b", Cause::Upstream(failure("a", cause)));
+            assert_eq!(there_and_back(&failure).root_index, Some(7));
+            let failure = failure.begun_outside();
+            assert_eq!(there_and_back(&failure).root_index, None);
             let back = there_and_back(&failure);
             assert_eq!(back.to_string(), failure.to_string());
             let (Cause::Upstream(root), Cause::Upstream(was)) = (&back.cause, &failure.cause) else {

@@ -2,6 +2,7 @@
 
 use super::Ranks;
 use super::clerk::Guest;
+use super::outside::Outside;
 use super::part::{self, Head, TaskHead};
 use super::side::{Role, Side};
 use crate::cohort::Cohort;
@@ -58,7 +59,7 @@ pub(super) fn unpack(
     for _ in 0..head.tasks {
         from = making.task(from)?;
     }
-    Ok(making.finish(ranks, list, head.imports.len()))
+    Ok(making.finish(ranks, list, head.imports.len(), head.outside))
 }
 
 struct Making<'a> {
@@ -160,12 +161,14 @@ impl<'a> Making<'a> {
         Ok(from)
     }
 
-    fn finish(mut self, ranks: &Arc<Ranks>, list: u64, imports: usize) -> Unpacked {
+    fn finish(mut self, ranks: &Arc<Ranks>, list: u64, imports: usize, outside: u32) -> Unpacked {
         let tasks: Vec<Ref> = self.nodes[imports..].iter().copied().flatten().collect();
         let counted = |task: &&Ref| !task.is_plain();
         let has_counted = tasks.iter().any(|task| !task.is_plain());
         tasks.iter().filter(counted).for_each(|task| task.add_hold());
         let consumed = self.consumed(imports);
+        let outside =
+            Outside::at_guest((imports as u32).saturating_sub(outside)..imports as u32, &self.found);
         let graph = self.graph();
         let mut records = vec![Compact::NONE; imports];
         records.append(&mut self.places);
@@ -173,7 +176,7 @@ impl<'a> Making<'a> {
         chunks.keep_cohort(&self.cohort);
         let imported: Box<[Option<Ref>]> = self.nodes[..imports].into();
         let role = Role::Guest(Guest::new(tasks));
-        let side = Side::new(ranks, list, imported, self.exports, role);
+        let side = Side::new(ranks, list, imported, self.exports, outside, role);
         let shared = Arc::clone(self.shared);
         let plan = Plan::of_part(
             shared,
