@@ -32,6 +32,8 @@ pub struct Builder {
     leaves_signals: bool,
     journal: Option<PathBuf>,
     journal_options: Options,
+    /// Locked as long as what is built may write.
+    lock: Option<PathBuf>,
     reach: Reach,
 }
 
@@ -167,6 +169,9 @@ impl Builder {
     /// [resumed](Self::resume). The output of processes stays in a directory beside it (its name and `.out`).
     ///
     /// A file that exists is an error, unless the batch resumes.
+    ///
+    /// On several ranks rank 0 keeps it. What a task reads and writes is looked at on the node where it runs, and on
+    /// that of rank 0 when the list is resumed: files that other nodes do not see are not found, and made again.
     pub fn journal(mut self, path: impl AsRef<Path>) -> Self {
         self.journal = Some(path.as_ref().to_path_buf());
         self
@@ -227,6 +232,13 @@ impl Builder {
         self
     }
 
+    /// For a rank that runs parts of lists of a batch with a journal.
+    #[cfg(not(loom))]
+    pub(crate) fn lock(mut self, path: &Path) -> Self {
+        self.lock = Some(path.to_path_buf());
+        self
+    }
+
     /// Starts the service.
     ///
     /// In a rank that `mpirun` (Open MPI) or `srun --mpi=pmix` has started, rank 0 goes on with the program, and lists
@@ -268,6 +280,10 @@ impl Builder {
         };
         let executor =
             executor(self.workers.unwrap_or(Workers::Threads((threads as usize).min(WORKERS_MAX))))?;
+        let book = self.journal.as_ref().map(|path| Book::open(path, self.journal_options)).transpose();
+        let book = book?;
+        let run_dir = self.run_dir.or_else(|| self.journal.as_deref().map(Book::outputs));
+        let keep_output = self.keep_output || book.is_some();
         let setup = Setup {
             workers: match self.workers {
                 Some(Workers::Threads(threads)) => threads as u32,
@@ -277,15 +293,13 @@ impl Builder {
                 Some(Cpus::Assumed(cpus)) => cpus,
                 _ => 0,
             },
-            run_dir: self.run_dir.clone(),
-            keeps_output: self.keep_output,
+            // Other ranks may be in another directory by now.
+            run_dir: run_dir.as_deref().and_then(|path| std::path::absolute(path).ok()),
+            keeps_output: keep_output,
             is_unbound: self.unbound,
             measures: self.timing,
+            lock: book.as_ref().map(Book::lock),
         };
-        let book = self.journal.as_ref().map(|path| Book::open(path, self.journal_options)).transpose();
-        let book = book?;
-        let run_dir = self.run_dir.or_else(|| self.journal.as_deref().map(Book::outputs));
-        let keep_output = self.keep_output || book.is_some();
         let shared = Shared::new(Parts {
             executor,
             timing: self.timing,
@@ -297,6 +311,7 @@ impl Builder {
             binds: !self.unbound,
             background: !self.foreground,
             signals: !self.leaves_signals,
+            lock: self.lock.or_else(|| setup.lock.clone()),
             book,
             ranks,
             setup,

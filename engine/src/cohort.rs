@@ -171,9 +171,10 @@ impl Cohort {
         self.once.load(Ordering::Acquire)
     }
 
-    /// Which tasks of a journal its tasks are in the run that begins, in list order.
-    pub(crate) fn set_identities(&self, all: &[(Identity, bool)]) {
-        *self.identities.lock() = all.into();
+    /// Which tasks of a journal its tasks are in the run that begins, in list order behind the gates.
+    pub(crate) fn set_identities(&self, gates: usize, all: &[(Identity, bool)]) {
+        let unknown = std::iter::repeat_n((Identity(0), true), gates);
+        *self.identities.lock() = unknown.chain(all.iter().copied()).collect();
     }
 
     /// Which task of a journal the task with this index is.

@@ -93,7 +93,7 @@ impl Plan {
     }
 
     /// The tasks that run on other ranks.
-    fn away(&self) -> impl Iterator<Item = Ref> + '_ {
+    pub(crate) fn away(&self) -> impl Iterator<Item = Ref> + '_ {
         self.side.iter().flat_map(|side| side.away())
     }
 
@@ -163,7 +163,7 @@ impl Plan {
 
     /// Tasks outside of the list whose results it takes, on any rank.
     pub(crate) fn taken_from_outside(&self) -> impl Iterator<Item = Ref> + '_ {
-        let elsewhere = self.side.iter().flat_map(|side| side.outside.producers());
+        let elsewhere = self.side.iter().flat_map(|side| side.producers());
         self.externals.iter().map(|(_, task)| *task).chain(elsewhere)
     }
 
@@ -387,7 +387,7 @@ impl Owned {
             }
         }
         let ledger = match plan.shared.book.as_ref().map(|book| book.begin(plan)).transpose() {
-            Ok(ledger) => ledger,
+            Ok(ledger) => ledger.or_else(|| plan.side.as_ref()?.take_ledger()),
             Err(error) => {
                 cohorts.iter().for_each(|c| c.never_mind());
                 plan.shared.awaited.look_again();

@@ -5,7 +5,9 @@ use crate::cohort::Cohort;
 use crate::compile::split::Piece;
 use crate::error::{Error, Failure};
 use crate::function::wire::WireError;
+use crate::journal::Entry;
 use crate::plan::Plan;
+use crate::resume::Ledger;
 use crate::run::{Others, Run, Timed};
 use crate::task::record::Ref;
 use std::sync::Arc;
@@ -23,12 +25,32 @@ pub(crate) struct Setup {
     pub(crate) keeps_output: bool,
     pub(crate) is_unbound: bool,
     pub(crate) measures: bool,
+    pub(crate) lock: Option<std::path::PathBuf>,
 }
 
 pub(crate) enum Ranks {}
 pub(crate) enum Side {}
 pub(crate) enum Elsewhere {}
+pub(crate) enum Nobody {}
 pub(crate) struct Unwritten(pub(crate) u32, pub(crate) WireError);
+
+/// Where tasks are in a list.
+pub(crate) struct Places {
+    pub(crate) cohort: u32,
+    pub(crate) others: std::collections::HashMap<Ref, u32>,
+}
+
+/// At a guest: tells home what it did.
+pub(crate) struct Recorder {
+    pub(crate) reads_files: bool,
+    pub(crate) nobody: Nobody,
+}
+
+impl Recorder {
+    pub(crate) fn record(&self, _: u32, _: Entry) {
+        match self.nobody {}
+    }
+}
 
 impl Ranks {
     pub(crate) fn rank(&self) -> u32 {
@@ -89,6 +111,18 @@ impl Side {
         match *self {}
     }
 
+    pub(crate) fn outside_place(&self, _: u32, _: u32) -> Option<u32> {
+        match *self {}
+    }
+
+    pub(crate) fn producers(&self) -> std::iter::Empty<Ref> {
+        match *self {}
+    }
+
+    pub(crate) fn take_ledger(&self) -> Option<Ledger> {
+        match *self {}
+    }
+
     pub(crate) fn times(&self, _: u64) -> Option<(Vec<(u32, Timed)>, Others)> {
         match *self {}
     }
@@ -130,6 +164,10 @@ impl Elsewhere {
     pub(crate) fn has(&self, _: u32) -> bool {
         match *self {}
     }
+
+    pub(crate) fn rank_of(&self, _: Ref) -> u32 {
+        match *self {}
+    }
 }
 
 impl Cohort {
@@ -141,6 +179,8 @@ pub(crate) fn spread(
     _: &Arc<crate::shared::Shared>,
     _: &Arc<Cohort>,
     _: &[Piece],
+    _: Places,
+    _: &[Ref],
     _: &dyn Fn(u32) -> Ref,
 ) -> Result<Side, Vec<Unwritten>> {
     match **ranks {}

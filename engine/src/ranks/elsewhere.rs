@@ -38,12 +38,12 @@ pub(super) struct Away {
 
 /// See the page.
 pub(crate) struct Elsewhere {
-    ranks: Arc<Ranks>,
+    pub(super) ranks: Arc<Ranks>,
     shared: Weak<Shared>,
-    list: u64,
+    pub(super) list: u64,
     /// By index of the task: one above the place of its part in `away` (0: it runs here), and its place in that.
     places: Box<[(u16, u32)]>,
-    away: Box<[Away]>,
+    pub(super) away: Box<[Away]>,
     now: Mutex<Now>,
     /// Output that was asked for, once it has come.
     reading: Mutex<HashMap<u64, Option<io::Result<Vec<u8>>>>>,
@@ -227,6 +227,7 @@ impl Elsewhere {
         match (kind, part) {
             (Kind::End, Some(part)) => self.part_ended(part, message.payload),
             (Kind::Free, Some(part)) => self.part_freed(part, message.payload),
+            (Kind::Record, Some(part)) => self.record(part, message.payload),
             (Kind::Times, Some(part)) => self.times_came(part, message.payload),
             (Kind::Reply, Some(part)) => self.reply(part, message.payload),
             (Kind::Written, Some(_)) => self.written(message.payload),
@@ -234,6 +235,12 @@ impl Elsewhere {
                 tracing::warn!(target: "tarragon", source = message.source.0, ?kind, "a message for another list")
             }
         }
+    }
+
+    /// The run under way, if it has this number.
+    pub(super) fn run_with(&self, number: RunNumber) -> Option<Arc<Run>> {
+        let now = self.now.lock();
+        (now.number == number).then(|| now.run.upgrade()).flatten()
     }
 
     fn part_ended(&self, part: usize, bytes: &[u8]) {

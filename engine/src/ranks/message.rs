@@ -2,6 +2,7 @@
 
 use super::told::Told;
 use crate::error::Failure;
+use crate::journal::Entry;
 use serde::{Deserialize, Serialize};
 pub(super) use tarragon_transport::wire::head;
 use tarragon_transport::{HandlerId, wire};
@@ -26,10 +27,13 @@ pub(super) enum Kind {
     Now,
     Free,
     Give,
+    Reuse,
+    Record,
+    Recorded,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 17] = [
+    pub(super) const ALL: [Kind; 20] = [
         Kind::Part,
         Kind::Start,
         Kind::Notice,
@@ -47,6 +51,9 @@ impl Kind {
         Kind::Now,
         Kind::Free,
         Kind::Give,
+        Kind::Reuse,
+        Kind::Record,
+        Kind::Recorded,
     ];
 
     /// Far from the numbers that programs begin with.
@@ -57,6 +64,30 @@ impl Kind {
 
 /// Number of a run of a list: 1 is the first.
 pub(super) type RunNumber = u32;
+
+/// A `Start`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Start {
+    pub(super) run: RunNumber,
+    /// The batch keeps a journal.
+    pub(super) recording: Option<Recording>,
+}
+
+/// How guests record what they do.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Recording {
+    /// Files are compared by what is in them.
+    pub(super) reads_files: bool,
+    /// What depends on a task waits until home has its record on the disk.
+    pub(super) waits: bool,
+}
+
+/// A `Reuse`, or some of one: by place in the part what was recorded of tasks that need not run.
+pub(super) type Reused = Vec<(u32, Entry)>;
+
+/// A `Record`: the run, the place of a task in the part, a number that a `Recorded` repeats, and what is to be
+/// remembered of the task but for its identity.
+pub(super) type Recorded = (RunNumber, u32, u64, Entry);
 
 /// Head of a `Notice`; the value follows.
 #[derive(Debug, Serialize, Deserialize)]

@@ -33,6 +33,9 @@
 //! | `Now` | guest → home | that |
 //! | `Free` | guest → home | bodies that were given up in run n have returned |
 //! | `Give` | home → guest | sends what a task gave to the ranks where a run of another list takes it |
+//! | `Reuse` | home → guest | what a journal says of tasks that the run which starts next need not do |
+//! | `Record` | guest → home | in run n a task has succeeded: what a journal is to remember of it |
+//! | `Recorded` | home → guest | a record is on the disk, if guests wait for that |
 //!
 //! Messages of one pair of ranks come in order, those of different pairs do not: a notice may come before the part that
 //! it is for, or before its run has begun there. It waits in `early` until then.
@@ -60,13 +63,17 @@
 //! Functions with arguments and results that serde can write, and processes; a guest has a batch for each kind of batch
 //! at home, which runs them as any batch does. At home stay closures and tasks that take what one returned; tasks that
 //! take the output of another; tasks that need more cpus or memory than every rank has, or a resource that the user
-//! named; and lists of a batch that is serial or keeps a journal, and lists that nest
+//! named; and lists of a batch that is serial, and lists that nest
 //! compiled batches, whose tasks are numbered by another list and may have a place on another rank already. What stands
 //! for tasks of earlier submissions is at home, too. What a task writes stays with it until it is read.
 //!
 //! # Bodies that were given up
 //! A body that does not hear that it is cancelled or late keeps its task, on a guest as at home: the run ends without
 //! it, and the list cannot start again until it has returned (`Free`).
+//!
+//! # Journals
+//! If the batch keeps a journal, home alone has it, and decides what need not run (`resume`). `records` brings that to
+//! guests, and what they did to home.
 //!
 //! # Times
 //! If the batch measures, so do guests' batches: a guest tells when its tasks ran by its own clock (`times`), and home,
@@ -87,6 +94,7 @@ mod message;
 mod outside;
 mod pack;
 mod part;
+mod records;
 mod serve;
 mod side;
 mod times;
@@ -96,6 +104,7 @@ mod unpack;
 pub(crate) use elsewhere::Elsewhere;
 pub(crate) use pack::{Places, Unwritten, spread};
 pub(crate) use part::Setup;
+pub(crate) use records::Recorder;
 pub use serve::serve;
 pub(crate) use serve::{of_environment, of_spawn};
 pub(crate) use side::Side;
@@ -425,7 +434,7 @@ impl Ranks {
         let (list, bytes) = (message.tag, message.payload);
         let order = match kind {
             Kind::Notice => return self.notice(list, bytes),
-            Kind::End | Kind::Reply | Kind::Written | Kind::Times | Kind::Free => {
+            Kind::End | Kind::Reply | Kind::Written | Kind::Times | Kind::Free | Kind::Record => {
                 let elsewhere = self.elsewheres.read().get(&list).and_then(Weak::upgrade);
                 if let Some(elsewhere) = elsewhere {
                     elsewhere.receive(kind, message);
@@ -444,6 +453,8 @@ impl Ranks {
             Kind::Fetch => Order::Fetch { list, bytes: bytes.to_vec() },
             Kind::Read => Order::Read { list, bytes: bytes.to_vec() },
             Kind::Give => Order::Give { list, bytes: bytes.to_vec() },
+            Kind::Reuse => Order::Reuse { list, bytes: bytes.to_vec() },
+            Kind::Recorded => return self.recorded(list, bytes),
             Kind::Cancel => Order::Cancel { list, bytes: bytes.to_vec() },
             Kind::Drop => Order::Drop { list },
             Kind::Stop => {

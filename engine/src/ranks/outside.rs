@@ -44,7 +44,7 @@ impl Outside {
     }
 
     /// Who gives what tasks of other ranks take.
-    pub(crate) fn producers(&self) -> impl Iterator<Item = Ref> + '_ {
+    pub(super) fn producers(&self) -> impl Iterator<Item = Ref> + '_ {
         self.taken().map(|(producer, _)| producer)
     }
 
@@ -55,7 +55,7 @@ impl Outside {
     }
 
     /// If `source` is an import from outside: which of those it is that `node` waits for.
-    pub(crate) fn place(&self, node: u32, source: u32) -> Option<u32> {
+    pub(super) fn place(&self, node: u32, source: u32) -> Option<u32> {
         if !self.imports.contains(&source) {
             return None;
         }

@@ -10,6 +10,7 @@ use crate::compile::split::Piece;
 use crate::function::identity::name_of;
 use crate::function::wire::{Encoder, WireError};
 use crate::graph::JOIN;
+use crate::resume::Files;
 use crate::shared::Shared;
 use crate::task::record::Ref;
 use std::cell::Cell;
@@ -102,7 +103,7 @@ fn pack(
     }));
     for (own, index) in piece.own().iter().enumerate() {
         let (record, node) = (task(*index), (piece.imports.len() + own) as u32);
-        let head = head_of(record, codes.place(record));
+        let head = head_of(record, codes.place(record), setup.lock.is_some());
         let (sources, exports) = (piece.found.sources_of(node as usize), piece.exports.of(own));
         let written = head.write(&mut out).and_then(|()| record.pack(&mut arguments));
         let written = written.and_then(|()| out.bytes_of(&arguments.take()));
@@ -115,7 +116,7 @@ fn pack(
     [super::message::bytes(&head), out.take()].concat()
 }
 
-fn head_of(task: Ref, code: u32) -> TaskHead {
+fn head_of(task: Ref, code: u32, is_recorded: bool) -> TaskHead {
     let extra = task.extra();
     TaskHead {
         code,
@@ -126,6 +127,7 @@ fn head_of(task: Ref, code: u32) -> TaskHead {
         limited: extra.and_then(Limited::of),
         is_attended: task.is_attended(),
         keeps_arguments: task.keeps_arguments(),
+        files: is_recorded.then(|| Files::of(task, &task.shared().space)),
     }
 }
 

@@ -2,12 +2,13 @@
 
 use super::clerk::Guest;
 use super::elsewhere::{Elsewhere, arrive};
-use super::message::{self, Came, Kind, Notice, RunNumber};
+use super::message::{self, Came, Kind, Notice, RunNumber, Start};
 use super::outside::Outside;
 use super::{Ranks, Traffic};
 use crate::compile::split::{Export, Exports};
 use crate::error::{Cause, Failure};
 use crate::plan::{Plan, missing};
+use crate::resume::Ledger;
 use crate::run::{Others, Run, Timed};
 use crate::task::record::{Ref, state};
 use parking_lot::Mutex;
@@ -24,7 +25,7 @@ pub(crate) struct Side {
     imports: Box<[Option<Ref>]>,
     exports: Exports,
     /// What comes from other lists.
-    pub(crate) outside: Outside,
+    pub(super) outside: Outside,
     now: Mutex<Now>,
     /// Notices that this rank has sent in this run, and their bytes.
     sent: (AtomicU64, AtomicU64),
@@ -92,6 +93,11 @@ impl Side {
         &self.ranks
     }
 
+    /// At a guest, of a batch that keeps a journal: what was decided for the run that begins.
+    pub(crate) fn take_ledger(&self) -> Option<Ledger> {
+        self.guest()?.records.take()
+    }
+
     /// The plan can be found by messages from now on.
     pub(crate) fn register(&self, plan: &Arc<Plan>) {
         self.ranks.register(plan);
@@ -117,6 +123,16 @@ impl Side {
     /// Tasks of the list that run elsewhere.
     pub(crate) fn away(&self) -> impl Iterator<Item = Ref> + '_ {
         self.elsewhere().into_iter().flat_map(|elsewhere| elsewhere.tasks())
+    }
+
+    /// If `source` is an import from outside of the list: which of those it is that `node` waits for.
+    pub(crate) fn outside_place(&self, node: u32, source: u32) -> Option<u32> {
+        self.outside.place(node, source)
+    }
+
+    /// Tasks outside of the list whose results tasks of other ranks take.
+    pub(crate) fn producers(&self) -> impl Iterator<Item = Ref> + '_ {
+        self.outside.producers()
     }
 
     // ── a run ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -152,7 +168,8 @@ impl Side {
         }
         ours.iter().for_each(|bytes| self.notice(run, bytes));
         if let Role::Home(elsewhere) = &self.role {
-            let bytes = message::bytes(&number);
+            let recording = run.ledger.as_ref().map(|ledger| elsewhere.tell_reused(ledger));
+            let bytes = message::bytes(&Start { run: number, recording });
             if run.plan.shared.timing {
                 // Before the run: an answer comes before what the guest tells of its times.
                 elsewhere.ranks_of().for_each(|rank| self.ranks.ask_clock(rank));

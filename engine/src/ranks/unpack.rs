@@ -14,6 +14,7 @@ use crate::function::{Code, Travel};
 use crate::gather::each_input;
 use crate::graph::{Csr, Outline};
 use crate::plan::{Owned, Plan};
+use crate::resume::Files;
 use crate::shared::Shared;
 use crate::task::Task;
 use crate::task::chunk::{ChunkSlots, Compact};
@@ -77,6 +78,8 @@ struct Making<'a> {
     exports: Exports,
     priorities: Vec<i32>,
     attended: bool,
+    /// By node.
+    files: Vec<Files>,
 }
 
 impl<'a> Making<'a> {
@@ -94,6 +97,7 @@ impl<'a> Making<'a> {
             exports: Exports::default(),
             priorities: Vec::new(),
             attended: false,
+            files: Vec::new(),
         }
     }
 
@@ -112,6 +116,7 @@ impl<'a> Making<'a> {
             self.handles.push(Task::adopt(record));
         }
         self.nodes.push(record);
+        self.files.push(Files::default());
         self.priorities.push(i32::MAX);
         self.found.ends.push(0);
         Ok(())
@@ -153,6 +158,7 @@ impl<'a> Making<'a> {
         self.found.ends.push(self.found.sources.len() as u32);
         self.priorities.push(head.priority);
         self.nodes.push(Some(record));
+        self.files.push(head.files.unwrap_or_default());
         if head.is_wanted {
             self.wanted.push(task)
         } else {
@@ -175,7 +181,7 @@ impl<'a> Making<'a> {
         let chunks = self.slots.finish();
         chunks.keep_cohort(&self.cohort);
         let imported: Box<[Option<Ref>]> = self.nodes[..imports].into();
-        let role = Role::Guest(Guest::new(tasks));
+        let role = Role::Guest(Guest::new(tasks, self.files));
         let side = Side::new(ranks, list, imported, self.exports, outside, role);
         let shared = Arc::clone(self.shared);
         let plan = Plan::of_part(

@@ -121,7 +121,7 @@ impl Run {
     pub(crate) fn blame(&self, node: u32, from: Option<u32>, failure: Arc<Failure>) {
         let mut blames = self.blames.lock();
         // Nodes of several ranks are compared by where their tasks are in the list.
-        let outside = |side: &Side, from| side.outside.place(node, from);
+        let outside = |side: &Side, from| side.outside_place(node, from);
         let (root, from, nth) = match (self.plan.side.as_deref(), from) {
             (Some(side), Some(from)) => match outside(side, from) {
                 Some(nth) => (None, None, nth),
