@@ -332,12 +332,13 @@ impl<'a> Gather<'a> {
     fn others(&self) -> ranks::Places {
         let outside = self.producers.iter().copied().zip(self.places.len() as u32..);
         let gates = self.gate_of.iter().map(|(task, place)| (*task, *place));
-        ranks::Places { cohort: self.cohort.id, others: outside.chain(gates).collect() }
+        let bases = self.bases.iter().copied().chain([(self.cohort.id, 0)]).collect();
+        ranks::Places { bases, others: outside.chain(gates).collect() }
     }
 
     /// Whether the task at a place of the list runs on another rank.
     fn is_away(&self, index: u32) -> bool {
-        self.cohort.elsewhere().is_some_and(|elsewhere| elsewhere.has(index))
+        self.cohort.elsewhere().is_some_and(|elsewhere| elsewhere.is_away(index))
     }
 
     fn mistakes(&mut self) -> Error {
@@ -444,7 +445,7 @@ impl<'a> Gather<'a> {
         let mut uses = vec![0u32; self.places.len()];
         exported.iter().for_each(|index| uses[*index as usize] += 1);
         for task in self.tasks() {
-            let is_here = !self.is_away(task.index());
+            let is_here = !self.position(task).is_some_and(|place| self.is_away(place));
             // A compiled batch in the list also runs without it, so its arguments from outside stay so.
             let is_own = task.head().cohort.load(Ordering::Relaxed) == self.cohort.id;
             each_input(task, &mut |input| {

@@ -112,7 +112,7 @@ impl Plan {
     pub(crate) fn indexed(&self) -> Vec<(u32, Ref)> {
         let mut list: Vec<(u32, Ref)> = (0..self.records.len() as u32)
             .filter_map(|n| Some((self.graph.task(n), self.record(n)?)))
-            .chain(self.away().map(|task| (task.index(), task)))
+            .chain(self.away().filter_map(|task| Some((self.position(task)?, task))))
             .collect();
         list.sort_by_key(|(index, _)| *index);
         list
@@ -375,8 +375,9 @@ impl Owned {
             return Err(Error::Interrupted);
         }
         let plan = self.plan();
-        plan.side.as_ref().map_or(Ok(()), |side| side.check())?;
         let mut cohorts = plan.cohorts();
+        plan.side.as_ref().map_or(Ok(()), |side| side.check())?;
+        cohorts.iter().filter_map(|c| c.elsewhere()).try_for_each(|elsewhere| elsewhere.check())?;
         // In the order in which `launch` waits for producers, so that no two wait for each other.
         cohorts.sort_by_key(|c| c.id);
         for (i, cohort) in cohorts.iter().enumerate() {
@@ -395,6 +396,8 @@ impl Owned {
             }
         };
         plan.reused.store(ledger.as_ref().map_or(0, Ledger::reused), Ordering::Relaxed);
+        let elsewhere = plan.side.as_ref().and_then(|side| side.elsewhere());
+        cohorts.iter().for_each(|c| c.bind(elsewhere.map(Arc::clone)));
         let run = Run::new(self.clone(), once, ledger);
         cohorts.iter().for_each(|c| c.runs(&run));
         if once && plan.members.is_empty() {

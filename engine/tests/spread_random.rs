@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tarragon_engine::{Batch, Compiled, Context, ErrorKind, Handle, Report, Task, Workers};
+use tarragon_engine::{Batch, Compiled, Context, ErrorKind, Handle, Report, Task, TaskList, Workers, tasks};
 use tarragon_testbed::{Launch, role, say};
 
 fn batch(ranks: u32, threads: usize) -> Batch {
@@ -411,4 +411,127 @@ fn random_lists_in_steps_on_eight_ranks_are_as_serial() {
         return random_lists_in_steps(8);
     }
     alone("random_lists_in_steps_on_eight_ranks_are_as_serial", "home");
+}
+
+// ── lists in lists ──────────────────────────────────────────────────────────────────────────────────────────────
+
+/// A list of pieces, of which every other is a list of its own, and every fourth one that holds another.
+struct Nest {
+    tasks: Vec<Task<String>>,
+    inner: Vec<Compiled>,
+    whole: Option<Compiled>,
+}
+
+/// Steps of a list of its own take results of that alone.
+fn steps_of_nest(seed: u64, folder: &Path, cuts_of: impl Fn(usize) -> Vec<usize>) -> (Vec<Step>, Vec<usize>) {
+    let mut steps = steps(seed, folder);
+    let cuts = cuts_of(steps.len());
+    for (_, ends) in cuts.windows(2).enumerate().filter(|(i, _)| i % 2 == 1) {
+        steps[ends[0]..ends[1]]
+            .iter_mut()
+            .for_each(|step| step.takes.retain(|take| *take as usize >= ends[0]));
+    }
+    (steps, cuts)
+}
+
+fn nest(batch: &Batch, steps: &[Step], cuts: &[usize], ranks: Option<u32>) -> Nest {
+    let tasks = listed(batch, steps, ranks);
+    let pieces: Vec<&[Task<String>]> = cuts.windows(2).map(|ends| &tasks[ends[0]..ends[1]]).collect();
+    let (mut inner, mut of_piece) = (Vec::new(), vec![None; pieces.len()]);
+    for (i, piece) in pieces.iter().enumerate().filter(|(i, _)| i % 2 == 1) {
+        if i % 4 == 3 && piece.len() > 1 {
+            let (first, second) = piece.split_at(piece.len() / 2);
+            let first = batch.compile(first).expect("a list");
+            inner.push(batch.compile(tasks![first, second]).expect("a list that holds one"));
+            of_piece[i] = Some(inner.len() - 1);
+            inner.push(first);
+        } else {
+            inner.push(batch.compile(*piece).expect("a list"));
+            of_piece[i] = Some(inner.len() - 1);
+        }
+    }
+    let entry = |(piece, of): (_, &Option<usize>)| -> &dyn TaskList { of.map_or(piece, |of| &inner[of]) };
+    let all: Vec<&dyn TaskList> =
+        pieces.iter().map(|piece| piece as &dyn TaskList).zip(&of_piece).map(entry).collect();
+    let whole = Some(batch.compile(&all).expect("a list of lists"));
+    Nest { tasks, inner, whole }
+}
+
+/// How all comes out: of the whole, of lists alone, of the whole again, of lists when that is gone.
+fn outcome_of_nest(mut nest: Nest, folder: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for (alone, again) in [(0, false), (1, true), (2, false)] {
+        if let Some(whole) = &nest.whole {
+            all.push(format!("the whole: {}", whole.run().is_ok()));
+            all.extend(whole.failures().iter().map(|error| format!("failure {error}")));
+            all.push(format!("{:?}", whole.progress()));
+        }
+        if again {
+            // Values stay where they are until they are asked for below.
+            nest.whole = None;
+        }
+        all.extend(of_tasks(&nest.tasks, true));
+        all.extend(of_files(folder));
+        if let Some(inner) = nest.inner.get(alone % nest.inner.len().max(1)) {
+            all.push(format!("a part: {}", inner.run().is_ok()));
+            all.extend(inner.failures().iter().map(|error| format!("failure {error}")));
+            all.extend(of_tasks(&nest.tasks, true));
+            all.extend(of_files(folder));
+        }
+    }
+    all
+}
+
+fn random_lists_of_lists(ranks: u32) {
+    let _first = batch(ranks, 1);
+    let folder = tempfile::tempdir().expect("a folder");
+    let serial = Batch::builder().alone().workers(Workers::Serial).build().expect("a batch");
+    let mut elsewhere = 0;
+    for threads in [1, 2] {
+        let batch = batch(ranks, threads);
+        let measuring = Batch::builder().spawn(ranks).workers(Workers::Threads(threads)).timing(true).build();
+        let measuring = measuring.expect("a batch");
+        for seed in 0..25 {
+            let of = seed * 41 + u64::from(ranks) * 7 + threads as u64;
+            let (steps, cuts) = steps_of_nest(of, folder.path(), |tasks| cuts(seed, tasks));
+            let expected = outcome_of_nest(nest(&serial, &steps, &cuts, None), folder.path());
+            let batch = if seed % 4 < 2 { &batch } else { &measuring };
+            let nest = nest(batch, &steps, &cuts, (seed % 2 == 1).then_some(ranks));
+            let whole = nest.whole.as_ref().expect("it is there");
+            let _ = whole.run();
+            if let Some(report) = whole.report() {
+                check_report(&report, whole, ranks);
+            }
+            elsewhere += whole.traffic().map_or(0, |traffic| traffic.tasks_elsewhere);
+            of_files(folder.path());
+            let found = outcome_of_nest(nest, folder.path());
+            assert_eq!(found, expected, "seed {seed}, {threads} threads, cut at {cuts:?}: {steps:#?}");
+        }
+    }
+    assert!(elsewhere > 100, "{elsewhere} tasks of other ranks");
+    say(&format!("{elsewhere} tasks of other ranks"));
+}
+
+#[test]
+fn random_lists_of_lists_on_two_ranks_are_as_serial() {
+    if role().is_some() {
+        return random_lists_of_lists(2);
+    }
+    alone("random_lists_of_lists_on_two_ranks_are_as_serial", "home");
+}
+
+#[test]
+fn random_lists_of_lists_on_three_ranks_are_as_serial() {
+    if role().is_some() {
+        return random_lists_of_lists(3);
+    }
+    alone("random_lists_of_lists_on_three_ranks_are_as_serial", "home");
+}
+
+#[test]
+fn random_lists_of_lists_on_eight_ranks_are_as_serial() {
+    if role().is_some() {
+        return random_lists_of_lists(8);
+    }
+    alone("random_lists_of_lists_on_eight_ranks_are_as_serial", "home");
 }

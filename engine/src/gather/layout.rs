@@ -10,8 +10,7 @@ impl Gather<'_> {
     /// On which ranks the list may run, and what of it must run where.
     pub(super) fn layout(&mut self, externals: &[(u32, Ref)]) -> Layout {
         let shared = self.shared;
-        let is_plain = self.members.is_empty();
-        let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home() && is_plain);
+        let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home());
         let ranks = ranks.filter(|_| !shared.executor.is_serial()).map_or(1, |ranks| ranks.size());
         let ranks = u16::try_from(ranks).unwrap_or(ANY);
         let least = shared.ranks.as_ref().map(|ranks| ranks.least());
@@ -77,7 +76,7 @@ impl Gather<'_> {
             if rank >= all {
                 mistakes.push(Mistake::NoSuchRank { task: index, name, rank, ranks: all });
             } else if rank != 0 && ranks == 1 {
-                let why = "lists of a batch that is serial do, and so do lists that hold compiled ones";
+                let why = "lists of a batch that is serial do";
                 mistakes.push(Mistake::MustStay { task: index, name, rank, why });
             } else if rank != 0 && fixed[index as usize] == 0 {
                 let why = "closures do, tasks that need what some rank has not, and tasks that take output or a result \

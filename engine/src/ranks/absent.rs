@@ -36,7 +36,7 @@ pub(crate) struct Unwritten(pub(crate) u32, pub(crate) WireError);
 
 /// Where tasks are in a list.
 pub(crate) struct Places {
-    pub(crate) cohort: u32,
+    pub(crate) bases: Vec<(u32, u32)>,
     pub(crate) others: std::collections::HashMap<Ref, u32>,
 }
 
@@ -91,6 +91,10 @@ impl Ranks {
 }
 
 impl Side {
+    pub(crate) fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
+        match *self {}
+    }
+
     pub(crate) fn register(&self, _: &Arc<Plan>) {
         match *self {}
     }
@@ -161,7 +165,15 @@ impl Elsewhere {
         match *self {}
     }
 
-    pub(crate) fn has(&self, _: u32) -> bool {
+    pub(crate) fn has(&self, _: Ref) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn is_away(&self, _: u32) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
         match *self {}
     }
 

@@ -275,7 +275,7 @@ impl Clerk {
         for (rank, import) in imports {
             let (came, value) = match &given {
                 Ok(value) => (Came::WithValue, value.as_slice()),
-                Err(failure) => (Came::badly(failure), [].as_slice()),
+                Err(failure) => (Came::badly(Told::of_outside(failure)), [].as_slice()),
             };
             let mut bytes = message::bytes(&Notice { run: to_run, import, came });
             bytes.extend_from_slice(value);

@@ -1,7 +1,6 @@
 //! What ranks tell one another, as bytes: heads in postcard, and a value behind them as it is.
 
 use super::told::Told;
-use crate::error::Failure;
 use crate::journal::Entry;
 use serde::{Deserialize, Serialize};
 pub(super) use tarragon_transport::wire::head;
@@ -122,8 +121,8 @@ pub(super) enum Came {
 
 impl Came {
     /// Of a task that others wait for.
-    pub(super) fn badly(failure: &Failure) -> Came {
-        Came::Badly { skipped: false, why: Box::new(Told::of(failure)), wrote: String::new() }
+    pub(super) fn badly(why: Told) -> Came {
+        Came::Badly { skipped: false, why: Box::new(why), wrote: String::new() }
     }
 }
 

@@ -63,9 +63,17 @@
 //! Functions with arguments and results that serde can write, and processes; a guest has a batch for each kind of batch
 //! at home, which runs them as any batch does. At home stay closures and tasks that take what one returned; tasks that
 //! take the output of another; tasks that need more cpus or memory than every rank has, or a resource that the user
-//! named; and lists of a batch that is serial, and lists that nest
-//! compiled batches, whose tasks are numbered by another list and may have a place on another rank already. What stands
-//! for tasks of earlier submissions is at home, too. What a task writes stays with it until it is read.
+//! named; and lists of a batch that is serial. What stands for tasks of earlier submissions is at home, too. What a
+//! task writes stays with it until it is read.
+//!
+//! # Lists in lists
+//! A list may hold compiled ones, whose tasks have cohorts and indices of their own, and may have pieces on other ranks
+//! already, for when their list runs alone. It is cut as a whole, and what ranks tell one another names tasks by their
+//! places in it: a guest knows no other index. Home alone knows cohorts: it translates places to tasks, and the indices
+//! in failures that come from guests. A cohort is *bound* to the `Elsewhere` of the list in whose run it takes part, or
+//! to none, when the run begins, and stays so until the next run: it says where its results are, also when that list is
+//! gone. Who had asked for a value before another list's run began is heard when that is known to guests, as is whoever
+//! watches a task.
 //!
 //! # Bodies that were given up
 //! A body that does not hear that it is cancelled or late keeps its task, on a guest as at home: the run ends without

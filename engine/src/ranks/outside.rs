@@ -6,6 +6,7 @@
 
 use super::message::RunNumber;
 use super::side::{Given, Side, given_by, is_there};
+use super::told::Told;
 use crate::compile::split::Exports;
 use crate::compile::{Dependences, NEEDS};
 use crate::plan::missing;
@@ -77,11 +78,8 @@ impl Side {
             match told.and_then(|elsewhere| elsewhere.give(producer, (self.list(), run), exports)) {
                 Some(bytes) => self.count_sent(exports.len(), bytes),
                 None => {
-                    let given: Given = if is_there(producer) {
-                        given_by(producer).map(Some)
-                    } else {
-                        Err(missing(producer))
-                    };
+                    let value = if is_there(producer) { given_by(producer) } else { Err(missing(producer)) };
+                    let given: Given = value.map(Some).map_err(|failure| Told::of_outside(&failure));
                     self.tell_all(exports, run, &given);
                 }
             }

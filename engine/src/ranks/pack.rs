@@ -26,18 +26,21 @@ pub(crate) struct Unwritten(pub(crate) u32, pub(crate) WireError);
 /// In place of a node: the task is not in the part.
 const NOWHERE: u32 = u32::MAX;
 
-/// Where tasks are in a list: those of its cohort by their index; and others that its tasks take results of.
+/// Where tasks are in a list: those of its cohorts by what is to be added to their index; and others that its tasks
+/// take results of.
 pub(crate) struct Places {
-    pub(crate) cohort: u32,
+    pub(crate) bases: Vec<(u32, u32)>,
     pub(crate) others: HashMap<Ref, u32>,
 }
 
 impl Places {
     fn of(&self, task: Ref) -> Option<usize> {
-        if task.head().cohort.load(Ordering::Relaxed) == self.cohort {
-            return Some(task.index() as usize);
+        let id = task.head().cohort.load(Ordering::Relaxed);
+        let own = self.bases.binary_search_by_key(&id, |(cohort, _)| *cohort);
+        match own {
+            Ok(at) => Some((self.bases[at].1 + task.index()) as usize),
+            Err(_) => self.others.get(&task).map(|place| *place as usize),
         }
-        self.others.get(&task).map(|place| *place as usize)
     }
 }
 
@@ -49,7 +52,7 @@ pub(crate) fn spread(
     shared: &Arc<Shared>,
     cohort: &Arc<Cohort>,
     pieces: &[Piece],
-    places: Places,
+    mut places: Places,
     outside: &[Ref],
     task: &dyn Fn(u32) -> Ref,
 ) -> Result<Side, Vec<Unwritten>> {
@@ -57,6 +60,7 @@ pub(crate) fn spread(
     let tasks = pieces.iter().map(|piece| piece.own().iter().filter(|t| **t != JOIN).count()).sum();
     // By place of the task: its node in the part at hand.
     let nodes: Rc<[Cell<u32>]> = (0..tasks + outside.len()).map(|_| Cell::new(NOWHERE)).collect();
+    places.bases.sort_unstable();
     let places = Rc::new(places);
     let (mut parts, mut unwritten) = (Vec::new(), Vec::new());
     for (rank, piece) in (1..).map(Rank).zip(&pieces[1..]).filter(|(_, piece)| !piece.own().is_empty()) {
@@ -68,11 +72,12 @@ pub(crate) fn spread(
     let list = ranks.next_list();
     let away = |(rank, piece): (usize, &Piece)| Away {
         rank: Rank(rank as u32),
+        places: piece.own().into(),
         tasks: piece.own().iter().map(|index| task(*index)).collect(),
     };
     let away = pieces.iter().enumerate().skip(1).map(away).filter(|away| !away.tasks.is_empty()).collect();
-    let elsewhere = Elsewhere::new(ranks, shared, list, tasks, away, parts);
-    cohort.set_elsewhere(&elsewhere);
+    let elsewhere = Elsewhere::new(ranks, shared, list, (tasks, &places.bases), away, parts);
+    cohort.bind(Some(Arc::clone(&elsewhere)));
     let home = &pieces[0];
     let imports = home.imports.iter().map(|(index, valued)| valued.then(|| task(*index))).collect();
     let outside = Outside::at_home(outside, home.outside_exports.clone());
@@ -103,7 +108,7 @@ fn pack(
     }));
     for (own, index) in piece.own().iter().enumerate() {
         let (record, node) = (task(*index), (piece.imports.len() + own) as u32);
-        let head = head_of(record, codes.place(record), setup.lock.is_some());
+        let head = head_of(*index, record, codes.place(record), setup.lock.is_some());
         let (sources, exports) = (piece.found.sources_of(node as usize), piece.exports.of(own));
         let written = head.write(&mut out).and_then(|()| record.pack(&mut arguments));
         let written = written.and_then(|()| out.bytes_of(&arguments.take()));
@@ -116,11 +121,11 @@ fn pack(
     [super::message::bytes(&head), out.take()].concat()
 }
 
-fn head_of(task: Ref, code: u32, is_recorded: bool) -> TaskHead {
+fn head_of(index: u32, task: Ref, code: u32, is_recorded: bool) -> TaskHead {
     let extra = task.extra();
     TaskHead {
         code,
-        index: task.index(),
+        index,
         is_wanted: task.is_plain() || task.handles() > 0,
         name: extra.and_then(|extra| extra.name.as_deref()).map(str::to_string),
         priority: extra.map_or(0, |extra| extra.priority),

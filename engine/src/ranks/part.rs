@@ -106,7 +106,7 @@ impl Limited {
 pub(super) struct TaskHead {
     /// Place in [`Head::codes`].
     pub(super) code: u32,
-    /// Its index in the user's list.
+    /// Its place in the list that runs.
     pub(super) index: u32,
     pub(super) is_wanted: bool,
     pub(super) name: Option<String>,

@@ -153,7 +153,7 @@ impl Elsewhere {
     /// At home: a task of another rank has succeeded.
     pub(super) fn record(&self, part: usize, bytes: &[u8]) {
         let Some(((run, place, number, entry), _)) = message::head::<Recorded>(bytes) else { return };
-        let Away { rank, tasks } = &self.away[part];
+        let Away { rank, tasks, .. } = &self.away[part];
         let run = self.run_with(run);
         let ledger = run.as_ref().and_then(|run| run.ledger.as_ref());
         if let (Some(ledger), Some(task)) = (ledger, tasks.get(place as usize)) {

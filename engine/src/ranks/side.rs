@@ -4,6 +4,7 @@ use super::clerk::Guest;
 use super::elsewhere::{Elsewhere, arrive};
 use super::message::{self, Came, Kind, Notice, RunNumber, Start};
 use super::outside::Outside;
+use super::told::Told;
 use super::{Ranks, Traffic};
 use crate::compile::split::{Export, Exports};
 use crate::error::{Cause, Failure};
@@ -75,7 +76,7 @@ impl Side {
         self.list
     }
 
-    pub(super) fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
+    pub(crate) fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
         match &self.role {
             Role::Home(elsewhere) => Some(elsewhere),
             Role::Guest(_) => None,
@@ -176,6 +177,9 @@ impl Side {
             }
             elsewhere.ranks_of().for_each(|rank| self.ranks.tell(rank, Kind::Start, self.list, &bytes));
             elsewhere.is_known();
+            if !run.plan.members.is_empty() {
+                elsewhere.request_awaited();
+            }
             self.give_outside(number);
         }
     }
@@ -196,14 +200,15 @@ impl Side {
         let failure = match came {
             Came::Well => None,
             Came::WithValue => {
-                let parity = run.plan.cohort.parity();
-                record.filter(|record| !arrive(*record, parity, value)).map(unreadable)
+                let parity_of = |record: Ref| record.cohort().unwrap_or(&run.plan.cohort).parity();
+                record.filter(|record| !arrive(*record, parity_of(*record), value)).map(unreadable)
             }
             Came::Badly { why, .. } => {
                 if let (Some(record), Role::Guest(_)) = (record, &self.role) {
                     fail_import(record, run.plan.cohort.parity());
                 }
-                Some(why.failure())
+                let elsewhere = self.elsewhere();
+                Some(why.failure(&|place| elsewhere.and_then(|elsewhere| elsewhere.index_of(place))))
             }
         };
         run.end_outside(import, failure);
@@ -237,9 +242,13 @@ impl Side {
     fn export_all(&self, exports: &[Export], node: u32, plan: &Plan, failure: Option<&Arc<Failure>>) {
         let is_valued = exports.iter().any(|export| export.valued);
         let given = match (failure, plan.record(node).filter(|_| is_valued)) {
-            (Some(failure), _) => Err(Arc::clone(failure)),
-            (None, Some(task)) => given_by(task).map(Some),
-            (None, None) => plan.gate(node).filter(|_| is_valued).map(given_by_gate).transpose(),
+            (Some(failure), _) if plan.gate(node).is_some() => Err(Told::of_outside(failure)),
+            (Some(failure), _) => Err(Told::of(failure)),
+            (None, Some(task)) => given_by(task).map(Some).map_err(|failure| Told::of(&failure)),
+            (None, None) => {
+                let given = plan.gate(node).filter(|_| is_valued).map(given_by_gate).transpose();
+                given.map_err(|failure| Told::of_outside(&failure))
+            }
         };
         self.tell_all(exports, self.now.lock().number, &given);
         if let Some(task) = plan.record(node).filter(|_| is_valued) {
@@ -251,7 +260,7 @@ impl Side {
     pub(super) fn tell_all(&self, exports: &[Export], run: RunNumber, given: &Given) {
         for export in exports {
             let (came, value) = match given {
-                Err(failure) => (Came::badly(failure), None),
+                Err(why) => (Came::badly(why.clone()), None),
                 Ok(Some(value)) if export.valued => (Came::WithValue, Some(value)),
                 Ok(_) => (Came::Well, None),
             };
@@ -340,7 +349,7 @@ pub(super) fn value_of(task: Ref) -> Option<Vec<u8>> {
 }
 
 /// What a task gave that has ended, for other ranks: its value if they take it, or why there is none.
-pub(super) type Given = Result<Option<Vec<u8>>, Arc<Failure>>;
+pub(super) type Given = Result<Option<Vec<u8>>, Told>;
 
 /// The value of a task that has succeeded; the caller keeps it in place.
 pub(super) fn given_by(task: Ref) -> Result<Vec<u8>, Arc<Failure>> {

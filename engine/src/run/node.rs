@@ -125,7 +125,7 @@ impl Run {
         let (root, from, nth) = match (self.plan.side.as_deref(), from) {
             (Some(side), Some(from)) => match outside(side, from) {
                 Some(nth) => (None, None, nth),
-                None => (failure.root_index, Some(failure.index), 0),
+                None => (failure.root, failure.place, 0),
             },
             (_, from) => {
                 let root = from.and_then(|from| blames.get(&from).map_or(Some(from), |why| why.root));
@@ -369,9 +369,13 @@ impl Run {
             task.drop_value_if_done();
         }
         task.pass();
-        let is_outside = self.blames.lock().get(&node).is_some_and(|blame| blame.root.is_none());
+        let outside =
+            self.blames.lock().get(&node).filter(|why| why.root.is_none()).map(|why| why.from.is_none());
         let failure = Failure::new(task, Cause::Upstream(why), 0);
-        let failure = if is_outside { failure.begun_outside() } else { failure };
+        let failure = match outside {
+            Some(is_entry) => failure.begun_outside(is_entry),
+            None => failure,
+        };
         self.failed(task, failure, state::SKIPPED)
     }
 
@@ -380,6 +384,8 @@ impl Run {
         if status == state::FAILED && failure.is_of_process() {
             self.plan.shared.outputs.task_failed();
         }
+        let nests = self.plan.side.is_some() && !self.plan.members.is_empty();
+        let failure = if nests { failure.placed(self.plan.position(task)) } else { failure };
         events::not_done(&failure);
         let cohort = task.cohort().expect("a task that runs has a cohort");
         cohort.note_failure(task.index(), Arc::clone(&failure));
