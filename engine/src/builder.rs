@@ -33,6 +33,8 @@ pub struct Builder {
     leaves_signals: bool,
     journal: Option<PathBuf>,
     journal_options: Options,
+    /// Locked as long as what is built may write.
+    lock: Option<PathBuf>,
     reach: Reach,
 }
 
@@ -168,6 +170,9 @@ impl Builder {
     /// [resumed](Self::resume). The output of processes stays in a directory beside it (its name and `.out`).
     ///
     /// A file that exists is an error, unless the batch resumes.
+    ///
+    /// On several ranks rank 0 keeps it. What a task reads and writes is looked at on the node where it runs, and on
+    /// that of rank 0 when the list is resumed: files that other nodes do not see are not found, and made again.
     pub fn journal(mut self, path: impl AsRef<Path>) -> Self {
         self.journal = Some(path.as_ref().to_path_buf());
         self
@@ -218,7 +223,7 @@ impl Builder {
     /// Whether a rank with nothing to do runs ready tasks of other ranks, with their arguments sent to it and their
     /// results back. On without it. Of functions whose rank the user did not choose ([`Task::at_rank`](crate::Task)),
     /// where that takes less time than waiting, as far as a rank has seen; and processes that wait for cpus, whose
-    /// output comes back when they have ended.
+    /// output comes back when they have ended. Lists of a batch with a journal run where they were placed.
     pub fn work_stealing(mut self, on: bool) -> Self {
         self.keeps_place = !on;
         self
@@ -237,8 +242,15 @@ impl Builder {
         self
     }
 
+    /// For a rank that runs parts of lists of a batch with a journal.
+    #[cfg(not(loom))]
+    pub(crate) fn lock(mut self, path: &Path) -> Self {
+        self.lock = Some(path.to_path_buf());
+        self
+    }
+
     /// What batches of guests are to be like.
-    fn setup(&self) -> Setup {
+    fn setup(&self, run_dir: Option<&Path>, keeps_output: bool, lock: Option<PathBuf>) -> Setup {
         Setup {
             workers: match self.workers {
                 Some(Workers::Threads(threads)) => threads as u32,
@@ -248,11 +260,13 @@ impl Builder {
                 Some(Cpus::Assumed(cpus)) => cpus,
                 _ => 0,
             },
-            run_dir: self.run_dir.clone(),
-            keeps_output: self.keep_output,
+            // Other ranks may be in another directory by now.
+            run_dir: run_dir.and_then(|path| std::path::absolute(path).ok()),
+            keeps_output,
             is_unbound: self.unbound,
-            keeps_place: self.keeps_place,
             measures: self.timing,
+            keeps_place: self.keeps_place,
+            lock,
         }
     }
 
@@ -297,11 +311,11 @@ impl Builder {
         };
         let executor =
             executor(self.workers.unwrap_or(Workers::Threads((threads as usize).min(WORKERS_MAX))))?;
-        let setup = self.setup();
         let book = self.journal.as_ref().map(|path| Book::open(path, self.journal_options)).transpose();
         let book = book?;
-        let run_dir = self.run_dir.or_else(|| self.journal.as_deref().map(Book::outputs));
+        let run_dir = self.run_dir.clone().or_else(|| self.journal.as_deref().map(Book::outputs));
         let keep_output = self.keep_output || book.is_some();
+        let setup = self.setup(run_dir.as_deref(), keep_output, book.as_ref().map(Book::lock));
         let shared = Shared::new(Parts {
             executor,
             timing: self.timing,
@@ -313,6 +327,7 @@ impl Builder {
             binds: !self.unbound,
             background: !self.foreground,
             signals: !self.leaves_signals,
+            lock: self.lock.or_else(|| setup.lock.clone()),
             book,
             ranks,
             setup,

@@ -12,6 +12,9 @@
 //! - A value whose last handle goes while the cohort runs is dropped by the worker that ends the task or its last
 //!   consumer; should both look away at the same moment, the end of the run sweeps it (`orphans`).
 //!
+//! - `elsewhere`: who compiles its list, before any run; then who begins a run, be it of that list or of one that holds
+//!   it.
+//!
 //! A cohort lives as long as its compiled batch, a run of it, or any chunk of memory with a task of it.
 
 use crate::body::inside;
@@ -25,7 +28,7 @@ use crate::task::record::{Ref, state};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 /// State shared by tasks compiled in one list.
 pub(crate) struct Cohort {
@@ -41,8 +44,9 @@ pub(crate) struct Cohort {
     /// Which tasks of a journal its tasks are in the latest run, by index, and whether that is known.
     identities: Mutex<Arc<[(Identity, bool)]>>,
     notes: Mutex<Notes>,
-    /// Those of its tasks that run on other ranks.
-    elsewhere: OnceLock<Arc<Elsewhere>>,
+    /// Where its tasks are that run on other ranks in the latest run, be it of its own list or of one that holds it.
+    elsewhere: RwLock<Option<Arc<Elsewhere>>>,
+    may_be_elsewhere: AtomicBool,
 }
 
 #[derive(Default)]
@@ -105,22 +109,32 @@ impl Cohort {
             once: AtomicBool::new(false),
             identities: Mutex::new(Arc::from([])),
             notes: Mutex::default(),
-            elsewhere: OnceLock::new(),
+            elsewhere: RwLock::default(),
+            may_be_elsewhere: AtomicBool::new(false),
         }
     }
 
-    /// Some of its tasks run on other ranks; said once, before it runs.
-    pub(crate) fn set_elsewhere(&self, elsewhere: &Arc<Elsewhere>) {
-        self.elsewhere.get_or_init(|| Arc::clone(elsewhere));
+    /// Some of its tasks run on other ranks, or none: said when its list is compiled, and when a run begins.
+    pub(crate) fn bind(&self, elsewhere: Option<Arc<Elsewhere>>) {
+        if elsewhere.is_none() && !self.may_be_elsewhere.load(Ordering::Acquire) {
+            return;
+        }
+        self.may_be_elsewhere.store(elsewhere.is_some(), Ordering::Release);
+        let before = std::mem::replace(&mut *self.elsewhere.write(), elsewhere);
+        // It may be the last share, and then ranks are told.
+        drop(before);
     }
 
-    pub(crate) fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
-        self.elsewhere.get()
+    pub(crate) fn elsewhere(&self) -> Option<Arc<Elsewhere>> {
+        if !self.may_be_elsewhere.load(Ordering::Acquire) {
+            return None;
+        }
+        self.elsewhere.read().clone()
     }
 
     /// Whether values of its tasks may have to be asked for.
     pub(crate) fn may_be_elsewhere(&self) -> bool {
-        self.elsewhere().is_some() && self.has_run()
+        self.may_be_elsewhere.load(Ordering::Acquire) && self.has_run()
     }
 
     /// Whether a task is done on another rank, and its value has not come here.
@@ -171,9 +185,10 @@ impl Cohort {
         self.once.load(Ordering::Acquire)
     }
 
-    /// Which tasks of a journal its tasks are in the run that begins, in list order.
-    pub(crate) fn set_identities(&self, all: &[(Identity, bool)]) {
-        *self.identities.lock() = all.into();
+    /// Which tasks of a journal its tasks are in the run that begins, in list order behind the gates.
+    pub(crate) fn set_identities(&self, gates: usize, all: &[(Identity, bool)]) {
+        let unknown = std::iter::repeat_n((Identity(0), true), gates);
+        *self.identities.lock() = unknown.chain(all.iter().copied()).collect();
     }
 
     /// Which task of a journal the task with this index is.
@@ -279,6 +294,14 @@ impl Cohort {
         f()
     }
 
+    /// Calls `f` while no value of ours is taken, whether or not a run is under way; `f` is short.
+    pub(crate) fn keeping<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.life.lock().readers += 1;
+        let given = f();
+        self.stop_reading();
+        given
+    }
+
     /// Keeps values as they are while the guard lives.
     pub(crate) fn reading(&self) -> RwLockReadGuard<'_, ()> {
         self.gate.read_recursive()
@@ -313,7 +336,7 @@ impl Cohort {
         let status = task.head().status.load(Ordering::Acquire);
         let kind = status & !state::PARITY;
         if kind < state::RUNNING || (status & state::PARITY) != self.parity.load(Ordering::Acquire) {
-            let is_away = || self.elsewhere().is_some_and(|elsewhere| elsewhere.has(task.index()));
+            let is_away = || self.elsewhere().is_some_and(|elsewhere| elsewhere.has(task));
             if !life.running && is_away() {
                 return Progress::Ended(state::ELSEWHERE);
             }

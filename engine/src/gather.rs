@@ -44,6 +44,8 @@ struct Gather<'a> {
     /// Earlier tasks at the head of the list.
     gates: Vec<Gate>,
     gate_of: HashMap<Ref, u32>,
+    /// Tasks of lists that have run before, whose results tasks of other ranks may take.
+    producers: Vec<Ref>,
     /// Some task may take results.
     has_inputs: bool,
     /// Some record is counted by itself.
@@ -102,6 +104,7 @@ impl<'a> Gather<'a> {
             mistakes: Vec::new(),
             gates: Vec::new(),
             gate_of: HashMap::new(),
+            producers: Vec::new(),
             has_inputs: false,
             has_counted: false,
             attended: false,
@@ -294,11 +297,14 @@ impl<'a> Gather<'a> {
             let Some(ranks) = self.shared.ranks.as_ref().filter(|_| !pieces.is_empty()) else {
                 return Ok(Compiled { outline, whole, edges, externals, side: None, exported: Vec::new() });
             };
-            let task = |index: u32| self.slots.resolve(self.places[index as usize]);
-            match ranks::spread(ranks, self.shared, &self.cohort, &pieces, &task) {
+            let task = |index: u32| self.at(index);
+            let others = self.others();
+            match ranks::spread(ranks, self.shared, &self.cohort, &pieces, others, &self.producers, &task) {
                 Ok(side) => {
-                    let exported = valued_exports(&pieces[0]);
+                    let exported = valued_exports(&pieces[0], self.gates.len());
                     let side = Some(Box::new(side));
+                    let is_here = |(index, _): &(u32, Ref)| !self.is_away(*index);
+                    let externals = externals.into_iter().filter(is_here).collect();
                     return Ok(Compiled { outline, whole, edges, externals, side, exported });
                 }
                 // It stays here, where it fails if it must.
@@ -310,6 +316,29 @@ impl<'a> Gather<'a> {
                 }
             }
         }
+    }
+
+    /// What stands at a place of the list; behind it are producers from outside.
+    fn at(&self, index: u32) -> Ref {
+        let index = index as usize;
+        match (self.gates.get(index), index.checked_sub(self.places.len())) {
+            (Some(gate), _) => gate.task.0,
+            (None, Some(producer)) => self.producers[producer],
+            (None, None) => self.slots.resolve(self.places[index]),
+        }
+    }
+
+    /// Where tasks are, of this list and of others.
+    fn others(&self) -> ranks::Places {
+        let outside = self.producers.iter().copied().zip(self.places.len() as u32..);
+        let gates = self.gate_of.iter().map(|(task, place)| (*task, *place));
+        let bases = self.bases.iter().copied().chain([(self.cohort.id, 0)]).collect();
+        ranks::Places { bases, others: outside.chain(gates).collect() }
+    }
+
+    /// Whether the task at a place of the list runs on another rank.
+    fn is_away(&self, index: u32) -> bool {
+        self.cohort.elsewhere().is_some_and(|elsewhere| elsewhere.is_away(index))
     }
 
     fn mistakes(&mut self) -> Error {
@@ -407,6 +436,7 @@ impl<'a> Gather<'a> {
             owners: AtomicU32::new(1),
             open_runs: AtomicU32::new(0),
             measured: Mutex::new(None),
+            is_gift: false,
         }
     }
 
@@ -416,7 +446,7 @@ impl<'a> Gather<'a> {
         let mut uses = vec![0u32; self.places.len()];
         exported.iter().for_each(|index| uses[*index as usize] += 1);
         for task in self.tasks() {
-            let is_here = !self.cohort.elsewhere().is_some_and(|elsewhere| elsewhere.has(task.index()));
+            let is_here = !self.position(task).is_some_and(|place| self.is_away(place));
             // A compiled batch in the list also runs without it, so its arguments from outside stay so.
             let is_own = task.head().cohort.load(Ordering::Relaxed) == self.cohort.id;
             each_input(task, &mut |input| {
@@ -455,10 +485,11 @@ struct Compiled {
     exported: Vec<u32>,
 }
 
-fn valued_exports(piece: &Piece) -> Vec<u32> {
+fn valued_exports(piece: &Piece, gates: usize) -> Vec<u32> {
     let tasks = piece.own().iter().enumerate();
     let is_valued = |(own, _): &(usize, &u32)| piece.exports.have_value(*own);
-    tasks.filter(is_valued).map(|(_, index)| *index).collect()
+    // A gate has no record of its own: what it gives is kept by who takes it.
+    tasks.filter(is_valued).map(|(_, index)| *index).filter(|index| *index as usize >= gates).collect()
 }
 
 fn graph(listing: &Listing, frontier: &mut Frontier, layout: &Layout) -> Result<Compilation, Error> {

@@ -55,7 +55,7 @@ pub(crate) struct Plan {
     pub(crate) has_counted: bool,
     /// Producers, and how many arguments in this list take their value.
     pub(crate) consumed: Box<[(Compact, u32)]>,
-    /// Nodes with an argument from outside of the list, and the producer.
+    /// Nodes with an argument from outside of the list, and the producer. Nodes of other ranks are in `side`.
     pub(crate) externals: Box<[(u32, Ref)]>,
     /// Nodes that stand for tasks of earlier submissions, which they wait for.
     pub(crate) gates: Box<[(u32, Kept)]>,
@@ -71,6 +71,8 @@ pub(crate) struct Plan {
     pub(crate) open_runs: AtomicU32,
     /// Durations in the latest run, if the batch measures.
     pub(crate) measured: Mutex<Option<Measured>>,
+    /// Its tasks are copies of another rank's, which keeps the journal.
+    pub(crate) is_gift: bool,
 }
 
 impl Plan {
@@ -93,7 +95,7 @@ impl Plan {
     }
 
     /// The tasks that run on other ranks.
-    fn away(&self) -> impl Iterator<Item = Ref> + '_ {
+    pub(crate) fn away(&self) -> impl Iterator<Item = Ref> + '_ {
         self.side.iter().flat_map(|side| side.away())
     }
 
@@ -112,7 +114,7 @@ impl Plan {
     pub(crate) fn indexed(&self) -> Vec<(u32, Ref)> {
         let mut list: Vec<(u32, Ref)> = (0..self.records.len() as u32)
             .filter_map(|n| Some((self.graph.task(n), self.record(n)?)))
-            .chain(self.away().map(|task| (task.index(), task)))
+            .chain(self.away().filter_map(|task| Some((self.position(task)?, task))))
             .collect();
         list.sort_by_key(|(index, _)| *index);
         list
@@ -161,9 +163,15 @@ impl Plan {
         self.cohorts().iter().for_each(|c| c.stop_reading());
     }
 
+    /// Tasks outside of the list whose results it takes, on any rank.
+    pub(crate) fn taken_from_outside(&self) -> impl Iterator<Item = Ref> + '_ {
+        let elsewhere = self.side.iter().flat_map(|side| side.producers());
+        self.externals.iter().map(|(_, task)| *task).chain(elsewhere)
+    }
+
     /// The cohorts of tasks outside of the list whose results it takes.
     fn producers(&self) -> Vec<&Cohort> {
-        let mut all: Vec<&Cohort> = self.externals.iter().filter_map(|(_, task)| task.cohort()).collect();
+        let mut all: Vec<&Cohort> = self.taken_from_outside().filter_map(Ref::cohort).collect();
         all.sort_by_key(|c| c.id);
         all.dedup_by_key(|c| c.id);
         all
@@ -222,6 +230,7 @@ impl Plan {
             consumed,
             externals: Box::default(),
             gates: Box::default(),
+            is_gift: side.is_none(),
             side: side.map(Box::new),
             client: None,
             reused: AtomicUsize::new(0),
@@ -273,7 +282,7 @@ impl Plan {
 }
 
 /// Why a result from outside of the list is not there.
-fn missing(producer: Ref) -> Arc<Failure> {
+pub(crate) fn missing(producer: Ref) -> Arc<Failure> {
     let (name, index) = (producer.name(), producer.index());
     if let Some(error) = producer.cohort().and_then(|c| c.failure(index)) {
         return error.failure();
@@ -369,8 +378,9 @@ impl Owned {
             return Err(Error::Interrupted);
         }
         let plan = self.plan();
-        plan.side.as_ref().map_or(Ok(()), |side| side.check())?;
         let mut cohorts = plan.cohorts();
+        plan.side.as_ref().map_or(Ok(()), |side| side.check())?;
+        cohorts.iter().filter_map(|c| c.elsewhere()).try_for_each(|elsewhere| elsewhere.check())?;
         // In the order in which `launch` waits for producers, so that no two wait for each other.
         cohorts.sort_by_key(|c| c.id);
         for (i, cohort) in cohorts.iter().enumerate() {
@@ -380,8 +390,15 @@ impl Owned {
                 return Err(error);
             }
         }
-        let ledger = match plan.shared.book.as_ref().map(|book| book.begin(plan)).transpose() {
-            Ok(ledger) => ledger,
+        let ledger = match plan
+            .shared
+            .book
+            .as_ref()
+            .filter(|_| !plan.is_gift)
+            .map(|book| book.begin(plan))
+            .transpose()
+        {
+            Ok(ledger) => ledger.or_else(|| plan.side.as_ref()?.take_ledger()),
             Err(error) => {
                 cohorts.iter().for_each(|c| c.never_mind());
                 plan.shared.awaited.look_again();
@@ -389,6 +406,8 @@ impl Owned {
             }
         };
         plan.reused.store(ledger.as_ref().map_or(0, Ledger::reused), Ordering::Relaxed);
+        let elsewhere = plan.side.as_ref().and_then(|side| side.elsewhere());
+        cohorts.iter().for_each(|c| c.bind(elsewhere.map(Arc::clone)));
         let run = Run::new(self.clone(), once, ledger);
         cohorts.iter().for_each(|c| c.runs(&run));
         if once && plan.members.is_empty() {

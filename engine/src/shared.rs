@@ -17,7 +17,8 @@ use crate::task::record::Ref;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -47,6 +48,10 @@ pub(crate) struct Shared {
     /// The cpus of this machine that this program may use.
     cpu_ids: Vec<u32>,
     desk: OnceLock<Desk>,
+    /// The file that is locked while it, or a process of it, may write what a journal tells of.
+    pub(crate) lock: Option<PathBuf>,
+    /// Of a rank that has no journal itself, the same while there is this.
+    _locked: Option<File>,
     /// Its journal.
     pub(crate) book: Option<Arc<Book>>,
     /// The ranks that it is one of.
@@ -95,6 +100,7 @@ pub(crate) struct Parts {
     pub(crate) binds: bool,
     pub(crate) background: bool,
     pub(crate) signals: bool,
+    pub(crate) lock: Option<PathBuf>,
     pub(crate) book: Option<Book>,
     pub(crate) ranks: Option<Arc<Ranks>>,
     pub(crate) setup: Setup,
@@ -140,6 +146,8 @@ impl Shared {
             binds: parts.binds,
             cpu_ids: parts.cpu_ids,
             desk: OnceLock::new(),
+            _locked: parts.lock.as_deref().filter(|_| parts.book.is_none()).and_then(locked),
+            lock: parts.lock,
             book: parts.book.map(Arc::new),
             ranks: parts.ranks,
             setup: parts.setup,
@@ -279,6 +287,17 @@ impl Shared {
             desk.office.let_go();
         }
     }
+}
+
+/// A file that is locked, shared with others, until it is closed. Where none can be made or locked, no process writes
+/// either, or nobody else can look.
+fn locked(path: &Path) -> Option<File> {
+    if let Some(folder) = path.parent() {
+        let _ = std::fs::create_dir_all(folder);
+    }
+    let file = File::options().create(true).append(true).open(path).ok()?;
+    file.try_lock_shared().ok()?;
+    Some(file)
 }
 
 impl Drop for Shared {

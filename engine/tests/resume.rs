@@ -9,7 +9,12 @@ use std::time::{Duration, Instant};
 use tarragon_engine::{Batch, Builder, Compiled, Context, Error, Exit, Task, Workers, tasks};
 
 fn builder(dir: &Path) -> Builder {
-    Batch::builder().workers(Workers::Threads(2)).assume_cpus(4).journal(dir.join("journal")).resume(true)
+    let builder = Batch::builder().workers(Workers::Threads(2)).assume_cpus(4);
+    let builder = match std::env::var("TARRAGON_TEST_RANKS") {
+        Ok(ranks) => builder.spawn(ranks.parse().expect("a number")),
+        Err(_) => builder,
+    };
+    builder.journal(dir.join("journal")).resume(true)
 }
 
 fn batch(dir: &Path) -> Batch {
@@ -301,12 +306,13 @@ fn child_campaign() {
     fs::write(Path::new(&dir).join("finished"), format!("{reused} of {all}")).expect("a file");
 }
 
-fn spawn(dir: &Path, steps: usize) -> Child {
+fn spawn(dir: &Path, steps: usize, ranks: Option<u32>) -> Child {
     let me = std::env::current_exe().expect("this program");
     Command::new(me)
         .args(["--exact", "child_campaign", "--nocapture"])
         .env("TARRAGON_TEST_CAMPAIGN", dir)
         .env("TARRAGON_TEST_STEPS", steps.to_string())
+        .envs(ranks.map(|ranks| ("TARRAGON_TEST_RANKS", ranks.to_string())))
         .stdout(Stdio::null())
         .stderr(fs::File::create(dir.join("said")).expect("a file"))
         .spawn()
@@ -351,10 +357,22 @@ fn is_running(dir: &Path) -> bool {
 
 #[test]
 fn kill_9_at_any_moment_loses_nothing() {
-    let (kills_wanted, steps) = match std::env::var_os("TARRAGON_TEST_LONG") {
-        Some(_) => (200, 49),
-        None => (40, 49),
-    };
+    let kills = if std::env::var_os("TARRAGON_TEST_LONG").is_some() { 200 } else { 40 };
+    println!("{}", kill_9(kills, &[]));
+}
+
+/// The same with tasks on several ranks, and on others after each kill.
+#[test]
+fn kill_9_at_any_moment_loses_nothing_on_several_ranks() {
+    let kills = if std::env::var_os("TARRAGON_TEST_LONG").is_some() { 100 } else { 12 };
+    println!("{}", kill_9(kills, &[2, 4, 3]));
+}
+
+/// Kills the campaign until so many kills have hit, which runs on these numbers of ranks in turn; says how
+/// it was.
+fn kill_9(kills_wanted: usize, ranks: &[u32]) -> String {
+    let steps = 49;
+    let mut ranks = ranks.iter().cycle();
     let undisturbed = tempfile::tempdir().expect("a directory");
     let began_at = Instant::now();
     campaign(undisturbed.path(), steps).expect("it succeeds");
@@ -366,7 +384,7 @@ fn kill_9_at_any_moment_loses_nothing() {
         runs += 1;
         let dir = tempfile::tempdir().expect("a directory");
         loop {
-            let mut child = spawn(dir.path(), steps);
+            let mut child = spawn(dir.path(), steps, ranks.next().copied());
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
@@ -405,5 +423,5 @@ fn kill_9_at_any_moment_loses_nothing() {
         assert_eq!(files(dir.path()), wanted, "after {kills} kills");
     }
     let tasks = CHAINS * (steps + 1);
-    println!("{kills} kills that hit running processes, in {runs} runs of {tasks} tasks; {misses} hit none");
+    format!("{kills} kills that hit running processes, in {runs} runs of {tasks} tasks; {misses} hit none")
 }

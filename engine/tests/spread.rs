@@ -3,14 +3,10 @@
 //! Each test starts this program once more in a role; that starts the ranks. Every process has a watchdog.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-use tarragon_engine::{
-    Batch, Compiled, Context, ErrorKind, Handle, Report, Status, Task, Workers, results, tasks,
-};
-use tarragon_testbed::{Launch, role, say};
+use tarragon_engine::{Batch, Context, ErrorKind, Status, Workers, results, tasks};
+use tarragon_testbed::{Launch, role};
 
 fn batch(ranks: u32, threads: usize) -> Batch {
     Batch::builder().spawn(ranks).workers(Workers::Threads(threads)).build().expect("a batch")
@@ -18,320 +14,6 @@ fn batch(ranks: u32, threads: usize) -> Batch {
 
 fn alone(test: &'static str, role: &str) {
     Launch::alone(test, role).run().expect_success();
-}
-
-// ── random lists ────────────────────────────────────────────────────────────────────────────────────────────────
-
-/// What a body does: reads and writes files, takes results, and ends somehow.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Step {
-    id: u32,
-    folder: PathBuf,
-    reads: BTreeSet<u32>,
-    writes: BTreeSet<u32>,
-    takes: BTreeSet<u32>,
-    end: End,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-enum End {
-    Well,
-    Fails,
-    Panics,
-}
-
-impl Step {
-    fn is_closure(&self) -> bool {
-        self.takes.is_empty() && self.id % 11 == 3
-    }
-}
-
-fn file(folder: &Path, datum: u32) -> PathBuf {
-    folder.join(format!("datum{datum}"))
-}
-
-/// What it saw, as text; the same wherever it runs. Some take their time, so that other ranks come to help.
-fn body(context: &Context, step: &Step, inputs: &[String]) -> Result<String, std::io::Error> {
-    if step.id % 8 < 3 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let read = |datum: &u32| std::fs::read_to_string(file(&step.folder, *datum)).unwrap_or_default();
-    let seen: Vec<String> = step.reads.iter().map(read).collect();
-    let digest = |texts: &[String]| {
-        let bytes = texts.iter().flat_map(|text| text.bytes().chain([0]));
-        bytes.fold(7u64, |d, b| (d ^ u64::from(b)).wrapping_mul(0x100_0000_01b3).rotate_left(7))
-    };
-    let saw = format!("{}:{:x}:{:x}", step.id, digest(&seen), digest(inputs));
-    for datum in &step.writes {
-        std::fs::write(file(&step.folder, *datum), format!("{saw} over {}", read(datum)))?;
-    }
-    if step.id.is_multiple_of(5) {
-        writeln!(context.out(), "{} was here", step.id)?;
-    }
-    match step.end {
-        End::Well => Ok(saw),
-        End::Fails => Err(std::io::Error::other(format!("{} was told to fail", step.id))),
-        End::Panics => panic!("{} was told to panic", step.id),
-    }
-}
-
-fn by_value(context: &Context, step: Step, inputs: Vec<String>) -> Result<String, std::io::Error> {
-    body(context, &step, &inputs)
-}
-
-/// Numbers that look random.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % u64::from(bound)) as u32
-    }
-
-    fn some(&mut self, most: u32, below: u32) -> BTreeSet<u32> {
-        let n = if below == 0 { 0 } else { self.below(most + 1) };
-        (0..n).map(|_| self.below(below)).collect()
-    }
-}
-
-fn steps(seed: u64, folder: &Path) -> Vec<Step> {
-    let mut dice = Dice(seed);
-    let n = 5 + dice.below(60);
-    let data = 1 + dice.below(12);
-    let fails = dice.below(3) == 0;
-    let step = |id| Step {
-        id,
-        folder: folder.to_path_buf(),
-        reads: dice.some(2, data),
-        writes: dice.some(1, data),
-        takes: dice.some(3, id),
-        end: match dice.below(16) {
-            0 if fails => End::Fails,
-            1 if fails => End::Panics,
-            _ => End::Well,
-        },
-    };
-    (0..n).map(step).collect()
-}
-
-/// The tasks of steps: every third one takes its results by reference, some are closures that must stay where they are.
-/// With a number of ranks tasks are strewn over them, so that most edges go from one rank to another.
-fn listed(batch: &Batch, steps: &[Step], ranks: Option<u32>) -> Vec<Task<String>> {
-    let mut tasks: Vec<Task<String>> = Vec::new();
-    for step in steps {
-        let inputs: Vec<Handle<String>> =
-            step.takes.iter().map(|take| tasks[*take as usize].result()).collect();
-        let mut task = match step.id % 7 {
-            _ if step.is_closure() => {
-                let own = step.clone();
-                let silent = move || {
-                    // A closure has no context.
-                    let step = Step { id: own.id, ..own.clone() };
-                    let saw = format!("closure {}", step.id);
-                    let write = |datum: &u32| std::fs::write(file(&step.folder, *datum), &saw);
-                    step.writes.iter().try_for_each(write).map(|()| saw)
-                };
-                batch.try_closure(silent)
-            }
-            0..3 => batch.function(body, (step.clone(), inputs)),
-            _ => batch.function(by_value, (step.clone(), inputs)),
-        };
-        let is_bound = step.is_closure() || step.takes.iter().any(|take| steps[*take as usize].is_closure());
-        if let (Some(ranks), false) = (ranks, is_bound) {
-            task = task.at_rank(step.id.wrapping_mul(2_654_435_761) / 7 % ranks);
-        }
-        // One of a thread of its own.
-        if step.id % 6 == 1 {
-            task = task.cpus(1);
-        }
-        for datum in &step.reads {
-            task.read(file(&step.folder, *datum)).expect("it can be declared");
-        }
-        for datum in &step.writes {
-            task.write(file(&step.folder, *datum)).expect("it can be declared");
-        }
-        tasks.push(task);
-    }
-    tasks
-}
-
-/// How tasks came out: statuses, values or errors, outputs; and of skipped ones for which failure, if that is one list.
-fn of_tasks(tasks: &[Task<String>], is_one: bool) -> Vec<String> {
-    let of = |task: &Task<String>| {
-        let value = match task.result().get() {
-            Ok(value) => value,
-            Err(error) if is_one => format!("{error} {:?}", cause_of(&error)),
-            Err(error) if error.kind() == ErrorKind::Failed && cause_of(&error).is_none() => {
-                format!("XX{error}")
-            }
-            Err(error) => format!("{:?} {:?}", error.kind(), cause_of(&error)),
-        };
-        let output = task.stdout().get().unwrap_or_default();
-        format!("{:?} {value} [{}]", task.status(), output.trim_end())
-    };
-    tasks.iter().map(of).collect()
-}
-
-/// What the first in the chain of causes says.
-fn cause_of(error: &tarragon_engine::TaskError) -> Option<String> {
-    use std::error::Error;
-    let mut cause: Option<&(dyn Error + 'static)> = error.source();
-    while let Some(next) = cause.and_then(Error::source) {
-        cause = Some(next);
-    }
-    cause.filter(|_| error.kind() == ErrorKind::Failed).map(ToString::to_string)
-}
-
-/// The files, which are gone afterwards.
-fn of_files(folder: &Path) -> Vec<String> {
-    let of = |datum| {
-        let path = file(folder, datum);
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let _ = std::fs::remove_file(path);
-        format!("{datum}: {text}")
-    };
-    (0..12).map(of).collect()
-}
-
-/// How all came out.
-fn outcome(compiled: &Compiled, tasks: &[Task<String>], folder: &Path) -> Vec<String> {
-    let ended = compiled.run();
-    let mut all = vec![format!("{}", ended.is_ok())];
-    all.extend(of_tasks(tasks, true));
-    let failures = compiled.failures();
-    all.extend(failures.iter().map(|error| format!("failure {error}")));
-    all.push(format!("{:?}", compiled.progress()));
-    all.extend(of_files(folder));
-    all
-}
-
-/// A report has every task, on its rank, and its summary the workers of all ranks.
-fn check_report(report: &Report, compiled: &Compiled, ranks: u32) {
-    let (progress, summary) = (compiled.progress(), compiled.summary().expect("it is measured"));
-    let table = report.to_string();
-    let of = |word: &str| {
-        let counts = table.lines().find(|line| line.starts_with("tasks "))?.split([',', ':']);
-        let count = counts.filter_map(|count| count.trim().strip_suffix(word)).next()?;
-        count.trim().parse().ok()
-    };
-    let ended = (progress.done, progress.failed, progress.skipped);
-    assert_eq!((of("done"), of("failed"), of("skipped")), some_of(ended), "{table}");
-    assert_eq!(summary.tasks, compiled.len());
-    assert!(summary.critical_path <= summary.wall && summary.critical_path <= summary.work, "{summary}");
-    let ran = |line: &&str| line.trim_start().starts_with(|c: char| c.is_ascii_digit());
-    let rows = table.lines().skip_while(|line| !line.starts_with("rank ")).skip(1).take_while(ran);
-    let counts: Vec<usize> =
-        rows.map(|row| row.split_whitespace().nth(1)?.parse().ok()).map(|n| n.unwrap_or(0)).collect();
-    if compiled.traffic().is_some() {
-        assert_eq!(summary.ranks, ranks as usize);
-        assert_eq!(
-            (counts.len(), counts.iter().sum()),
-            (ranks as usize, progress.done + progress.failed),
-            "{table}"
-        );
-    }
-}
-
-fn some_of((done, failed, skipped): (usize, usize, usize)) -> (Option<usize>, Option<usize>, Option<usize>) {
-    let some = |n: usize| (n > 0).then_some(n);
-    (some(done), some(failed), some(skipped))
-}
-
-fn random_lists(ranks: u32) {
-    // Beyond this on one rank only.
-    let _first = batch(ranks, 1);
-    let folder = tempfile::tempdir().expect("a folder");
-    let serial = Batch::builder().alone().workers(Workers::Serial).build().expect("a batch");
-    let (mut elsewhere, mut stolen) = (0, 0);
-    for threads in [1, 2, 4] {
-        let batch = batch(ranks, threads);
-        let measuring = Batch::builder().spawn(ranks).workers(Workers::Threads(threads)).timing(true).build();
-        let measuring = measuring.expect("a batch");
-        for seed in 0..25 {
-            let steps = steps(seed * 97 + u64::from(ranks) * 7 + threads as u64, folder.path());
-            let list = listed(&serial, &steps, None);
-            let compiled = serial.compile(&list).expect("a list");
-            let (expected, edges) = (outcome(&compiled, &list, folder.path()), compiled.edges());
-            let batch = if seed % 4 < 2 { &batch } else { &measuring };
-            let list = listed(batch, &steps, (seed % 2 == 1).then_some(ranks));
-            let compiled = batch.compile(&list).expect("a list");
-            assert_eq!(compiled.edges(), edges, "seed {seed}");
-            for run in 0..2 {
-                let found = outcome(&compiled, &list, folder.path());
-                assert_eq!(found, expected, "seed {seed}, {threads} threads, run {run}: {steps:#?}");
-                stolen += compiled.traffic().map_or(0, |traffic| traffic.tasks_stolen);
-                if let Some(report) = compiled.report() {
-                    check_report(&report, &compiled, ranks);
-                }
-            }
-            elsewhere += steps.len();
-        }
-    }
-    assert!(stolen > 0, "no rank ever helped another");
-    say(&format!("{elsewhere} tasks on {ranks} ranks"));
-}
-
-/// What was submitted in pieces ends as the serial program does, on several ranks, too.
-#[test]
-fn random_submissions_on_three_ranks_are_as_serial() {
-    if role().is_some() {
-        let _first = batch(3, 1);
-        let folder = tempfile::tempdir().expect("a folder");
-        let serial = Batch::builder().alone().workers(Workers::Serial).build().expect("a batch");
-        let mut there = 0;
-        for threads in [1, 2] {
-            let batch = batch(3, threads);
-            for seed in 0..30 {
-                let steps = steps(seed * 53 + threads as u64, folder.path());
-                let list = listed(&serial, &steps, None);
-                let compiled = serial.compile(&list).expect("a list");
-                let _ = compiled.run();
-                let expected = (of_tasks(&list, false), of_files(folder.path()));
-                let list = listed(&batch, &steps, None);
-                let mut dice = Dice(seed);
-                let mut rest = &list[..];
-                while !rest.is_empty() {
-                    let (first, more) = rest.split_at(1 + dice.below(rest.len() as u32) as usize);
-                    batch.submit(first).expect("they are submitted");
-                    if dice.below(2) == 0 {
-                        // Runs what is there, so that what follows waits for tasks of an earlier list.
-                        let _ = first[0].result().get_timeout(Duration::from_micros(1));
-                    }
-                    rest = more;
-                }
-                let _ = batch.fence();
-                let found = (of_tasks(&list, false), of_files(folder.path()));
-                assert_eq!(found, expected, "seed {seed}, {threads} threads: {steps:#?}");
-                there += list.iter().filter(|task| task.stdout().path().is_none()).count();
-            }
-        }
-        return say(&format!("{there} tasks"));
-    }
-    alone("random_submissions_on_three_ranks_are_as_serial", "home");
-}
-
-#[test]
-fn random_lists_on_two_ranks_are_as_serial() {
-    if role().is_some() {
-        return random_lists(2);
-    }
-    alone("random_lists_on_two_ranks_are_as_serial", "home");
-}
-
-#[test]
-fn random_lists_on_three_ranks_are_as_serial() {
-    if role().is_some() {
-        return random_lists(3);
-    }
-    alone("random_lists_on_three_ranks_are_as_serial", "home");
-}
-
-#[test]
-fn random_lists_on_eight_ranks_are_as_serial() {
-    if role().is_some() {
-        return random_lists(8);
-    }
-    alone("random_lists_on_eight_ranks_are_as_serial", "home");
 }
 
 // ── where tasks run ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -432,29 +114,95 @@ fn large_values_go_between_ranks() {
     alone("large_values_go_between_ranks", "home");
 }
 
-/// Results of one list, wherever they are, are arguments of the next.
+/// Results of one list are arguments of the next, and stay on the rank where they are: no list sends more than who is
+/// to give what to whom.
 #[test]
-fn lists_take_results_of_earlier_lists() {
-    fn double(x: u64) -> u64 {
-        2 * x
+fn lists_take_results_of_earlier_lists_where_they_are() {
+    fn fill(x: u64) -> Vec<u64> {
+        vec![x; 100_000]
+    }
+    fn double(context: &Context, x: &[u64]) -> (u32, Vec<u64>) {
+        (context.rank(), x.iter().map(|x| 2 * x).collect())
+    }
+    fn again(context: &Context, x: &(u32, Vec<u64>)) -> (u32, Vec<u64>) {
+        double(context, &x.1)
     }
     if role().is_some() {
-        let batch = batch(3, 1);
-        let mut last: Vec<_> = (0..12u64).map(|i| batch.function(double, (i,))).collect();
-        batch.compile(&last).expect("a list").run().expect("all succeed");
-        for _ in 0..3 {
-            let next: Vec<_> = last.iter().map(|task| batch.function(double, (task.result(),))).collect();
-            batch.compile(&next).expect("a list").run().expect("all succeed");
-            last = next;
+        let batch = Batch::builder().spawn(3).workers(Workers::Threads(1)).work_stealing(false).build();
+        let batch = batch.expect("a batch");
+        let first: Vec<_> = (0..12u64).map(|i| batch.function(fill, (i,))).collect();
+        let filled = batch.compile(&first).expect("a list");
+        filled.run().expect("all succeed");
+        let mut last: Vec<_> = first.iter().map(|task| batch.function(double, (task.result(),))).collect();
+        let mut lists = vec![batch.compile(&last).expect("a list")];
+        for _ in 0..2 {
+            lists[lists.len() - 1].run().expect("all succeed");
+            last = last.iter().map(|task| batch.function(again, (task.result(),))).collect();
+            lists.push(batch.compile(&last).expect("a list"));
         }
-        let expected: Vec<u64> = (0..12).map(|i| i * 16).collect();
-        assert_eq!(results(&last).expect("all are there"), expected);
+        lists[2].run().expect("all succeed");
+        for list in &lists {
+            let traffic = list.traffic().expect("it is on several ranks");
+            assert_eq!((traffic.tasks_elsewhere, traffic.notices), (8, 8), "{traffic:?}");
+            assert!(traffic.notice_bytes < 8 * 100, "{traffic:?}");
+        }
+        for (i, (rank, values)) in results(&last).expect("all are there").into_iter().enumerate() {
+            assert_eq!((rank, values.len(), values[7]), (i as u32 / 4, 100_000, i as u64 * 8));
+        }
+        // What has come here is elsewhere all the same; what was taken is not there any more.
+        assert_eq!(first[11].result().get().expect("it is there")[0], 11);
+        first[10].result().take().expect("it is taken");
+        lists[0].run().expect_err("one argument was taken");
+        let failures = lists[0].failures();
+        assert_eq!(failures.len(), 1);
+        assert!(failures[0].to_string().contains("was taken before"), "{}", failures[0]);
+        filled.run().expect("all succeed");
+        lists[0].run().expect("the new results are there");
         return;
     }
-    alone("lists_take_results_of_earlier_lists", "home");
+    alone("lists_take_results_of_earlier_lists_where_they_are", "home");
 }
 
-/// A result is there when its task has ended, also while others of the list run on.
+/// What is submitted takes results of earlier submissions on any rank, also of such that have not ended yet, and the
+/// failures of such.
+#[test]
+fn submissions_take_what_has_not_ended_on_any_rank() {
+    fn wait_for(path: PathBuf, says: u32) -> Result<u32, std::io::Error> {
+        while !path.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if says == 0 { Err(std::io::Error::other("told to fail")) } else { Ok(says) }
+    }
+    fn add(context: &Context, (one, two): (u32, u32)) -> (u32, u32) {
+        (context.rank(), one + two)
+    }
+    if role().is_some() {
+        let batch = batch(3, 2);
+        let folder = tempfile::tempdir().expect("a folder");
+        for (round, fails) in [false, true, false].into_iter().enumerate() {
+            let path = folder.path().join(round.to_string());
+            let first = batch.function(wait_for, (&path, 3u32)).at_rank(2);
+            let last = batch.function(wait_for, (&path, if fails { 0 } else { 5u32 }));
+            batch.submit(tasks![first, last]).expect("they are queued");
+            first.result().get_timeout(Duration::from_micros(1)).expect_err("it waits");
+            let sum = |rank| batch.function(add, ((first.result(), last.result()),)).at_rank(rank);
+            let sums: Vec<_> = (0..3).map(sum).collect();
+            batch.submit(&sums).expect("they are queued");
+            sums[1].result().get_timeout(Duration::from_micros(1)).expect_err("it waits, too");
+            std::fs::write(&path, "").expect("a file");
+            for (rank, sum) in sums.iter().enumerate() {
+                match sum.result().get() {
+                    Ok(sum) => assert_eq!((sum, fails), ((rank as u32, 8), false)),
+                    Err(error) => assert!(fails && error.to_string().contains("told to fail"), "{error}"),
+                }
+            }
+            assert_eq!(batch.fence().is_err(), fails);
+        }
+        return;
+    }
+    alone("submissions_take_what_has_not_ended_on_any_rank", "home");
+}
+
 /// A notice may come while its list is becoming known to its rank.
 #[test]
 fn many_short_lists_run_as_soon_as_they_are_known() {
@@ -474,6 +222,7 @@ fn many_short_lists_run_as_soon_as_they_are_known() {
     alone("many_short_lists_run_as_soon_as_they_are_known", "home");
 }
 
+/// A result is there when its task has ended, also while others of the list run on.
 #[test]
 fn a_result_is_there_before_the_list_has_ended() {
     fn wait_for(path: PathBuf, rank: u32) -> u32 {
@@ -503,7 +252,6 @@ fn a_result_is_there_before_the_list_has_ended() {
     alone("a_result_is_there_before_the_list_has_ended", "home");
 }
 
-/// Cancelling reaches tasks on other ranks, those that run and those that wait.
 /// What serde cannot write stays on the rank of the program, and fails there only if it must.
 #[test]
 fn arguments_that_cannot_be_written_stay_at_home() {

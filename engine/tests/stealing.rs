@@ -124,10 +124,12 @@ fn what_comes_back_is_what_would_have_been() {
             .collect();
         let _ = level;
         let compiled = batch.compile(tasks![list, sleep, next]).expect("a list");
-        for run in 0..2 {
+        // By rank where tasks failed, over some runs: which are stolen is chance.
+        let (mut ranks, mut run) = (BTreeSet::new(), 0);
+        while run < 2 || run < 20 && ranks.len() < 2 {
+            run += 1;
             compiled.run().expect_err("some fail");
             assert!(stolen(&compiled) > 0);
-            let mut ranks = BTreeSet::new();
             for (n, task) in list.iter().enumerate() {
                 let wrote = format!("{n} to out\n");
                 match (n % 5, task.result().get()) {
@@ -153,7 +155,6 @@ fn what_comes_back_is_what_would_have_been() {
                     (_, other) => panic!("run {run}: task {n}: {other:?}"),
                 }
             }
-            assert_eq!(ranks.len(), 2, "stolen ones fail as well");
             for (n, task) in next.iter().enumerate() {
                 match task.result().get() {
                     Ok(value) => assert_eq!(value, format!("{n}{}", n + 1)),
@@ -161,6 +162,7 @@ fn what_comes_back_is_what_would_have_been() {
                 }
             }
         }
+        assert_eq!(ranks.len(), 2, "stolen ones fail as well");
         return;
     }
     alone("what_comes_back_is_what_would_have_been", "home");

@@ -90,7 +90,7 @@ impl Processes {
             env: Arc::clone(&shared.env),
             cwd: shared.cwd.clone(),
             binds: shared.binds,
-            lock: shared.book.as_ref().map(|book| book.lock()),
+            lock: shared.lock.clone(),
             is_known: false,
             programs: HashMap::new(),
         };

@@ -45,6 +45,9 @@ pub(crate) struct Listing {
     pub(crate) input_ends: Vec<u32>,
     /// Indices of tasks whose results are arguments.
     pub(crate) inputs: Vec<u32>,
+    /// Tasks that take a result from outside of the list, in order, and the place of its producer among those; filled
+    /// in only if the list may be spread. Such a result is there before the run begins.
+    pub(crate) outside: Vec<(u32, u32)>,
     /// Per task, when any task has one that is not 0.
     pub(crate) priorities: Option<Vec<i32>>,
     /// Per task, when any task has one that is not 1.
@@ -62,6 +65,7 @@ impl Listing {
         self.accesses.clear();
         self.input_ends.clear();
         self.inputs.clear();
+        self.outside.clear();
         self.priorities = None;
         self.costs = None;
         self.parents = None;
@@ -84,6 +88,14 @@ impl Listing {
         }
         let start = if task == 0 { 0 } else { self.input_ends[task - 1] };
         &self.inputs[start as usize..self.input_ends[task] as usize]
+    }
+}
+
+impl Listing {
+    /// What a task takes from outside, in the order of its arguments; see `outside`.
+    pub(crate) fn outside_of(&self, task: u32) -> impl Iterator<Item = u32> + '_ {
+        let start = self.outside.partition_point(|(of, _)| *of < task);
+        self.outside[start..].iter().take_while(move |(of, _)| *of == task).map(|(_, producer)| *producer)
     }
 }
 

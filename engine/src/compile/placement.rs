@@ -15,6 +15,8 @@ pub(crate) struct Layout {
     pub(crate) ranks: u16,
     /// By task the rank it must run on, or [`ANY`]; tasks beyond its end can run on any.
     pub(crate) fixed: Vec<u16>,
+    /// The rank of each producer outside of the list.
+    pub(crate) outside: Vec<u16>,
     /// Whoever looks at runs wants the graph over all ranks, too.
     pub(crate) keeps_whole: bool,
 }
@@ -25,7 +27,7 @@ pub(crate) const ANY: u16 = u16::MAX;
 impl Layout {
     /// The submitting rank alone.
     pub(crate) fn local() -> Self {
-        Self { ranks: 1, fixed: Vec::new(), keeps_whole: false }
+        Self { ranks: 1, fixed: Vec::new(), outside: Vec::new(), keeps_whole: false }
     }
 }
 
@@ -128,8 +130,11 @@ impl Placed<'_> {
     /// The rank on which most of the sources run; of several the one that comes first among them.
     fn most_sources(&self, v: u32) -> Option<u16> {
         let mut votes: Vec<(u16, u32)> = Vec::new();
-        for source in self.found.sources_of(v as usize) {
-            let rank = self.rank_of[(source & !NEEDS) as usize];
+        let sources = self.found.sources_of(v as usize).iter();
+        let inside = sources.map(|source| self.rank_of[(source & !NEEDS) as usize]);
+        let outside =
+            self.list.outside_of(self.task(v)).map(|producer| self.layout.outside[producer as usize]);
+        for rank in inside.chain(outside) {
             match votes.iter_mut().find(|(r, _)| *r == rank) {
                 Some((_, votes)) => *votes += 1,
                 None => votes.push((rank, 1)),
@@ -180,7 +185,11 @@ mod tests {
     }
 
     fn ranks(sources: &[&[u32]], ranks: u16, fixed: Vec<u16>) -> Vec<u16> {
-        match place(&Listing::default(), &found(sources), &Layout { ranks, fixed, keeps_whole: false }) {
+        ranks_after(&Listing::default(), sources, Layout { ranks, fixed, ..Layout::local() })
+    }
+
+    fn ranks_after(list: &Listing, sources: &[&[u32]], layout: Layout) -> Vec<u16> {
+        match place(list, &found(sources), &layout) {
             Placement::Local => vec![0; sources.len()],
             Placement::Spread(rank_of) => rank_of,
         }
@@ -227,9 +236,20 @@ mod tests {
         assert_eq!(ranks.iter().filter(|rank| **rank == 1).count(), 3);
     }
 
+    /// What takes the results of an earlier list runs where they are, as long as every rank has its share.
+    #[test]
+    fn tasks_follow_what_they_take_from_outside() {
+        let list = Listing { outside: (0..8).map(|i| (i, i)).collect(), ..Listing::default() };
+        let layout = |outside| Layout { ranks: 4, outside, ..Layout::local() };
+        let there = vec![3, 3, 2, 1, 0, 1, 2, 0];
+        assert_eq!(ranks_after(&list, &[&[] as &[u32]; 8], layout(there.clone())), there);
+        let ranks = ranks_after(&list, &[&[] as &[u32]; 8], layout(vec![1; 8]));
+        assert!((0..4).all(|rank| ranks.iter().filter(|r| **r == rank).count() >= 1), "{ranks:?}");
+    }
+
     #[test]
     fn one_task_is_local() {
-        let layout = Layout { ranks: 4, fixed: Vec::new(), keeps_whole: false };
+        let layout = Layout { ranks: 4, ..Layout::local() };
         assert_eq!(place(&Listing::default(), &found(&[&[]]), &layout), Placement::Local);
     }
 }

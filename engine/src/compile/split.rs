@@ -1,6 +1,9 @@
 //! Cuts a placed graph into pieces, one per rank: its own vertices, and *imports* that stand for vertices elsewhere for
 //! which some of its own wait. An edge between ranks becomes an *export* at its source's rank, one for each rank that
 //! imports the source, and edges from the import at its target's.
+//!
+//! What tasks take from outside of the list is there before the run begins. Tasks of rank 0, which has it, wait for
+//! nothing; other ranks import it, behind all other imports, as if from a vertex of rank 0 behind the graph.
 
 use super::Listing;
 use super::hazard::{Dependences, JOIN, NEEDS};
@@ -8,11 +11,16 @@ use super::hazard::{Dependences, JOIN, NEEDS};
 /// What one rank has of a graph. Its nodes: imports, in order of vertices, then its own vertices, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Piece {
-    /// For each import the task it stands for ([`JOIN`]: a join), and whether its value is an argument here.
+    /// For each import the task it stands for ([`JOIN`]: a join), and whether its value is an argument here. One from
+    /// outside of the list has the place of its producer behind the tasks of the list.
     pub(crate) imports: Vec<(u32, bool)>,
+    /// How many of the imports, the last ones, are from outside.
+    pub(crate) outside: u32,
     /// By node: which nodes it waits for. Its `tasks` has [`JOIN`] for imports.
     pub(crate) found: Dependences,
     pub(crate) exports: Exports,
+    /// Of rank 0: who takes what from outside, by producer.
+    pub(crate) outside_exports: Exports,
 }
 
 /// Who waits for the own vertices of a piece.
@@ -49,6 +57,11 @@ impl Exports {
         &self.all[start as usize..self.ends[own] as usize]
     }
 
+    /// How many vertices there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
     /// Whether the value of the own vertex with this place goes elsewhere.
     pub(crate) fn have_value(&self, own: usize) -> bool {
         self.of(own).iter().any(|export| export.valued)
@@ -73,7 +86,7 @@ pub(crate) fn split(list: &Listing, found: &Dependences, rank_of: &[u16], ranks:
         *count - 1
     };
     let local: Vec<u32> = rank_of.iter().map(place).collect();
-    let mut pieces: Vec<Piece> = imports.iter().map(|imports| begin(imports, task)).collect();
+    let mut pieces: Vec<Piece> = imports.iter().map(|imports| begin(imports, list, found)).collect();
     for v in 0..found.vertices() {
         let rank = usize::from(rank_of[v]);
         let piece = &mut pieces[rank];
@@ -86,11 +99,27 @@ pub(crate) fn split(list: &Listing, found: &Dependences, rank_of: &[u16], ranks:
             };
             piece.found.sources.push(node | (source & NEEDS));
         }
+        for source in taken_outside(list, found, task(v as u32), rank_of[v]) {
+            piece.found.sources.push(import_of(&imports[rank], source) | NEEDS);
+        }
         piece.found.ends.push(piece.found.sources.len() as u32);
         piece.found.tasks.get_or_insert_default().push(task(v as u32));
     }
     add_exports(&mut pieces, &imports, rank_of);
     pieces
+}
+
+/// What a task takes that comes to its rank from outside of the list, as vertices behind the graph.
+fn taken_outside(list: &Listing, found: &Dependences, task: u32, rank: u16) -> Vec<u32> {
+    let mut taken = Vec::new();
+    if rank != 0 && task != JOIN && !list.outside.is_empty() {
+        for source in list.outside_of(task).map(|producer| found.vertices() as u32 + producer) {
+            if !taken.contains(&source) {
+                taken.push(source);
+            }
+        }
+    }
+    taken
 }
 
 /// Per rank the vertices elsewhere that its own wait for, in order, and whether it takes their values.
@@ -99,6 +128,8 @@ fn crossings(list: &Listing, found: &Dependences, rank_of: &[u16], ranks: u16) -
     let mut inputs = Vec::new();
     for v in 0..found.vertices() {
         let task = found.tasks.as_ref().map_or(v as u32, |tasks| tasks[v]);
+        let outside = taken_outside(list, found, task, rank_of[v]);
+        imports[usize::from(rank_of[v])].extend(outside.into_iter().map(|source| (source, true)));
         let of_task = |s: u32| found.tasks.as_ref().map_or(s, |tasks| tasks[s as usize]);
         let elsewhere = found.sources_of(v).iter().map(|s| s & !NEEDS);
         let mut elsewhere = elsewhere.filter(|s| rank_of[*s as usize] != rank_of[v]).peekable();
@@ -119,11 +150,17 @@ fn crossings(list: &Listing, found: &Dependences, rank_of: &[u16], ranks: u16) -
     imports
 }
 
-fn begin(imports: &[(u32, bool)], task: impl Fn(u32) -> u32) -> Piece {
+fn begin(imports: &[(u32, bool)], list: &Listing, all: &Dependences) -> Piece {
+    let vertices = all.vertices() as u32;
+    let task = |vertex: u32| match vertex.checked_sub(vertices) {
+        Some(producer) => list.len() as u32 + producer,
+        None => all.tasks.as_ref().map_or(vertex, |tasks| tasks[vertex as usize]),
+    };
+    let outside = imports.iter().filter(|(vertex, _)| *vertex >= vertices).count() as u32;
     let tasks = vec![JOIN; imports.len()];
     let found = Dependences { ends: vec![0; imports.len()], sources: Vec::new(), tasks: Some(tasks) };
     let imports = imports.iter().map(|(vertex, valued)| (task(*vertex), *valued)).collect();
-    Piece { imports, found, ..Piece::default() }
+    Piece { imports, outside, found, ..Piece::default() }
 }
 
 fn import_of(imports: &[(u32, bool)], vertex: u32) -> u32 {
@@ -144,6 +181,14 @@ fn add_exports(pieces: &mut [Piece], imports: &[Vec<(u32, bool)>], rank_of: &[u1
         let exports = std::iter::from_fn(|| all.next_if(|(of, _)| *of == vertex));
         pieces[usize::from(*rank)].exports.push(exports.map(|(_, export)| export));
     }
+    // What is left is from behind the graph.
+    for vertex in rank_of.len() as u32.. {
+        if all.peek().is_none() {
+            break;
+        }
+        let exports = std::iter::from_fn(|| all.next_if(|(of, _)| *of == vertex));
+        pieces[0].outside_exports.push(exports.map(|(_, export)| export));
+    }
 }
 
 #[cfg(test)]
@@ -151,16 +196,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A graph in which vertex i waits for some below it, and where each is.
-    fn graphs() -> impl Strategy<Value = (Vec<Vec<u32>>, Vec<u16>)> {
-        let vertex = |i: u32| proptest::collection::btree_set(0..i.max(1), 0..4);
+    /// A graph in which vertex i waits for some below it and takes results of some from outside, and where each is.
+    fn graphs() -> impl Strategy<Value = (Vec<Vec<u32>>, Vec<Vec<u32>>, Vec<u16>)> {
+        let some = |below: u32| proptest::collection::btree_set(0..below.max(1), 0..4);
         (1u32..20).prop_flat_map(move |n| {
-            let sources: Vec<_> = (0..n).map(vertex).collect();
-            (sources, proptest::collection::vec(0u16..3, n as usize)).prop_map(|(sources, ranks)| {
+            let sources: Vec<_> = (0..n).map(some).collect();
+            let outside: Vec<_> = (0..n).map(|_| some(5)).collect();
+            let ranks = proptest::collection::vec(0u16..3, n as usize);
+            (sources, outside, ranks).prop_map(|(sources, outside, ranks)| {
                 let below = |(i, s): (usize, std::collections::BTreeSet<u32>)| {
                     s.into_iter().filter(|s| (*s as usize) < i).collect()
                 };
-                (sources.into_iter().enumerate().map(below).collect(), ranks)
+                let outside = outside.into_iter().map(|of| of.into_iter().rev().collect());
+                (sources.into_iter().enumerate().map(below).collect(), outside.collect(), ranks)
             })
         })
     }
@@ -169,18 +217,23 @@ mod tests {
         /// Every edge is there once: inside a piece, or as an export that arrives at the import which its target
         /// waits for.
         #[test]
-        fn pieces_together_are_the_graph((sources, rank_of) in graphs()) {
+        fn pieces_together_are_the_graph((sources, outside, rank_of) in graphs()) {
             let mut found = Dependences::default();
             let mut list = Listing::default();
             for sources in &sources {
                 // A source with an even number is an argument.
                 list.inputs.extend(sources.iter().filter(|s| *s % 2 == 0));
                 list.input_ends.push(list.inputs.len() as u32);
+                list.access_ends.push(0);
                 found.sources.extend(sources.iter().map(|s| s | NEEDS));
                 found.ends.push(found.sources.len() as u32);
             }
+            let takes = |(task, producers): (u32, &Vec<u32>)| producers.iter().map(move |p| (task, *p)).collect();
+            list.outside = (0..).zip(&outside).flat_map(|of| -> Vec<(u32, u32)> { takes(of) }).collect();
+            let n = sources.len() as u32;
             let pieces = split(&list, &found, &rank_of, 3);
             let mut seen: Vec<Vec<u32>> = vec![Vec::new(); sources.len()];
+            let mut seen_outside = seen.clone();
             for (rank, piece) in pieces.iter().enumerate() {
                 for (own, task) in piece.own().iter().enumerate() {
                     prop_assert_eq!(usize::from(rank_of[*task as usize]), rank);
@@ -188,6 +241,14 @@ mod tests {
                         let node = (source & !NEEDS) as usize;
                         prop_assert_eq!(source & NEEDS, NEEDS);
                         let from = match piece.imports.get(node) {
+                            Some((from, valued)) if *from >= n => {
+                                prop_assert!(*valued && node >= piece.imports.len() - piece.outside as usize);
+                                let export = Export { rank: rank as u16, import: node as u32, valued: true };
+                                let exports = pieces[0].outside_exports.of((from - n) as usize);
+                                prop_assert!(exports.contains(&export));
+                                seen_outside[*task as usize].push(from - n);
+                                continue;
+                            }
                             Some((from, valued)) => {
                                 prop_assert_eq!(*valued, from % 2 == 0);
                                 let home = &pieces[usize::from(rank_of[*from as usize])];
@@ -204,6 +265,9 @@ mod tests {
             }
             seen.iter_mut().for_each(|from| from.sort_unstable());
             prop_assert_eq!(seen, sources);
+            // Rank 0 has what is outside; others get it in the order of the arguments.
+            let expected = outside.iter().zip(&rank_of).map(|(of, rank)| if *rank == 0 { &[] } else { &of[..] });
+            prop_assert!(seen_outside.iter().map(Vec::as_slice).eq(expected));
         }
     }
 }

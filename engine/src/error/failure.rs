@@ -79,8 +79,12 @@ pub struct Failure {
     pub(crate) attempts: u32,
     /// The rank it ran on, or was to.
     pub(crate) rank: u32,
-    /// The index of the task at the beginning of the chain, in its list.
-    pub(crate) root_index: u32,
+    /// Where it is in the list that runs, which may hold its own; `None` if that is another list.
+    pub(crate) place: Option<u32>,
+    /// The place of the task at the beginning of the chain; `None` if that is of another list.
+    pub(crate) root: Option<u32>,
+    /// What it comes from is of another list.
+    pub(crate) is_entry: bool,
     /// What happened.
     pub(crate) cause: Cause,
 }
@@ -126,8 +130,30 @@ impl Drop for Failure {
 impl Failure {
     /// Of a task whose record need not be here.
     pub(crate) fn of(name: String, index: u32, attempts: u32, rank: u32, cause: Cause) -> Arc<Self> {
-        let root_index = if let Cause::Upstream(from) = &cause { from.root_index } else { index };
-        Arc::new(Self { name, index, attempts, rank, root_index, cause })
+        let place = Some(index);
+        let root = if let Cause::Upstream(from) = &cause { from.root } else { place };
+        Arc::new(Self { name, index, attempts, rank, place, root, is_entry: false, cause })
+    }
+
+    /// The same, at a place in the list that runs.
+    pub(crate) fn placed(self: Arc<Self>, place: Option<u32>) -> Arc<Self> {
+        let mut this = self;
+        if let Some(failure) = Arc::get_mut(&mut this) {
+            failure.place = place;
+            if !matches!(failure.cause, Cause::Upstream(_)) {
+                failure.root = place;
+            }
+        }
+        this
+    }
+
+    /// The same, at the end of a chain that began in another list; `is_entry` if it is the first one in this.
+    pub(crate) fn begun_outside(self: Arc<Self>, is_entry: bool) -> Arc<Self> {
+        let mut this = self;
+        if let Some(failure) = Arc::get_mut(&mut this) {
+            (failure.root, failure.is_entry) = (None, is_entry);
+        }
+        this
     }
 
     /// The one at the beginning of the chain.

@@ -4,13 +4,13 @@ use super::{Gather, each_input};
 use crate::compile::placement::{ANY, Layout};
 use crate::error::Mistake;
 use crate::task::record::Ref;
+use std::collections::HashMap;
 
 impl Gather<'_> {
     /// On which ranks the list may run, and what of it must run where.
     pub(super) fn layout(&mut self, externals: &[(u32, Ref)]) -> Layout {
         let shared = self.shared;
-        let is_plain = self.members.is_empty() && shared.book.is_none();
-        let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home() && is_plain);
+        let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home());
         let ranks = ranks.filter(|_| !shared.executor.is_serial()).map_or(1, |ranks| ranks.size());
         let ranks = u16::try_from(ranks).unwrap_or(ANY);
         let least = shared.ranks.as_ref().map(|ranks| ranks.least());
@@ -32,12 +32,8 @@ impl Gather<'_> {
             let is_bound = task.head().code.travel.is_none() || !everywhere(task);
             fixed.push(if is_bound || ranks == 1 { 0 } else { ANY });
         }
-        externals.iter().for_each(|(index, _)| fixed[*index as usize] = 0);
         for (index, task) in (gates..).zip(self.tasks()) {
             each_input(task, &mut |input| {
-                if self.gate_of.contains_key(&input.task) {
-                    fixed[index] = 0;
-                }
                 // What a task writes stays with it, and so does a value that serde cannot write.
                 if input.is_output() || !input.task.value_travels() {
                     fixed[index] = 0;
@@ -50,7 +46,23 @@ impl Gather<'_> {
         if self.has_ranks {
             self.fix_ranks(ranks, &mut fixed);
         }
-        Layout { ranks, fixed, keeps_whole: shared.timing }
+        let outside = if ranks > 1 { self.outside(externals) } else { Vec::new() };
+        Layout { ranks, fixed, outside, keeps_whole: shared.timing }
+    }
+
+    /// Lists what tasks take from outside; the rank of each producer.
+    fn outside(&mut self, externals: &[(u32, Ref)]) -> Vec<u16> {
+        let mut places = HashMap::new();
+        for (task, producer) in externals {
+            let place = *places.entry(*producer).or_insert(self.producers.len() as u32);
+            if place as usize == self.producers.len() {
+                self.producers.push(*producer);
+            }
+            self.listing.outside.push((*task, place));
+        }
+        let elsewhere = |producer: Ref| producer.cohort()?.elsewhere();
+        let rank = |producer: &Ref| elsewhere(*producer).map_or(0, |elsewhere| elsewhere.rank_of(*producer));
+        self.producers.iter().map(|producer| rank(producer) as u16).collect()
     }
 
     /// What the user said of ranks.
@@ -64,12 +76,11 @@ impl Gather<'_> {
             if rank >= all {
                 mistakes.push(Mistake::NoSuchRank { task: index, name, rank, ranks: all });
             } else if rank != 0 && ranks == 1 {
-                let why = "lists of a batch that is serial or keeps a journal do, and so do lists that hold compiled \
-                           ones";
+                let why = "lists of a batch that is serial do";
                 mistakes.push(Mistake::MustStay { task: index, name, rank, why });
             } else if rank != 0 && fixed[index as usize] == 0 {
-                let why = "closures do, tasks that need what some rank has not, and tasks that take output, a result \
-                           of a closure, or one of another list";
+                let why = "closures do, tasks that need what some rank has not, and tasks that take output or a result \
+                           of a closure";
                 mistakes.push(Mistake::MustStay { task: index, name, rank, why });
             } else {
                 fixed[index as usize] = rank as u16;

@@ -5,7 +5,9 @@ use crate::cohort::Cohort;
 use crate::compile::split::Piece;
 use crate::error::{Error, Failure};
 use crate::function::wire::WireError;
+use crate::journal::Entry;
 use crate::plan::Plan;
+use crate::resume::Ledger;
 use crate::run::{Others, Run, Timed};
 use crate::task::record::Ref;
 use std::sync::Arc;
@@ -24,12 +26,32 @@ pub(crate) struct Setup {
     pub(crate) is_unbound: bool,
     pub(crate) keeps_place: bool,
     pub(crate) measures: bool,
+    pub(crate) lock: Option<std::path::PathBuf>,
 }
 
 pub(crate) enum Ranks {}
 pub(crate) enum Side {}
 pub(crate) enum Elsewhere {}
+pub(crate) enum Nobody {}
 pub(crate) struct Unwritten(pub(crate) u32, pub(crate) WireError);
+
+/// Where tasks are in a list.
+pub(crate) struct Places {
+    pub(crate) bases: Vec<(u32, u32)>,
+    pub(crate) others: std::collections::HashMap<Ref, u32>,
+}
+
+/// At a guest: tells home what it did.
+pub(crate) struct Recorder {
+    pub(crate) reads_files: bool,
+    pub(crate) nobody: Nobody,
+}
+
+impl Recorder {
+    pub(crate) fn record(&self, _: u32, _: Entry) {
+        match self.nobody {}
+    }
+}
 
 impl Ranks {
     pub(crate) fn rank(&self) -> u32 {
@@ -74,6 +96,10 @@ impl Ranks {
 }
 
 impl Side {
+    pub(crate) fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
+        match *self {}
+    }
+
     pub(crate) fn register(&self, _: &Arc<Plan>) {
         match *self {}
     }
@@ -91,6 +117,18 @@ impl Side {
     }
 
     pub(crate) fn away(&self) -> std::iter::Empty<Ref> {
+        match *self {}
+    }
+
+    pub(crate) fn outside_place(&self, _: u32, _: u32) -> Option<u32> {
+        match *self {}
+    }
+
+    pub(crate) fn producers(&self) -> std::iter::Empty<Ref> {
+        match *self {}
+    }
+
+    pub(crate) fn take_ledger(&self) -> Option<Ledger> {
         match *self {}
     }
 
@@ -132,7 +170,19 @@ impl Elsewhere {
         match *self {}
     }
 
-    pub(crate) fn has(&self, _: u32) -> bool {
+    pub(crate) fn has(&self, _: Ref) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn is_away(&self, _: u32) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match *self {}
+    }
+
+    pub(crate) fn rank_of(&self, _: Ref) -> u32 {
         match *self {}
     }
 }
@@ -146,6 +196,8 @@ pub(crate) fn spread(
     _: &Arc<crate::shared::Shared>,
     _: &Arc<Cohort>,
     _: &[Piece],
+    _: Places,
+    _: &[Ref],
     _: &dyn Fn(u32) -> Ref,
 ) -> Result<Side, Vec<Unwritten>> {
     match **ranks {}

@@ -1,9 +1,10 @@
 //! At a guest: the thread that keeps the parts: unpacks them, starts their runs, answers who asks for values.
 
 use super::Ranks;
-use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber};
+use super::message::{self, Came, Cancel, End, Fetch, Give, Kind, Notice, Read, Replied, RunNumber, Start};
 use super::part::Setup;
-use super::side::{Side, unwritable, value_of};
+use super::records::Records;
+use super::side::{Side, given_by, is_there, unwritable, value_of};
 use super::times;
 use super::told::{Teller, Told};
 use super::unpack::{self, Unpacked};
@@ -11,7 +12,8 @@ use crate::batch::{Batch, Workers};
 use crate::cohort::{Cohort, Progress};
 use crate::error::{Cause, Error, Failure};
 use crate::function::wire::WireError;
-use crate::plan::Plan;
+use crate::plan::{Plan, missing};
+use crate::resume::Files;
 use crate::shared::Shared;
 use crate::task::output::{Which, so_far};
 use crate::task::record::{Ref, state};
@@ -30,6 +32,8 @@ pub(super) enum Order {
     Start { list: u64, bytes: Vec<u8> },
     Fetch { list: u64, bytes: Vec<u8> },
     Read { list: u64, bytes: Vec<u8> },
+    Give { list: u64, bytes: Vec<u8> },
+    Reuse { list: u64, bytes: Vec<u8> },
     Cancel { list: u64, bytes: Vec<u8> },
     Drop { list: u64 },
     Gift { from: Rank, number: u64, bytes: Vec<u8> },
@@ -42,11 +46,13 @@ pub(super) struct Guest {
     number: AtomicU32,
     /// The tasks of its part in order; kept by the plan.
     tasks: Box<[Ref]>,
+    pub(super) records: Records,
 }
 
 impl Guest {
-    pub(super) fn new(tasks: Vec<Ref>) -> Guest {
-        Guest { number: AtomicU32::new(0), tasks: tasks.into() }
+    /// With the files of each node.
+    pub(super) fn new(tasks: Vec<Ref>, files: Vec<Files>) -> Guest {
+        Guest { number: AtomicU32::new(0), tasks: tasks.into(), records: Records::new(files) }
     }
 
     pub(super) fn number(&self) -> RunNumber {
@@ -102,8 +108,10 @@ impl Clerk {
                 Order::Start { list, bytes } => self.start(list, &bytes),
                 Order::Fetch { list, bytes } => self.fetch(list, &bytes),
                 Order::Read { list, bytes } => self.read(list, &bytes),
+                Order::Give { list, bytes } => self.give(list, &bytes),
                 Order::Cancel { list, bytes } => self.cancel(list, &bytes),
-                Order::Drop { list } => drop(self.parts.remove(&list)),
+                Order::Reuse { list, bytes } => self.reuse(list, &bytes),
+                Order::Drop { list } => self.drop_part(list),
                 Order::Gift { from, number, bytes } => self.gift(from, number, &bytes),
                 Order::Recall { from, number, place } => self.ranks.recalled(from, number, place),
                 Order::Stop => break,
@@ -154,17 +162,39 @@ impl Clerk {
         if let Some(run_dir) = &setup.run_dir {
             builder = builder.run_dir(run_dir);
         }
+        if let Some(lock) = &setup.lock {
+            builder = builder.lock(lock);
+        }
         let batch = builder.build()?;
         let shared = Arc::clone(batch.shared());
         self.batches.insert(setup.clone(), batch);
         Ok(shared)
     }
 
+    fn drop_part(&mut self, list: u64) {
+        drop(self.parts.remove(&list));
+        // A batch with a journal keeps the next run from beginning.
+        let parts = &self.parts;
+        let is_used =
+            |batch: &Batch| parts.values().any(|part| Arc::ptr_eq(&part.owned.plan().shared, batch.shared()));
+        self.batches.retain(|setup, batch| setup.lock.is_none() || is_used(batch));
+    }
+
+    /// What the run that is about to start need not do.
+    fn reuse(&self, list: u64, bytes: &[u8]) {
+        if let (Some(part), Some((reused, _))) = (self.parts.get(&list), message::head(bytes)) {
+            part.guest().records.reuse(reused);
+        }
+    }
+
     fn start(&mut self, list: u64, bytes: &[u8]) {
-        let Some((number, _)) = message::head::<RunNumber>(bytes) else { return };
+        let Some((Start { run: number, recording }, _)) = message::head::<Start>(bytes) else { return };
         // Without a part this rank has resigned.
         let Some(part) = self.parts.get(&list) else { return };
         part.guest().number.store(number, Ordering::Release);
+        if let Some(recording) = recording {
+            part.guest().records.begin(&self.ranks, part.owned.plan(), number, recording);
+        }
         if let Err(why) = part.owned.start(false) {
             self.resign(&format!("it cannot start its part of a list: {why}"));
         }
@@ -245,6 +275,28 @@ impl Clerk {
         }
         if reply.len() > empty {
             self.ranks.tell(Rank(0), Kind::Reply, list, &reply);
+        }
+    }
+
+    /// Sends what a task gave to ranks where another list takes it; this one may be among them.
+    fn give(&self, list: u64, bytes: &[u8]) {
+        let Some((Give { run, task, to, to_run, imports }, _)) = message::head::<Give>(bytes) else { return };
+        let Some(part) = self.parts.get(&list) else { return };
+        let Some(task) = part.guest().tasks.get(task as usize).copied() else { return };
+        // Home keeps the list from running meanwhile, and every run of it has ended here.
+        let given =
+            if part.guest().number() == run && is_there(task) { given_by(task) } else { Err(missing(task)) };
+        for (rank, import) in imports {
+            let (came, value) = match &given {
+                Ok(value) => (Came::WithValue, value.as_slice()),
+                Err(failure) => (Came::badly(Told::of_outside(failure)), [].as_slice()),
+            };
+            let mut bytes = message::bytes(&Notice { run: to_run, import, came });
+            bytes.extend_from_slice(value);
+            match u32::from(rank) {
+                here if here == self.ranks.rank() => self.ranks.notice(to, &bytes),
+                rank => self.ranks.tell(Rank(rank), Kind::Notice, to, &bytes),
+            }
         }
     }
 

@@ -6,14 +6,16 @@
 //!   then on it is as if it had run here;
 //! - `FAILED` or `SKIPPED` by a reply, or by the `End` of its part.
 //!
-//! It belongs to the list's cohort, since results outlive the compiled list; when that goes, guests drop their parts.
+//! It belongs to the list's cohort, and to those of lists that it holds until they run in another, since results
+//! outlive the compiled list; when all have let go, guests drop their parts.
 //! Values are asked for once: who asks keeps the record until the reply has come (`asked`).
 
 use super::Ranks;
-use super::message::{self, Came, Cancel, End, Fetch, Kind, Read, Replied, RunNumber, Sent};
+use super::message::{self, Came, Cancel, End, Fetch, Give, Kind, Read, Replied, RunNumber, Sent};
 use super::side::unreadable;
 use super::times::{self, Heard};
 use crate::cohort::Cohort;
+use crate::compile::split::Export;
 use crate::error::{Cause, Error, Failure};
 use crate::run::{Others, Run, Timed};
 use crate::shared::Shared;
@@ -31,18 +33,22 @@ use tarragon_transport::{Message, Rank};
 /// The part of one guest: its tasks in order.
 pub(super) struct Away {
     pub(super) rank: Rank,
+    /// Where they are in the list.
+    pub(super) places: Box<[u32]>,
     /// Kept by the plan.
     pub(super) tasks: Box<[Ref]>,
 }
 
 /// See the page.
 pub(crate) struct Elsewhere {
-    ranks: Arc<Ranks>,
+    pub(super) ranks: Arc<Ranks>,
     shared: Weak<Shared>,
-    list: u64,
-    /// By index of the task: one above the place of its part in `away` (0: it runs here), and its place in that.
+    pub(super) list: u64,
+    /// For each cohort in the list, by id, what to add to a task's index to have its place in the list.
+    bases: Box<[(u32, u32)]>,
+    /// By place of the task: one above the place of its part in `away` (0: it runs here), and its place in that.
     places: Box<[(u16, u32)]>,
-    away: Box<[Away]>,
+    pub(super) away: Box<[Away]>,
     now: Mutex<Now>,
     /// Output that was asked for, once it has come.
     reading: Mutex<HashMap<u64, Option<io::Result<Vec<u8>>>>>,
@@ -58,7 +64,8 @@ pub(crate) struct Elsewhere {
 #[derive(Default)]
 struct Now {
     number: RunNumber,
-    parity: u8,
+    /// By id of each cohort in the list the parity under which the run writes.
+    parities: Vec<(u32, u8)>,
     run: Weak<Run>,
     /// By part: it has not ended in this run.
     open: Vec<bool>,
@@ -80,15 +87,15 @@ impl Elsewhere {
         ranks: &Arc<Ranks>,
         shared: &Arc<Shared>,
         list: u64,
-        tasks: usize,
+        (tasks, bases): (usize, &[(u32, u32)]),
         away: Vec<Away>,
         parts: Vec<(Rank, Vec<u8>)>,
     ) -> Arc<Self> {
         let part_bytes = parts.iter().map(|(_, part)| part.len() as u64).sum();
         let mut places = vec![(0u16, 0u32); tasks];
         for (part, away) in away.iter().enumerate() {
-            for (place, task) in away.tasks.iter().enumerate() {
-                places[task.index() as usize] = (part as u16 + 1, place as u32);
+            for (place, at) in (0..).zip(&away.places) {
+                places[*at as usize] = (part as u16 + 1, place);
             }
         }
         let workers = (1..ranks.size()).map(|rank| ranks.workers_of(rank, &shared.setup)).collect();
@@ -98,6 +105,7 @@ impl Elsewhere {
             ranks,
             shared,
             list,
+            bases: bases.into(),
             places,
             away,
             now: Mutex::default(),
@@ -140,20 +148,39 @@ impl Elsewhere {
         self.away.iter().flat_map(|away| away.tasks.iter().copied())
     }
 
-    /// Whether the task with this index runs elsewhere.
-    pub(crate) fn has(&self, index: u32) -> bool {
-        self.places.get(index as usize).is_some_and(|(part, _)| *part != 0)
+    /// Whether the task at this place of the list runs elsewhere.
+    pub(crate) fn is_away(&self, place: u32) -> bool {
+        self.places.get(place as usize).is_some_and(|(part, _)| *part != 0)
+    }
+
+    /// Whether a task runs elsewhere.
+    pub(crate) fn has(&self, task: Ref) -> bool {
+        self.place_of(task).is_some()
     }
 
     fn place_of(&self, task: Ref) -> Option<(usize, u32)> {
-        let (part, place) = *self.places.get(task.index() as usize)?;
+        let id = task.head().cohort.load(Ordering::Acquire);
+        let base = self.bases.binary_search_by_key(&id, |(cohort, _)| *cohort).ok()?;
+        self.part_of(self.bases[base].1 + task.index())
+    }
+
+    fn part_of(&self, place: u32) -> Option<(usize, u32)> {
+        let (part, place) = *self.places.get(place as usize)?;
         Some((usize::from(part.checked_sub(1)?), place))
     }
 
+    /// The index of a task that runs elsewhere, by its place in the list.
+    pub(super) fn index_of(&self, place: u32) -> Option<u32> {
+        let (part, place) = self.part_of(place)?;
+        self.away[part].tasks.get(place as usize).map(|task| task.index())
+    }
+
     pub(super) fn begin(&self, number: RunNumber, run: &Run) {
-        let (parity, run, open) = (run.plan.cohort.parity(), run.weak(), vec![true; self.away.len()]);
+        let mut parities: Vec<(u32, u8)> = run.plan.cohorts().iter().map(|c| (c.id, c.parity())).collect();
+        parities.sort_unstable();
+        let (run, open) = (run.weak(), vec![true; self.away.len()]);
         let mut now = self.now.lock();
-        (now.number, now.parity, now.run, now.open) = (number, parity, run, open);
+        (now.number, now.parities, now.run, now.open) = (number, parities, run, open);
         // Who waits for a value waits for one of this run now.
         (now.is_known, now.sent) = (false, Sent::default());
         now.held.resize(self.away.len(), (0, 0));
@@ -168,19 +195,26 @@ impl Elsewhere {
             let mut now = self.now.lock();
             for task in tasks {
                 let Some((part, place)) = self.place_of(task) else { continue };
-                let parity = task.cohort().map_or(now.parity, Cohort::parity);
-                if task.has_ended(parity) || now.asked.contains_key(&(part, place)) {
+                let parity = now.parity_of(task);
+                if task.cohort().is_some_and(|cohort| task.has_ended(cohort.parity()))
+                    || now.asked.contains_key(&(part, place))
+                {
                     continue;
                 }
                 now.asked.insert((part, place), Kept::new(task));
                 // Of a run that guests do not know of yet it is asked when they do.
-                if now.is_known && now.parity == parity {
+                if now.is_known && task.cohort().is_some_and(|cohort| cohort.parity() == parity) {
                     wanted[part].push(place);
                 }
             }
             now.number
         };
         self.fetch(run, wanted);
+    }
+
+    /// Tasks of lists that this one holds may be waited for by who asked elsewhere, or nobody, for their values.
+    pub(super) fn request_awaited(&self) {
+        self.request(self.tasks().filter(|task| task.is_watched()));
     }
 
     /// Guests know of the run: whoever waits for values of it is heard.
@@ -205,11 +239,33 @@ impl Elsewhere {
         }
     }
 
+    /// Has the rank of a task, which is done there, send its value to ranks where a run of another list takes it.
+    /// False if it runs here.
+    pub(super) fn give(
+        &self,
+        task: Ref,
+        (to, to_run): (u64, RunNumber),
+        exports: &[Export],
+    ) -> Option<usize> {
+        let (part, place) = self.place_of(task)?;
+        let run = self.now.lock().number;
+        let imports = exports.iter().map(|export| (export.rank, export.import)).collect();
+        let bytes = message::bytes(&Give { run, task: place, to, to_run, imports });
+        self.ranks.tell(self.away[part].rank, Kind::Give, self.list, &bytes);
+        Some(bytes.len())
+    }
+
+    /// The rank that runs a task.
+    pub(crate) fn rank_of(&self, task: Ref) -> u32 {
+        self.place_of(task).map_or(0, |(part, _)| self.away[part].rank.0)
+    }
+
     pub(super) fn receive(&self, kind: Kind, message: &Message<'_>) {
         let part = self.away.iter().position(|away| away.rank == message.source);
         match (kind, part) {
             (Kind::End, Some(part)) => self.part_ended(part, message.payload),
             (Kind::Free, Some(part)) => self.part_freed(part, message.payload),
+            (Kind::Record, Some(part)) => self.record(part, message.payload),
             (Kind::Times, Some(part)) => self.times_came(part, message.payload),
             (Kind::Reply, Some(part)) => self.reply(part, message.payload),
             (Kind::Written, Some(_)) => self.written(message.payload),
@@ -217,6 +273,12 @@ impl Elsewhere {
                 tracing::warn!(target: "tarragon", source = message.source.0, ?kind, "a message for another list")
             }
         }
+    }
+
+    /// The run under way, if it has this number.
+    pub(super) fn run_with(&self, number: RunNumber) -> Option<Arc<Run>> {
+        let now = self.now.lock();
+        (now.number == number).then(|| now.run.upgrade()).flatten()
     }
 
     fn part_ended(&self, part: usize, bytes: &[u8]) {
@@ -238,7 +300,7 @@ impl Elsewhere {
             now.run.upgrade()
         };
         let Some(run) = run else { return };
-        let told = told.failures();
+        let told = told.failures(&|place| self.index_of(place));
         for (place, skipped, why, wrote) in failures {
             let task = self.away[part].tasks.get(place as usize);
             if let (Some(task), Some(why)) = (task, told.get(why as usize)) {
@@ -258,7 +320,7 @@ impl Elsewhere {
     }
 
     /// An error while a body that was given up elsewhere is still inside its task.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let is_held = self.now.lock().held.iter().any(|(held, freed)| held > freed);
         if is_held { Err(Error::BodyStillRuns) } else { Ok(()) }
     }
@@ -266,11 +328,11 @@ impl Elsewhere {
     fn times_came(&self, part: usize, bytes: &[u8]) {
         let now = self.now.lock();
         if times::run_of(bytes) == Some(now.number) && now.open.get(part) == Some(&true) {
-            self.times.lock().take(part, &self.away[part].tasks, bytes);
+            self.times.lock().take(part, &self.away[part].places, bytes);
         }
     }
 
-    /// When tasks ran elsewhere in the run that has ended, by index, after `started_ns`.
+    /// When tasks ran elsewhere in the run that has ended, by place in the list, after `started_ns`.
     pub(super) fn times(&self, started_ns: u64) -> (Vec<(u32, Timed)>, Others) {
         let mut told = self.times.lock();
         // Of the two clocks that are known worst.
@@ -280,7 +342,7 @@ impl Elsewhere {
             let Some(clock) = self.ranks.clock_of(away.rank, started_ns) else { continue };
             within = [within[0].max(clock.within), within[1].max(within[0].min(clock.within))];
             let times = told.of_part(part, clock, started_ns);
-            all.extend(away.tasks.iter().map(|task| task.index()).zip(times));
+            all.extend(away.places.iter().copied().zip(times));
         }
         let others = Others {
             workers: self.workers.clone(),
@@ -302,17 +364,18 @@ impl Elsewhere {
                     return;
                 }
                 let kept = now.asked.remove(&(part, place));
+                let parity = kept.as_ref().map_or(0, |kept| now.parity_of(kept.0));
                 if let Some(kept) = &kept
-                    && kept.0.cohort().is_some_and(|cohort| cohort.parity() != now.parity)
+                    && kept.0.cohort().is_some_and(|cohort| cohort.parity() != parity)
                 {
                     // Another run has begun, and it is that one's value which is waited for.
                     now.asked.insert((part, place), kept.clone());
                     continue;
                 }
-                (kept, now.parity)
+                (kept, parity)
             };
             if let Some(kept) = kept {
-                replied(kept.0, parity, came, value);
+                self.replied(kept.0, parity, came, value);
             }
         }
     }
@@ -378,7 +441,8 @@ impl Elsewhere {
         let Some(run) = run else { return };
         run.stop.all();
         for part in &open {
-            let left = self.away[*part].tasks.iter().filter(|task| !task.has_ended(run.plan.cohort.parity()));
+            let has_ended = |task: &Ref| task.cohort().is_some_and(|cohort| task.has_ended(cohort.parity()));
+            let left = self.away[*part].tasks.iter().filter(|task| !has_ended(task));
             left.for_each(|task| run.failed_elsewhere(*task, self.loss(Some(*task)), false));
         }
         if let Some(side) = &run.plan.side {
@@ -389,14 +453,15 @@ impl Elsewhere {
 
     /// Whoever waits for a value is told that it will not come.
     fn give_up(&self) {
-        let (asked, parity) = {
+        let asked: Vec<(Kept, u8)> = {
             let mut now = self.now.lock();
-            (std::mem::take(&mut now.asked), now.parity)
+            let asked = std::mem::take(&mut now.asked);
+            asked.into_values().map(|kept| (now.parity_of(kept.0), kept)).map(|(p, k)| (k, p)).collect()
         };
         if let Some(shared) = self.shared.upgrade() {
             shared.awaited.look_again();
         }
-        asked.values().for_each(|kept| fail(kept.0, parity, self.loss(Some(kept.0)), false));
+        asked.iter().for_each(|(kept, parity)| fail(kept.0, *parity, self.loss(Some(kept.0)), false));
     }
 
     fn loss(&self, task: Option<Ref>) -> Arc<Failure> {
@@ -434,22 +499,33 @@ pub(super) fn arrive(task: Ref, parity: u8, value: &[u8]) -> bool {
     true
 }
 
-/// What a reply says of a task.
-fn replied(task: Ref, parity: u8, came: Came, value: &[u8]) {
-    let failure = match came {
-        Came::WithValue => (!arrive(task, parity, value)).then(|| (unreadable(task), false)),
-        Came::Well => {
-            // Nobody wanted its value when it ended.
-            end(task, parity, state::EMPTY);
-            None
+impl Elsewhere {
+    /// What a reply says of a task.
+    fn replied(&self, task: Ref, parity: u8, came: Came, value: &[u8]) {
+        let failure = match came {
+            Came::WithValue => (!arrive(task, parity, value)).then(|| (unreadable(task), false)),
+            Came::Well => {
+                // Nobody wanted its value when it ended.
+                end(task, parity, state::EMPTY);
+                None
+            }
+            Came::Badly { skipped, why, wrote } => {
+                keep_output(task, &wrote);
+                Some((why.failure(&|place| self.index_of(place)), skipped))
+            }
+        };
+        if let Some((failure, skipped)) = failure {
+            fail(task, parity, failure, skipped);
         }
-        Came::Badly { skipped, why, wrote } => {
-            keep_output(task, &wrote);
-            Some((why.failure(), skipped))
-        }
-    };
-    if let Some((failure, skipped)) = failure {
-        fail(task, parity, failure, skipped);
+    }
+}
+
+impl Now {
+    /// Under which the run writes the status of a task.
+    fn parity_of(&self, task: Ref) -> u8 {
+        let id = task.head().cohort.load(Ordering::Acquire);
+        let at = self.parities.binary_search_by_key(&id, |(cohort, _)| *cohort);
+        at.map_or(0, |at| self.parities[at].1)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What ranks tell one another, as bytes: heads in postcard, and a value behind them as it is.
 
 use super::told::Told;
+use crate::journal::Entry;
 use serde::{Deserialize, Serialize};
 pub(super) use tarragon_transport::wire::head;
 use tarragon_transport::{HandlerId, wire};
@@ -24,6 +25,10 @@ pub(super) enum Kind {
     Clock,
     Now,
     Free,
+    Give,
+    Reuse,
+    Record,
+    Recorded,
     Steal,
     Gift,
     Returned,
@@ -33,7 +38,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 22] = [
+    pub(super) const ALL: [Kind; 26] = [
         Kind::Part,
         Kind::Start,
         Kind::Notice,
@@ -50,6 +55,10 @@ impl Kind {
         Kind::Clock,
         Kind::Now,
         Kind::Free,
+        Kind::Give,
+        Kind::Reuse,
+        Kind::Record,
+        Kind::Recorded,
         Kind::Steal,
         Kind::Gift,
         Kind::Returned,
@@ -66,6 +75,30 @@ impl Kind {
 
 /// Number of a run of a list: 1 is the first.
 pub(super) type RunNumber = u32;
+
+/// A `Start`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Start {
+    pub(super) run: RunNumber,
+    /// The batch keeps a journal.
+    pub(super) recording: Option<Recording>,
+}
+
+/// How guests record what they do.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Recording {
+    /// Files are compared by what is in them.
+    pub(super) reads_files: bool,
+    /// What depends on a task waits until home has its record on the disk.
+    pub(super) waits: bool,
+}
+
+/// A `Reuse`, or some of one: by place in the part what was recorded of tasks that need not run.
+pub(super) type Reused = Vec<(u32, Entry)>;
+
+/// A `Record`: the run, the place of a task in the part, a number that a `Recorded` repeats, and what is to be
+/// remembered of the task but for its identity.
+pub(super) type Recorded = (RunNumber, u32, u64, Entry);
 
 /// Head of a `Notice`; the value follows.
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,6 +129,13 @@ pub(super) enum Came {
     WithValue,
     /// It failed, or was skipped; and what it wrote to its context's output.
     Badly { skipped: bool, why: Box<Told>, wrote: String },
+}
+
+impl Came {
+    /// Of a task that others wait for.
+    pub(super) fn badly(why: Told) -> Came {
+        Came::Badly { skipped: false, why: Box::new(why), wrote: String::new() }
+    }
 }
 
 /// A `Read`, behind the number that its `Written` repeats.
@@ -136,6 +176,18 @@ pub(super) struct Cancel {
     pub(super) run: RunNumber,
     /// One task by its place in the part; `None`: all.
     pub(super) task: Option<u32>,
+}
+
+/// A `Give`: of its list the task with this place in the part, after run `run`, to tasks of another list.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Give {
+    pub(super) run: RunNumber,
+    pub(super) task: u32,
+    /// The list that takes it, and which run of that.
+    pub(super) to: u64,
+    pub(super) to_run: RunNumber,
+    /// Ranks, and which import it is there.
+    pub(super) imports: Vec<(u16, u32)>,
 }
 
 /// The bytes of a head; serde has nothing to refuse in them.

@@ -34,9 +34,21 @@
 //! | `Free` | guest → home | bodies that were given up in run n have returned |
 //! | `Steal`, `Gift`, `Wrote`, `Returned`, `Recall` | rank ↔ rank | see `steal` |
 //! | `Look` | to itself | the listener wakes up |
+//! | `Give` | home → guest | sends what a task gave to the ranks where a run of another list takes it |
+//! | `Reuse` | home → guest | what a journal says of tasks that the run which starts next need not do |
+//! | `Record` | guest → home | in run n a task has succeeded: what a journal is to remember of it |
+//! | `Recorded` | home → guest | a record is on the disk, if guests wait for that |
 //!
 //! Messages of one pair of ranks come in order, those of different pairs do not: a notice may come before the part that
 //! it is for, or before its run has begun there. It waits in `early` until then.
+//!
+//! # Results of earlier lists
+//! A list may take results of lists that have run before. Home waits for those before the run starts, and keeps them
+//! from running again or being taken until it has ended. What tasks of other ranks take of them is imported there like
+//! the end of any task; a value goes once to each rank that takes it, in each run: from home, if it is there only; else
+//! straight from the rank that has it, which home tells to (`Give`). A task is rather placed where such a value is.
+//! Results of earlier *submissions* that have not ended yet are gates at home: these end when the value is there, and
+//! send it on. A failure goes the same way, and counts before all failures of the list itself (`outside`).
 //!
 //! # States of a task elsewhere, as home sees it
 //! Its record at home has no body to run there. While the run is under way it counts as waiting, unless its value came:
@@ -52,10 +64,18 @@
 //! # What goes elsewhere
 //! Functions with arguments and results that serde can write, and processes; a guest has a batch for each kind of batch
 //! at home, which runs them as any batch does. At home stay closures and tasks that take what one returned; tasks that
-//! take the output of another, or a result of an earlier list; tasks that need more cpus or memory than every rank has,
-//! or a resource that the user named; and lists of a batch that is serial or keeps a journal, and lists that nest
-//! compiled batches, whose tasks are numbered by another list and may have a place on another rank already. What stands
-//! for tasks of earlier submissions is at home, too. What a task writes stays with it until it is read.
+//! take the output of another; tasks that need more cpus or memory than every rank has, or a resource that the user
+//! named; and lists of a batch that is serial. What stands for tasks of earlier submissions is at home, too. What a
+//! task writes stays with it until it is read.
+//!
+//! # Lists in lists
+//! A list may hold compiled ones, whose tasks have cohorts and indices of their own, and may have pieces on other ranks
+//! already, for when their list runs alone. It is cut as a whole, and what ranks tell one another names tasks by their
+//! places in it: a guest knows no other index. Home alone knows cohorts: it translates places to tasks, and the indices
+//! in failures that come from guests. A cohort is *bound* to the `Elsewhere` of the list in whose run it takes part, or
+//! to none, when the run begins, and stays so until the next run: it says where its results are, also when that list is
+//! gone. Who had asked for a value before another list's run began is heard when that is known to guests, as is whoever
+//! watches a task.
 //!
 //! Where a task was placed it stays, as far as others know; a rank with nothing to do may run it all the same
 //! (`steal`).
@@ -63,6 +83,10 @@
 //! # Bodies that were given up
 //! A body that does not hear that it is cancelled or late keeps its task, on a guest as at home: the run ends without
 //! it, and the list cannot start again until it has returned (`Free`).
+//!
+//! # Journals
+//! If the batch keeps a journal, home alone has it, and decides what need not run (`resume`). `records` brings that to
+//! guests, and what they did to home.
 //!
 //! # Times
 //! If the batch measures, so do guests' batches: a guest tells when its tasks ran by its own clock (`times`), and home,
@@ -80,8 +104,10 @@ mod clerk;
 mod clock;
 mod elsewhere;
 mod message;
+mod outside;
 mod pack;
 mod part;
+mod records;
 mod serve;
 mod side;
 mod steal;
@@ -90,8 +116,9 @@ mod told;
 mod unpack;
 
 pub(crate) use elsewhere::Elsewhere;
-pub(crate) use pack::{Unwritten, spread};
+pub(crate) use pack::{Places, Unwritten, spread};
 pub(crate) use part::Setup;
+pub(crate) use records::Recorder;
 pub use serve::serve;
 pub(crate) use serve::{of_environment, of_spawn};
 pub(crate) use side::Side;
@@ -122,7 +149,8 @@ const NAP: Duration = Duration::from_millis(250);
 pub struct Traffic {
     /// Notices that tasks have ended, in the latest run: one for each rank that waits for a task of another.
     pub notices: u64,
-    /// Their bytes, values among them.
+    /// Their bytes, values among them; but for results of earlier lists that another rank sends for this one, only
+    /// those of the message that tells it to.
     pub notice_bytes: u64,
     /// Bytes of the parts that the other ranks got when the list was compiled.
     pub part_bytes: u64,
@@ -427,7 +455,7 @@ impl Ranks {
         let (list, bytes) = (message.tag, message.payload);
         let order = match kind {
             Kind::Notice => return self.notice(list, bytes),
-            Kind::End | Kind::Reply | Kind::Written | Kind::Times | Kind::Free => {
+            Kind::End | Kind::Reply | Kind::Written | Kind::Times | Kind::Free | Kind::Record => {
                 let elsewhere = self.elsewheres.read().get(&list).and_then(Weak::upgrade);
                 if let Some(elsewhere) = elsewhere {
                     elsewhere.receive(kind, message);
@@ -459,6 +487,9 @@ impl Ranks {
             Kind::Start => Order::Start { list, bytes: bytes.to_vec() },
             Kind::Fetch => Order::Fetch { list, bytes: bytes.to_vec() },
             Kind::Read => Order::Read { list, bytes: bytes.to_vec() },
+            Kind::Give => Order::Give { list, bytes: bytes.to_vec() },
+            Kind::Reuse => Order::Reuse { list, bytes: bytes.to_vec() },
+            Kind::Recorded => return self.recorded(list, bytes),
             Kind::Cancel => Order::Cancel { list, bytes: bytes.to_vec() },
             Kind::Drop => Order::Drop { list },
             Kind::Stop => {

@@ -2,6 +2,7 @@
 
 use super::Ranks;
 use super::elsewhere::{Away, Elsewhere};
+use super::outside::Outside;
 use super::part::{self, Head, Limited, Setup, TaskHead};
 use super::side::{Role, Side};
 use crate::cohort::Cohort;
@@ -9,12 +10,14 @@ use crate::compile::split::Piece;
 use crate::function::identity::name_of;
 use crate::function::wire::{Encoder, WireError};
 use crate::graph::JOIN;
+use crate::resume::Files;
 use crate::shared::Shared;
 use crate::task::record::Ref;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tarragon_transport::Rank;
 
 /// A task that cannot be written for another rank, by its index.
@@ -23,22 +26,45 @@ pub(crate) struct Unwritten(pub(crate) u32, pub(crate) WireError);
 /// In place of a node: the task is not in the part.
 const NOWHERE: u32 = u32::MAX;
 
+/// Where tasks are in a list: those of its cohorts by what is to be added to their index; and others that its tasks
+/// take results of.
+pub(crate) struct Places {
+    pub(crate) bases: Vec<(u32, u32)>,
+    pub(crate) others: HashMap<Ref, u32>,
+}
+
+impl Places {
+    fn of(&self, task: Ref) -> Option<usize> {
+        let id = task.head().cohort.load(Ordering::Relaxed);
+        let own = self.bases.binary_search_by_key(&id, |(cohort, _)| *cohort);
+        match own {
+            Ok(at) => Some((self.bases[at].1 + task.index()) as usize),
+            Err(_) => self.others.get(&task).map(|place| *place as usize),
+        }
+    }
+}
+
 /// What of a list concerns other ranks; the parts go out when its plan is registered. `task` gives the tasks of the
-/// list, which are all of one cohort. An error names all tasks that cannot go where they were placed.
+/// list, and behind them the `outside` producers of others. An error names all tasks that cannot go where they were
+/// placed.
 pub(crate) fn spread(
     ranks: &Arc<Ranks>,
     shared: &Arc<Shared>,
     cohort: &Arc<Cohort>,
     pieces: &[Piece],
+    mut places: Places,
+    outside: &[Ref],
     task: &dyn Fn(u32) -> Ref,
 ) -> Result<Side, Vec<Unwritten>> {
     let setup = &shared.setup;
     let tasks = pieces.iter().map(|piece| piece.own().iter().filter(|t| **t != JOIN).count()).sum();
-    // By index of the task: its node in the part at hand.
-    let nodes: Rc<[Cell<u32>]> = (0..tasks).map(|_| Cell::new(NOWHERE)).collect();
+    // By place of the task: its node in the part at hand.
+    let nodes: Rc<[Cell<u32>]> = (0..tasks + outside.len()).map(|_| Cell::new(NOWHERE)).collect();
+    places.bases.sort_unstable();
+    let places = Rc::new(places);
     let (mut parts, mut unwritten) = (Vec::new(), Vec::new());
     for (rank, piece) in (1..).map(Rank).zip(&pieces[1..]).filter(|(_, piece)| !piece.own().is_empty()) {
-        parts.push((rank, pack(cohort.id, piece, setup, task, &nodes, &mut unwritten)));
+        parts.push((rank, pack(&places, piece, setup, task, &nodes, &mut unwritten)));
     }
     if !unwritten.is_empty() {
         return Err(unwritten);
@@ -46,19 +72,21 @@ pub(crate) fn spread(
     let list = ranks.next_list();
     let away = |(rank, piece): (usize, &Piece)| Away {
         rank: Rank(rank as u32),
+        places: piece.own().into(),
         tasks: piece.own().iter().map(|index| task(*index)).collect(),
     };
     let away = pieces.iter().enumerate().skip(1).map(away).filter(|away| !away.tasks.is_empty()).collect();
-    let elsewhere = Elsewhere::new(ranks, shared, list, tasks, away, parts);
-    cohort.set_elsewhere(&elsewhere);
+    let elsewhere = Elsewhere::new(ranks, shared, list, (tasks, &places.bases), away, parts);
+    cohort.bind(Some(Arc::clone(&elsewhere)));
     let home = &pieces[0];
     let imports = home.imports.iter().map(|(index, valued)| valued.then(|| task(*index))).collect();
-    Ok(Side::new(ranks, list, imports, home.exports.clone(), Role::Home(elsewhere)))
+    let outside = Outside::at_home(outside, home.outside_exports.clone());
+    Ok(Side::new(ranks, list, imports, home.exports.clone(), outside, Role::Home(elsewhere)))
 }
 
 /// The part of a piece.
 fn pack(
-    cohort: u32,
+    places: &Rc<Places>,
     piece: &Piece,
     setup: &Setup,
     task: &dyn Fn(u32) -> Ref,
@@ -72,16 +100,15 @@ fn pack(
     let mut codes = Codes::default();
     let valued = |(index, valued): &(u32, bool)| if *valued { codes.place(task(*index)) + 1 } else { 0 };
     let imports: Vec<u32> = piece.imports.iter().map(valued).collect();
-    let links = Rc::clone(nodes);
+    let (links, places) = (Rc::clone(nodes), Rc::clone(places));
     let mut out = Encoder::default();
     let mut arguments = Encoder::linking(Box::new(move |input| {
-        let is_of_list = input.head().cohort.load(std::sync::atomic::Ordering::Relaxed) == cohort;
-        let node = if is_of_list { links[input.index() as usize].get() } else { NOWHERE };
+        let node = places.of(input).map_or(NOWHERE, |place| links[place].get());
         (node != NOWHERE).then_some(node)
     }));
     for (own, index) in piece.own().iter().enumerate() {
         let (record, node) = (task(*index), (piece.imports.len() + own) as u32);
-        let head = head_of(record, codes.place(record));
+        let head = head_of(*index, record, codes.place(record), setup.lock.is_some());
         let (sources, exports) = (piece.found.sources_of(node as usize), piece.exports.of(own));
         let written = head.write(&mut out).and_then(|()| record.pack(&mut arguments));
         let written = written.and_then(|()| out.bytes_of(&arguments.take()));
@@ -89,21 +116,23 @@ fn pack(
         unwritten.extend(written.err().map(|error| Unwritten(*index, error)));
     }
     all().filter(|(index, _)| *index != JOIN).for_each(|(index, _)| nodes[index as usize].set(NOWHERE));
-    let head = Head { setup: setup.clone(), codes: codes.names, imports, tasks: piece.own().len() as u32 };
+    let (setup, tasks) = (setup.clone(), piece.own().len() as u32);
+    let head = Head { setup, codes: codes.names, imports, outside: piece.outside, tasks };
     [super::message::bytes(&head), out.take()].concat()
 }
 
-fn head_of(task: Ref, code: u32) -> TaskHead {
+fn head_of(index: u32, task: Ref, code: u32, is_recorded: bool) -> TaskHead {
     let extra = task.extra();
     TaskHead {
         code,
-        index: task.index(),
+        index,
         is_wanted: task.is_plain() || task.handles() > 0,
         name: extra.and_then(|extra| extra.name.as_deref()).map(str::to_string),
         priority: extra.map_or(0, |extra| extra.priority),
         limited: extra.and_then(Limited::of),
         is_attended: task.is_attended(),
         keeps_arguments: task.keeps_arguments(),
+        files: is_recorded.then(|| Files::of(task, &task.shared().space)),
         is_fixed: extra.is_some_and(|extra| extra.rank.is_some()),
     }
 }
@@ -127,14 +156,15 @@ impl Gifts {
         self.len
     }
 
-    /// Adds a task that is ready and that nobody runs; false if it cannot be written.
-    pub(super) fn add(&mut self, task: Ref) -> bool {
+    /// Adds a task that is ready and that nobody runs, by its place in the list that runs; false if it cannot be
+    /// written.
+    pub(super) fn add(&mut self, index: u32, task: Ref) -> bool {
         let mut arguments = Encoder::default();
         if task.pack(&mut arguments).is_err() {
             return false;
         }
         let arguments = arguments.take();
-        let head = TaskHead { is_wanted: true, ..head_of(task, self.codes.place(task)) };
+        let head = TaskHead { is_wanted: true, ..head_of(index, task, self.codes.place(task), false) };
         let mut out = Encoder::default();
         let written = head.write(&mut out).and_then(|()| out.bytes_of(&arguments));
         let written = written.and_then(|()| part::write_edges(&mut out, self.count, &[], &[]));
@@ -146,8 +176,13 @@ impl Gifts {
     }
 
     pub(super) fn finish(mut self, setup: &Setup) -> Vec<u8> {
-        let head =
-            Head { setup: setup.clone(), codes: self.codes.names, imports: Vec::new(), tasks: self.count };
+        let head = Head {
+            setup: setup.clone(),
+            codes: self.codes.names,
+            imports: Vec::new(),
+            outside: 0,
+            tasks: self.count,
+        };
         [super::message::bytes(&head), self.tasks.take()].concat()
     }
 }

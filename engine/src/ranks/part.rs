@@ -8,9 +8,12 @@ use crate::compile::NEEDS;
 use crate::compile::split::Export;
 use crate::function::identity::{distance, is_worth_at};
 use crate::function::wire::{Decoder, Encoder, WireError};
+use crate::resume::Files;
 use crate::schedule::Need;
 use crate::task::extra::{Extra, Limits};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +25,8 @@ pub(super) struct Head {
     pub(super) codes: Vec<i64>,
     /// Per import 0, or one above the place in `codes` of the task whose value it brings.
     pub(super) imports: Vec<u32>,
+    /// How many of the imports, the last ones, are from outside of the list.
+    pub(super) outside: u32,
     pub(super) tasks: u32,
 }
 
@@ -41,6 +46,8 @@ pub(crate) struct Setup {
     pub(crate) measures: bool,
     /// Tasks run where they were placed.
     pub(crate) keeps_place: bool,
+    /// It tells home of each task that succeeds, for a journal: the file that is locked while it may write.
+    pub(crate) lock: Option<PathBuf>,
 }
 
 /// The home rank keeps a handle of it: its value stays.
@@ -56,8 +63,10 @@ pub(super) const LIMITED: u8 = 8;
 pub(super) const ATTENDED: u8 = 16;
 /// Its arguments stay for another attempt.
 pub(super) const KEEPS: u8 = 32;
+/// It reads or writes files that are looked at when it has ended.
+pub(super) const FILES: u8 = 64;
 /// The user has chosen its rank.
-pub(super) const FIXED: u8 = 64;
+pub(super) const FIXED: u8 = 128;
 
 /// What a task holds while it runs, how long it may run and how often it is tried.
 #[derive(Debug, Serialize, Deserialize)]
@@ -101,7 +110,7 @@ impl Limited {
 pub(super) struct TaskHead {
     /// Place in [`Head::codes`].
     pub(super) code: u32,
-    /// Its index in the user's list.
+    /// Its place in the list that runs.
     pub(super) index: u32,
     pub(super) is_wanted: bool,
     pub(super) name: Option<String>,
@@ -110,6 +119,7 @@ pub(super) struct TaskHead {
     pub(super) is_attended: bool,
     pub(super) keeps_arguments: bool,
     pub(super) is_fixed: bool,
+    pub(super) files: Option<Files>,
 }
 
 impl TaskHead {
@@ -121,7 +131,8 @@ impl TaskHead {
             | flag(LIMITED, self.limited.is_some())
             | flag(ATTENDED, self.is_attended)
             | flag(KEEPS, self.keeps_arguments)
-            | flag(FIXED, self.is_fixed);
+            | flag(FIXED, self.is_fixed)
+            | flag(FILES, self.files.is_some());
         out.value(&(self.code, self.index, flags))?;
         if let Some(name) = &self.name {
             out.value(name)?;
@@ -132,6 +143,12 @@ impl TaskHead {
         if let Some(limited) = &self.limited {
             out.value(limited)?;
         }
+        if let Some(files) = &self.files {
+            for paths in [&files.reads, &files.writes] {
+                out.value(&(paths.len() as u32))?;
+                paths.iter().try_for_each(|path| out.bytes_of(path.as_os_str().as_bytes()))?;
+            }
+        }
         Ok(())
     }
 
@@ -140,6 +157,11 @@ impl TaskHead {
         let name = if flags & NAMED != 0 { Some(from.value()?) } else { None };
         let priority = if flags & PRIOR != 0 { from.value()? } else { 0 };
         let limited = if flags & LIMITED != 0 { Some(from.value()?) } else { None };
+        let mut paths = || -> Result<Vec<PathBuf>, WireError> {
+            let n = from.value::<u32>()?;
+            (0..n).map(|_| Ok(OsStr::from_bytes(from.bytes_of()?).into())).collect()
+        };
+        let files = if flags & FILES != 0 { Some(Files { reads: paths()?, writes: paths()? }) } else { None };
         Ok(TaskHead {
             code,
             index,
@@ -150,6 +172,7 @@ impl TaskHead {
             is_attended: flags & ATTENDED != 0,
             keeps_arguments: flags & KEEPS != 0,
             is_fixed: flags & FIXED != 0,
+            files,
         })
     }
 }
@@ -197,8 +220,10 @@ mod tests {
     #[test]
     fn tasks_and_edges_come_back() {
         let name = Some("n".into());
+        let files = Files { reads: vec!["/a".into(), OsStr::from_bytes(&[0xFF]).into()], writes: Vec::new() };
         let head =
             TaskHead { code: 3, index: 70_000, is_wanted: true, name, priority: -4, ..TaskHead::default() };
+        let head = TaskHead { files: Some(files), ..head };
         let exports =
             [Export { rank: 9, import: 1 << 20, valued: true }, Export { rank: 0, import: 0, valued: false }];
         let mut out = Encoder::default();
@@ -209,6 +234,9 @@ mod tests {
         let back = TaskHead::read(&mut from).expect("read");
         assert_eq!((back.code, back.index, back.is_wanted), (3, 70_000, true));
         assert_eq!((back.name.as_deref(), back.priority), (Some("n"), -4));
+        let files = back.files.expect("it has files");
+        assert_eq!(files.reads, [OsStr::new("/a"), OsStr::from_bytes(&[0xFF])]);
+        assert!(files.writes.is_empty());
         let mut sources = Vec::new();
         let all = read_edges(&mut from, 100, &mut sources).expect("read");
         assert_eq!((sources, all), (vec![99 | NEEDS, 0], exports.to_vec()));

@@ -2,15 +2,17 @@
 
 use super::clerk::Guest;
 use super::elsewhere::{Elsewhere, arrive};
-use super::message::{self, Came, Kind, Notice, RunNumber, Sent};
+use super::message::{self, Came, Kind, Notice, RunNumber, Sent, Start};
+use super::outside::Outside;
 use super::steal::Price;
 use super::told::Told;
 use super::{Ranks, Traffic};
 use crate::compile::split::{Export, Exports};
 use crate::error::{Cause, Failure};
-use crate::plan::Plan;
+use crate::plan::{Plan, missing};
+use crate::resume::Ledger;
 use crate::run::{Others, Run, Timed};
-use crate::task::record::Ref;
+use crate::task::record::{Ref, state};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -24,6 +26,8 @@ pub(crate) struct Side {
     /// Per import the record that its value goes to, if it brings one.
     imports: Box<[Option<Ref>]>,
     exports: Exports,
+    /// What comes from other lists.
+    pub(super) outside: Outside,
     now: Mutex<Now>,
     /// Notices that this rank has sent in this run, and their bytes; and tasks that others ran.
     sent: (AtomicU64, AtomicU64, AtomicU64),
@@ -55,6 +59,7 @@ impl Side {
         list: u64,
         imports: Box<[Option<Ref>]>,
         exports: Exports,
+        outside: Outside,
         role: Role,
     ) -> Self {
         Self {
@@ -62,6 +67,7 @@ impl Side {
             list,
             imports,
             exports,
+            outside,
             now: Mutex::default(),
             sent: Default::default(),
             price: Mutex::default(),
@@ -73,7 +79,7 @@ impl Side {
         self.list
     }
 
-    pub(super) fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
+    pub(crate) fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
         match &self.role {
             Role::Home(elsewhere) => Some(elsewhere),
             Role::Guest(_) => None,
@@ -89,6 +95,11 @@ impl Side {
 
     pub(super) fn ranks(&self) -> &Arc<Ranks> {
         &self.ranks
+    }
+
+    /// At a guest, of a batch that keeps a journal: what was decided for the run that begins.
+    pub(crate) fn take_ledger(&self) -> Option<Ledger> {
+        self.guest()?.records.take()
     }
 
     /// The plan can be found by messages from now on.
@@ -116,6 +127,16 @@ impl Side {
     /// Tasks of the list that run elsewhere.
     pub(crate) fn away(&self) -> impl Iterator<Item = Ref> + '_ {
         self.elsewhere().into_iter().flat_map(|elsewhere| elsewhere.tasks())
+    }
+
+    /// If `source` is an import from outside of the list: which of those it is that `node` waits for.
+    pub(crate) fn outside_place(&self, node: u32, source: u32) -> Option<u32> {
+        self.outside.place(node, source)
+    }
+
+    /// Tasks outside of the list whose results tasks of other ranks take.
+    pub(crate) fn producers(&self) -> impl Iterator<Item = Ref> + '_ {
+        self.outside.producers()
     }
 
     // ── a run ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -154,13 +175,18 @@ impl Side {
         // Before guests know of it: whoever asks for work must not hear that there is none.
         self.ranks.steals_for(run);
         if let Role::Home(elsewhere) = &self.role {
-            let bytes = message::bytes(&number);
+            let recording = run.ledger.as_ref().map(|ledger| elsewhere.tell_reused(ledger));
+            let bytes = message::bytes(&Start { run: number, recording });
             if run.plan.shared.timing {
                 // Before the run: an answer comes before what the guest tells of its times.
                 elsewhere.ranks_of().for_each(|rank| self.ranks.ask_clock(rank));
             }
             elsewhere.ranks_of().for_each(|rank| self.ranks.tell(rank, Kind::Start, self.list, &bytes));
             elsewhere.is_known();
+            if !run.plan.members.is_empty() {
+                elsewhere.request_awaited();
+            }
+            self.give_outside(number);
         }
     }
 
@@ -180,10 +206,16 @@ impl Side {
         let failure = match came {
             Came::Well => None,
             Came::WithValue => {
-                let parity = run.plan.cohort.parity();
-                record.filter(|record| !arrive(*record, parity, value)).map(unreadable)
+                let parity_of = |record: Ref| record.cohort().unwrap_or(&run.plan.cohort).parity();
+                record.filter(|record| !arrive(*record, parity_of(*record), value)).map(unreadable)
             }
-            Came::Badly { why, .. } => Some(why.failure()),
+            Came::Badly { why, .. } => {
+                if let (Some(record), Role::Guest(_)) = (record, &self.role) {
+                    fail_import(record, run.plan.cohort.parity());
+                }
+                let elsewhere = self.elsewhere();
+                Some(why.failure(&|place| elsewhere.and_then(|elsewhere| elsewhere.index_of(place))))
+            }
         };
         run.end_outside(import, failure);
     }
@@ -208,35 +240,46 @@ impl Side {
         let Some(own) = node.checked_sub(self.imports()) else { return };
         let exports = self.exports.of(own as usize);
         if !exports.is_empty() {
-            self.export_all(exports, plan.record(node), failure);
+            self.export_all(exports, node, plan, failure);
         }
     }
 
     #[inline(never)]
-    fn export_all(&self, exports: &[Export], task: Option<Ref>, failure: Option<&Arc<Failure>>) {
-        let run = self.now.lock().number;
-        let has_value = failure.is_none() && exports.iter().any(|export| export.valued);
-        let value = if has_value { task.and_then(value_of) } else { None };
+    fn export_all(&self, exports: &[Export], node: u32, plan: &Plan, failure: Option<&Arc<Failure>>) {
+        let is_valued = exports.iter().any(|export| export.valued);
+        let given = match (failure, plan.record(node).filter(|_| is_valued)) {
+            (Some(failure), _) if plan.gate(node).is_some() => Err(Told::of_outside(failure)),
+            (Some(failure), _) => Err(Told::of(failure)),
+            (None, Some(task)) => given_by(task).map(Some).map_err(|failure| Told::of(&failure)),
+            (None, None) => {
+                let given = plan.gate(node).filter(|_| is_valued).map(given_by_gate).transpose();
+                given.map_err(|failure| Told::of_outside(&failure))
+            }
+        };
+        self.tell_all(exports, self.now.lock().number, &given);
+        if let Some(task) = plan.record(node).filter(|_| is_valued) {
+            task.used();
+        }
+    }
+
+    /// Tells ranks how something has come out that they wait for, with its value if they take it.
+    pub(super) fn tell_all(&self, exports: &[Export], run: RunNumber, given: &Given) {
         for export in exports {
-            let badly =
-                |why| (Came::Badly { skipped: false, why: Box::new(why), wrote: String::new() }, None);
-            let (came, value) = match (failure, &value) {
-                (Some(failure), _) => badly(Told::of(failure)),
-                (None, Some(value)) if export.valued => (Came::WithValue, Some(value)),
-                (None, _) => match task.filter(|_| export.valued) {
-                    Some(task) => badly(Told::of(&unwritable(task))),
-                    None => (Came::Well, None),
-                },
+            let (came, value) = match given {
+                Err(why) => (Came::badly(why.clone()), None),
+                Ok(Some(value)) if export.valued => (Came::WithValue, Some(value)),
+                Ok(_) => (Came::Well, None),
             };
             let mut bytes = message::bytes(&Notice { run, import: export.import, came });
             bytes.extend_from_slice(value.map_or(&[], Vec::as_slice));
-            self.sent.0.fetch_add(1, Ordering::Relaxed);
-            self.sent.1.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.count_sent(1, bytes.len());
             self.ranks.tell(Rank(u32::from(export.rank)), Kind::Notice, self.list, &bytes);
         }
-        if let Some(task) = task.filter(|_| exports.iter().any(|export| export.valued)) {
-            task.used();
-        }
+    }
+
+    pub(super) fn count_sent(&self, notices: usize, bytes: usize) {
+        self.sent.0.fetch_add(notices as u64, Ordering::Relaxed);
+        self.sent.1.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// What this rank has sent in the latest run.
@@ -306,6 +349,12 @@ fn number_of(bytes: &[u8]) -> Option<RunNumber> {
     message::head::<RunNumber>(bytes).map(|(number, _)| number)
 }
 
+/// An import at a guest has no value in this run; what an earlier run left must not be taken for one of the next.
+fn fail_import(record: Ref, parity: u8) {
+    record.drop_value_if_done();
+    record.head().status.store(state::FAILED | parity, Ordering::Release);
+}
+
 /// A value came that is none.
 pub(super) fn unreadable(task: Ref) -> Arc<Failure> {
     let what = "its result came as bytes that serde, which wrote them, cannot read";
@@ -316,6 +365,27 @@ pub(super) fn unreadable(task: Ref) -> Arc<Failure> {
 pub(super) fn value_of(task: Ref) -> Option<Vec<u8>> {
     const HEADS_MAX: u64 = 1 << 21;
     task.pack_value().filter(|value| value.len() as u64 <= PAYLOAD_BYTES_MAX - HEADS_MAX)
+}
+
+/// What a task gave that has ended, for other ranks: its value if they take it, or why there is none.
+pub(super) type Given = Result<Option<Vec<u8>>, Told>;
+
+/// The value of a task that has succeeded; the caller keeps it in place.
+pub(super) fn given_by(task: Ref) -> Result<Vec<u8>, Arc<Failure>> {
+    value_of(task).ok_or_else(|| unwritable(task))
+}
+
+/// The same of a task of an earlier submission.
+fn given_by_gate(task: Ref) -> Result<Vec<u8>, Arc<Failure>> {
+    match task.cohort().and_then(|cohort| cohort.keeping(|| is_there(task).then(|| given_by(task)))) {
+        Some(given) => given,
+        None => Err(missing(task)),
+    }
+}
+
+/// Whether the value of a task is here.
+pub(super) fn is_there(task: Ref) -> bool {
+    task.head().status.load(Ordering::Acquire) & !state::PARITY == state::DONE
 }
 
 /// A value cannot go.

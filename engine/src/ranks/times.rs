@@ -68,8 +68,8 @@ impl Heard {
         self.parts.resize(parts, Vec::new());
     }
 
-    /// Takes in what is told of the `tasks` of a part.
-    pub(super) fn take(&mut self, part: usize, tasks: &[Ref], bytes: &[u8]) {
+    /// Takes in what is told of the tasks of a part, which are at these places of the list.
+    pub(super) fn take(&mut self, part: usize, tasks: &[u32], bytes: &[u8]) {
         let Some((times, _)) = message::head::<Times>(bytes) else { return };
         let Some(mine) = self.parts.get_mut(part) else { return };
         mine.resize(tasks.len(), Timed::default());
@@ -81,7 +81,7 @@ impl Heard {
             let (ended, lane) = (began.saturating_add(took), lane.min(LANES_MAX - 1));
             *mine = Timed { began, ended, lane, rank: ran_at, attempts };
         }
-        let used = |(place, usage): (u32, Usage)| Some((tasks.get(place as usize)?.index(), usage));
+        let used = |(place, usage): (u32, Usage)| Some((*tasks.get(place as usize)?, usage));
         self.usages.extend(times.usages.into_iter().filter_map(used));
     }
 
@@ -104,14 +104,11 @@ impl Heard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Batch, Workers};
 
     /// Home takes in what fits to the part, and shifts it by how far the other clock is ahead.
     #[test]
     fn what_does_not_fit_to_the_part_is_left_out() {
-        let batch = Batch::builder().alone().workers(Workers::Serial).build().expect("a batch");
-        let handles: Vec<_> = (0..3).map(|_| batch.function(|| 1u8, ())).collect();
-        let tasks: Vec<Ref> = handles.iter().map(|task| task.task()).collect();
+        let tasks = [4, 5, 6];
         let mut told = Heard::default();
         told.begin(1);
         let of = |first, tasks| {

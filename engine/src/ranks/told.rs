@@ -23,17 +23,30 @@ pub(super) struct Told(Vec<Link>);
 struct Link {
     name: String,
     index: u32,
+    /// Of the task in the list; `None` if it is of another list.
+    place: Option<u32>,
     attempts: u32,
     rank: u32,
+    /// The chain began in another list.
+    is_outside: bool,
     why: Why,
 }
 
 impl Link {
-    /// `upstream` is the place of what it comes from.
-    fn of(failure: &Failure, upstream: Option<u32>) -> Link {
-        let Failure { name, index, attempts, rank, cause, .. } = failure;
+    /// `upstream` is the place of what it comes from; `is_foreign`: it is of another list.
+    fn of(failure: &Failure, upstream: Option<u32>, is_foreign: bool) -> Link {
+        let Failure { name, index, place, attempts, rank, root, is_entry: _, cause } = failure;
         let why = upstream.map_or_else(|| Why::of(cause), Why::Upstream);
-        Link { name: name.clone(), index: *index, attempts: *attempts, rank: *rank, why }
+        let (name, is_outside) = (name.clone(), root.is_none());
+        Link {
+            name,
+            index: *index,
+            place: place.filter(|_| !is_foreign),
+            attempts: *attempts,
+            rank: *rank,
+            is_outside,
+            why,
+        }
     }
 }
 
@@ -47,20 +60,21 @@ pub(super) struct Teller {
 impl Teller {
     /// The place of a failure, which is told of with all that it comes from. The caller keeps it until the end.
     pub(super) fn add(&mut self, failure: &Arc<Failure>) -> u32 {
-        let (mut news, mut last) = (Vec::new(), failure);
+        let (mut news, mut last, mut is_foreign) = (Vec::new(), failure, false);
         let mut upstream = loop {
             if let Some(place) = self.places.get(&Arc::as_ptr(last)) {
                 break Some(*place);
             }
-            news.push(last);
+            news.push((last, is_foreign));
+            is_foreign |= last.is_entry;
             match &last.cause {
                 Cause::Upstream(next) => last = next,
                 _ => break None,
             }
         };
-        for failure in news.into_iter().rev() {
+        for (failure, is_foreign) in news.into_iter().rev() {
             let place = self.told.0.len() as u32;
-            self.told.0.push(Link::of(failure, upstream));
+            self.told.0.push(Link::of(failure, upstream, is_foreign));
             self.places.insert(Arc::as_ptr(failure), place);
             upstream = Some(place);
         }
@@ -140,38 +154,53 @@ impl Ended {
 impl Told {
     /// One failure.
     pub(super) fn of(failure: &Failure) -> Told {
-        let mut chain = vec![failure];
-        while let Cause::Upstream(next) = &chain[chain.len() - 1].cause {
+        let (mut chain, mut last, mut is_foreign) = (Vec::new(), failure, false);
+        loop {
             if chain.len() == CHAIN_MAX {
                 chain.pop();
             }
-            chain.push(next);
+            chain.push((last, is_foreign));
+            is_foreign |= last.is_entry;
+            match &last.cause {
+                Cause::Upstream(next) => last = next,
+                _ => break,
+            }
         }
         let mut links = Vec::new();
-        for failure in chain.into_iter().rev() {
+        for (failure, is_foreign) in chain.into_iter().rev() {
             let upstream = (links.len() as u32).checked_sub(1);
-            links.push(Link::of(failure, upstream));
+            links.push(Link::of(failure, upstream, is_foreign));
         }
         Told(links)
     }
 
-    /// The failures again, by place, on the rank that is told.
-    pub(super) fn failures(self) -> Vec<Arc<Failure>> {
+    /// The same of a task of another list.
+    pub(super) fn of_outside(failure: &Failure) -> Told {
+        let mut told = Told::of(failure);
+        told.0.iter_mut().for_each(|link| link.place = None);
+        told
+    }
+
+    /// The failures again, by place, on the rank that is told; `index_of` says which index a task has that is
+    /// elsewhere, by its place in the list, if the rank knows that.
+    pub(super) fn failures(self, index_of: &dyn Fn(u32) -> Option<u32>) -> Vec<Arc<Failure>> {
         let mut failures: Vec<Arc<Failure>> = Vec::with_capacity(self.0.len());
-        for Link { name, index, attempts, rank, why } in self.0 {
+        for Link { name, index, place, attempts, rank, is_outside, why } in self.0 {
+            let index = place.and_then(index_of).unwrap_or(index);
             let cause = match why {
                 Why::Upstream(place) => failures.get(place as usize).cloned().map(Cause::Upstream),
                 why => Some(why.cause()),
             };
             let cause = cause.unwrap_or(Cause::Cancelled);
-            failures.push(Failure::of(name, index, attempts, rank, cause));
+            let failure = Failure::of(name, index, attempts, rank, cause).placed(place);
+            failures.push(if is_outside { failure.begun_outside(false) } else { failure });
         }
         failures
     }
 
     /// The one failure again.
-    pub(super) fn failure(self) -> Arc<Failure> {
-        self.failures().pop().unwrap_or_else(|| {
+    pub(super) fn failure(self, index_of: &dyn Fn(u32) -> Option<u32>) -> Arc<Failure> {
+        self.failures(index_of).pop().unwrap_or_else(|| {
             let cause = Cause::Error("a rank told of a failure without a task".into());
             Failure::of(String::new(), u32::MAX, 0, 0, cause)
         })
@@ -257,7 +286,7 @@ mod tests {
 
     fn there_and_back(failure: &Failure) -> Arc<Failure> {
         let bytes = postcard::to_allocvec(&Told::of(failure)).expect("it is written");
-        postcard::from_bytes::<Told>(&bytes).expect("it is read").failure()
+        postcard::from_bytes::<Told>(&bytes).expect("it is read").failure(&|_| None)
     }
 
     #[test]
@@ -284,12 +313,36 @@ mod tests {
         for cause in [Cause::Error(Box::new(error)), panic, Cause::Cancelled, Cause::InputMissing("x".into())]
         {
             let failure = failure("b", Cause::Upstream(failure("a", cause)));
+            assert_eq!(there_and_back(&failure).root, Some(7));
+            let failure = failure.begun_outside(true);
+            assert_eq!(there_and_back(&failure).root, None);
             let back = there_and_back(&failure);
             assert_eq!(back.to_string(), failure.to_string());
             let (Cause::Upstream(root), Cause::Upstream(was)) = (&back.cause, &failure.cause) else {
                 panic!("the chain is there")
             };
             assert_eq!((root.to_string(), root.rank, root.index), (was.to_string(), 3, 7));
+        }
+    }
+
+    /// A guest knows tasks by their places in the list that runs; home, which may have compiled them in another, by
+    /// their index there.
+    #[test]
+    fn home_knows_the_index_of_a_task_by_its_place() {
+        let failure =
+            failure("b", Cause::Upstream(failure("a", Cause::Cancelled).placed(Some(9)))).placed(Some(12));
+        let back = Told::of(&failure).failure(&|place| (place == 12).then_some(2));
+        assert_eq!((back.index, back.place, back.root), (2, Some(12), Some(9)));
+        let back = Told::of_outside(&failure).failure(&|_| Some(2));
+        assert_eq!((back.index, back.place), (7, None));
+        // Of a chain that began in another list the beginning is left as it is.
+        let entry = self::failure("c", Cause::Upstream(failure)).begun_outside(true);
+        let mut teller = Teller::default();
+        teller.add(&entry);
+        for told in [Told::of(&entry), teller.told()] {
+            let back = told.failure(&|_| Some(2));
+            let Cause::Upstream(before) = &back.cause else { panic!("it comes from another") };
+            assert_eq!((back.index, before.index, before.place, back.root), (2, 7, None, None));
         }
     }
 
@@ -327,7 +380,7 @@ mod tests {
         let places: Vec<u32> = all.iter().rev().map(|failure| teller.add(failure)).collect();
         let bytes = postcard::to_allocvec(&teller.told()).expect("it is written");
         assert!(bytes.len() < 20 * all.len(), "{} bytes", bytes.len());
-        let back = postcard::from_bytes::<Told>(&bytes).expect("it is read").failures();
+        let back = postcard::from_bytes::<Told>(&bytes).expect("it is read").failures(&|_| None);
         assert_eq!(back.len(), all.len());
         for (place, was) in places.into_iter().zip(all.iter().rev()) {
             assert_eq!(back[place as usize].to_string(), was.to_string());

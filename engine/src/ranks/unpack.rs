@@ -2,6 +2,7 @@
 
 use super::Ranks;
 use super::clerk::Guest;
+use super::outside::Outside;
 use super::part::{self, Head, TaskHead};
 use super::side::{Role, Side};
 use crate::cohort::Cohort;
@@ -13,6 +14,7 @@ use crate::function::{Code, Travel};
 use crate::gather::each_input;
 use crate::graph::{Csr, Outline};
 use crate::plan::{Owned, Plan};
+use crate::resume::Files;
 use crate::shared::Shared;
 use crate::task::Task;
 use crate::task::chunk::{ChunkSlots, Compact};
@@ -57,8 +59,12 @@ pub(super) fn unpack(
 ) -> Result<Unpacked, WireError> {
     let making = make(shared, head, from)?;
     let imports = head.imports.len();
-    Ok(making.finish(imports, |imported, exports, tasks| {
-        Some(Side::new(ranks, list, imported, exports, Role::Guest(Guest::new(tasks))))
+    Ok(making.finish(imports, |ends| {
+        let Ends { imported, exports, found, tasks, files } = ends;
+        let from_outside = (imports as u32).saturating_sub(head.outside)..imports as u32;
+        let outside = Outside::at_guest(from_outside, found);
+        let role = Role::Guest(Guest::new(tasks, files));
+        Some(Side::new(ranks, list, imported, exports, outside, role))
     }))
 }
 
@@ -74,7 +80,7 @@ pub(super) fn unpack_gift(
     let mut making = make(shared, head, from)?;
     // Its run is open to all workers from the start.
     making.attended = true;
-    Ok(making.finish(0, |_, _, _| None))
+    Ok(making.finish(0, |_| None))
 }
 
 fn make<'a>(shared: &'a Arc<Shared>, head: &Head, mut from: Decoder<'_>) -> Result<Making<'a>, WireError> {
@@ -87,6 +93,15 @@ fn make<'a>(shared: &'a Arc<Shared>, head: &Head, mut from: Decoder<'_>) -> Resu
         from = making.task(from)?;
     }
     Ok(making)
+}
+
+/// What a side is made of.
+struct Ends<'f> {
+    imported: Box<[Option<Ref>]>,
+    exports: Exports,
+    found: &'f Dependences,
+    tasks: Vec<Ref>,
+    files: Vec<Files>,
 }
 
 struct Making<'a> {
@@ -104,6 +119,8 @@ struct Making<'a> {
     exports: Exports,
     priorities: Vec<i32>,
     attended: bool,
+    /// By node.
+    files: Vec<Files>,
 }
 
 impl<'a> Making<'a> {
@@ -121,6 +138,7 @@ impl<'a> Making<'a> {
             exports: Exports::default(),
             priorities: Vec::new(),
             attended: false,
+            files: Vec::new(),
         }
     }
 
@@ -139,6 +157,7 @@ impl<'a> Making<'a> {
             self.handles.push(Task::adopt(record));
         }
         self.nodes.push(record);
+        self.files.push(Files::default());
         self.priorities.push(i32::MAX);
         self.found.ends.push(0);
         Ok(())
@@ -184,6 +203,7 @@ impl<'a> Making<'a> {
         self.found.ends.push(self.found.sources.len() as u32);
         self.priorities.push(head.priority);
         self.nodes.push(Some(record));
+        self.files.push(head.files.unwrap_or_default());
         if head.is_wanted {
             self.wanted.push(task)
         } else {
@@ -192,11 +212,7 @@ impl<'a> Making<'a> {
         Ok(from)
     }
 
-    fn finish(
-        mut self,
-        imports: usize,
-        side: impl FnOnce(Box<[Option<Ref>]>, Exports, Vec<Ref>) -> Option<Side>,
-    ) -> Unpacked {
+    fn finish(mut self, imports: usize, side: impl FnOnce(Ends<'_>) -> Option<Side>) -> Unpacked {
         let tasks: Vec<Ref> = self.nodes[imports..].iter().copied().flatten().collect();
         let counted = |task: &&Ref| !task.is_plain();
         let has_counted = tasks.iter().any(|task| !task.is_plain());
@@ -208,7 +224,8 @@ impl<'a> Making<'a> {
         let chunks = self.slots.finish();
         chunks.keep_cohort(&self.cohort);
         let imported: Box<[Option<Ref>]> = self.nodes[..imports].into();
-        let side = side(imported, self.exports, tasks);
+        let (found, exports, files) = (&self.found, self.exports, self.files);
+        let side = side(Ends { imported, exports, found, tasks, files });
         let shared = Arc::clone(self.shared);
         let plan = Plan::of_part(
             shared,

@@ -22,7 +22,8 @@ pub(crate) fn record_of(plan: &Plan, measured: &Measured) -> RunRecord {
     let has_reused = plan.reused.load(Ordering::Relaxed) > 0;
     let task = |(task, node): &(Ref, u32)| {
         let timed = measured.nodes[*node as usize];
-        let usage = measured.others.as_ref().and_then(|others| others.usages.get(&task.index()).copied());
+        let usage =
+            measured.others.as_ref().and_then(|others| others.usages.get(&plan.position(*task)?).copied());
         TaskRecord { lane: lanes.place(&timed), ..task_of(*task, timed, usage, has_reused) }
     };
     let tasks = positions.tasks.iter().map(task).collect();

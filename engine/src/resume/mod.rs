@@ -12,19 +12,32 @@
 //! result runs again. Data that are no files are in memory and die with the program: a task that must run again and
 //! reads one has the task run again that wrote it.
 //!
+//! # On several ranks
+//! All is decided at home, which tells a guest before a run what of its part is reused, with what was recorded of it
+//! (`ranks::records`). A guest looks at the files of a task on its own node when the task has ended, and sends the
+//! record home, which knows the task's identity and appends it: before the part ends, so a run that has ended is
+//! recorded. With [`Sync::EachRecord`] the guest waits until home has it on the disk; else what depends on the task may
+//! begin meanwhile, also on a third rank, whose records may come first. If home is killed in between, a record may be
+//! in the journal without those before it. That costs work, but no task is taken for done that is not: who has no
+//! record runs again, and so does, by (1) of `plan`, whatever takes its result or reads what it writes; and where that
+//! has overwritten what must be read again, the file is known to be as a recorded task left it, and that is reported.
+//! Ranks that have lost home run on for up to a second: what they do is not recorded, as if it had been killed in the
+//! middle. They hold the lock that keeps the next run from beginning before they have ended.
+//!
 //! # Who may write what
 //! All is decided when a list is started, before any task of it runs, under one lock; afterwards a run only reads what
 //! was decided for it. The journal takes records from any thread.
 
 mod identity;
+mod ledger;
 mod plan;
 
+pub(crate) use ledger::{Files, Ledger};
+
 use crate::error::Error;
-use crate::journal::{Entry, FileState, Identity, Journal, JournalError, Options, Seen, Streams};
+use crate::journal::{Entry, FileState, Identity, Journal, JournalError, Options, Seen, Sync};
 use crate::plan::Plan;
 use crate::shared::Shared;
-use crate::task::Exit;
-use crate::task::output::{Output, Which};
 use crate::task::record::Ref;
 use parking_lot::Mutex;
 use plan::{Datum, Dirty, Gone, Node, Past, Tree};
@@ -41,6 +54,8 @@ pub(crate) struct Book {
     journal: Journal,
     /// Files are compared by their contents.
     reads_files: bool,
+    /// A record is on the disk before anything that depends on its task begins.
+    waits: bool,
     /// What the killed runs left, for each file.
     left: HashMap<PathBuf, Vec<FileState>>,
     state: Mutex<State>,
@@ -71,13 +86,6 @@ pub struct JournalStatus {
     pub error: Option<String>,
 }
 
-/// What was decided for one run.
-pub(crate) struct Ledger {
-    book: Arc<Book>,
-    /// For each node its task's identity and, if the task is reused, its record.
-    nodes: Box<[(Identity, Option<Arc<Entry>>)]>,
-}
-
 impl Book {
     /// Opens the journal. Waits until no process of a killed run is left that could still write.
     ///
@@ -99,7 +107,8 @@ impl Book {
                 left.entry(seen.path.clone()).or_default().push(seen.state);
             }
         }
-        Ok(Self { journal, reads_files: options.content_hash, left, state: Mutex::default() })
+        let (reads_files, waits) = (options.content_hash, options.sync == Sync::EachRecord);
+        Ok(Self { journal, reads_files, waits, left, state: Mutex::default() })
     }
 
     /// The file that is locked while processes of the batch may write.
@@ -149,7 +158,7 @@ impl Book {
         let mut state = self.state.lock();
         let list = plan.list();
         let names = identity::all(plan, &list, &mut state.started);
-        plan.cohort.set_identities(&names);
+        plan.cohort.set_identities(plan.gates.len(), &names);
         let has_past = self.journal.past_len() > 0;
         if !has_past {
             return Ok(self.ledger(plan, &names, |_| None));
@@ -182,13 +191,19 @@ impl Book {
     ) -> Ledger {
         let gates = plan.gates.len() as u32;
         let node = |node: u32| match plan.record(node) {
-            None => (Identity(0), None),
-            Some(_) => {
+            Some(_) if !plan.is_import(node) => {
                 let at = (plan.graph.task(node) - gates) as usize;
                 (names[at].0, reused(at))
             }
+            _ => (Identity(0), None),
         };
-        Ledger { book: Arc::clone(self), nodes: (0..plan.graph.len()).map(node).collect() }
+        let nodes = (0..plan.graph.len()).map(node).collect();
+        let place = |task: Ref| Some((plan.position(task)?, task));
+        let away = plan.away().filter_map(place).map(|(index, task)| {
+            let at = (index - gates) as usize;
+            (task, (names[at].0, reused(at)))
+        });
+        Ledger::at_home(self, nodes, away.collect())
     }
 }
 
@@ -286,89 +301,4 @@ fn files_written(shared: &Shared, task: Ref) -> usize {
     let writes = task.accesses().iter().filter(|a| a.writes());
     let data: HashSet<u32> = writes.map(|a| a.datum()).collect();
     data.into_iter().filter(|d| shared.space.path_of(*d).is_some()).count()
-}
-
-impl Ledger {
-    /// Whether the task of a node need not run.
-    pub(crate) fn is_reused(&self, node: u32) -> bool {
-        self.nodes[node as usize].1.is_some()
-    }
-
-    /// Whether recording a task reads the files it wrote.
-    pub(crate) fn reads_files(&self) -> bool {
-        self.book.reads_files
-    }
-
-    /// How many tasks need not run.
-    pub(crate) fn reused(&self) -> usize {
-        self.nodes.iter().filter(|(_, entry)| entry.is_some()).count()
-    }
-
-    /// Puts the recorded result of a reused task in place; false if that cannot be done, so that it must run after all.
-    pub(crate) fn put(&self, node: u32, task: Ref) -> bool {
-        let Some(entry) = &self.nodes[node as usize].1 else { return false };
-        let Some(value) = &entry.value else { return false };
-        if let Some(streams) = &entry.streams
-            && let Some(cohort) = task.cohort()
-        {
-            let paths = (streams.stdout.path.clone(), streams.stderr.path.clone());
-            cohort.keep_output(task.index(), Output::paths(paths));
-        }
-        if task.head().code.command.is_some() {
-            return postcard::from_bytes::<Exit>(value).map(|exit| task.put_exit(exit)).is_ok();
-        }
-        task.read_value(value)
-    }
-
-    /// Records that the task of a node has succeeded; its value is in place, and nobody reads it yet.
-    pub(crate) fn record(&self, node: u32, task: Ref, took_ns: u64) {
-        let (identity, _) = self.nodes[node as usize];
-        let Some(value) = value_of(task) else { return };
-        let shared = task.shared();
-        let seen = |datum: u32| {
-            let path = shared.space.path_of(datum)?;
-            let state = self.book.journal.look(&path).ok()?;
-            Some(Seen { path, state })
-        };
-        let accesses = task.accesses();
-        let mut writes: Vec<u32> = accesses.iter().filter(|a| a.writes()).map(|a| a.datum()).collect();
-        writes.sort_unstable();
-        writes.dedup();
-        // What it both reads and writes is known by what it left.
-        let reads = accesses.iter().filter(|a| !a.writes() && !writes.contains(&a.datum()));
-        let inputs: Vec<Seen> = reads.filter_map(|a| seen(a.datum())).collect();
-        let outputs = writes.iter().filter_map(|datum| seen(*datum)).collect();
-        let streams = task.head().code.command.is_some().then(|| self.streams(task)).flatten();
-        let entry = Entry {
-            identity,
-            inputs,
-            outputs,
-            taken: Vec::new(),
-            value: Some(value),
-            streams,
-            exit: 0,
-            took_ns,
-        };
-        // What is wrong with the journal is told when it is closed; the run goes on.
-        let _ = self.book.journal.append(&entry);
-    }
-
-    fn streams(&self, task: Ref) -> Option<Streams> {
-        let path = |which| task.cohort()?.with_output(task.index(), |o| o.path(which)).flatten();
-        let seen = |which| {
-            let path = path(which)?;
-            let state = FileState::look(&path, false).ok()?;
-            Some(Seen { path, state })
-        };
-        Some(Streams { stdout: seen(Which::Out)?, stderr: seen(Which::Err)? })
-    }
-}
-
-/// The result as bytes; `None` if it has no serde form or is too long.
-fn value_of(task: Ref) -> Option<Vec<u8>> {
-    let value = match task.head().code.command {
-        Some(_) => postcard::to_allocvec(&task.exit_in_place()).ok()?,
-        None => task.write_value()?,
-    };
-    (value.len() <= crate::journal::VALUE_BYTES_MAX).then_some(value)
 }

@@ -62,6 +62,11 @@ impl Pool {
         can_go: &dyn Fn(u32) -> bool,
     ) -> Vec<u32> {
         let slot = run.slot.load(Ordering::Acquire);
+        // While this is held no run gets or loses its place, so what names the place is of this run.
+        let active = self.active.read();
+        if !active.has(slot, run) {
+            return Vec::new();
+        }
         let mut found = Found { wanted, can_go, slot, nodes: Vec::new(), useless: Vec::new() };
         for place in &self.places {
             take(&mut found, || place.stealer.steal());
@@ -76,6 +81,7 @@ impl Pool {
                 nodes.into_iter().for_each(|node| found.add(Piece { run, node }));
             }
         }
+        drop(active);
         let Found { nodes, useless, .. } = found;
         self.put(useless);
         nodes
@@ -122,7 +128,7 @@ impl Run {
             for root in start..end {
                 let node = self.root(roots.get(root));
                 // What stands for a task elsewhere is nothing to run.
-                if node & POISONED != 0 || !self.plan.is_import(node) {
+                if !self.plan.is_import(node & !POISONED) {
                     found.add(Piece { run: found.slot, node });
                 }
             }
@@ -134,14 +140,18 @@ impl Kept {
     /// The oldest of what is kept, with the place of their run; and how much is left.
     fn give(&mut self, wanted: usize) -> ((u32, Vec<u32>), u32) {
         let Some((slot, run)) = &self.run else { return ((0, Vec::new()), 0) };
-        if self.solo.is_some() {
-            return ((*slot, Vec::new()), ALONE);
+        if let Some(node) = self.solo {
+            return ((*slot, Vec::new()), ALONE | node);
         }
         let mut nodes: Vec<u32> = self.nodes.drain(..self.nodes.len().min(wanted)).collect();
         while nodes.len() < wanted
             && let Some(root) = self.roots.next_back()
         {
-            nodes.push(run.root(run.plan.graph.frozen().csr.roots().get(root)));
+            let node = run.root(run.plan.graph.frozen().csr.roots().get(root));
+            // A piece of what stands for a task elsewhere could outlive the run, which does not wait for it.
+            if !run.plan.is_import(node & !POISONED) {
+                nodes.push(node);
+            }
         }
         ((*slot, nodes), self.len())
     }

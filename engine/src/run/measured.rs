@@ -44,7 +44,7 @@ pub(crate) struct Measured {
 pub(crate) struct Others {
     /// Workers of each rank but this, in order.
     pub(crate) workers: Box<[u32]>,
-    /// By index what processes there used that succeeded.
+    /// By place in the list what processes there used that succeeded.
     pub(crate) usages: HashMap<u32, Usage>,
     /// How far times of two ranks may be wrong against each other.
     pub(crate) within: Duration,

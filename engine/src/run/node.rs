@@ -8,6 +8,7 @@ use crate::error::{Cause, Failure};
 use crate::events;
 use crate::function::arg::Moves;
 use crate::plan::{Owned, Plan};
+use crate::ranks::Side;
 use crate::resume::Ledger;
 use crate::task::record::{Ref, state};
 use parking_lot::{Condvar, Mutex};
@@ -57,6 +58,8 @@ pub(crate) struct Run {
 struct Blame {
     root: Option<u32>,
     from: Option<u32>,
+    /// Of those from outside: which of the task's arguments it is.
+    nth: u32,
     failure: Arc<Failure>,
 }
 
@@ -119,14 +122,22 @@ impl Run {
     pub(crate) fn blame(&self, node: u32, from: Option<u32>, failure: Arc<Failure>) {
         let mut blames = self.blames.lock();
         // Nodes of several ranks are compared by where their tasks are in the list.
-        let (root, from) = match (&self.plan.side, from) {
-            (Some(_), Some(_)) => (Some(failure.root_index), Some(failure.index)),
-            (_, from) => (from.and_then(|from| blames.get(&from).map_or(Some(from), |why| why.root)), from),
+        let outside = |side: &Side, from| side.outside_place(node, from);
+        let (root, from, nth) = match (self.plan.side.as_deref(), from) {
+            (Some(side), Some(from)) => match outside(side, from) {
+                Some(nth) => (None, None, nth),
+                None => (failure.root, failure.place, 0),
+            },
+            (_, from) => {
+                let root = from.and_then(|from| blames.get(&from).map_or(Some(from), |why| why.root));
+                (root, from, 0)
+            }
         };
+        let blame = Blame { root, from, nth, failure };
         match blames.get_mut(&node) {
-            Some(first) if (first.root, first.from) <= (root, from) => {}
-            Some(later) => *later = Blame { root, from, failure },
-            None => drop(blames.insert(node, Blame { root, from, failure })),
+            Some(first) if (first.root, first.from, first.nth) <= (root, from, nth) => {}
+            Some(later) => *later = blame,
+            None => drop(blames.insert(node, blame)),
         }
         drop(blames);
         self.blamed.store(true, Ordering::Release);
@@ -388,7 +399,14 @@ impl Run {
             task.drop_value_if_done();
         }
         task.pass();
-        self.failed(task, Failure::new(task, Cause::Upstream(why), 0), state::SKIPPED)
+        let outside =
+            self.blames.lock().get(&node).filter(|why| why.root.is_none()).map(|why| why.from.is_none());
+        let failure = Failure::new(task, Cause::Upstream(why), 0);
+        let failure = match outside {
+            Some(is_entry) => failure.begun_outside(is_entry),
+            None => failure,
+        };
+        self.failed(task, failure, state::SKIPPED)
     }
 
     #[cold]
@@ -396,6 +414,8 @@ impl Run {
         if status == state::FAILED && failure.is_of_process() {
             self.plan.shared.outputs.task_failed();
         }
+        let nests = self.plan.side.is_some() && !self.plan.members.is_empty();
+        let failure = if nests { failure.placed(self.plan.position(task)) } else { failure };
         events::not_done(&failure);
         let cohort = task.cohort().expect("a task that runs has a cohort");
         cohort.note_failure(task.index(), Arc::clone(&failure));

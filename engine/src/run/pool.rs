@@ -77,6 +77,13 @@ pub(super) struct Active {
     pub(super) order: Vec<(u32, Arc<Run>)>,
 }
 
+impl Active {
+    /// Whether a run has this slot.
+    pub(super) fn has(&self, slot: u32, run: &Arc<Run>) -> bool {
+        self.slots.get(slot as usize).and_then(Option::as_ref).is_some_and(|it| Arc::ptr_eq(it, run))
+    }
+}
+
 impl Pool {
     pub(crate) fn new(threads: usize) -> Result<Arc<Self>, Error> {
         crate::sync::prepare();

@@ -51,8 +51,7 @@ fn in_run(task: Ref, cohort: &Cohort, running: bool) -> Option<String> {
 
 /// The unfinished tasks before it.
 fn waits_for_others(plan: &Plan, node: u32) -> Option<String> {
-    let outside =
-        plan.externals.iter().map(|(_, producer)| *producer).filter(|producer| is_pending(*producer));
+    let outside = plan.taken_from_outside().filter(|producer| is_pending(*producer));
     let outside: Vec<Ref> = outside.collect();
     if !outside.is_empty() {
         return Some(format!(

@@ -113,7 +113,8 @@ impl Ranks {
     /// A run that other ranks take part in begins here.
     pub(in crate::ranks) fn steals_for(&self, run: &Arc<Run>) {
         let shared = &run.plan.shared;
-        if shared.setup.keeps_place {
+        // What a journal says of a task is where it was placed.
+        if shared.setup.keeps_place || run.ledger.is_some() {
             return;
         }
         let now = Instant::now();

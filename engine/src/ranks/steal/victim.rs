@@ -221,7 +221,9 @@ impl Ranks {
                 }
                 (Came::WithValue, None) if run.done_elsewhere(node, task, value).is_ok() => None,
                 (Came::WithValue | Came::Well, _) => Some((unreadable(task), false)),
-                (Came::Badly { skipped, why, .. }, _) => Some((why.failure(), skipped)),
+                (Came::Badly { skipped, why, .. }, _) => {
+                    Some((why.failure(&|_| Some(task.index())), skipped))
+                }
             };
             let failure = failure.map(|(failure, skipped)| {
                 run.failed_elsewhere(task, Arc::clone(&failure), skipped);
@@ -309,7 +311,7 @@ fn functions(ask: &Ask, run: &Arc<Run>) -> Option<Chosen> {
     }
     let began = Instant::now();
     let nodes = pool.give(run, wanted, &|node| run.may_leave(node, false));
-    let (chosen, left) = written(nodes.into_iter().filter_map(|node| Some((node, plan.record(node)?))));
+    let (chosen, left) = written(run, nodes.into_iter().filter_map(|node| Some((node, plan.record(node)?))));
     if !left.is_empty() {
         pool.put_back(run, left.into_iter().map(|(node, _)| node));
     }
@@ -328,7 +330,7 @@ fn jobs(ask: &Ask, run: &Arc<Run>) -> Option<Chosen> {
     }
     let office = run.plan.shared.office();
     let jobs = office.give(run, ask.idle, &|node| run.may_leave(node, true));
-    let (chosen, mut left) = written(jobs.into_iter());
+    let (chosen, mut left) = written(run, jobs.into_iter());
     let (tasks, unready): (Vec<_>, Vec<_>) = chosen.0.into_iter().partition(|(_, task)| has_files(*task));
     // Without files of their own none of what is written would do.
     let is_none = !unready.is_empty();
@@ -344,12 +346,13 @@ fn jobs(ask: &Ask, run: &Arc<Run>) -> Option<Chosen> {
 }
 
 /// Writes tasks, as many as fit; those that cannot go come back.
-fn written(tasks: impl Iterator<Item = (u32, Ref)>) -> (Chosen, Vec<(u32, Ref)>) {
+fn written(run: &Run, tasks: impl Iterator<Item = (u32, Ref)>) -> (Chosen, Vec<(u32, Ref)>) {
     let (mut gift, mut chosen, mut left) = (pack::Gifts::new(), Vec::new(), Vec::new());
     for (node, task) in tasks {
         let has_room = gift.len() < GIFT_BYTES || chosen.is_empty();
+        let index = run.plan.position(task).unwrap_or_else(|| task.index());
         // What serde does for the user's types is the user's code.
-        if has_room && catch_unwind(AssertUnwindSafe(|| gift.add(task))).unwrap_or(false) {
+        if has_room && catch_unwind(AssertUnwindSafe(|| gift.add(index, task))).unwrap_or(false) {
             chosen.push((node, task));
         } else {
             left.push((node, task));
