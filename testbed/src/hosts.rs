@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::launch::{lacks_mpirun, lacks_ucx, with_mpirun_settings};
+use crate::launch::{MPICH, lacks_mpirun, lacks_ucx, with_mpirun_settings};
 use crate::{command, expect_programs, skip};
 
 /// How long a machine may take to be there.
@@ -132,6 +132,16 @@ impl Hosts {
         let folder = self.folder.path().display();
         command.args(["--mca", "plm_rsh_agent", &format!("{folder}/agent")]);
         command.args(["--mca", "orte_tmpdir_base", &folder.to_string()]);
+        command
+    }
+
+    /// MPICH's `mpirun`, as [`Hosts::mpirun`].
+    pub fn mpich(&self, slots: u32) -> Command {
+        let mut command = self.login(MPICH);
+        command.env("UCX_NET_DEVICES", "eth1");
+        let hosts: Vec<String> = (0..self.count()).map(|number| format!("h{number}:{slots}")).collect();
+        command.args(["-hosts", &hosts.join(","), "-launcher", "rsh"]);
+        command.args(["-launcher-exec", &format!("{}/agent", self.folder.path().display())]);
         command
     }
 

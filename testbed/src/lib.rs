@@ -13,7 +13,8 @@ mod slurm;
 
 pub use hosts::Hosts;
 pub use launch::{
-    Ended, Launch, MARK, ROLE, arguments, die, host, lacks_mpirun, lacks_ucx, processor_time, role, say,
+    Ended, Launch, MARK, ROLE, arguments, die, host, lacks_mpich, lacks_mpirun, lacks_ucx, processor_time,
+    role, say,
 };
 pub use program::{Program, wait_until};
 pub use slurm::Slurm;

@@ -91,8 +91,8 @@ impl World {
         World::join(&Bootstrap::Spawn(Spawn::new(size)))
     }
 
-    /// The world that this process was started in: all processes of one `mpirun` (Open MPI) or `srun --mpi=pmix`, or
-    /// this process alone. Returns when all have joined, which takes a minute at most.
+    /// The world that this process was started in: all processes of one `mpirun` (Open MPI, MPICH) or one `srun` with
+    /// `--mpi=pmix` or `--mpi=pmi2`, or this process alone. Returns when all have joined, in a minute at most.
     ///
     /// # Errors
     /// See [`World::join`].
@@ -104,8 +104,8 @@ impl World {
     ///
     /// # Errors
     /// `Ranks`, `Start`, `EndedEarly`, `JoinTimeout`, `Refused`: nobody is left running. In a copy: `Stranger`,
-    /// `Size`, `Twice`, `Failed`, `Environment`. In a rank that a launcher started: `NoPmix`, `Pmix`, `LaunchTimeout`,
-    /// `Taken`, `Ranks`, `Environment`; and at all of them at once `Strangers`, `Elsewhere`. `Fabric`
+    /// `Size`, `Twice`, `Failed`, `Environment`. In a rank that a launcher started: `NoPmix`, `Pmix`, `Pmi`,
+    /// `LaunchTimeout`, `Taken`, `Ranks`, `Environment`; and at all of them at once `Strangers`, `Elsewhere`. `Fabric`
     /// (for a network with `NoLibrary`, `Network`; then `Elsewhere` at the others), `System`.
     pub fn join(bootstrap: &Bootstrap) -> Result<World, WorldError> {
         let mut world = World::new(bootstrap.join()?);
