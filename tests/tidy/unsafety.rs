@@ -39,6 +39,7 @@ const UNSAFE_FILES: &[&str] = &[
     "supervisor/src/serve/reap.rs",
     "supervisor/src/serve/setup.rs",
     "supervisor/src/serve/spawn.rs",
+    "testbed/src/cable.rs",
     "transport/src/agent.rs",
     "transport/src/agent/local.rs",
     "transport/src/agent/record.rs",

@@ -70,6 +70,10 @@ impl Launched {
         self
     }
 
+    pub(super) fn time_to_join(&self) -> Duration {
+        self.join_timeout
+    }
+
     fn spec(&self, size: u32) -> ShmSpec {
         let usual = ShmSpec::new(size);
         ShmSpec {

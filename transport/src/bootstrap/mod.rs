@@ -16,6 +16,8 @@ pub(crate) use roster::Roster;
 pub(crate) use spawn::Children;
 pub use spawn::Spawn;
 
+use std::time::{Duration, Instant};
+
 use crate::fabric::Fabric;
 use crate::rank::Rank;
 use crate::world::WorldError;
@@ -52,6 +54,16 @@ impl Bootstrap {
         } else {
             Bootstrap::Solo { through_bytes: false }
         }
+    }
+
+    /// How long it may still take to join, since it began; a second at least.
+    pub(crate) fn time_left(&self, begin: Instant) -> Duration {
+        let all = match self {
+            Bootstrap::Solo { .. } => Duration::ZERO,
+            Bootstrap::Spawn(spawn) => spawn.time_to_join(),
+            Bootstrap::Launched(launched) => launched.time_to_join(),
+        };
+        all.saturating_sub(begin.elapsed()).max(Duration::from_secs(1))
     }
 
     /// Returns when all ranks have joined.

@@ -96,6 +96,20 @@ pub enum WorldError {
         /// Its error, in words.
         why: String,
     },
+    /// At a rank of a launch on several machines: it and another one cannot talk over the network.
+    #[error(
+        "rank {rank} on host {host} cannot be reached over the network: {why}; does a firewall between the hosts \
+         forbid connections to the ports that UCX listens on (UCX_TCP_PORT_RANGE says which), or does UCX take a card \
+         that does not lead there (UCX_NET_DEVICES says which; `ucx_info -d` lists them)?"
+    )]
+    NoWay {
+        /// Who.
+        rank: Rank,
+        /// Where it runs.
+        host: String,
+        /// What was seen of it.
+        why: String,
+    },
     /// A living process is this rank of the launch already.
     #[error(
         "rank {rank} of this launch is another process, which lives: a program that a rank starts must not inherit \
