@@ -272,9 +272,9 @@ impl Builder {
 
     /// Starts the service.
     ///
-    /// In a rank that `mpirun` (Open MPI) or `srun --mpi=pmix` has started, rank 0 goes on with the program, and lists
-    /// run on all ranks; on the others this call runs what is sent to them until rank 0 ends, and never returns. See
-    /// [`alone`](Self::alone).
+    /// In a rank that `mpirun` or `srun` (see `World::from_environment`) has started, rank 0 goes on with the program,
+    /// and lists run on all ranks; on the others this call runs what is sent to them until rank 0 ends, and never
+    /// returns. See [`alone`](Self::alone).
     ///
     /// # Errors
     /// [`Error::World`], [`Error::NotHome`];

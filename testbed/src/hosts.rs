@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::launch::{lacks_mpirun, lacks_ucx, with_mpirun_settings};
+use crate::cable::{self, Cable};
+use crate::launch::{MPICH, lacks_mpirun, lacks_ucx, with_mpirun_settings};
 use crate::{command, expect_programs, skip};
 
 /// How long a machine may take to be there.
@@ -135,6 +136,16 @@ impl Hosts {
         command
     }
 
+    /// MPICH's `mpirun`, as [`Hosts::mpirun`].
+    pub fn mpich(&self, slots: u32) -> Command {
+        let mut command = self.login(MPICH);
+        command.env("UCX_NET_DEVICES", "eth1");
+        let hosts: Vec<String> = (0..self.count()).map(|number| format!("h{number}:{slots}")).collect();
+        command.args(["-hosts", &hosts.join(","), "-launcher", "rsh"]);
+        command.args(["-launcher-exec", &format!("{}/agent", self.folder.path().display())]);
+        command
+    }
+
     /// Cuts the cable of a machine's `eth1`, silently.
     pub fn cut(&self, host: u32) {
         self.hub(&format!("ip link set h{host}-data down"));
@@ -143,6 +154,42 @@ impl Hosts {
     /// Mends it.
     pub fn heal(&self, host: u32) {
         self.hub(&format!("ip link set h{host}-data up"));
+    }
+
+    /// Has all that a machine sends to another one by `eth1` lost, as by a firewall that says nothing of it.
+    pub fn lose(&self, host: u32, to: u32) {
+        let address = format!("{DATA_NETWORK}.{}", FIRST + to);
+        let nobody = ["lladdr", "02:00:00:00:00:01", "dev", "eth1", "nud", "permanent"];
+        run(self.command(host, "ip").args(["neigh", "replace", &address]).args(nobody));
+    }
+
+    /// Has a machine refuse whatever it sends to another one by `eth1`, as a firewall does that says so.
+    pub fn refuse(&self, host: u32, to: u32) {
+        let address = format!("{DATA_NETWORK}.{}", FIRST + to);
+        run(self.command(host, "ip").args(["route", "add", "unreachable", &address]));
+    }
+
+    /// Leaves a machine so many bytes of shared memory.
+    pub fn limit_memory(&self, host: u32, bytes: u64) {
+        let size = format!("remount,size={bytes}");
+        run(self.command(host, "mount").args(["-o", &size, "/dev/shm"]));
+    }
+
+    /// A cable in place of all of `eth1`, which delays each frame and loses some, until the handle goes; then there is
+    /// none. Frames are large, or a lossy connection would be too slow for tests.
+    ///
+    /// # Errors
+    /// In words: what is missing on this machine.
+    pub fn bad_cable(&self, delay: Duration, lost_of_1000: u64) -> Result<Cable, String> {
+        let mut taps = Vec::new();
+        for (host, number) in self.hosts.iter().zip(0..) {
+            self.hub(&format!("ip link del h{number}-data"));
+            taps.push(cable::tap(host.init, "eth1")?);
+            let address = format!("{DATA_NETWORK}.{}", FIRST + number);
+            let script = format!("ip addr add {address}/24 dev eth1 && ip link set eth1 mtu 9000 up");
+            run(enter(host.init, &["-n"]).args(["sh", "-c", &script]));
+        }
+        Ok(Cable::between(taps, delay, lost_of_1000))
     }
 
     /// Lets all machines give a connection up soon that nobody answers on, rather than after a quarter of an hour.

@@ -13,6 +13,8 @@ use crate::{PATIENCE, skip};
 
 /// The variable that gives a process its role.
 pub const ROLE: &str = "TARRAGON_TEST_ROLE";
+/// What MPICH's launcher is called where Open MPI's is `mpirun`.
+pub(crate) const MPICH: &str = "mpirun.mpich";
 /// How the lines of a rank begin that are for the test.
 pub const MARK: &str = "##";
 
@@ -66,6 +68,16 @@ pub fn lacks_mpirun() -> bool {
     !is_found
 }
 
+/// True if there is no `mpirun` of MPICH, which is said.
+pub fn lacks_mpich() -> bool {
+    let found = Command::new(MPICH).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let is_found = found.is_ok_and(|status| status.success());
+    if !is_found {
+        skip("mpich", "mpirun.mpich is not installed (Debian: mpich)");
+    }
+    !is_found
+}
+
 /// True if the machine has no UCX, which is said.
 pub fn lacks_ucx() -> bool {
     let listed = crate::command("ldconfig").arg("-p").output();
@@ -100,6 +112,13 @@ impl Launch {
     pub fn new(test: &'static str, role: &str) -> Launch {
         let mut command = Command::new("mpirun");
         with_mpirun_settings(&mut command);
+        Launch::by(command, test, role)
+    }
+
+    /// MPICH's `mpirun`, of ranks that run `test` in a role.
+    pub fn mpich(test: &'static str, role: &str) -> Launch {
+        let mut command = Command::new(MPICH);
+        command.stdin(Stdio::null());
         Launch::by(command, test, role)
     }
 

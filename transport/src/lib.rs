@@ -65,7 +65,7 @@ mod rank;
 
 #[cfg(not(loom))]
 pub use self::{
-    bootstrap::{Bootstrap, Pmix, PmixStatus, Spawn},
+    bootstrap::{Bootstrap, Launched, PmixStatus, Spawn},
     fabric::{Fabric, FabricError, PeerState},
     message::{Faults, HandlerId, Message},
     rank::Rank,

@@ -15,7 +15,7 @@ use tarragon_testbed::{
     wait_until,
 };
 use tarragon_transport::{
-    Bootstrap, FabricError, Pmix, Rank, Spawn, Stranger, World, WorldError, conformance,
+    Bootstrap, FabricError, Launched, Rank, Spawn, Stranger, World, WorldError, conformance,
 };
 
 /// Variables that a test sets for processes that no launcher starts.
@@ -276,7 +276,7 @@ fn a_rank_that_never_joins_is_an_error() {
         if rank_of_launch() == 1 {
             return std::thread::sleep(Duration::from_secs(4));
         }
-        let bootstrap = Bootstrap::Pmix(Pmix::new().join_timeout(Duration::from_secs(1)));
+        let bootstrap = Bootstrap::Launched(Launched::new().join_timeout(Duration::from_secs(1)));
         let error = World::join(&bootstrap).err().unwrap();
         assert!(matches!(error, WorldError::LaunchTimeout { .. }), "{error}");
         return say(&error.to_string());
@@ -294,7 +294,7 @@ fn a_rank_that_never_joins_is_an_error() {
 fn memory_that_cannot_be_had_is_an_error_of_all() {
     let test = "memory_that_cannot_be_had_is_an_error_of_all";
     if role().is_some() {
-        let bootstrap = Bootstrap::Pmix(Pmix::new().heap_bytes(1 << 62));
+        let bootstrap = Bootstrap::Launched(Launched::new().heap_bytes(1 << 62));
         let error = World::join(&bootstrap).err().unwrap();
         match (rank_of_launch(), &error) {
             (0, WorldError::Fabric(FabricError::Segment(_))) => {}
@@ -370,7 +370,7 @@ fn a_program_that_a_rank_starts_is_no_rank() {
 fn a_launch_that_cannot_be_joined_is_an_error() {
     let test = "a_launch_that_cannot_be_joined_is_an_error";
     if role().is_some() {
-        let bootstrap = Bootstrap::Pmix(Pmix::new().join_timeout(Duration::from_secs(5)));
+        let bootstrap = Bootstrap::Launched(Launched::new().join_timeout(Duration::from_secs(5)));
         return say(&World::join(&bootstrap).err().unwrap().to_string());
     }
     let of = |variables: &[(&str, &str)]| {

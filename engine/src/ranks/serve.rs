@@ -60,7 +60,7 @@ pub(crate) fn of_environment() -> Result<Option<Arc<Ranks>>, Error> {
     if let Some(world) = &*ours {
         return Ranks::of(world).map(Some);
     }
-    if !matches!(Bootstrap::from_environment(), Bootstrap::Pmix(_)) {
+    if !matches!(Bootstrap::from_environment(), Bootstrap::Launched(_)) {
         return Ok(None);
     }
     let world = match World::from_environment() {

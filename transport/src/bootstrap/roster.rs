@@ -9,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::{executable, pmix};
+use super::executable;
+use super::launch::Launcher;
 use crate::fabric::Deadline;
 use crate::rank::Rank;
 use crate::wire;
@@ -48,7 +49,7 @@ pub(crate) struct Roster {
     rank: Rank,
     /// By rank.
     seats: Vec<Seat>,
-    launcher: Mutex<Option<pmix::Client>>,
+    launcher: Mutex<Option<Launcher>>,
 }
 
 impl Roster {
@@ -59,7 +60,7 @@ impl Roster {
     }
 
     /// Of the ranks of a launch: all must call it.
-    pub(super) fn of_launch(launcher: pmix::Client, deadline: Deadline) -> Result<Roster, WorldError> {
+    pub(super) fn of_launch(launcher: Launcher, deadline: Deadline) -> Result<Roster, WorldError> {
         let mut roster =
             Roster { rank: launcher.rank(), seats: Vec::new(), launcher: Mutex::new(Some(launcher)) };
         let card = own_card().map(|card| ((), wire::encode(&card).expect("a card has no maps")));

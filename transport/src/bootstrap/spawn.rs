@@ -97,6 +97,10 @@ impl Spawn {
         self
     }
 
+    pub(super) fn time_to_join(&self) -> Duration {
+        self.join_timeout
+    }
+
     /// The most bytes of payloads on their way between all ranks of a node. If not said 64 MiB for each rank, and
     /// 256 MiB at least, 4 GiB at most.
     #[must_use]

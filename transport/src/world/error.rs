@@ -96,10 +96,24 @@ pub enum WorldError {
         /// Its error, in words.
         why: String,
     },
+    /// At a rank of a launch on several machines: it and another one cannot talk over the network.
+    #[error(
+        "rank {rank} on host {host} cannot be reached over the network: {why}; does a firewall between the hosts \
+         forbid connections to the ports that UCX listens on (UCX_TCP_PORT_RANGE says which), or does UCX take a card \
+         that does not lead there (UCX_NET_DEVICES says which; `ucx_info -d` lists them)?"
+    )]
+    NoWay {
+        /// Who.
+        rank: Rank,
+        /// Where it runs.
+        host: String,
+        /// What was seen of it.
+        why: String,
+    },
     /// A living process is this rank of the launch already.
     #[error(
         "rank {rank} of this launch is another process, which lives: a program that a rank starts must not inherit \
-         PMIX_RANK and PMIX_NAMESPACE"
+         PMIX_RANK and PMIX_NAMESPACE, or PMI_FD and PMI_PORT"
     )]
     Taken {
         /// The rank that the environment names.
@@ -123,6 +137,14 @@ pub enum WorldError {
         verb: &'static str,
         /// What the library says.
         status: PmixStatus,
+    },
+    /// The launcher, or the socket to it, refuses.
+    #[error("could not {verb}: the launcher, by PMI: {why}")]
+    Pmi {
+        /// What was tried.
+        verb: &'static str,
+        /// What it says, or the system of the socket.
+        why: String,
     },
     /// The launcher has not answered in time: it is gone, or a rank of the launch never joins.
     #[error("could not {verb} in time: all processes of the launch must join, and the launcher must answer")]

@@ -14,7 +14,7 @@ pub use request::Request;
 
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::bootstrap::{Bootstrap, Children, Joined, Roster, Spawn};
 use crate::fabric::{Deadline, Fabric, FabricError, PeerState, Way};
@@ -91,8 +91,8 @@ impl World {
         World::join(&Bootstrap::Spawn(Spawn::new(size)))
     }
 
-    /// The world that this process was started in: all processes of one `mpirun` (Open MPI) or `srun --mpi=pmix`, or
-    /// this process alone. Returns when all have joined, which takes a minute at most.
+    /// The world that this process was started in: all processes of one `mpirun` (Open MPI, MPICH) or one `srun` with
+    /// `--mpi=pmix` or `--mpi=pmi2`, or this process alone. Returns when all have joined, in a minute at most.
     ///
     /// # Errors
     /// See [`World::join`].
@@ -104,10 +104,12 @@ impl World {
     ///
     /// # Errors
     /// `Ranks`, `Start`, `EndedEarly`, `JoinTimeout`, `Refused`: nobody is left running. In a copy: `Stranger`,
-    /// `Size`, `Twice`, `Failed`, `Environment`. In a rank that a launcher started: `NoPmix`, `Pmix`, `LaunchTimeout`,
-    /// `Taken`, `Ranks`, `Environment`; and at all of them at once `Strangers`, `Elsewhere`. `Fabric`
-    /// (for a network with `NoLibrary`, `Network`; then `Elsewhere` at the others), `System`.
+    /// `Size`, `Twice`, `Failed`, `Environment`. In a rank that a launcher started: `NoPmix`, `Pmix`, `Pmi`,
+    /// `LaunchTimeout`, `Taken`, `Ranks`, `Environment`; and at all of them at once `Strangers`, `Elsewhere`; on
+    /// several machines `NoWay`. `Fabric` (for a network with `NoLibrary`, `Network`; then `Elsewhere` at the others),
+    /// `System`.
     pub fn join(bootstrap: &Bootstrap) -> Result<World, WorldError> {
+        let begin = Instant::now();
         let mut world = World::new(bootstrap.join()?);
         if let Bootstrap::Spawn(spawn) = bootstrap
             && let Some(patience) = spawn.network_patience()
@@ -118,7 +120,11 @@ impl World {
         let system = |source| WorldError::System { verb: "draw a random number", source };
         let drawn = crate::segment::random().map_err(system)?.to_le_bytes();
         // All take the number that rank 0 drew.
-        let uid = if world.size() > 1 { world.broadcast_bytes(Rank(0), &drawn)? } else { drawn.to_vec() };
+        let uid = match world.fabric.way() {
+            _ if world.size() == 1 => drawn.to_vec(),
+            Way::Mixed(_) | Way::Ucx(_) => world.meet(&drawn, bootstrap.time_left(begin))?,
+            Way::Shm(_) | Way::Loopback(_) => world.broadcast_bytes(Rank(0), &drawn)?,
+        };
         world.enter(u128::from_le_bytes(uid.try_into().unwrap_or(drawn)));
         Ok(world)
     }

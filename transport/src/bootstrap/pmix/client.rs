@@ -10,9 +10,9 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
+use super::environment;
 use super::result::{Found, PmixStatus, proc_of};
 use super::sys::{self, Library, Proc};
-use crate::bootstrap::launch;
 use crate::fabric::Deadline;
 use crate::rank::Rank;
 use crate::world::WorldError;
@@ -40,14 +40,14 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects to the launcher that the environment names.
-    pub(super) fn connect(deadline: Deadline) -> Result<Client, WorldError> {
-        let rank = launch::rank()?;
+    pub(in crate::bootstrap) fn connect(deadline: Deadline) -> Result<Client, WorldError> {
+        let rank = environment::rank()?;
         let library = load()?;
         let claim = claim(rank)?;
         let own = within(deadline, "connect to the launcher", &library, move || library.init())?;
         let mut client = Client { library, own, size: 0, exchanges: 0, is_lost: false, _claim: claim };
         if client.own.rank != rank.0 {
-            return Err(WorldError::Environment { variable: launch::ENV_RANK });
+            return Err(WorldError::Environment { variable: environment::ENV_RANK });
         }
         client.size = match client.get(sys::RANK_WILDCARD, sys::JOB_SIZE.to_owned(), deadline)? {
             Found::Number(size) => size,
@@ -158,7 +158,7 @@ fn version_of(text: &str) -> Option<u32> {
 /// Claims the rank for this process: a program that a rank starts inherits its environment, and is no rank. The name
 /// lies in no folder and goes with the process.
 fn claim(rank: Rank) -> Result<UnixListener, WorldError> {
-    let name = format!("tarragon-pmix-{}-{rank}", launch::name_space().unwrap_or_default());
+    let name = format!("tarragon-pmix-{}-{rank}", environment::name_space().unwrap_or_default());
     let claimed = SocketAddr::from_abstract_name(name).and_then(|name| UnixListener::bind_addr(&name));
     claimed.map_err(|source| match source.kind() {
         std::io::ErrorKind::AddrInUse => WorldError::Taken { rank },

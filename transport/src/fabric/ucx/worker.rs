@@ -20,8 +20,13 @@ pub(super) const HEADER_BYTES: usize = 56;
 /// Steps that one look at the network takes at most.
 const STEPS_MAX: usize = 64;
 /// Settings of the library that differ from its own, unless the environment says otherwise: a broken connection
-/// is noticed within about a second.
-const SETTINGS: &[(&CStr, &CStr, &str)] = &[(c"KEEPALIVE_INTERVAL", c"1s", "UCX_KEEPALIVE_INTERVAL")];
+/// is noticed within about a second; and who connects over tcp does not wait in the call, for two minutes and with the
+/// engine locked, when nobody answers. Settings of a transport have its name before theirs in 1.22, which refuses
+/// others, and have not in 1.13; the first name that is taken counts.
+const SETTINGS: &[(&[&CStr], &CStr, &str)] = &[
+    (&[c"KEEPALIVE_INTERVAL"], c"1s", "UCX_KEEPALIVE_INTERVAL"),
+    (&[c"CONN_NB", c"TCP_CONN_NB"], c"y", "UCX_TCP_CONN_NB"),
+];
 
 /// A message that came, not checked yet.
 pub(super) struct Arrived {
@@ -373,10 +378,15 @@ fn context(functions: &Functions, size: u32) -> Result<Handle, FabricError> {
     // SAFETY: no prefix and no file are allowed; the result is written to a pointer's place.
     let status = unsafe { (functions.config_read)(std::ptr::null(), std::ptr::null(), &raw mut config) };
     check(functions, status, "read its settings")?;
-    for (name, value, variable) in SETTINGS {
-        if std::env::var_os(variable).is_none() {
+    for (names, value, variable) in SETTINGS {
+        let is_taken = |name: &&&CStr| {
             // SAFETY: the settings live; both are strings that end. A version that lacks the setting refuses it.
-            let _ = unsafe { (functions.config_modify)(config, name.as_ptr(), value.as_ptr()) };
+            let status = unsafe { (functions.config_modify)(config, name.as_ptr(), value.as_ptr()) };
+            status == Status::OK
+        };
+        if std::env::var_os(variable).is_none() {
+            // A version that takes none of them goes on with its own.
+            let _ = names.iter().find(is_taken);
         }
     }
     // SAFETY: zero is a value of this struct of numbers and pointers.

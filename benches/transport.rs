@@ -1,0 +1,202 @@
+//! What does it cost to reach a rank: over UCX on another machine, and through shared memory on this one?
+//!
+//! Numbers to beat. `message` (8 B, tcp between two machines): half of a round trip at most 1.1x `raw`, which is
+//! `ucp_am_lat` of `ucx_perftest`. `bandwidth` (1 MiB, tcp): time per message at most 1/0.95 of `raw`, `ucp_am_bw`.
+//! `node` (8 B, shared memory): half of a round trip against `raw`, a ping-pong of one line each way, for which there
+//! is no bar but that it be said. `start`: a program of one `Batch` under `mpirun -n 2`, from its start to its end, at
+//! most 1.2x `mpi`, one of `MPI_Init` and `MPI_Finalize`. `idle`: the time that two ranks on two machines have of the
+//! processors while nothing is sent, which is to be none.
+//!
+//! The two machines are namespaces of this one, with a cable between them; without them, `mpirun`, UCX or its
+//! `ucx_perftest`, a case is skipped by name. Both sides use the same library, network card and `UCX_TLS`, and both
+//! poll; the two ranks sleep while `ucx_perftest` runs, which is started anew in each round and times itself.
+//!
+//! Where it stands (one run of `--quick`, 2 cores of a VM with many others beside): `start` 0.63 of `mpi`, 0.75 and
+//! 1.0 s; `idle` 2.9 ms in a second. Not judged yet: `message`, `bandwidth` and `node`, which need both cores for the
+//! two sides. With ten others beside every hop waits for the scheduler, on both sides of the comparison alike: raw
+//! messages took 1.1 ms each, and the ratios of two runs were 1.14 and 0.67 for `bandwidth`, 0.31 and 1.66 for `node`.
+//!
+//! Not looked into: that a large payload is copied once on its way out, and its memory zeroed before it is fetched.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a bench prints its figures, and what is skipped"
+)]
+
+mod beside;
+#[expect(dead_code, reason = "the bench of the queue uses all of it")]
+mod channels;
+mod far;
+mod measure;
+
+use beside::{Beside, Orders};
+use channels::raw::Line;
+use channels::{ECHO, Side, serve};
+use far::{Ranks, perftest};
+use measure::{Figure, Options, System, compare, time};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tarragon::Batch;
+use tarragon_testbed::{Hosts, lacks_mpirun, skip};
+use tarragon_transport::{Bootstrap, HandlerId, Rank, Spawn, World};
+
+/// The arguments of a process that is a rank: on another machine, of this node, and of an empty program.
+const FAR: &str = "--far-rank";
+const NEAR: &str = "--near-rank";
+const EMPTY: &str = "--empty-rank";
+const MIB: usize = 1 << 20;
+
+fn main() {
+    if let Some(role) = beside::role() {
+        let [_, _, address, orders] = &role[..] else { panic!("a kind, a channel, its address and orders") };
+        return serve(&mut Line::attach(address, false), Orders::open(orders));
+    }
+    match std::env::args().nth(1).as_deref() {
+        Some(FAR) => return far::serve(),
+        Some(NEAR) => return drop(near_world()),
+        Some(EMPTY) => return drop(Batch::new().expect("a batch")),
+        _ => {}
+    }
+    let options = Options::parse();
+    if options.wants("node") {
+        node(&options);
+    }
+    if options.wants("start") {
+        start(&options);
+    }
+    if ["message", "bandwidth", "idle"].iter().any(|case| options.wants(case)) {
+        between_machines(&options);
+    }
+}
+
+fn between_machines(options: &Options) {
+    let Some(hosts) = Hosts::for_ranks(2) else { return };
+    let mut ranks = Ranks::start(&hosts, FAR);
+    if options.wants("idle") {
+        let wait_ms = if options.quick { 2000 } else { 10_000 };
+        let used = Duration::from_nanos(ranks.order("idle", wait_ms));
+        let per_second = used.as_secs_f64() * 1e6 / wait_ms as f64;
+        println!("transport/idle: {per_second:.2} ms of CPU in a second, two ranks on two machines");
+    }
+    if !far::has_perftest() {
+        return skip("ucx-utils", "ucx_perftest is not installed (Debian: ucx-utils)");
+    }
+    let rounds = if options.quick { 7 } else { 31 };
+    if options.wants("message") {
+        let n = if options.quick { 2000 } else { 20_000 };
+        let raw = System::new("raw", 2, || perftest(&hosts, "ucp_am_lat", 8, n));
+        let ours = System::new("tarragon", 2, || Duration::from_nanos(ranks.order("message", n)) / 2);
+        let figure = figure("message", "tcp", n as usize, "ns/way");
+        compare(options, figure, rounds, vec![raw, ours]);
+    }
+    if options.wants("bandwidth") {
+        let n = if options.quick { 300 } else { 2000 };
+        let raw = System::new("raw", 2, || perftest(&hosts, "ucp_am_bw", MIB, n));
+        let ours = System::new("tarragon", 2, || Duration::from_nanos(ranks.order("bandwidth", n)));
+        let figure = figure("bandwidth", "tcp", n as usize, "ns/MiB");
+        compare(options, figure, rounds, vec![raw, ours]);
+    }
+}
+
+fn figure<'a>(case: &'a str, mode: &'a str, n: usize, unit: &'a str) -> Figure<'a> {
+    Figure { bench: "transport", case, mode, n, unit, operations: n }
+}
+
+const PING: HandlerId = HandlerId(1);
+const PONG: HandlerId = HandlerId(2);
+
+/// The world of the two ranks of this node; the copy answers until the first one has left.
+fn near_world() -> Option<World> {
+    let world = World::join(&Bootstrap::Spawn(Spawn::new(2).args([NEAR]))).expect("two ranks");
+    if world.rank() == Rank(0) {
+        return Some(world);
+    }
+    world.on(PING, |fabric, message| {
+        fabric.send(message.source, PONG, message.tag + 1, message.payload).expect("it is there");
+    });
+    world.barrier().expect("both are there");
+    // The other one leaves before it comes to this.
+    while world.barrier_timeout(Duration::from_secs(1)).is_err() {
+        if world.peer(Rank(0)) != tarragon_transport::PeerState::Here {
+            break;
+        }
+    }
+    world.leave().expect("all was sent");
+    None
+}
+
+fn node(options: &Options) {
+    let world = near_world().expect("the copies have another argument");
+    let came = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&came);
+    world.on(PONG, move |_, message| count.store(message.tag, Ordering::Relaxed));
+    world.barrier().expect("both are there");
+    let n = 20_000;
+    let line = Line::create(false);
+    let address = line.address();
+    let (mut line, mut other) = (line, Beside::process(&["number", "raw", &address]));
+    let raw = System::new("raw", 2, move || {
+        other.order(ECHO, n);
+        let took = time(|| {
+            for number in 0..n {
+                line.send(number);
+                let back: u64 = line.receive();
+                assert_eq!(back, number + 1);
+            }
+        });
+        other.wait();
+        took / 2
+    });
+    let ours = System::new("tarragon", 2, || {
+        time(|| {
+            for number in 0..n {
+                world.send(Rank(1), PING, number, &number.to_ne_bytes()).expect("it is there");
+                while came.load(Ordering::Relaxed) != number + 1 {
+                    world.progress();
+                }
+            }
+        }) / 2
+    });
+    let rounds = if options.quick { 7 } else { 41 };
+    compare(options, figure("node", "shm", n as usize, "ns/way"), rounds, vec![raw, ours]);
+    drop(world.leave_timeout(Duration::from_secs(10)));
+}
+
+/// `mpirun` of two ranks.
+fn launch(program: &Path, arguments: &[&str]) -> Duration {
+    let mut mpirun = Command::new("mpirun");
+    mpirun.args(["--oversubscribe", "--bind-to", "none", "-n", "2"]).arg(program).args(arguments);
+    mpirun.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    let mut status = None;
+    let took = time(|| status = Some(mpirun.stdin(Stdio::null()).status().expect("mpirun starts")));
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    took
+}
+
+fn start(options: &Options) {
+    if lacks_mpirun() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let empty = folder.path().join("empty");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("far/empty.c");
+    let compiled = Command::new("mpicc").arg("-o").arg(&empty).arg(source).output();
+    let is_compiled = compiled.as_ref().is_ok_and(|output| output.status.success());
+    let program = std::env::current_exe().expect("this program has a path");
+    let ours = System::new("tarragon", 2, || launch(&program, &[EMPTY]));
+    let mut systems = vec![ours];
+    if is_compiled {
+        systems.push(System::new("mpi", 2, || launch(&empty, &[])));
+    } else {
+        skip("mpicc", "it compiles nothing (Debian: libopenmpi-dev)");
+    }
+    let rounds = if options.quick { 5 } else { 15 };
+    let figure = figure("start", "mpirun", 1, "ns");
+    compare(options, figure, rounds, systems);
+    if let Ok(output) = compiled {
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
