@@ -156,6 +156,15 @@ impl Mixed {
         is_called || self.looks.load(Ordering::Relaxed) == looks
     }
 
+    /// Counts the looks in which a side moved, where that can be without anything to deliver: peers read and write this
+    /// rank's regions through the network.
+    pub(crate) fn moves(&self, side: Side) -> u64 {
+        match side {
+            Side::Node => 0,
+            Side::Network => self.network.moves(),
+        }
+    }
+
     /// Sleeps until something comes on one side, or for no reason. True if no thread has looked meanwhile.
     pub(crate) fn attend(&self, side: Side, timeout: Duration) -> bool {
         let looks = self.looks.load(Ordering::Relaxed);

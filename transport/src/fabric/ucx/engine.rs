@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::frame::{Frame, Note};
 use super::link::{Inward, Outward, Payload};
-use super::memory::{HEAD_BYTES, Pages};
+use super::memory::Pages;
 use super::neighbours::Neighbours;
 use super::result::Request;
 use super::worker::{Arrived, Body, HEADER_BYTES, Worker};
@@ -40,6 +40,8 @@ pub(super) struct Engine {
     seen: Vec<bool>,
     sent_bytes: u64,
     received_bytes: u64,
+    /// Looks in which the network moved.
+    pub(super) moves: u64,
     /// What came and could not be.
     pub(super) malformed: Vec<Malformed>,
 }
@@ -69,6 +71,7 @@ impl Engine {
             seen: vec![false; size],
             sent_bytes: 0,
             received_bytes: 0,
+            moves: 0,
             malformed: Vec::new(),
         }
     }
@@ -242,7 +245,9 @@ impl Engine {
 
     /// Moves the network on: takes in what has come, sends what was kept, finds who is gone.
     pub(super) fn pump(&mut self) {
-        self.step();
+        if self.step() {
+            self.moves += 1;
+        }
     }
 
     /// As [`Engine::pump`]; whether anything happened.
@@ -414,7 +419,7 @@ impl Engine {
     ) -> Result<Vec<Request>, FabricError> {
         let (at, mut requests) = (to.rank.index(), Vec::with_capacity(3));
         if !bytes.is_empty() {
-            let address = to.address.wrapping_add(HEAD_BYTES + offset);
+            let address = to.address_of(offset);
             requests.push(self.worker.put(at, to.packed, address, bytes)?);
             requests.push(self.worker.flush(at)?);
         }
@@ -423,20 +428,20 @@ impl Engine {
         Ok(requests)
     }
 
-    /// Starts to read, and to read the region's number.
+    /// Starts to read so many bytes from offsets on, and the region's number if it has one.
     pub(super) fn get(
         &mut self,
         from: &Target<'_>,
-        offset: u64,
-        count: usize,
+        reads: impl Iterator<Item = (u64, usize)>,
     ) -> Result<Vec<Request>, FabricError> {
         let (at, mut requests) = (from.rank.index(), Vec::with_capacity(2));
-        if count > 0 {
-            let address = from.address.wrapping_add(HEAD_BYTES + offset);
-            requests.push(self.worker.get(at, from.packed, address, count)?);
+        for (offset, count) in reads.filter(|(_, count)| *count > 0) {
+            requests.push(self.worker.get(at, from.packed, from.address_of(offset), count)?);
+            self.received_bytes += count as u64;
         }
-        requests.push(self.worker.get(at, from.packed, from.address, 8)?);
-        self.received_bytes += count as u64;
+        if from.number.is_some() {
+            requests.push(self.worker.get(at, from.packed, from.address, 8)?);
+        }
         Ok(requests)
     }
 
