@@ -265,8 +265,8 @@ impl Fabric {
         }
     }
 
-    /// Reads several pieces of a peer's region, each from its offset on, in no order among themselves. Through a network
-    /// all are asked for at once and waited for together. As [`Fabric::get`] otherwise.
+    /// Reads several pieces of a peer's region, each from its offset on, in no order among themselves. Through a
+    /// network all are asked for at once and waited for together. As [`Fabric::get`] otherwise.
     ///
     /// # Errors
     /// As those of [`Fabric::put`].
