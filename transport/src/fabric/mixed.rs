@@ -156,13 +156,10 @@ impl Mixed {
         is_called || self.looks.load(Ordering::Relaxed) == looks
     }
 
-    /// Counts the looks in which a side moved, where that can be without anything to deliver: peers read and write this
-    /// rank's regions through the network.
-    pub(crate) fn moves(&self, side: Side) -> u64 {
-        match side {
-            Side::Node => 0,
-            Side::Network => self.network.moves(),
-        }
+    /// Takes in what comes on a side where something can come that is not delivered: peers read and write this rank's
+    /// regions through the network. Whether something did.
+    pub(crate) fn pump(&self, side: Side) -> bool {
+        side == Side::Network && self.network.pump()
     }
 
     /// Sleeps until something comes on one side, or for no reason. True if no thread has looked meanwhile.

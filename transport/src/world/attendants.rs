@@ -57,9 +57,8 @@ fn attend(fabric: &Fabric, side: Side, is_over: &AtomicBool) {
             // As long as nobody else looks it does, also when it was woken for nothing, as sends wake it.
             let mut in_vain = 0;
             while in_vain < IN_VAIN_MAX && !is_over.load(Ordering::SeqCst) {
-                let moves = mixed.moves(side);
                 let is_alone = mixed.attend(side, Duration::from_millis(NAP_MS));
-                let is_useful = fabric.progress() > 0 || mixed.moves(side) != moves;
+                let is_useful = mixed.pump(side) | (fabric.progress() > 0);
                 in_vain = if is_useful { 0 } else { in_vain + 1 };
                 if side == Side::Network && liveness.is_due() {
                     fabric.check_peers();

@@ -40,8 +40,6 @@ pub(super) struct Engine {
     seen: Vec<bool>,
     sent_bytes: u64,
     received_bytes: u64,
-    /// Looks in which the network moved.
-    pub(super) moves: u64,
     /// What came and could not be.
     pub(super) malformed: Vec<Malformed>,
 }
@@ -71,7 +69,6 @@ impl Engine {
             seen: vec![false; size],
             sent_bytes: 0,
             received_bytes: 0,
-            moves: 0,
             malformed: Vec::new(),
         }
     }
@@ -243,15 +240,8 @@ impl Engine {
 
     // --- receiving ---------------------------------------------------------------------------------------------------
 
-    /// Moves the network on: takes in what has come, sends what was kept, finds who is gone.
-    pub(super) fn pump(&mut self) {
-        if self.step() {
-            self.moves += 1;
-        }
-    }
-
-    /// As [`Engine::pump`]; whether anything happened.
-    fn step(&mut self) -> bool {
+    /// Moves the network on: takes in what has come, sends what was kept, finds who is gone. Whether anything happened.
+    pub(super) fn pump(&mut self) -> bool {
         let moved = self.worker.progress();
         for arrived in self.worker.take_arrived() {
             if let Err(malformed) = self.accept(arrived) {
@@ -298,7 +288,7 @@ impl Engine {
     pub(super) fn find_ended(&mut self) {
         let ended = self.neighbours.ended();
         for _ in 0..LAST_LOOKS_MAX {
-            if !self.step() {
+            if !self.pump() {
                 break;
             }
         }

@@ -275,10 +275,11 @@ impl Ucx {
         ran
     }
 
-    /// Takes in what comes, and delivers nothing.
-    pub(super) fn pump(&self) {
-        self.lock().pump();
+    /// Takes in what comes, and delivers nothing. Whether anything came or went, a peer's one-sided access among it.
+    pub(super) fn pump(&self) -> bool {
+        let has_moved = self.lock().pump();
         self.sleepers.nudge();
+        has_moved
     }
 
     /// Whether there is something to deliver.
@@ -286,11 +287,6 @@ impl Ucx {
         let mut engine = self.lock();
         engine.pump();
         engine.is_ready()
-    }
-
-    /// Counts the looks in which the network moved: something came or went, a peer's one-sided access among them.
-    pub(super) fn moves(&self) -> u64 {
-        self.lock().moves
     }
 
     /// Wakes a thread that sleeps.
