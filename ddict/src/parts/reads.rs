@@ -2,16 +2,17 @@
 //!
 //! # How
 //! A part's server shows its segment to the fabric (`Fabric::show`). What it answers to a get says where the value lies
-//! (`store::spot`): a *spot*, the place of the entry's control word and what that said. The reader keeps some spots;
-//! the next get of such a key reads the word, and the value's block beside it, both asked for at once and waited for
-//! once. Whatever does not fit means to ask the server, which tells the new spot.
+//! (`store::spot`): a *spot*, the place of the entry's control word and what that said. The reader keeps some spots,
+//! and the values that came with them as long as there is room. The next get of such a key reads the word alone and
+//! takes the value that is kept, or reads the value's block beside it, both asked for at once and waited for once.
+//! Whatever does not fit means to ask the server, which tells the new spot.
 //!
 //! # Why what is taken is right
 //! Taken is a value whose entry's word is the spot's, and whose bytes have the hash of those that came with the spot.
 //!
-//! - *It is this value.* The hash (64 bits, of the value as the server sent it) says so, whatever has become of the
-//!   block: nobody who frees or reuses blocks knows of remote readers, and none needs to. A value that lies in its
-//!   entry came with the spot and is not read again.
+//! - *It is this value.* A kept one came with the spot. Of another the hash (64 bits, of the value as the server sent
+//!   it) says so, whatever has become of the block: nobody who frees or reuses blocks knows of remote readers, and none
+//!   needs to.
 //! - *It is current.* The word is eight aligned bytes, read at some moment of the call. Each publication of an entry,
 //!   that it is empty or another key's among them, gives the word another version. So at that moment the entry shows
 //!   what it showed when the spot was told. It is the only entry of its key and checkpoint: spots are told of entries
@@ -26,10 +27,11 @@
 //! checkpoint, in this node's part, which was told.
 //!
 //! # Bounds
-//! [`SPOTS`] spots in a process and dictionary, each in the slot that its key's hash chooses: the last one stays.
-//! Values up to [`BYTES_MAX`]. A key whose spot was found changed is asked for the next time, after the next vain try
-//! the next three times, and so on up to 63: what changes all the time costs no more than to ask. Where memory cannot
-//! be shown, everything is asked for.
+//! [`SPOTS`] spots in a process and dictionary, each in the slot that its key's hash chooses: the last one stays. Of
+//! values up to [`KEPT_BYTES_MAX`] so many are kept that they are at most [`ALL_KEPT_BYTES_MAX`] together; values up to
+//! [`BYTES_MAX`] are read where they lie. A key whose spot was found changed is asked for the next time, after the next
+//! vain try the next three times, and so on up to 63: what changes all the time costs no more than to ask. Where memory
+//! cannot be shown, everything is asked for.
 //!
 //! # Deaths
 //! A network without RDMA needs the server's process: when that dies, a read fails, the question that follows too, and
@@ -39,7 +41,8 @@ use super::far::Far;
 use super::message::{Reply, Verb};
 use crate::error::Error;
 use crate::store::{Buffer, Pinned, Spot};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tarragon_transport::RemoteKey;
 use xxhash_rust::xxh3::xxh3_64;
@@ -52,14 +55,17 @@ const BYTES_MAX: usize = 256 << 10;
 const AGE_MAX: Duration = Duration::from_secs(30);
 /// Gets that ask after so many vain tries.
 const PENALTY_MAX: u8 = 63;
-/// A value that lies in its entry has at most so many bytes.
-const SHORT_MAX: usize = 16;
+/// The largest value that is kept, and the most bytes of all of them.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+const ALL_KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// What a process knows of where values of other nodes lie.
 pub(super) struct Reads {
     /// By node the key of its part's memory; none where it cannot be shown.
     shown: Box<[OnceLock<Option<RemoteKey>>]>,
     slots: OnceLock<Box<[Slot]>>,
+    /// Bytes of the values that are kept.
+    kept_bytes: AtomicUsize,
 }
 
 type Slot = Mutex<Option<Box<Known>>>;
@@ -73,20 +79,21 @@ struct Known {
     penalty: u8,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Place {
     checkpoint: u32,
     spot: Spot,
     len: usize,
     hash: u64,
-    /// The value, if it lies in its entry.
-    short: [u8; SHORT_MAX],
+    /// The value, if it is kept.
+    kept: Option<Arc<[u8]>>,
     since: Instant,
 }
 
 impl Reads {
     pub(super) fn of(nodes: usize) -> Self {
-        Self { shown: (0..nodes).map(|_| OnceLock::new()).collect(), slots: OnceLock::new() }
+        let shown = (0..nodes).map(|_| OnceLock::new()).collect();
+        Self { shown, slots: OnceLock::new(), kept_bytes: AtomicUsize::new(0) }
     }
 
     fn with_slot<R>(&self, hash: u64, act: impl FnOnce(&mut Option<Box<Known>>) -> R) -> R {
@@ -105,7 +112,7 @@ impl Reads {
                 known.asks = known.asks.saturating_sub(1);
                 return None;
             }
-            Some(known.at)
+            Some(known.at.clone())
         })
     }
 
@@ -123,10 +130,26 @@ impl Reads {
     }
 
     fn learn(&self, hash: u64, key: &[u8], at: Place) {
-        self.with_slot(hash, |slot| match slot {
-            Some(known) if *known.key == *key => known.at = at,
-            other => *other = Some(Box::new(Known { key: key.into(), at, asks: 0, penalty: 0 })),
+        self.with_slot(hash, |slot| {
+            if let Some(old) = slot.as_ref().and_then(|known| known.at.kept.as_ref()) {
+                self.kept_bytes.fetch_sub(old.len(), Ordering::Relaxed);
+            }
+            match slot {
+                Some(known) if *known.key == *key => known.at = at,
+                other => *other = Some(Box::new(Known { key: key.into(), at, asks: 0, penalty: 0 })),
+            }
         });
+    }
+
+    /// The value as it is kept, if there is room.
+    fn keep(&self, value: &[u8], is_short: bool) -> Option<Arc<[u8]>> {
+        // A count; nothing else is read by it. What lies in an entry is always kept: it lies nowhere else.
+        let all = self.kept_bytes.fetch_add(value.len(), Ordering::Relaxed) + value.len();
+        if is_short || value.len() <= KEPT_BYTES_MAX && all <= ALL_KEPT_BYTES_MAX {
+            return Some(value.into());
+        }
+        self.kept_bytes.fetch_sub(value.len(), Ordering::Relaxed);
+        None
     }
 }
 
@@ -154,12 +177,9 @@ impl Far {
         match self.ask(node, Verb::Find { checkpoint }, key, &[])? {
             (Reply::Found(spot), body) => {
                 if let Some(spot) = spot.filter(|_| body.len() <= BYTES_MAX) {
-                    let mut short = [0; SHORT_MAX];
-                    if spot.block == 0 && body.len() <= SHORT_MAX {
-                        short[..body.len()].copy_from_slice(&body);
-                    }
+                    let kept = self.reads.keep(&body, spot.block == 0);
                     let (len, since) = (body.len(), Instant::now());
-                    let at = Place { checkpoint, spot, len, hash: xxh3_64(&body), short, since };
+                    let at = Place { checkpoint, spot, len, hash: xxh3_64(&body), kept, since };
                     self.reads.learn(hash, key, at);
                 }
                 Ok(Some((Pinned::copy_of(&body), false)))
@@ -181,15 +201,63 @@ impl Far {
 
     /// What lies at a place, if it is the value that lay there.
     fn read(&self, shown: &RemoteKey, place: &Place) -> Option<Pinned<'static>> {
-        let (mut word, mut value) = ([0; 8], Buffer::new(place.len));
+        let mut word = [0; 8];
         let cell = (place.spot.cell, &mut word[..]);
-        if place.spot.block == 0 {
+        if let Some(kept) = &place.kept {
             self.fabric.get_all(shown, &mut [cell]).ok()?;
             let is_same = place.spot.is_shown_by(u64::from_ne_bytes(word));
-            return is_same.then(|| Pinned::copy_of(&place.short[..place.len]));
+            return is_same.then(|| Pinned::copy_of(kept));
         }
+        let mut value = Buffer::new(place.len);
         self.fabric.get_all(shown, &mut [cell, (place.spot.block, value.bytes_mut())]).ok()?;
         let is_same = place.spot.is_shown_by(u64::from_ne_bytes(word)) && xxh3_64(&value) == place.hash;
         is_same.then(|| Pinned::of(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(kept: Option<Arc<[u8]>>, checkpoint: u32) -> Place {
+        let spot = super::super::message::head(&[1, 2, 3]).expect("three small numbers").0;
+        Place { checkpoint, spot, len: 5, hash: 0, kept, since: Instant::now() }
+    }
+
+    #[test]
+    fn values_that_are_kept_are_bounded_and_counted() {
+        let reads = Reads::of(1);
+        let value = vec![0; KEPT_BYTES_MAX];
+        assert!(reads.keep(&[0; KEPT_BYTES_MAX + 1], false).is_none());
+        for i in 0..2 * (ALL_KEPT_BYTES_MAX / KEPT_BYTES_MAX) as u64 {
+            reads.learn(i << 13, &i.to_le_bytes(), place(reads.keep(&value, false), 0));
+        }
+        assert_eq!(reads.kept_bytes.load(Ordering::Relaxed), ALL_KEPT_BYTES_MAX);
+        assert!(reads.keep(b"one more", false).is_none());
+        // One of an entry is, and another key in the same slot makes room.
+        let short = reads.keep(b"x", true);
+        reads.learn(0, b"another", place(short, 0));
+        assert_eq!(reads.kept_bytes.load(Ordering::Relaxed), ALL_KEPT_BYTES_MAX - KEPT_BYTES_MAX + 1);
+        assert!(reads.place(0, &0_u64.to_le_bytes(), 0).is_none());
+        assert!(reads.keep(b"one more", false).is_some());
+    }
+
+    #[test]
+    fn spots_that_are_found_changed_are_tried_less_and_less() {
+        let reads = Reads::of(1);
+        reads.learn(7, b"key", place(None, 3));
+        assert!(reads.place(7, b"other", 3).is_none() && reads.place(7, b"key", 2).is_none());
+        let asks_until_try = || (0..100).take_while(|_| reads.place(7, b"key", 3).is_none()).count();
+        let mut asks = Vec::new();
+        for _ in 0..8 {
+            asks.push(asks_until_try());
+            reads.note(7, b"key", false);
+            reads.learn(7, b"key", place(None, 3));
+        }
+        assert_eq!(asks, [0, 1, 3, 7, 15, 31, 63, 63]);
+        assert_eq!(asks_until_try(), 63);
+        (0..6).for_each(|_| reads.note(7, b"key", true));
+        reads.note(7, b"key", false);
+        assert_eq!(asks_until_try(), 1);
     }
 }

@@ -36,6 +36,7 @@ fn copies_are_no_keys_and_follow_every_write() {
     });
     let mine = |key: &u64| key % 3 == me;
     assert_eq!(dict.bget(&0).unwrap(), None);
+    world.barrier().unwrap();
     for round in 0..3 {
         (0..KEYS)
             .filter(mine)
