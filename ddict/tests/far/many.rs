@@ -20,7 +20,7 @@ fn a_million_keys_lie_on_two_nodes() {
     // Each puts the keys of its own node, and some of the other's.
     let near = dict.shards() / 2 * world.fabric().node_of(world.rank()).unwrap();
     let is_near = |key: &u64| (near..near + dict.shards() / 2).contains(&dict.shard_of(key).unwrap());
-    for key in (0..KEYS).filter(|key| if key % 200 == 0 { !is_near(key) } else { is_near(key) }) {
+    for key in (0..KEYS).filter(|key| if key.is_multiple_of(200) { !is_near(key) } else { is_near(key) }) {
         dict.put(&key, key * 3).unwrap();
     }
     world.barrier().unwrap();
@@ -58,7 +58,7 @@ fn walks_bring_large_values_of_another_node() {
     let dict = shared::<u64, Vec<u64>>(&world, Rank(0), || {
         DDict::builder().memory(128 << 20).create_on(&world).unwrap()
     });
-    let value = |key: u64| vec![key; if key % 3 == 0 { 40_000 + key as usize } else { 5 }];
+    let value = |key: u64| vec![key; if key.is_multiple_of(3) { 40_000 + key as usize } else { 5 }];
     if world.rank() == Rank(0) {
         (0..120).for_each(|key| dict.put(&key, value(key)).unwrap());
     }
