@@ -105,8 +105,9 @@ impl<K: 'static, V: 'static> Builder<K, V> {
 
     /// Makes it, empty, with a part on each node of a world: each node has so much memory and so many shards of it, and
     /// a key lies on the node that its hash chooses. Processes read and write the keys of their own node in shared
-    /// memory, and ask the first rank of another node for that one's. Any rank of the world may make it, and any rank
-    /// may attach by the [`Descriptor`](crate::Descriptor). On a world of one node this is [`Builder::create`].
+    /// memory, and ask the first rank of another node for that one's; what they have read before they read without it,
+    /// where the network can. Any rank of the world may make it, and any rank may attach by the
+    /// [`Descriptor`](crate::Descriptor). On a world of one node this is [`Builder::create`].
     ///
     /// Waits for all nodes to have made their parts.
     ///

@@ -18,7 +18,7 @@ const PREFIX: &str = "ddict:1:";
 const SPAN_PREFIX: &str = "ddict:2:";
 /// Fields of a text, and of each node's part after them and the world's number.
 const FIELDS: usize = 7;
-const HOME_FIELDS: usize = 4;
+const HOME_FIELDS: usize = 6;
 /// Characters of a text that errors show.
 const SHOWN_MAX: usize = 80;
 
@@ -149,8 +149,9 @@ impl fmt::Display for Descriptor {
         let Some(span) = &self.span else { return Ok(()) };
         write!(f, ":{:x}", span.world)?;
         span.homes.iter().try_for_each(|home| {
-            let (rank, name) = (home.rank, &home.segment);
-            write!(f, ":{rank}:{}:{}:{:x}", Escaped(&home.host), Escaped(&name.file), name.uid)
+            write!(f, ":{}:{}", home.rank, Escaped(&home.host))?;
+            let mut names = [&home.segment, &home.copies].into_iter();
+            names.try_for_each(|name| write!(f, ":{}:{:x}", Escaped(&name.file), name.uid))
         })
     }
 }
@@ -195,11 +196,12 @@ fn parse(text: &str) -> Result<Descriptor, &'static str> {
 fn parse_span(fields: &[&str]) -> Result<Span, &'static str> {
     let (world, homes) = fields.split_first().ok_or("it has no number of a world")?;
     if homes.is_empty() || !homes.len().is_multiple_of(HOME_FIELDS) {
-        return Err("its nodes have not 4 parts each");
+        return Err("its nodes have not 6 parts each");
     }
     let home = |fields: &[&str]| {
         let rank = fields[0].parse().map_err(|_| "a rank is no number")?;
-        Ok(Home { rank: Rank(rank), host: unescape(fields[1])?, segment: name_of(fields[2], fields[3])? })
+        let (host, segment) = (unescape(fields[1])?, name_of(fields[2], fields[3])?);
+        Ok(Home { rank: Rank(rank), host, segment, copies: name_of(fields[4], fields[5])? })
     };
     Ok(Span {
         world: u128::from_str_radix(world, 16).map_err(|_| "its world's number is none")?,

@@ -14,8 +14,9 @@
 //! # Nodes
 //! Made by [`Builder::create_on`] a dictionary has a part on each node of a world. A key lies on the node that its hash
 //! chooses; processes of that node read and write it in shared memory, others ask the node's first rank, which takes a
-//! round trip. What is read in place there, is a copy here. It cannot yet: read other nodes' memory one-sidedly, keep
-//! copies of a key on several nodes (`bput` puts one, as `put` does), and go on without a rank that answers for a node.
+//! round trip. What is read in place there, is a copy here. What was read before is read again one-sidedly, without the
+//! other process, where the network can. [`DDict::bput`] gives a key a copy on every node, which [`DDict::bget`] reads
+//! there. It cannot yet go on without a rank that answers for a node.
 //!
 //! # Signals
 //! A dictionary goes with its last user: when that drops it, exits, or is ended by SIGHUP, SIGINT or SIGTERM. For the

@@ -352,10 +352,10 @@ fn memory_of_another_node_is_bounded_and_given_back() {
         return;
     }
     on_machines(2, 2, test);
-    let elsewhere: Descriptor = "ddict:2:a:1:2:u64:u64:b:0:77:0:h0:a:1:1:h1:c:2".parse().unwrap();
-    assert_eq!(elsewhere.to_string(), "ddict:2:a:1:2:u64:u64:b:0:77:0:h0:a:1:1:h1:c:2");
+    let elsewhere: Descriptor = "ddict:2:a:1:2:u64:u64:b:0:77:0:h0:a:1:ac:5:1:h1:c:2:cc:6".parse().unwrap();
+    assert_eq!(elsewhere.to_string(), "ddict:2:a:1:2:u64:u64:b:0:77:0:h0:a:1:ac:5:1:h1:c:2:cc:6");
     for wrong in
-        ["ddict:2:a:1:2:u64:u64:b:0", "ddict:2:a:1:2:u64:u64:b:0:77", "ddict:2:a:1:2:u64:u64:b:0:77:0:h0:a"]
+        ["ddict:2:a:1:2:u64:u64:b:0", "ddict:2:a:1:2:u64:u64:b:0:77", "ddict:2:a:1:2:u64:u64:b:0:77:0:h0:a:1"]
     {
         assert!(matches!(wrong.parse::<Descriptor>(), Err(Error::Descriptor { .. })));
     }

@@ -85,7 +85,15 @@ impl<K: Key, V: Value> DDict<K, V> {
         })?
     }
 
-    /// [`DDict::get`], so far: the one value that [`DDict::bput`] put lies in memory that all of its node share.
+    /// [`DDict::get`] of a key that [`DDict::bput`] put: this node's own copy is read, in memory that its processes
+    /// share, and nobody is asked. Where it has none (never had one, or gave it up to a later write) this is
+    /// [`DDict::get`].
+    ///
+    /// What is read is never older than the last write (of any kind, by anybody) that had returned when this was
+    /// called. While a `bput` is under way some nodes read the new value and others the old one.
+    ///
+    /// A copy needs the node's server: processes that know it to be dead ask the key's home. When the home's server
+    /// is dead the copies are still read, and nobody can change the key.
     ///
     /// # Errors
     /// Those of [`DDict::get`].
@@ -94,7 +102,17 @@ impl<K: Key, V: Value> DDict<K, V> {
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.get(key)
+        if self.store().span().is_none() {
+            return self.get(key);
+        }
+        let copied = |key: &[u8]| {
+            let copy = self.store().pin_copy(key, self.at())?;
+            copy.map(|copy| decoded(key, decode(&copy))).transpose()
+        };
+        match with_key(key, copied)?? {
+            Some(value) => Ok(Some(value)),
+            None => self.get(key),
+        }
     }
 
     /// Takes a key out and returns its last value; `None` if it was not there. Of several that pop one value, one gets

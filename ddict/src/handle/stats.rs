@@ -34,7 +34,8 @@ pub struct ShardStats {
     /// say the same, and what is put into one is gone from each.
     pub free_bytes: u64,
     /// Reads of any process, since it was made, that found a key of it and showed its value: gets of every kind, but
-    /// neither walks (`items`, `filter`, `persist`) nor updates. Also of processes that ended or were killed.
+    /// neither walks (`items`, `filter`, `persist`) nor updates. Also of processes that ended or were killed, and of
+    /// other nodes, those that asked nobody among them (copies, one-sided reads) for the first 1024 shards.
     pub hits: u64,
     /// Times that a thread of any process slept for a key of it, since it was made.
     pub waits: u64,
@@ -50,14 +51,16 @@ impl<K, V> DDict<K, V> {
         let at = self.at();
         let usage = self.store().usage()?;
         let free_bytes = usage.capacity.saturating_sub(usage.allocated);
+        let elsewhere = self.store().hits_elsewhere()?;
         let shard = |index: u32| {
             let figures = self.store().figures(index, at)?;
+            let elsewhere = elsewhere.get(index as usize).copied().unwrap_or(0);
             Ok(ShardStats {
                 keys: figures.keys,
                 bytes: figures.value_bytes,
                 pages: figures.pages,
                 free_bytes,
-                hits: figures.hits,
+                hits: figures.hits + elsewhere,
                 waits: figures.waits,
             })
         };

@@ -41,16 +41,28 @@ impl<K: Key, V: Value> DDict<K, V> {
         self.put_when(key, value.borrow(), When::Always, Keep::Persistent).map(|_| ())
     }
 
-    /// Puts a value that all nodes will read: [`DDict::put`], so far.
+    /// Puts a value that all nodes will read, by [`DDict::bget`]: [`DDict::put`], and when it returns every node has a
+    /// copy. The value goes from server to server along a tree, so it reaches n nodes in about log2 n steps. On one
+    /// node it is a put.
+    ///
+    /// A copy is no further key: `len`, walks, `stats` and `persist` count the key once, where it lies. Copies have
+    /// memory of their own on each node, as much as the dictionary has there. Whatever else writes to the key (a put,
+    /// an update, `remove`, `clear`) has all copies taken away first, which takes a way down that tree; then `bget`
+    /// reads as `get` does, until the next `bput`. So it is for what is written once, or rarely, and read often.
     ///
     /// # Errors
-    /// Those of [`DDict::put`].
+    /// Those of [`DDict::put`]: then nothing was put, unless the error is another node's: `Memory` of one that has no
+    /// room for a copy. That one has none, and reads as `get` does.
     pub fn bput<Q>(&self, key: &Q, value: impl Borrow<V>) -> Result<(), Error>
     where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.put(key, value)
+        if self.store().span().is_none() {
+            return self.put(key, value);
+        }
+        let put = |key: &[u8], pieces: Pieces<'_>| self.store().broadcast(key, self.at(), &pieces.to_vec());
+        with_key(key, |key| encode(value.borrow(), |pieces| put(key, pieces)))??
     }
 
     /// Puts a value if the key is not there; whether it did. Of several that do so at once, one does.
@@ -139,7 +151,7 @@ impl<K, V> DDict<K, V> {
         let at = self.at();
         match (pieces.single(), when) {
             (Some(bytes), _) => self.store().put(key, at, bytes, when, keep),
-            (None, When::Absent) => self.store().put(key, at, &pieces.to_vec(), when, keep),
+            (None, When::Absent | When::Copied) => self.store().put(key, at, &pieces.to_vec(), when, keep),
             (None, When::Always) => {
                 let fill = |place: &mut [u8]| {
                     pieces.copy_to(place);

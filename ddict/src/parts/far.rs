@@ -2,13 +2,14 @@
 
 use super::EachKey;
 use super::message::{self, Fault, Home, LEAVE, QUESTION, Question, Reply, Verb};
+use super::reads::Reads;
 use crate::encoding::show;
 use crate::error::Error;
 use crate::store::{Buffer, Keep, Pinned, Store, Watch};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use tarragon_transport::{Fabric, FabricError, HeapError, Request};
+use tarragon_transport::{Fabric, FabricError, HeapError, PeerState, Request};
 
 /// How long who waits for keys sleeps before it asks again whether a checkpoint can retire.
 const NAP: Duration = Duration::from_millis(1);
@@ -23,6 +24,7 @@ pub(super) struct Far {
     pub(super) homes: Box<[Home]>,
     /// All parts are at this checkpoint, as far as this process knows.
     pub(super) newest: AtomicU32,
+    pub(super) reads: Reads,
 }
 
 /// What follows the head of an answer.
@@ -40,6 +42,12 @@ impl std::ops::Deref for Body {
 }
 
 impl Far {
+    pub(super) fn new(fabric: Arc<Fabric>, world: u128, homes: Box<[Home]>) -> Self {
+        let here = fabric.node_of(fabric.rank()).unwrap_or(0);
+        let reads = Reads::of(homes.len());
+        Self { fabric, world, here, homes, newest: AtomicU32::new(0), reads }
+    }
+
     pub(super) fn nodes(&self) -> u32 {
         self.homes.len() as u32
     }
@@ -214,6 +222,25 @@ impl Far {
         }
         self.newest.fetch_max(checkpoint, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Tells all servers of one another, once all have made their parts.
+    pub(super) fn tell_homes(&self) -> Result<(), Error> {
+        let know = |here| Verb::Know { homes: self.homes.to_vec(), here };
+        let asked: Vec<_> =
+            (0..self.nodes()).map(|node| (node, self.begin(node, know(node), &[], &[]))).collect();
+        let answers = asked.into_iter().map(|(node, request)| self.finish(node, &request?, &[]).map(drop));
+        answers.collect::<Vec<_>>().into_iter().collect()
+    }
+
+    /// Has the copies of a cell's keys of this node's part taken away everywhere.
+    pub(super) fn give_up(&self, cell: u32) -> Result<(), Error> {
+        self.is_so(self.here, Verb::GiveUp { cell }, &[], &[]).map(drop)
+    }
+
+    /// Whether the server of this node is there, so that copies here are up to date.
+    pub(super) fn is_told(&self) -> bool {
+        self.fabric.peer(self.homes[self.here as usize].rank) == PeerState::Here
     }
 
     /// Tells all servers that this process has it open. If one cannot be told, none is in the end.

@@ -7,7 +7,6 @@ use crate::error::Error;
 use crate::store::{Options, Store};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use tarragon_transport::segment::SegmentName;
 use tarragon_transport::{Fabric, FabricError, Rank, Request, World};
@@ -25,18 +24,15 @@ impl Parts {
         let options = Options { seed: Some(seed), ..options.clone() };
         let asked: Vec<(Rank, Result<Request, FabricError>)> =
             world.node_leaders().into_iter().map(|rank| (rank, ask(&fabric, rank, &options))).collect();
-        let made: Vec<(Rank, Result<SegmentName, Error>)> =
-            asked.into_iter().map(|(rank, request)| (rank, made(rank, &host(rank), request))).collect();
-        let homes = |made: &[(Rank, Result<SegmentName, Error>)]| -> Box<[Home]> {
-            let home = |(rank, segment): &(Rank, Result<SegmentName, Error>)| {
-                let segment = segment.as_ref().ok()?.clone();
-                Some(Home { rank: *rank, host: host(*rank), segment })
-            };
-            made.iter().filter_map(home).collect()
+        let made = |(rank, request)| {
+            let (segment, copies) = made(rank, &host(rank), request)?;
+            Ok(Home { rank, host: host(rank), segment, copies })
         };
-        let here = fabric.node_of(fabric.rank()).unwrap_or(0);
-        let far = Far { fabric, world: world.uid(), here, homes: homes(&made), newest: AtomicU32::new(0) };
-        if let Some((_, Err(error))) = made.into_iter().find(|(_, made)| made.is_err()) {
+        let made: Vec<Result<Home, Error>> = asked.into_iter().map(made).collect();
+        let homes = made.iter().flatten().cloned().collect();
+        let far = Far::new(fabric, world.uid(), homes);
+        let failed = made.into_iter().find_map(Result::err);
+        if let Some(error) = failed.or_else(|| far.tell_homes().err()) {
             far.leave();
             return Err(error);
         }
@@ -47,19 +43,24 @@ impl Parts {
     pub(crate) fn attach(world: u128, homes: &[Home]) -> Result<Self, Error> {
         let name = || homes.first().map_or_else(String::new, |home| home.segment.file.clone());
         let fabric = Fabric::of_world(world).ok_or_else(|| Error::World { name: name() })?;
-        let here = fabric.node_of(fabric.rank()).unwrap_or(0);
-        if here as usize >= homes.len() {
+        let far = Far::new(fabric, world, homes.into());
+        if far.here as usize >= homes.len() {
             return Err(Error::World { name: name() });
         }
-        let far = Far { fabric, world, here, homes: homes.into(), newest: AtomicU32::new(0) };
         far.enter()?;
         Self::open(far)
     }
 
     /// With the part of this node.
     fn open(far: Far) -> Result<Self, Error> {
-        match Store::open(&far.homes[far.here as usize].segment) {
-            Ok(near) => Ok(Self { near, far: Some(Box::new(far)) }),
+        let home = &far.homes[far.here as usize];
+        match Store::open(&home.segment).and_then(|near| Ok((near, Store::open(&home.copies)?))) {
+            Ok((mut near, copies)) => {
+                let far = Arc::new(far);
+                let asked = Arc::clone(&far);
+                near.ask_before_change(Box::new(move |cell| asked.give_up(cell)));
+                Ok(Self { near, far: Some(far), copies: Some(copies) })
+            }
             Err(error) => {
                 far.leave();
                 Err(error)
@@ -74,7 +75,12 @@ fn ask(fabric: &Arc<Fabric>, rank: Rank, options: &Options) -> Result<Request, F
     fabric.request(rank, QUESTION, &message::bytes(&question))
 }
 
-fn made(rank: Rank, host: &str, request: Result<Request, FabricError>) -> Result<SegmentName, Error> {
+/// The segments of a part that was made, and of its copies.
+fn made(
+    rank: Rank,
+    host: &str,
+    request: Result<Request, FabricError>,
+) -> Result<(SegmentName, SegmentName), Error> {
     let far = |what: String| Error::Far { rank: rank.0, host: host.to_owned(), what };
     let answer =
         request.and_then(|request| request.wait(Duration::MAX)).map_err(|why| far(why.to_string()))?;

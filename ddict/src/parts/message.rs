@@ -1,19 +1,24 @@
 //! What processes ask the servers of a dictionary's parts, and what these answer.
 //!
 //! A question is a [`Question`], followed by the key's bytes and the value's, if it has them; an answer is a `Result`
-//! of a [`Reply`] and a [`Fault`], followed by the value's bytes or a page of keys.
+//! of a [`Reply`] and a [`Fault`], followed by the value's bytes or a page of keys. What servers send one another for
+//! copies is in `copies`.
 
 use crate::error::Error;
-use crate::store::{Keep, Options, ShardFigures, When};
+use crate::store::{Keep, Options, ShardFigures, Spot, When};
 use serde::{Deserialize, Serialize};
 use tarragon_transport::segment::SegmentName;
 pub(super) use tarragon_transport::wire::head;
-use tarragon_transport::{HandlerId, HeapError, Rank, wire};
+use tarragon_transport::{HandlerId, HeapError, Rank, RemoteKey, wire};
 
 /// Questions come to this handler.
 pub(super) const QUESTION: HandlerId = HandlerId(0xED00);
 /// Who has closed its last handle tells this one.
 pub(super) const LEAVE: HandlerId = HandlerId(0xED01);
+/// Copies of a key's value, or that they are to go, come to this one.
+pub(super) const COPY: HandlerId = HandlerId(0xED02);
+/// That this was done, to this one of who began it.
+pub(super) const COPIED: HandlerId = HandlerId(0xED03);
 
 /// The bytes of a value, and how it is kept.
 pub(crate) type KeptBytes<'b> = (&'b [u8], Keep);
@@ -24,6 +29,8 @@ pub(crate) struct Home {
     pub(crate) rank: Rank,
     pub(crate) host: String,
     pub(crate) segment: SegmentName,
+    /// Of the copies that lie there.
+    pub(crate) copies: SegmentName,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,6 +49,10 @@ pub(super) enum Verb {
     Get {
         checkpoint: u32,
         verified: bool,
+    },
+    /// As `Get`, and where the value lies.
+    Find {
+        checkpoint: u32,
     },
     Peek {
         checkpoint: u32,
@@ -63,6 +74,11 @@ pub(super) enum Verb {
         checkpoint: u32,
         expected: Option<u64>,
         new: bool,
+    },
+    /// Puts it, and a copy on each node.
+    Broadcast {
+        checkpoint: u32,
+        keep: Keep,
     },
     /// The state of those who wait for it.
     Watch,
@@ -87,6 +103,10 @@ pub(super) enum Verb {
         checkpoint: u32,
     },
     Usage,
+    /// What was read on that node of other nodes' keys without a question, by shard among so many in all.
+    Hits {
+        shards: u32,
+    },
     Checkpoints,
     Clear {
         checkpoint: u32,
@@ -100,8 +120,19 @@ pub(super) enum Verb {
     },
     /// Makes a part; whoever asks has it open.
     Make(Options),
+    /// Lets others read its memory.
+    Show,
     /// Whoever asks has it open.
     Enter,
+    /// Where all parts lie, and which of them this is.
+    Know {
+        homes: Vec<Home>,
+        here: u32,
+    },
+    /// Has the copies of all keys of a cell taken away everywhere.
+    GiveUp {
+        cell: u32,
+    },
 }
 
 impl Verb {
@@ -110,6 +141,7 @@ impl Verb {
         matches!(
             self,
             Verb::Get { .. }
+                | Verb::Find { .. }
                 | Verb::Peek { .. }
                 | Verb::Contains { .. }
                 | Verb::Put { .. }
@@ -117,6 +149,11 @@ impl Verb {
                 | Verb::Exchange { .. }
                 | Verb::Watch
         )
+    }
+
+    /// Whether it writes a key, so that copies of that must go first.
+    pub(super) fn is_write(&self) -> bool {
+        matches!(self, Verb::Put { .. } | Verb::Remove { .. } | Verb::Exchange { .. })
     }
 }
 
@@ -126,10 +163,15 @@ pub(super) enum Reply {
     Is(bool),
     /// The value follows, and is kept so.
     Value(Keep),
+    /// The value follows, and lies there (`None`: where it cannot be found again).
+    Found(Option<Spot>),
     /// There is no value.
     Nothing,
     Watch(u32),
     Count(u64),
+    Hits(Vec<u64>),
+    /// The key of its memory.
+    Shown(RemoteKey),
     Figures(ShardFigures),
     /// Capacity, committed and allocated bytes.
     Usage([u64; 3]),
@@ -138,12 +180,17 @@ pub(super) enum Reply {
     Page(Option<u64>),
     /// This key must be written anew first.
     Missing(Vec<u8>),
-    Made(SegmentName),
+    /// Its segment, and that of the copies there.
+    Made(SegmentName, SegmentName),
 }
 
 impl Reply {
     pub(super) fn count(self) -> Option<u64> {
         if let Reply::Count(count) = self { Some(count) } else { None }
+    }
+
+    pub(super) fn hits(self) -> Option<Vec<u64>> {
+        if let Reply::Hits(hits) = self { Some(hits) } else { None }
     }
 
     pub(super) fn usage(self) -> Option<[u64; 3]> {

@@ -16,6 +16,10 @@
 //! - Who waits for a key of another node waits by a request that is answered when the key's cell changes; one thread of
 //!   the server sleeps for all of them, in the part's own memory, so it hears of the puts of every process there.
 //!
+//! # Reading
+//! A value that was read before is read one-sidedly where it lay, if the network lets others read a part's memory, and
+//! taken if it still is the key's: see `reads`. Else, and for all other questions, the server is asked.
+//!
 //! # Checkpoints
 //! The number of the newest checkpoint is one for all parts: who first writes to a newer one, by what this process
 //! knows, has all parts go on to it before the write. With `wait_for_keys` a part that still misses keys says so, and
@@ -26,6 +30,10 @@
 //! again when its last handle goes. A process that dies is seen by its rank's end. Where the server is the last, the
 //! part's segment goes with it; else with the last process of the node that has it open.
 //!
+//! # Copies
+//! `bput` gives a key a copy on every node, and whatever else writes to the key has these taken away first: see
+//! `copies`.
+//!
 //! # Deaths
 //! A rank that dies while it asks leaves nothing: what it asked is done or not, as if it had died there. When a server
 //! dies, keys of its node can be reached from there alone; others get an error that names it, and so do operations on
@@ -34,11 +42,15 @@
 //! # What it costs
 //! Between two machines of namespaces on two cores, UCX 1.13 over tcp (2026-11): a get or put of 8 B takes 17 µs, of
 //! 64 KiB 95 and 66 µs, of which the dictionary adds 1 µs to a bare request. A process whose threads all compute is
-//! looked after within about a millisecond (see `transport::world`).
+//! looked after within about a millisecond (see `transport::world`). A get of what was read before takes about as long
+//! as a bare `ucp_get` of 8 B, up to 64 KiB; larger ones, which are read by two gets, 1.3 times as long as one of as
+//! many bytes. `benches/nodes.rs` compares them.
 
+mod copies;
 mod far;
 mod make;
 mod message;
+mod reads;
 mod serve;
 mod waiting;
 
@@ -49,6 +61,7 @@ use crate::store::{Change, Keep, Options, Pinned, ShardFigures, Store, Watch, Wh
 use far::Far;
 use message::{Reply, Verb};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 use tarragon_transport::heap::{Audit, Usage};
 
@@ -60,13 +73,15 @@ pub(crate) struct Parts {
     /// That of this node.
     near: Store,
     /// The others, if there are any.
-    far: Option<Box<Far>>,
+    far: Option<Arc<Far>>,
+    /// Copies of other nodes' keys, if there are others.
+    copies: Option<Store>,
 }
 
 impl Parts {
     /// Of one node.
     pub(crate) fn alone(near: Store) -> Self {
-        Self { near, far: None }
+        Self { near, far: None, copies: None }
     }
 
     /// The part of this node.
@@ -150,7 +165,17 @@ impl Parts {
     pub(crate) fn pin(&self, key: &[u8], checkpoint: u32) -> Result<Option<Pinned<'_>>, Error> {
         match self.home(key) {
             None => self.near.pin(key, checkpoint),
-            Some((far, node)) => Ok(far.value(node, Verb::Get { checkpoint, verified: false }, key)?),
+            Some((far, node)) => {
+                // What this node was told of concerns all, and a one-sided read would not hear of it.
+                self.near.check_read(checkpoint)?;
+                let found = far.get(node, checkpoint, self.near.hash_of_key(key), key)?;
+                Ok(found.map(|(value, is_unknown)| {
+                    if is_unknown {
+                        self.count_elsewhere(key);
+                    }
+                    value
+                }))
+            }
         }
     }
 
@@ -168,6 +193,51 @@ impl Parts {
             None => self.near.pin_verified(key, checkpoint),
             Some((far, node)) => far.value(node, Verb::Get { checkpoint, verified: true }, key),
         }
+    }
+
+    /// See `Store::put`; when it returns each node has the value, where [`Parts::pin_copy`] finds it.
+    pub(crate) fn broadcast(&self, key: &[u8], checkpoint: u32, value: &[u8]) -> Result<(), Error> {
+        let keep = Keep::Default;
+        let Some(far) = &self.far else {
+            return self.near.put(key, checkpoint, value, When::Always, keep).map(drop);
+        };
+        self.go_on(far, checkpoint)?;
+        let node = far.node_of(self.near.hash_of_key(key));
+        far.is_so(node, Verb::Broadcast { checkpoint, keep }, key, value).map(drop)
+    }
+
+    /// The value of a key of another node as it lies here, if it has a copy that is the one to see.
+    pub(crate) fn pin_copy(&self, key: &[u8], checkpoint: u32) -> Result<Option<Pinned<'_>>, Error> {
+        let (Some((far, _)), Some(copies)) = (self.home(key), &self.copies) else { return Ok(None) };
+        self.near.check_read(checkpoint)?;
+        if !far.is_told() {
+            return Ok(None);
+        }
+        let found = copies.peek(key, 0)?;
+        let seen = found.and_then(|(copy, _)| copies::seen_from(copy, checkpoint));
+        if seen.is_some() {
+            self.count_elsewhere(key);
+        }
+        Ok(seen)
+    }
+
+    /// Counts a read of another node's key of which that node does not know.
+    fn count_elsewhere(&self, key: &[u8]) {
+        if let Some(copies) = &self.copies {
+            copies.count_elsewhere(self.shard_of(key));
+        }
+    }
+
+    /// Reads of that kind on all nodes, by shard.
+    pub(crate) fn hits_elsewhere(&self) -> Result<Vec<u64>, Error> {
+        let Some(copies) = &self.copies else { return Ok(Vec::new()) };
+        let shards = self.shards();
+        let all = self.of_all(Verb::Hits { shards }, Reply::hits, |_| Ok(copies.hits_elsewhere(shards)))?;
+        let mut sums = vec![0; shards as usize];
+        for hits in all {
+            sums.iter_mut().zip(hits).for_each(|(sum, hits)| *sum += hits);
+        }
+        Ok(sums)
     }
 
     /// See `Store::contains`.

@@ -1,16 +1,17 @@
 //! Answering for a part: the handlers of its server, and a thread for what takes long.
 
+use super::copies::{self, Answers, Given, Span};
 use super::message::{self, Fault, LEAVE, QUESTION, Question, Reply, Verb};
 use super::waiting::Waiting;
 use crate::error::Error;
-use crate::store::{Change, Keep, Store, Watch};
+use crate::store::{Change, Keep, Options, Store, Watch};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tarragon_transport::segment::SegmentName;
-use tarragon_transport::{Fabric, Message, PeerState, Rank};
+use tarragon_transport::{Fabric, FabricError, Message, PeerState, Rank, Region, RemoteKey};
 
 /// Values go with a page of keys up to about so many bytes together.
 const PAGE_BYTES: usize = 1 << 18;
@@ -23,6 +24,7 @@ pub(super) struct Server {
     /// To the thread for what takes long, once there is one.
     orders: Mutex<Option<Sender<Order>>>,
     waiting: Arc<Waiting>,
+    pub(super) answers: Answers,
 }
 
 /// A part.
@@ -30,6 +32,15 @@ pub(super) struct Served {
     pub(super) store: Store,
     /// Processes that have it open, by rank.
     users: Mutex<HashMap<Rank, u32>>,
+    /// Copies of other parts' keys.
+    pub(super) copies: Store,
+    pub(super) span: OnceLock<Span>,
+    /// Its memory, as others read it.
+    shown: OnceLock<Region>,
+    /// Held while a key is written on behalf of others, and while a cell is set: see `store::copies`.
+    pub(super) given: Mutex<Given>,
+    /// By root, the last broadcast that was taken up.
+    pub(super) told: Mutex<HashMap<u32, u64>>,
 }
 
 /// What the thread is to do.
@@ -37,10 +48,10 @@ struct Order {
     fabric: Arc<Fabric>,
     source: Rank,
     tag: u64,
-    what: What,
+    task: Task,
 }
 
-enum What {
+enum Task {
     Answer(Vec<u8>),
     Leave(u128),
 }
@@ -48,7 +59,7 @@ enum What {
 /// An answer: its head, then bytes.
 type Answer = Result<Vec<u8>, Error>;
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -63,10 +74,11 @@ pub(super) fn install(fabric: &Arc<Fabric>) {
     let (server, weak) = (fabric.state::<Server>(), Arc::downgrade(fabric));
     fabric.on(LEAVE, move |_, message| {
         if let (Some(fabric), Ok(part)) = (weak.upgrade(), message.payload.try_into()) {
-            let what = What::Leave(u128::from_le_bytes(part));
-            server.order(Order { fabric, source: message.source, tag: message.tag, what });
+            let task = Task::Leave(u128::from_le_bytes(part));
+            server.order(Order { fabric, source: message.source, tag: message.tag, task });
         }
     });
+    copies::install(fabric);
 }
 
 impl Server {
@@ -85,14 +97,14 @@ impl Server {
                 Err(error) => respond(fabric, source, tag, Err(error)),
             };
         }
-        if question.verb.is_quick() {
-            return respond(fabric, source, tag, self.quick(&question, rest));
+        if let Some(answer) = self.at_once(&question, rest) {
+            return respond(fabric, source, tag, answer);
         }
-        let what = What::Answer(message.payload.to_vec());
-        self.order(Order { fabric: Arc::clone(fabric), source, tag, what });
+        let task = Task::Answer(message.payload.to_vec());
+        self.order(Order { fabric: Arc::clone(fabric), source, tag, task });
     }
 
-    fn part(&self, uid: u128) -> Result<Arc<Served>, Error> {
+    pub(super) fn part(&self, uid: u128) -> Result<Arc<Served>, Error> {
         let part = lock(&self.parts).get(&uid).cloned();
         part.ok_or_else(|| Error::Gone { name: String::new() })
     }
@@ -119,6 +131,21 @@ impl Server {
 
     // ── a key ───────────────────────────────────────────────────────────────────────────────────────────────
 
+    /// Answers what a handler may do; `None`: it takes longer. A write to a key that has copies does, since these must
+    /// go first; while `given` is held no key gets any.
+    fn at_once(&self, question: &Question, rest: &[u8]) -> Option<Answer> {
+        if !question.verb.is_quick() {
+            return None;
+        }
+        let part = self.part(question.part).ok().filter(|_| question.verb.is_write());
+        let Some((part, key)) = part.zip(rest.get(..question.key as usize)) else {
+            return Some(self.quick(question, rest));
+        };
+        let _given = part.given.try_lock().ok()?;
+        let has_copies = part.store.cell_of(key).is_ok_and(|cell| part.store.has_copies(cell));
+        (!has_copies).then(|| self.quick(question, rest))
+    }
+
     fn quick(&self, question: &Question, rest: &[u8]) -> Answer {
         let part = self.part(question.part)?;
         let (key, value) = rest.split_at_checked(question.key as usize).ok_or_else(odd)?;
@@ -126,6 +153,10 @@ impl Server {
         match &question.verb {
             Verb::Get { checkpoint, verified: false } => {
                 Ok(store.get(key, *checkpoint, with_value)?.unwrap_or_else(nothing))
+            }
+            Verb::Find { checkpoint } => {
+                let found = store.pin_spot(key, *checkpoint)?;
+                Ok(found.map_or_else(nothing, |(value, spot)| answer(Reply::Found(spot), &value)))
             }
             Verb::Get { checkpoint, verified: true } => {
                 let value = store.pin_verified(key, *checkpoint)?;
@@ -153,18 +184,31 @@ impl Server {
     // ── a part ──────────────────────────────────────────────────────────────────────────────────────────────
 
     fn slow(&self, fabric: &Fabric, source: Rank, bytes: &[u8]) -> Answer {
-        let (question, _) = message::head::<Question>(bytes).ok_or_else(odd)?;
+        let (question, rest) = message::head::<Question>(bytes).ok_or_else(odd)?;
         if let Verb::Make(options) = &question.verb {
-            let store = Store::create(options)?;
-            let name = store.name().clone();
-            let users = Mutex::new(HashMap::from([(source, 1)]));
-            lock(&self.parts).insert(name.uid, Arc::new(Served { store, users }));
-            return Ok(answer(Reply::Made(name), &[]));
+            let part = Served::make(options, source)?;
+            let names = [&part.store, &part.copies].map(|store| store.name().clone());
+            let [name, copies] = names;
+            lock(&self.parts).insert(name.uid, Arc::new(part));
+            return Ok(answer(Reply::Made(name, copies), &[]));
         }
         let part = self.part(question.part)?;
         let store = &part.store;
         let done = |()| is(true);
+        let (key, value) = rest.split_at_checked(question.key as usize).ok_or_else(odd)?;
         match question.verb {
+            Verb::Broadcast { checkpoint, keep } => {
+                self.broadcast(fabric, &part, (checkpoint, keep), key, value).map(done)
+            }
+            Verb::GiveUp { cell } => self.give_up(fabric, &part, cell).map(done),
+            ref verb if verb.is_write() => {
+                self.give_up(fabric, &part, store.cell_of(key)?)?;
+                self.quick(&question, rest)
+            }
+            Verb::Know { homes, here } => {
+                let _known_already = part.span.set(Span { homes, here });
+                Ok(is(true))
+            }
             Verb::Scan { shard, checkpoint, cursor, values } => {
                 scan(store, shard, checkpoint, cursor, values)
             }
@@ -177,14 +221,20 @@ impl Server {
                 let usage = store.usage();
                 Ok(answer(Reply::Usage([usage.capacity, usage.committed, usage.allocated]), &[]))
             }
+            Verb::Hits { shards } => Ok(answer(Reply::Hits(part.copies.hits_elsewhere(shards)), &[])),
+            Verb::Show => Ok(answer(Reply::Shown(part.show(fabric)?), &[])),
             Verb::Checkpoints => {
                 let (newest, oldest) = store.checkpoints();
                 Ok(answer(Reply::Checkpoints(newest, oldest), &[]))
             }
-            Verb::Clear { checkpoint } => store.clear(checkpoint).map(done),
+            Verb::Clear { checkpoint } => {
+                self.give_all_up(fabric, &part)?;
+                store.clear(checkpoint).map(done)
+            }
             Verb::Freeze(frozen) => store.freeze(frozen).map(done),
             Verb::Destroy => {
                 store.destroy();
+                part.copies.destroy();
                 lock(&self.parts).remove(&question.part);
                 Ok(is(true))
             }
@@ -215,6 +265,36 @@ impl Server {
     }
 }
 
+impl Served {
+    /// A part that `source` has open, with room for copies.
+    fn make(options: &Options, source: Rank) -> Result<Self, Error> {
+        let plain = Options { shards: 1, wait_for_keys: false, working_set: 1, ..options.clone() };
+        Ok(Self {
+            store: Store::create(options)?,
+            users: Mutex::new(HashMap::from([(source, 1)])),
+            copies: Store::create(&plain)?,
+            span: OnceLock::new(),
+            shown: OnceLock::new(),
+            given: Mutex::default(),
+            told: Mutex::default(),
+        })
+    }
+
+    /// Lets others read its memory, until it goes.
+    fn show(&self, fabric: &Fabric) -> Result<RemoteKey, Error> {
+        if let Some(shown) = self.shown.get() {
+            return Ok(shown.key().clone());
+        }
+        let cannot = |why: FabricError| Error::Far {
+            rank: fabric.rank().0,
+            host: String::new(),
+            what: format!("its memory cannot be read by others: {why}"),
+        };
+        let region = fabric.show(self.store.segment()).map_err(cannot)?;
+        Ok(self.shown.get_or_init(|| region).key().clone())
+    }
+}
+
 /// Processes that are gone have nothing open.
 fn forget_the_dead(fabric: &Fabric, part: &Served) {
     lock(&part.users).retain(|rank, count| *count > 0 && fabric.peer(*rank) == PeerState::Here);
@@ -222,11 +302,11 @@ fn forget_the_dead(fabric: &Fabric, part: &Served) {
 
 /// The thread: one order after the other, until the server is gone.
 fn work(server: &std::sync::Weak<Server>, orders: &Receiver<Order>) {
-    while let Ok(Order { fabric, source, tag, what }) = orders.recv() {
+    while let Ok(Order { fabric, source, tag, task }) = orders.recv() {
         let Some(server) = server.upgrade() else { return };
-        match what {
-            What::Answer(bytes) => respond(&fabric, source, tag, server.slow(&fabric, source, &bytes)),
-            What::Leave(part) => server.leave(&fabric, part, source),
+        match task {
+            Task::Answer(bytes) => respond(&fabric, source, tag, server.slow(&fabric, source, &bytes)),
+            Task::Leave(part) => server.leave(&fabric, part, source),
         }
     }
 }
@@ -311,7 +391,7 @@ fn exchange(
     Ok(other.unwrap_or_else(|| is(true)))
 }
 
-/// The name of a part that was made.
-pub(super) fn made(reply: Reply) -> Option<SegmentName> {
-    if let Reply::Made(name) = reply { Some(name) } else { None }
+/// The names of a part that was made, and of its copies.
+pub(super) fn made(reply: Reply) -> Option<(SegmentName, SegmentName)> {
+    if let Reply::Made(name, copies) = reply { Some((name, copies)) } else { None }
 }

@@ -1,7 +1,7 @@
 //! Making a dictionary, and attaching to one.
 
 use super::layout::{
-    CHECKSUMS, LAYOUT, READY, ROOT_BYTES, Root, SHARD_BYTES, WAIT_FOR_KEYS, WAITERS, Word, seal,
+    CHECKSUMS, COPIED_CELLS, LAYOUT, READY, ROOT_BYTES, Root, SHARD_BYTES, WAIT_FOR_KEYS, WAITERS, Word, seal,
 };
 use super::page::Cover;
 use super::{Options, Store, damaged};
@@ -15,7 +15,8 @@ pub(crate) const KIND: &str = "ddict";
 
 impl Store {
     pub(crate) fn create(options: &Options) -> Result<Self, Error> {
-        let control_bytes = ROOT_BYTES + u64::from(options.shards) * SHARD_BYTES + WAITERS * 8;
+        let tables = WAITERS * 8 + COPIED_CELLS * 4;
+        let control_bytes = ROOT_BYTES + u64::from(options.shards) * SHARD_BYTES + tables;
         let spec = Spec { kind: KIND, layout: LAYOUT, control_bytes, heap_bytes: options.memory_bytes };
         let segment = Segment::create(&spec)?;
         let uid = segment.name().uid;
@@ -27,8 +28,8 @@ impl Store {
             options.working_set = options.working_set.max(2);
         }
         let (mapping, is_light) = (segment.mapping(), segment.is_light());
-        let store =
-            Self { mapping, is_light, segment, options, control, seed, is_uncounted: AtomicBool::new(false) };
+        let is_uncounted = AtomicBool::new(false);
+        let store = Self { mapping, is_light, segment, options, control, seed, is_uncounted, give_up: None };
         let root = store.root();
         for (word, value) in words_of(root).into_iter().zip(store.fixed_words()) {
             word.store(value, Ordering::Relaxed);
@@ -83,8 +84,8 @@ impl Store {
             seed: Some(seed),
         };
         let (mapping, is_light) = (segment.mapping(), segment.is_light());
-        let store =
-            Self { mapping, is_light, segment, options, control, seed, is_uncounted: AtomicBool::new(false) };
+        let is_uncounted = AtomicBool::new(false);
+        let store = Self { mapping, is_light, segment, options, control, seed, is_uncounted, give_up: None };
         store.admit()?;
         store.recover();
         Ok(store)

@@ -5,6 +5,7 @@
 //! | root | 4 KiB | flags, checkpoints, what it was made with |
 //! | shards | 128 B each | where the shard's directory is, the lock for changing it, sleeps |
 //! | waiters | 8 B each | who sleeps until a key is written |
+//! | copied | 4 B each | which keys have copies on other nodes |
 //!
 //! Directories, pages, keys and values are blocks of the heap. A word that leads somewhere bears a check of itself, so
 //! a flipped bit is an error and not a wrong place.
@@ -19,12 +20,14 @@ use tarragon_transport::lock::RobustLock;
 use tarragon_transport::segment::Shared;
 
 /// Version of everything in this crate that lies in shared memory.
-pub(super) const LAYOUT: u32 = 2;
+pub(super) const LAYOUT: u32 = 3;
 /// Shards one dictionary can have.
 pub(crate) const SHARDS_MAX: u32 = 1024;
 const _: () = assert!(SHARDS_MAX as usize <= COUNTS, "each shard has a count of hits");
 /// Cells of the table of waiters; a power of two.
 pub(super) const WAITERS: u64 = 1 << 14;
+/// Cells of the table of keys that have copies; a power of two.
+pub(super) const COPIED_CELLS: u64 = 1 << 12;
 
 pub(super) const ROOT_BYTES: u64 = 4096;
 pub(super) const SHARD_BYTES: u64 = 128;
@@ -35,6 +38,8 @@ pub(super) const FROZEN: u64 = 2;
 pub(super) const READY: u64 = 4;
 /// A checkpoint was retired, so the first one is not there any more.
 pub(super) const RETIRED: u64 = 8;
+/// Keys have, or had, copies on other nodes.
+pub(super) const COPIED: u64 = 16;
 /// Options of the root.
 pub(super) const WAIT_FOR_KEYS: u64 = 1;
 pub(super) const CHECKSUMS: u64 = 2;

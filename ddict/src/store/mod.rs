@@ -2,9 +2,11 @@
 //!
 //! In reading order: `layout` (what lies where), `key` (hashes), `entry` (a key's line, and the protocol of it),
 //! `page`, `lookup` (reading), `tally` (hits), `value` (bytes and pins), `write`, `split` (growing), `checkpoint`,
-//! `wait`, `scan`; and `intent` with `settle`: how nothing is lost when a process is killed.
+//! `wait`, `scan`, `copies` (of keys, on other nodes), `spot` (where other nodes read); and `intent` with `settle`: how
+//! nothing is lost when a process is killed.
 
 mod checkpoint;
+mod copies;
 mod create;
 mod entry;
 mod figures;
@@ -18,6 +20,7 @@ mod probe;
 mod scan;
 mod settle;
 mod split;
+mod spot;
 mod tally;
 mod value;
 mod wait;
@@ -29,6 +32,7 @@ mod tests;
 pub(crate) use key::ShortKey;
 pub(crate) use layout::SHARDS_MAX;
 pub(crate) use lookup::Seen;
+pub(crate) use spot::Spot;
 pub(crate) use value::{Buffer, Pinned};
 pub(crate) use wait::Watch;
 
@@ -76,6 +80,8 @@ pub(crate) enum When {
     Always,
     /// Only if the key is not there.
     Absent,
+    /// Whatever is there, by who gives the key copies (see `copies`).
+    Copied,
 }
 
 /// How a value is kept over checkpoints.
@@ -121,6 +127,8 @@ pub(crate) struct Store {
     seed: u64,
     /// No agent was to be had to count hits in.
     is_uncounted: AtomicBool,
+    /// Who is asked before a key that has copies is changed, see `copies`.
+    give_up: Option<copies::GiveUp>,
 }
 
 fn damaged(what: &'static str, offset: u64) -> Error {
@@ -128,6 +136,11 @@ fn damaged(what: &'static str, offset: u64) -> Error {
 }
 
 impl Store {
+    /// Its memory.
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
     pub(crate) fn name(&self) -> &SegmentName {
         self.segment.name()
     }
@@ -208,7 +221,7 @@ impl Store {
     /// The same for an entry as it was seen: false if it changed meanwhile.
     #[inline(always)]
     pub(crate) fn put_seen(&self, seen: &Seen<'_>, hash: u64, value: &[u8], keep: Keep) -> bool {
-        let Some(agent) = self.segment.recent_agent() else { return false };
+        let Some(agent) = self.segment.recent_agent().filter(|_| !self.is_copied(hash)) else { return false };
         let is_done = self.replace_fast(&agent, seen, value, keep);
         if is_done {
             self.wake(hash);
@@ -347,8 +360,8 @@ impl Store {
             }
             let done = match self.find(key, Which::At(checkpoint))? {
                 Some(seen) if when == When::Absent && seen.has_value() => return Ok(false),
-                Some(seen) => self.replace(agent, &seen, fresh, keep, &mut patience)?,
-                None => self.insert(agent, key, checkpoint, fresh, keep)?,
+                Some(seen) => self.replace(agent, &seen, fresh, keep, &mut patience, when)?,
+                None => self.insert(agent, key, checkpoint, fresh, keep, when)?,
             };
             if done {
                 break;
@@ -400,8 +413,10 @@ impl Store {
                 },
             };
             let done = match own {
-                Some(seen) => self.replace(&agent, &seen, &mut fresh, Keep::Default, &mut patience)?,
-                None => self.insert(&agent, &key, checkpoint, &mut fresh, Keep::Default)?,
+                Some(seen) => {
+                    self.replace(&agent, &seen, &mut fresh, Keep::Default, &mut patience, When::Always)?
+                }
+                None => self.insert(&agent, &key, checkpoint, &mut fresh, Keep::Default, When::Always)?,
             };
             if done {
                 self.wake(key.hash);
@@ -442,6 +457,9 @@ impl Store {
         patience: &mut Patience,
     ) -> Result<Option<Pinned<'s>>, Error> {
         let Some(seen) = found else { return Ok(Some(Pinned::empty())) };
+        if self.is_copied(key.hash) {
+            return self.give_up(key.hash).map(|()| None);
+        }
         if self.root().newest.load(Ordering::Relaxed) > 0 {
             return self.remove_later(agent, key, checkpoint, seen, patience);
         }
@@ -470,9 +488,9 @@ impl Store {
         let Some(value) = self.pin_seen(seen)? else { return Ok(None) };
         let mut removed = Self::removed(agent);
         let done = if seen.entry.meta().checkpoint() == checkpoint {
-            self.replace(agent, seen, &mut removed, Keep::Persistent, patience)?
+            self.replace(agent, seen, &mut removed, Keep::Persistent, patience, When::Always)?
         } else {
-            self.insert(agent, key, checkpoint, &mut removed, Keep::Persistent)?
+            self.insert(agent, key, checkpoint, &mut removed, Keep::Persistent, When::Always)?
         };
         Ok(done.then_some(value))
     }

@@ -11,32 +11,51 @@
 //! be had (8191 threads have theirs, or there is no memory for the record) its hits are not counted, since a read must
 //! not fail for that.
 //!
+//! Reads of other nodes' keys that ask nobody, of copies and one-sided ones, are counted likewise on the reader's node,
+//! in the store of copies there, by the number of the shard among all. A dictionary with more than [`COUNTS`] shards in
+//! all counts such reads of the first ones alone.
+//!
 //! A *wait* costs a system call anyhow: it is counted in a word of the shard that all share.
 
 use super::Store;
 use std::sync::atomic::Ordering;
 use tarragon_transport::SegmentError;
+use tarragon_transport::agent::COUNTS;
 
 impl Store {
     /// Counts a read that found a value, by the hash of its key.
     #[inline(always)]
     pub(crate) fn count_hit(&self, hash: u64) {
-        if !self.segment.count(self.index_for(hash) as usize) {
-            self.count_anyhow(hash);
+        let shard = self.index_for(hash) as usize;
+        if !self.segment.count(shard) {
+            self.count_anyhow(shard);
         }
+    }
+
+    /// Counts a read of another node's key that asked nobody, by the number of its shard among all.
+    pub(crate) fn count_elsewhere(&self, shard: u32) {
+        let shard = shard as usize;
+        if shard < COUNTS && !self.segment.count(shard) {
+            self.count_anyhow(shard);
+        }
+    }
+
+    /// What was counted so, for so many shards.
+    pub(crate) fn hits_elsewhere(&self, shards: u32) -> Vec<u64> {
+        (0..(shards as usize).min(COUNTS)).map(|shard| self.segment.counted(shard)).collect()
     }
 
     /// The same for a thread that has no agent, or that used others meanwhile.
     #[cold]
     #[inline(never)]
-    fn count_anyhow(&self, hash: u64) {
+    fn count_anyhow(&self, shard: usize) {
         // Only spares later reads a vain search; nothing else is read by it.
         if self.is_uncounted.load(Ordering::Relaxed) {
             return;
         }
         match self.segment.agent() {
             Ok(_) => {
-                self.segment.count(self.index_for(hash) as usize);
+                self.segment.count(shard);
             }
             Err(SegmentError::ThreadEnds) => {}
             Err(_) => self.is_uncounted.store(true, Ordering::Relaxed),

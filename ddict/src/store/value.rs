@@ -81,6 +81,11 @@ impl Pinned<'static> {
         }
         Self(Bytes::Copied { words: lines_of(bytes), len: bytes.len() })
     }
+
+    /// Bytes that came from elsewhere.
+    pub(crate) fn of(buffer: Buffer) -> Self {
+        Self(Bytes::Copied { words: buffer.lines, len: buffer.len })
+    }
 }
 
 /// Lines with these bytes, and zeros behind them.
@@ -116,6 +121,18 @@ impl Deref for Buffer {
     fn deref(&self) -> &[u8] {
         // SAFETY: as in `bytes_mut`.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl<'s> Pinned<'s> {
+    /// Its first `len` bytes.
+    pub(crate) fn shortened(self, len: usize) -> Self {
+        let len = len.min((*self).len());
+        Self(match self.0 {
+            Bytes::Short { words, .. } => Bytes::Short { words, len: len as u64 },
+            Bytes::InPlace { bytes, _pin } => Bytes::InPlace { bytes: &bytes[..len], _pin },
+            Bytes::Copied { words, .. } => Bytes::Copied { words, len },
+        })
     }
 }
 

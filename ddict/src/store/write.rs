@@ -6,12 +6,12 @@
 use super::entry::{Ctl, EMPTY, Entry, FULL, INLINE_MAX, Meta, REMOVED, Slot, TOMB};
 use super::intent::{self, ENTRY, INSERT, KEY, NEW, OLD, PAGE, REMOVE, UPDATE};
 use super::key::{self, Key};
-use super::layout::{DESTROYED, FROZEN};
+use super::layout::{COPIED, DESTROYED, FROZEN};
 use super::lookup::{Seen, TRIES_MAX, Which};
 use super::page::{PLACES, Page, SPLIT};
 use super::patience::Patience;
 use super::value::{Fresh, Pinned};
-use super::{Keep, Store, damaged};
+use super::{Keep, Store, When, damaged};
 use crate::error::Error;
 use std::sync::atomic::{Ordering, fence};
 use tarragon_transport::agent::Agent;
@@ -95,7 +95,11 @@ impl Store {
         fresh: &mut Fresh<'s>,
         keep: Keep,
         patience: &mut Patience,
+        when: When,
     ) -> Result<bool, Error> {
+        if when != When::Copied && self.has_copied_key(seen) {
+            return self.give_up(self.hash_of(seen.entry)).map(|()| false);
+        }
         if !self.lock_entry(agent, seen, patience)? {
             return Ok(false);
         }
@@ -121,6 +125,12 @@ impl Store {
         Ok(true)
     }
 
+    /// Whether the key of an entry, as it was seen, may have copies. Wrong only where the entry has changed since.
+    #[inline(always)]
+    fn has_copied_key(&self, seen: &Seen<'_>) -> bool {
+        self.root().flags.load(Ordering::Relaxed) & COPIED != 0 && self.is_copied(self.hash_of(seen.entry))
+    }
+
     /// Puts a key in that is not there. `false`: it is there now.
     #[inline(never)]
     pub(super) fn insert<'s>(
@@ -130,6 +140,7 @@ impl Store {
         checkpoint: u32,
         fresh: &mut Fresh<'s>,
         keep: Keep,
+        when: When,
     ) -> Result<bool, Error> {
         let mut key_block = if key.is_inline() { None } else { Some(self.fresh_key(agent, key.bytes)?) };
         let locked = loop {
@@ -137,6 +148,10 @@ impl Store {
             self.admit_locked()?;
             if self.probe(locked.page, key, Which::At(checkpoint))?.is_some() {
                 return Ok(false);
+            }
+            if when != When::Copied && self.is_copied(key.hash) {
+                drop(locked);
+                return self.give_up(key.hash).map(|()| false);
             }
             if locked.page.live() < SPLIT {
                 break locked;

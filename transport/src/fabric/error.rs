@@ -74,6 +74,15 @@ pub enum FabricError {
         /// Its owner.
         rank: Rank,
     },
+    /// A put to a segment that is shown: peers only read it.
+    #[error("the memory that rank {rank} shows is only read")]
+    RegionShown {
+        /// Its owner.
+        rank: Rank,
+    },
+    /// Memory cannot be shown to peers without a network.
+    #[error("there is no network to show memory by: the ranks share a node")]
+    NoNetwork,
     /// The library for networks cannot be used.
     #[error(
         "could not load UCX from {file}: {why}; install UCX 1.12 or newer (Debian and Ubuntu: libucx0, Fedora: ucx), \

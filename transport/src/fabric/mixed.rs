@@ -156,6 +156,12 @@ impl Mixed {
         is_called || self.looks.load(Ordering::Relaxed) == looks
     }
 
+    /// Takes in what comes on a side where something can come that is not delivered: peers read and write this rank's
+    /// regions through the network. Whether something did.
+    pub(crate) fn pump(&self, side: Side) -> bool {
+        side == Side::Network && self.network.pump()
+    }
+
     /// Sleeps until something comes on one side, or for no reason. True if no thread has looked meanwhile.
     pub(crate) fn attend(&self, side: Side, timeout: Duration) -> bool {
         let looks = self.looks.load(Ordering::Relaxed);

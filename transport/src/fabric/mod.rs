@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 use crate::message::{Faults, HandlerId, Handlers, Message, is_handling};
 use crate::rank::Rank;
 use crate::region::{Region, RemoteKey};
+use crate::segment::Segment;
 use crate::world::States;
 
 /// How often a rank that waits asks the system whether its peers live, in milliseconds.
@@ -217,6 +218,22 @@ impl Fabric {
         }
     }
 
+    /// Lets peers read all of a segment by the key of what this returns, through the network, as long as that is there;
+    /// afterwards they read zeros. Whether what they read is whole is theirs to find out. Offsets are the segment's.
+    ///
+    /// The segment is mapped once more; its memory goes with the last user of the segment all the same, its addresses
+    /// stay taken for the life of the fabric. A network with RDMA may hold all of it in memory, also what is empty.
+    ///
+    /// # Errors
+    /// `NoNetwork`; `Network` if it cannot be mapped or registered.
+    pub fn show(&self, segment: &Segment) -> Result<Region, FabricError> {
+        match &self.way {
+            Way::Loopback(_) | Way::Shm(_) => Err(FabricError::NoNetwork),
+            Way::Ucx(ucx) => ucx.regions().show(ucx, ucx.rank(), segment),
+            Way::Mixed(mixed) => mixed.network().regions().show(mixed.network(), mixed.rank(), segment),
+        }
+    }
+
     /// Writes `bytes` at `offset` of a peer's region; the peer does nothing for it. Not atomic: who reads while
     /// this writes may see a part. What was put before a message was sent is seen by that message's handler.
     ///
@@ -244,9 +261,27 @@ impl Fabric {
         match &self.way {
             Way::Loopback(loopback) => loopback.regions().get(key, offset, bytes),
             Way::Shm(shm) => shm.regions().get(key, offset, bytes),
-            Way::Ucx(ucx) => ucx.regions().get(ucx, ucx.rank(), key, offset, bytes),
+            Way::Ucx(_) | Way::Mixed(_) => self.get_all(key, &mut [(offset, bytes)]),
+        }
+    }
+
+    /// Reads several pieces of a peer's region, each from its offset on, in no order among themselves. Through a
+    /// network all are asked for at once and waited for together. As [`Fabric::get`] otherwise.
+    ///
+    /// # Errors
+    /// As those of [`Fabric::put`].
+    pub fn get_all(&self, key: &RemoteKey, reads: &mut [(u64, &mut [u8])]) -> Result<(), FabricError> {
+        match &self.way {
+            Way::Loopback(_) | Way::Shm(_) => {
+                reads.iter_mut().try_for_each(|(offset, bytes)| self.get(key, *offset, bytes))
+            }
+            Way::Ucx(ucx) => {
+                self.check_owner(key)?;
+                ucx.regions().get(ucx, ucx.rank(), key, reads)
+            }
             Way::Mixed(mixed) => {
-                mixed.network().regions().get(mixed.network(), mixed.rank(), key, offset, bytes)
+                self.check_owner(key)?;
+                mixed.network().regions().get(mixed.network(), mixed.rank(), key, reads)
             }
         }
     }

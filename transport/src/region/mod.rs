@@ -80,9 +80,12 @@ impl Region {
     /// Copies `bytes` to `offset`.
     ///
     /// # Errors
-    /// `RegionBounds` if that is not inside.
+    /// `RegionBounds` if that is not inside; `RegionShown` of a segment.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), FabricError> {
         check_bounds(&self.key, offset, bytes.len())?;
+        if matches!(&self.key.place, Place::Far(far) if far.is_shown()) {
+            return Err(FabricError::RegionShown { rank: self.key.rank });
+        }
         match &self.memory {
             Memory::Local(memory) => local::write(memory, offset, bytes),
             Memory::Shared(memory) => memory.write(offset, bytes)?,

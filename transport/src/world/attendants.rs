@@ -58,7 +58,8 @@ fn attend(fabric: &Fabric, side: Side, is_over: &AtomicBool) {
             let mut in_vain = 0;
             while in_vain < IN_VAIN_MAX && !is_over.load(Ordering::SeqCst) {
                 let is_alone = mixed.attend(side, Duration::from_millis(NAP_MS));
-                in_vain = if fabric.progress() > 0 { 0 } else { in_vain + 1 };
+                let is_useful = mixed.pump(side) | (fabric.progress() > 0);
+                in_vain = if is_useful { 0 } else { in_vain + 1 };
                 if side == Side::Network && liveness.is_due() {
                     fabric.check_peers();
                 }

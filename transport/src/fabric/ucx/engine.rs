@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::frame::{Frame, Note};
 use super::link::{Inward, Outward, Payload};
-use super::memory::{HEAD_BYTES, Pages};
+use super::memory::Pages;
 use super::neighbours::Neighbours;
 use super::result::Request;
 use super::worker::{Arrived, Body, HEADER_BYTES, Worker};
@@ -240,13 +240,8 @@ impl Engine {
 
     // --- receiving ---------------------------------------------------------------------------------------------------
 
-    /// Moves the network on: takes in what has come, sends what was kept, finds who is gone.
-    pub(super) fn pump(&mut self) {
-        self.step();
-    }
-
-    /// As [`Engine::pump`]; whether anything happened.
-    fn step(&mut self) -> bool {
+    /// Moves the network on: takes in what has come, sends what was kept, finds who is gone. Whether anything happened.
+    pub(super) fn pump(&mut self) -> bool {
         let moved = self.worker.progress();
         for arrived in self.worker.take_arrived() {
             if let Err(malformed) = self.accept(arrived) {
@@ -293,7 +288,7 @@ impl Engine {
     pub(super) fn find_ended(&mut self) {
         let ended = self.neighbours.ended();
         for _ in 0..LAST_LOOKS_MAX {
-            if !self.step() {
+            if !self.pump() {
                 break;
             }
         }
@@ -414,7 +409,7 @@ impl Engine {
     ) -> Result<Vec<Request>, FabricError> {
         let (at, mut requests) = (to.rank.index(), Vec::with_capacity(3));
         if !bytes.is_empty() {
-            let address = to.address.wrapping_add(HEAD_BYTES + offset);
+            let address = to.address_of(offset);
             requests.push(self.worker.put(at, to.packed, address, bytes)?);
             requests.push(self.worker.flush(at)?);
         }
@@ -423,20 +418,20 @@ impl Engine {
         Ok(requests)
     }
 
-    /// Starts to read, and to read the region's number.
+    /// Starts to read so many bytes from offsets on, and the region's number if it has one.
     pub(super) fn get(
         &mut self,
         from: &Target<'_>,
-        offset: u64,
-        count: usize,
+        reads: impl Iterator<Item = (u64, usize)>,
     ) -> Result<Vec<Request>, FabricError> {
         let (at, mut requests) = (from.rank.index(), Vec::with_capacity(2));
-        if count > 0 {
-            let address = from.address.wrapping_add(HEAD_BYTES + offset);
-            requests.push(self.worker.get(at, from.packed, address, count)?);
+        for (offset, count) in reads.filter(|(_, count)| *count > 0) {
+            requests.push(self.worker.get(at, from.packed, from.address_of(offset), count)?);
+            self.received_bytes += count as u64;
         }
-        requests.push(self.worker.get(at, from.packed, from.address, 8)?);
-        self.received_bytes += count as u64;
+        if from.number.is_some() {
+            requests.push(self.worker.get(at, from.packed, from.address, 8)?);
+        }
         Ok(requests)
     }
 

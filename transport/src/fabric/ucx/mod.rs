@@ -39,6 +39,7 @@ use super::{BACKLOG_BYTES_MAX, Deadline, Fabric, FabricError, LIVENESS_MS, PeerS
 use crate::message::{HandlerId, Header, is_handling};
 use crate::rank::Rank;
 use crate::region::NetworkRegions;
+use crate::segment::Segment;
 use engine::Engine;
 pub(crate) use memory::Pages;
 use result::Request;
@@ -274,10 +275,11 @@ impl Ucx {
         ran
     }
 
-    /// Takes in what comes, and delivers nothing.
-    pub(super) fn pump(&self) {
-        self.lock().pump();
+    /// Takes in what comes, and delivers nothing. Whether anything came or went, a peer's one-sided access among it.
+    pub(super) fn pump(&self) -> bool {
+        let has_moved = self.lock().pump();
         self.sleepers.nudge();
+        has_moved
     }
 
     /// Whether there is something to deliver.
@@ -337,6 +339,16 @@ impl Ucx {
         Ok((pages, address, packed))
     }
 
+    /// Memory of a segment that peers may read: its address there, its packed key, and the memory.
+    pub(crate) fn show(&self, segment: &Segment) -> Result<(Arc<Pages>, u64, Vec<u8>), FabricError> {
+        let pages = Pages::of_file(&segment.file)
+            .map_err(|error| FabricError::Network { verb: "map a segment", why: error.to_string() })?;
+        let pages = Arc::new(pages);
+        let packed = self.lock().register(pages.clone())?;
+        let address = pages.place().0.addr() as u64;
+        Ok((pages, address, packed))
+    }
+
     /// The world's number, which nobody outside knows.
     pub(crate) fn world(&self) -> u64 {
         self.lock().world
@@ -345,27 +357,29 @@ impl Ucx {
     /// Writes `bytes`, if any, to a peer's region; false if it is gone.
     pub(crate) fn put_to(&self, to: &Target<'_>, offset: u64, bytes: &[u8]) -> Result<bool, FabricError> {
         let requests = self.lock().put(to, offset, bytes)?;
-        Ok(self.finish(to, requests)?.1)
+        Ok(self.finish(to, requests)?.pop().is_some_and(|word| to.is_named_by(&word)))
     }
 
-    /// Reads into `bytes` from a peer's region; false if it is gone.
+    /// Reads from a peer's region, all that is asked for on its way at once; false if the region is gone.
     pub(crate) fn get_from(
         &self,
         from: &Target<'_>,
-        offset: u64,
-        bytes: &mut [u8],
+        reads: &mut [(u64, &mut [u8])],
     ) -> Result<bool, FabricError> {
-        let requests = self.lock().get(from, offset, bytes.len())?;
-        let (read, lives) = self.finish(from, requests)?;
-        if lives && read.len() == bytes.len() {
-            bytes.copy_from_slice(&read);
+        let asked = reads.iter().map(|(offset, bytes)| (*offset, bytes.len()));
+        let requests = self.lock().get(from, asked)?;
+        let mut read = self.finish(from, requests)?;
+        if from.number.is_some() && !read.pop().is_some_and(|word| from.is_named_by(&word)) {
+            return Ok(false);
         }
-        Ok(lives)
+        for ((_, to), bytes) in reads.iter_mut().filter(|(_, to)| !to.is_empty()).zip(read) {
+            to.copy_from_slice(&bytes);
+        }
+        Ok(true)
     }
 
-    /// Waits until one-sided operations are over. Returns the memory of the first, and whether the last has read the
-    /// region's number.
-    fn finish(&self, at: &Target<'_>, mut requests: Vec<Request>) -> Result<(Vec<u8>, bool), FabricError> {
+    /// Waits until one-sided operations are over. Returns their memory.
+    fn finish(&self, at: &Target<'_>, mut requests: Vec<Request>) -> Result<Vec<Vec<u8>>, FabricError> {
         let mut wait = Wait::new(self.patience);
         loop {
             let over = {
@@ -391,10 +405,7 @@ impl Ucx {
                 return Err(error);
             }
         }
-        let mut buffers = requests.iter_mut().map(Request::take_buffer);
-        let first = buffers.next().unwrap_or_default();
-        let word = if buffers.len() == 0 { first.clone() } else { buffers.next_back().unwrap_or_default() };
-        Ok((first, word == at.number.to_ne_bytes()))
+        Ok(requests.iter_mut().map(Request::take_buffer).collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Engine> {
@@ -405,7 +416,21 @@ impl Ucx {
 /// Where a region of a peer lies.
 pub(crate) struct Target<'k> {
     pub(crate) rank: Rank,
-    pub(crate) number: u64,
+    /// What its word says; `None`: it has none.
+    pub(crate) number: Option<u64>,
     pub(crate) address: u64,
     pub(crate) packed: &'k [u8],
+}
+
+impl Target<'_> {
+    /// Whether these bytes are the number of a region that is there.
+    fn is_named_by(&self, word: &[u8]) -> bool {
+        self.number.is_some_and(|number| word == number.to_ne_bytes())
+    }
+
+    /// Address of a byte of the region.
+    fn address_of(&self, offset: u64) -> u64 {
+        let head = if self.number.is_some() { memory::HEAD_BYTES } else { 0 };
+        self.address.wrapping_add(head + offset)
+    }
 }
