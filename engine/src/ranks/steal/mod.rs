@@ -24,11 +24,11 @@
 //! # What a victim gives
 //! Of what waits while all its workers are busy, at most half, the oldest; only tasks whose place the user has not
 //! chosen, and of lists without a journal. Of processes, and of functions that hold cpus or memory, as many as the
-//! thief has cpus free. Of others, how many is weighed by what it has seen of the list: what a task takes (thieves tell), and
-//! what it takes to write one with its arguments, which grows with their bytes. Tasks that take less than four times
-//! what writing them does are not given away; of others so many that the thief is busy for four times as long as a gift
-//! takes to come. Of a list of which nothing is known a thief gets one task for each idle worker. A list with nothing
-//! worth giving rests, longer each time.
+//! thief has cpus free. Of others, how many is weighed by what it has seen of the list: what a task takes (thieves
+//! tell), and what it takes to write one with its arguments, which grows with their bytes. Tasks that take less than
+//! four times what writing them does are not given away; of others so many that the thief is busy for four times as
+//! long as a gift takes to come. Of a list of which nothing is known a thief gets one task for each idle worker. A
+//! list with nothing worth giving rests, longer each time.
 //!
 //! # Who may write what
 //! `Thief` and `Victim` are each under a lock that is not held while anything is sent or any code of the user's runs.
