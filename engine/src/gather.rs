@@ -22,8 +22,8 @@ use crate::task::list::{Each, Entry, Item};
 use crate::task::record::{Kept, Ref};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// A task of an earlier submission that a list must wait for, with the accesses for which it must.
 pub(crate) struct Gate {
@@ -437,6 +437,7 @@ impl<'a> Gather<'a> {
             open_runs: AtomicU32::new(0),
             measured: Mutex::new(None),
             is_gift: false,
+            all_may_leave: OnceLock::new(),
         }
     }
 

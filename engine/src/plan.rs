@@ -24,8 +24,8 @@ use crate::task::handle::bring_all;
 use crate::task::list::{Each, Entry, Item};
 use crate::task::record::{Kept, Ref, state};
 use parking_lot::Mutex;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Runs that start open before one is tried alone again.
 const OPEN_RUNS_MAX: u32 = 16;
@@ -73,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) measured: Mutex<Option<Measured>>,
     /// Its tasks are copies of another rank's, which keeps the journal.
     pub(crate) is_gift: bool,
+    /// As far as somebody has looked.
+    pub(crate) all_may_leave: OnceLock<bool>,
 }
 
 impl Plan {
@@ -97,6 +99,12 @@ impl Plan {
     /// The tasks that run on other ranks.
     pub(crate) fn away(&self) -> impl Iterator<Item = Ref> + '_ {
         self.side.iter().flat_map(|side| side.away())
+    }
+
+    /// Whether all that workers of this rank run of it may run on another. Cost: a look at every node, once.
+    pub(crate) fn all_may_leave(&self) -> bool {
+        let here = || (0..self.records.len() as u32).filter_map(|node| self.record(node));
+        *self.all_may_leave.get_or_init(|| here().all(|task| task.is_attended() || task.may_leave()))
     }
 
     /// Whether a node stands for a task on another rank.
@@ -231,6 +239,7 @@ impl Plan {
             externals: Box::default(),
             gates: Box::default(),
             is_gift: side.is_none(),
+            all_may_leave: OnceLock::new(),
             side: side.map(Box::new),
             client: None,
             reused: AtomicUsize::new(0),

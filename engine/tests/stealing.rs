@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tarragon_engine::{Batch, Builder, Compiled, Context, ErrorKind, Task, Workers, results, tasks};
 use tarragon_testbed::{Hosts, Launch, die, role, say, wait_until};
@@ -371,6 +372,31 @@ fn limits_go_with_what_is_stolen() {
         return;
     }
     alone("limits_go_with_what_is_stolen", "home");
+}
+
+/// What cannot be stolen keeps its place in the list: a body that waits for what those before it do has them before it.
+#[test]
+fn what_stays_keeps_its_order() {
+    static STEPS: AtomicU64 = AtomicU64::new(0);
+    fn step(_: u64) -> u64 {
+        std::thread::sleep(Duration::from_millis(1));
+        STEPS.fetch_add(1, Ordering::Relaxed)
+    }
+    fn wait_for_steps(steps: u64) -> u64 {
+        while STEPS.load(Ordering::Relaxed) < steps {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        steps
+    }
+    if role().is_some() {
+        let batch = batch(2, 1);
+        let mut list: Vec<_> = (0..60u64).map(|n| batch.function(step, (n,)).at_rank(0)).collect();
+        list.push(batch.function(wait_for_steps, (60u64,)).at_rank(0));
+        list.push(batch.function(step, (0u64,)).at_rank(1));
+        batch.compile(&list).expect("a list").run().expect("the last one has them all before it");
+        return;
+    }
+    alone("what_stays_keeps_its_order", "home");
 }
 
 /// On machines that share nothing.

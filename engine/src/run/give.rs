@@ -1,5 +1,9 @@
 //! Ready nodes that leave this pool again, because another rank has nothing to do (see `ranks::steal`): the oldest, as
 //! any thief of a deque gets, from wherever they are while no worker runs them.
+//!
+//! What cannot go stays where it is, in its order: a body may wait, by means of its own, for what bodies before it in
+//! the list do, and would wait for ever if they came behind it. Nobody can look into a deque without taking; so only
+//! hoards are looked into unless all that could be found can go.
 
 use super::node::Run;
 use super::pool::{Piece, Pool};
@@ -9,10 +13,7 @@ use crossbeam_deque::Steal;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Pieces that may turn out to be of no use before the search ends: each goes to the back of the queue.
-const USELESS_MAX: usize = 32;
-
-/// What was found: nodes that can go, and pieces that cannot.
+/// What was found: nodes that can go, and pieces that cannot, for reasons that came up meanwhile.
 struct Found<'a> {
     wanted: usize,
     can_go: &'a dyn Fn(u32) -> bool,
@@ -23,7 +24,7 @@ struct Found<'a> {
 
 impl Found<'_> {
     fn is_enough(&self) -> bool {
-        self.nodes.len() >= self.wanted || self.useless.len() >= USELESS_MAX
+        self.nodes.len() >= self.wanted || !self.useless.is_empty()
     }
 
     fn add(&mut self, piece: Piece) {
@@ -68,17 +69,19 @@ impl Pool {
             return Vec::new();
         }
         let mut found = Found { wanted, can_go, slot, nodes: Vec::new(), useless: Vec::new() };
-        for place in &self.places {
-            take(&mut found, || place.stealer.steal());
+        if active.order.len() == 1 && run.plan.all_may_leave() {
+            for place in &self.places {
+                take(&mut found, || place.stealer.steal());
+            }
+            take(&mut found, || self.outside.steal());
+            run.give_roots(&mut found);
         }
-        take(&mut found, || self.outside.steal());
-        run.give_roots(&mut found);
         for place in &self.places {
             let hint = place.hoard.hint();
             if !found.is_enough() && hint != 0 && hint & ALONE == 0 {
                 let wanted = found.wanted - found.nodes.len();
-                let (run, nodes) = place.hoard.raid(|kept| kept.give(wanted)).unwrap_or_default();
-                nodes.into_iter().for_each(|node| found.add(Piece { run, node }));
+                let nodes = place.hoard.raid(|kept| kept.give(run, wanted, can_go)).unwrap_or_default();
+                found.nodes.extend(nodes);
             }
         }
         drop(active);
@@ -137,22 +140,32 @@ impl Run {
 }
 
 impl Kept {
-    /// The oldest of what is kept, with the place of their run; and how much is left.
-    fn give(&mut self, wanted: usize) -> ((u32, Vec<u32>), u32) {
-        let Some((slot, run)) = &self.run else { return ((0, Vec::new()), 0) };
+    /// The oldest of what is kept of a run that can go, and of roots the last; and how much is left.
+    fn give(&mut self, run: &Arc<Run>, wanted: usize, can_go: &dyn Fn(u32) -> bool) -> (Vec<u32>, u32) {
         if let Some(node) = self.solo {
-            return ((*slot, Vec::new()), ALONE | node);
+            return (Vec::new(), ALONE | node);
         }
-        let mut nodes: Vec<u32> = self.nodes.drain(..self.nodes.len().min(wanted)).collect();
-        while nodes.len() < wanted
-            && let Some(root) = self.roots.next_back()
-        {
-            let node = run.root(run.plan.graph.frozen().csr.roots().get(root));
-            // A piece of what stands for a task elsewhere could outlive the run, which does not wait for it.
-            if !run.plan.is_import(node & !POISONED) {
-                nodes.push(node);
+        let mut nodes = Vec::new();
+        if !self.run.as_ref().is_some_and(|(_, kept)| Arc::ptr_eq(kept, run)) {
+            return (nodes, self.len());
+        }
+        let leaves = |node: u32| node & POISONED == 0 && can_go(node);
+        self.nodes.retain(|node| {
+            let goes = nodes.len() < wanted && leaves(*node);
+            if goes {
+                nodes.push(*node);
             }
+            !goes
+        });
+        let roots = run.plan.graph.frozen().csr.roots();
+        while nodes.len() < wanted && !self.roots.is_empty() {
+            let node = run.root(roots.get(self.roots.end - 1));
+            if !leaves(node) {
+                break;
+            }
+            nodes.push(node);
+            self.roots.end -= 1;
         }
-        ((*slot, nodes), self.len())
+        (nodes, self.len())
     }
 }

@@ -35,6 +35,11 @@ impl Ref {
         self.value_by().is_some_and(|keep| unsafe { (keep.read)(self, bytes) })
     }
 
+    /// Whether a rank with nothing to do may run it: it can travel, and nobody has chosen its place.
+    pub(crate) fn may_leave(self) -> bool {
+        self.head().code.travel.is_some() && !self.extra().is_some_and(|extra| extra.rank.is_some())
+    }
+
     /// Whether its value can go to another rank.
     pub(crate) fn value_travels(self) -> bool {
         self.value_by().is_some()
