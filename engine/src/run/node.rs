@@ -310,7 +310,7 @@ impl Run {
     pub(crate) fn may_leave(&self, node: u32, is_attended: bool) -> bool {
         let is_reused = || self.ledger.as_ref().is_some_and(|ledger| ledger.is_reused(node));
         self.plan.record(node).is_some_and(|task| {
-            let is_fixed = || task.extra().is_some_and(|extra| extra.rank.is_some());
+            let is_fixed = || task.extra().is_some_and(|extra| extra.rank.or(extra.near).is_some());
             let travels = task.head().code.travel.is_some() && task.is_attended() == is_attended;
             travels && !is_fixed() && !self.stop.is_told(task) && !is_reused()
         })
