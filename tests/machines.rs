@@ -63,6 +63,64 @@ fn campaign() {
     say(&format!("{}: {seen:?}", batch.world().unwrap()));
 }
 
+/// The first value, and where it was read.
+fn first(context: &Context, dict: DictDescriptor, i: u64) -> Result<(u32, f64), DictError> {
+    let dict = dict.attach::<u64, Vec<f64>>()?;
+    Ok((context.rank(), dict.get_ref(&i)?.map_or(-1.0, |row| row[0])))
+}
+
+/// Tasks run where their keys lie, and then nothing but themselves travels; placed anywhere, the values do.
+fn near_keys() {
+    const ROWS: u64 = 80;
+    let batch = Batch::new().unwrap();
+    let world = batch.world().unwrap();
+    let dict = batch.ddict_with(&DDict::<u64, Vec<f64>>::builder().memory(64 << 20)).unwrap();
+    (0..ROWS).for_each(|i| dict.put_slice(&i, &vec![i as f64; 8192]).unwrap());
+    let run = |is_near: bool| {
+        let read = |i: u64| {
+            let task = batch.function(first, (dict.descriptor(), i));
+            if is_near { task.near(&dict.key(&i).unwrap()) } else { task }
+        };
+        let reads: Vec<Task<(u32, f64)>> = (0..ROWS).map(read).collect();
+        let compiled = batch.compile(&reads).unwrap();
+        let before = world.fabric().network_bytes();
+        compiled.run().unwrap();
+        let found = results(&reads).unwrap();
+        let after = world.fabric().network_bytes();
+        assert!(found.iter().enumerate().all(|(i, (_, value))| *value == i as f64), "{found:?}");
+        let bytes = after.0 + after.1 - before.0 - before.1;
+        (found.into_iter().map(|(rank, _)| rank).collect::<Vec<u32>>(), bytes / ROWS)
+    };
+    let (ranks, near) = run(true);
+    for (i, rank) in (0..ROWS).zip(&ranks) {
+        let home = dict.key(&i).unwrap().home.unwrap();
+        let ran_on = world.ranks().nth(*rank as usize).unwrap();
+        assert_eq!(world.host(home), world.host(ran_on), "key {i}");
+    }
+    assert_eq!(
+        ranks.iter().collect::<BTreeSet<_>>().len() as u32,
+        world.size(),
+        "both ranks of a node: {ranks:?}"
+    );
+    let (_, anywhere) = run(false);
+    assert!(
+        near < 2_000 && anywhere > 10_000,
+        "bytes per task on the wire: {near} near, {anywhere} anywhere"
+    );
+    say(&format!("{}", world.fabric().network_bytes().0 > 0));
+}
+
+#[test]
+fn tasks_run_near_their_keys() {
+    if role().is_some() {
+        return near_keys();
+    }
+    let Some(hosts) = Hosts::for_ranks(2) else { return };
+    let ended = Launch::far(hosts.mpirun(2), "tasks_run_near_their_keys", "rank").ranks(4).run();
+    ended.expect_success();
+    assert_eq!(ended.said(), ["true"], "{}", ended.text);
+}
+
 fn offer(queue: QueueDescriptor, i: u64) -> Result<(), QueueError> {
     queue.attach::<u64>()?.put(i)
 }

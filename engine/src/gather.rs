@@ -57,6 +57,8 @@ struct Gather<'a> {
     has_processes: bool,
     /// Some task says on which rank it must run.
     has_ranks: bool,
+    /// Some task says near to what it is to run.
+    has_near: bool,
     /// A compiled batch in the list is running.
     running: bool,
     /// The tasks lie in more chunks than a plan can name.
@@ -111,6 +113,7 @@ impl<'a> Gather<'a> {
             submitted: false,
             has_processes: false,
             has_ranks: false,
+            has_near: false,
             running: false,
             too_many_chunks: false,
         }
@@ -236,6 +239,7 @@ impl<'a> Gather<'a> {
         let Some(extra) = task.extra() else { return };
         self.mistakes.extend(extra.mistakes.iter().cloned());
         self.has_ranks |= extra.rank.is_some();
+        self.has_near |= extra.near.is_some();
         if let Some(need) = &extra.need {
             check::need(self.shared, index as u32, task, need, &mut self.mistakes);
         }

@@ -93,7 +93,7 @@ fn each_trigger_runs_what_is_queued() {
 fn data_in_a_segment_is_read_after_those_who_write_it() {
     for workers in executors() {
         let batch = batch(workers);
-        let place = |uid, bytes: &[u8]| Place { uid, bytes: bytes.to_vec() };
+        let place = |uid, bytes: &[u8]| Place { uid, bytes: bytes.to_vec(), home: None };
         let cell = Arc::new(AtomicU64::new(0));
         for value in 1..=20u64 {
             let to = Arc::clone(&cell);

@@ -92,7 +92,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
 
     /// Its name as a datum: what a task that puts to it says it writes.
     pub fn place(&self) -> Place {
-        Place { uid: self.queue().segment_name().uid, bytes: Vec::new() }
+        Place { uid: self.queue().segment_name().uid, bytes: Vec::new(), home: None }
     }
 
     /// What leads to this queue from another process.

@@ -1,5 +1,6 @@
 //! The name of something that lies in a segment, as plain data.
 
+use crate::rank::Rank;
 use serde::{Deserialize, Serialize};
 
 /// Names something in a segment: which segment, and bytes that tell one thing there from others. What they mean,
@@ -10,4 +11,6 @@ pub struct Place {
     pub uid: u128,
     /// Which thing in it; empty for the whole.
     pub bytes: Vec<u8>,
+    /// A rank on the node where it lies, if that is one of several; follows from the rest.
+    pub home: Option<Rank>,
 }

@@ -244,8 +244,8 @@ pub(crate) fn decoded<V: 'static>(key: &[u8], value: Result<V, DecodeError>) -> 
 }
 
 impl<K: Key, V> DDict<K, V> {
-    /// The name of a key's value, whether or not it is there: what a task says it reads or writes. Equal keys have
-    /// equal names, in every process.
+    /// The name of a key's value, whether or not it is there: what a task says it reads or writes, and what it is to run
+    /// near to. Equal keys have equal names, in every process.
     ///
     /// # Errors
     /// `KeyTooLong`, `Encode`.
@@ -254,7 +254,10 @@ impl<K: Key, V> DDict<K, V> {
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        with_key(key, |key| Place { uid: self.uid(), bytes: key.to_vec() })
+        with_key(key, |key| {
+            let home = self.store().home_rank(key);
+            Place { uid: self.uid(), bytes: key.to_vec(), home }
+        })
     }
 
     /// Whether a key is there. Never waits.

@@ -129,6 +129,13 @@ impl Parts {
         self.near.is_there()
     }
 
+    /// The rank that answers for a key, if the dictionary spans nodes.
+    pub(crate) fn home_rank(&self, key: &[u8]) -> Option<Rank> {
+        let far = self.far.as_deref()?;
+        let (_, homes) = far.span();
+        Some(homes[far.node_of(self.near.hash_of_key(key)) as usize].rank)
+    }
+
     /// Who has a key, if it is not this node.
     #[inline(always)]
     fn home(&self, key: &[u8]) -> Option<(&Far, u32)> {

@@ -4,10 +4,12 @@
 //! rank gets about as much of every level (by cost, if the user gave costs). Within its share a rank gets what follows
 //! from its own tasks; tasks that wait for nothing are dealt out in blocks of list order, since neighbours in the list
 //! are often neighbours in the data. So a chain stays where it began, and a stencil crosses ranks at the edges of
-//! blocks only.
+//! blocks only. A task that is to be near to something is on that node, whatever the shares, on the rank of it that has
+//! least of the level.
 
 use super::Listing;
 use super::hazard::{Dependences, JOIN, NEEDS};
+use std::collections::HashMap;
 
 /// The ranks a list can be placed on.
 #[derive(Clone, Debug)]
@@ -15,6 +17,10 @@ pub(crate) struct Layout {
     pub(crate) ranks: u16,
     /// By task the rank it must run on, or [`ANY`]; tasks beyond its end can run on any.
     pub(crate) fixed: Vec<u16>,
+    /// By task the node that it is to run on, for few of them.
+    pub(crate) near: HashMap<u32, u16>,
+    /// The ranks of each node, if some task is to be near to something.
+    pub(crate) nodes: Vec<Vec<u16>>,
     /// The rank of each producer outside of the list.
     pub(crate) outside: Vec<u16>,
     /// Whoever looks at runs wants the graph over all ranks, too.
@@ -27,7 +33,8 @@ pub(crate) const ANY: u16 = u16::MAX;
 impl Layout {
     /// The submitting rank alone.
     pub(crate) fn local() -> Self {
-        Self { ranks: 1, fixed: Vec::new(), outside: Vec::new(), keeps_whole: false }
+        let (near, nodes) = (HashMap::new(), Vec::new());
+        Self { ranks: 1, fixed: Vec::new(), near, nodes, outside: Vec::new(), keeps_whole: false }
     }
 }
 
@@ -121,7 +128,11 @@ impl Placed<'_> {
                 None => (block, cost),
             };
             let fits = self.load[wanted] == 0.0 || self.load[wanted] + more <= share;
-            let rank = if fits { wanted } else { self.lightest() };
+            let rank = match self.near(*v) {
+                Some(node) if !(fits && node.contains(&(wanted as u16))) => self.lightest_of(node),
+                None if !fits => self.lightest(),
+                _ => wanted,
+            };
             self.load[rank] += cost;
             self.rank_of[*v as usize] = rank as u16;
         }
@@ -147,6 +158,21 @@ impl Placed<'_> {
     fn lightest(&self) -> usize {
         let by_load = |a: &usize, b: &usize| self.load[*a].total_cmp(&self.load[*b]);
         (0..self.load.len()).min_by(by_load).unwrap_or(0)
+    }
+
+    fn lightest_of(&self, ranks: &[u16]) -> usize {
+        let by_load =
+            |a: &&u16, b: &&u16| self.load[usize::from(**a)].total_cmp(&self.load[usize::from(**b)]);
+        ranks.iter().min_by(by_load).map_or(0, |rank| usize::from(*rank))
+    }
+
+    /// The ranks of the node that a vertex is to run on.
+    fn near(&self, v: u32) -> Option<&[u16]> {
+        if self.layout.near.is_empty() {
+            return None;
+        }
+        let node = self.layout.near.get(&self.task(v))?;
+        self.layout.nodes.get(usize::from(*node)).map(Vec::as_slice).filter(|ranks| !ranks.is_empty())
     }
 
     fn task(&self, v: u32) -> u32 {
@@ -245,6 +271,18 @@ mod tests {
         assert_eq!(ranks_after(&list, &[&[] as &[u32]; 8], layout(there.clone())), there);
         let ranks = ranks_after(&list, &[&[] as &[u32]; 8], layout(vec![1; 8]));
         assert!((0..4).all(|rank| ranks.iter().filter(|r| **r == rank).count() >= 1), "{ranks:?}");
+    }
+
+    #[test]
+    fn near_tasks_are_on_their_node_whatever_the_shares() {
+        let near = (0..6).map(|task| (task, 1)).collect();
+        let layout = Layout { ranks: 4, near, nodes: vec![vec![0, 1], vec![2, 3]], ..Layout::local() };
+        let ranks = ranks_after(&Listing::default(), &[&[] as &[u32]; 8], layout);
+        assert!(ranks[..6].iter().all(|rank| *rank >= 2), "{ranks:?}");
+        assert_eq!(
+            ranks.iter().filter(|rank| **rank == 2).count(),
+            ranks.iter().filter(|rank| **rank == 3).count()
+        );
     }
 
     #[test]

@@ -46,8 +46,25 @@ impl Gather<'_> {
         if self.has_ranks {
             self.fix_ranks(ranks, &mut fixed);
         }
+        let (near, nodes) = if self.has_near && ranks > 1 { self.near(ranks) } else { Default::default() };
         let outside = if ranks > 1 { self.outside(externals) } else { Vec::new() };
-        Layout { ranks, fixed, outside, keeps_whole: shared.timing }
+        Layout { ranks, fixed, near, nodes, outside, keeps_whole: shared.timing }
+    }
+
+    /// By task the node that the user wants it on, and the ranks of each node.
+    #[cold]
+    fn near(&self, ranks: u16) -> (HashMap<u32, u16>, Vec<Vec<u16>>) {
+        let Some(node_of) = self.shared.ranks.as_ref().map(|ranks| ranks.nodes()) else {
+            return Default::default();
+        };
+        let mut nodes = Vec::new();
+        for (rank, node) in (0..ranks).zip(&node_of) {
+            nodes.resize_with(nodes.len().max(*node as usize + 1), Vec::new);
+            nodes[*node as usize].push(rank);
+        }
+        let node = |task: Ref| node_of.get(task.extra()?.near? as usize).map(|node| *node as u16);
+        let tasks = (self.gates.len() as u32..).zip(self.tasks());
+        (tasks.filter_map(|(index, task)| Some((index, node(task)?))).collect(), nodes)
     }
 
     /// Lists what tasks take from outside; the rank of each producer.

@@ -66,6 +66,10 @@ impl Ranks {
         match *self {}
     }
 
+    pub(crate) fn nodes(&self) -> Vec<u32> {
+        match *self {}
+    }
+
     pub(crate) fn sharers(&self) -> u32 {
         match *self {}
     }

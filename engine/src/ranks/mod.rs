@@ -279,6 +279,11 @@ impl Ranks {
         self.have.get().map_or(1, |have| have.cpus)
     }
 
+    /// By rank its node.
+    pub(crate) fn nodes(&self) -> Vec<u32> {
+        self.world.ranks().map(|rank| self.world.fabric().node_of(rank).unwrap_or(0)).collect()
+    }
+
     /// Ranks that share this node.
     pub(crate) fn sharers(&self) -> u32 {
         self.have.get().map_or(1, |have| have.sharers)

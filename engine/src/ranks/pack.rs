@@ -133,7 +133,7 @@ fn head_of(index: u32, task: Ref, code: u32, is_recorded: bool) -> TaskHead {
         is_attended: task.is_attended(),
         keeps_arguments: task.keeps_arguments(),
         files: is_recorded.then(|| Files::of(task, &task.shared().space)),
-        is_fixed: extra.is_some_and(|extra| extra.rank.is_some()),
+        is_fixed: extra.is_some_and(|extra| extra.rank.or(extra.near).is_some()),
     }
 }
 

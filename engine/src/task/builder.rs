@@ -10,6 +10,7 @@ use crate::error::{Error, Mistake, TaskError};
 use crate::gather::each_input;
 use crate::plan::Owned;
 use std::marker::PhantomData;
+use tarragon_transport::Place;
 
 /// A function or closure with its arguments and declared reads and writes; part of a list, or started alone.
 ///
@@ -71,6 +72,14 @@ impl<T> Task<T> {
     /// that does not exist, or that cannot run it, is a mistake that compile reports.
     pub fn at_rank(mut self, rank: u32) -> Self {
         self.set(|extra| extra.rank = Some(rank));
+        self
+    }
+
+    /// Runs it on the node where a datum lies, a dictionary's key say (`.near(&dict.key(&k)?)`), on whichever rank there
+    /// has least to do; also when that node has more to do than others. Nothing if the datum lies on no node of this
+    /// batch's ranks, or the task cannot run there.
+    pub fn near(mut self, place: &Place) -> Self {
+        self.set(|extra| extra.near = place.home.map(|rank| rank.0));
         self
     }
 

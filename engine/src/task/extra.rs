@@ -15,6 +15,8 @@ pub(crate) struct Extra {
     pub(crate) cost: f32,
     /// The rank it must run on, if the user said so.
     pub(crate) rank: Option<u32>,
+    /// A rank on the node that it is to run on if it can, if the user said so.
+    pub(crate) near: Option<u32>,
     /// What it holds while it runs, if the user said so.
     pub(crate) need: Option<Need>,
     pub(crate) limits: Limits,
@@ -43,6 +45,7 @@ impl Extra {
             priority: 0,
             cost: 1.0,
             rank: None,
+            near: None,
             need: None,
             limits: Limits::default(),
             mistakes: Vec::new(),
