@@ -63,6 +63,7 @@ use message::{Reply, Verb};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
+use tarragon_transport::Rank;
 use tarragon_transport::heap::{Audit, Usage};
 
 /// What is shown each key, and its value if that came with it.
