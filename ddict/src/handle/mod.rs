@@ -244,8 +244,8 @@ pub(crate) fn decoded<V: 'static>(key: &[u8], value: Result<V, DecodeError>) -> 
 }
 
 impl<K: Key, V> DDict<K, V> {
-    /// The name of a key's value, whether or not it is there: what a task says it reads or writes, and what it is to run
-    /// near to. Equal keys have equal names, in every process.
+    /// The name of a key's value, whether or not it is there: what a task says it reads or writes, and what it is to
+    /// run near to. Equal keys have equal names, in every process.
     ///
     /// # Errors
     /// `KeyTooLong`, `Encode`.

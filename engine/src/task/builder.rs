@@ -75,9 +75,9 @@ impl<T> Task<T> {
         self
     }
 
-    /// Runs it on the node where a datum lies, a dictionary's key say (`.near(&dict.key(&k)?)`), on whichever rank there
-    /// has least to do; also when that node has more to do than others. Nothing if the datum lies on no node of this
-    /// batch's ranks, or the task cannot run there.
+    /// Runs it on the node where a datum lies, a dictionary's key say (`.near(&dict.key(&k)?)`), on whichever rank
+    /// there has least to do; also when that node has more to do than others. Nothing if the datum lies on no node of
+    /// this batch's ranks, or the task cannot run there.
     pub fn near(mut self, place: &Place) -> Self {
         self.set(|extra| extra.near = place.home.map(|rank| rank.0));
         self
