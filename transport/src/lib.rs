@@ -60,7 +60,6 @@ pub mod world;
 mod copy;
 #[cfg(not(loom))]
 mod dynamic;
-#[cfg(not(loom))]
 mod rank;
 
 #[cfg(not(loom))]
@@ -68,7 +67,7 @@ pub use self::{
     bootstrap::{Bootstrap, Launched, PmixStatus, Spawn},
     fabric::{Fabric, FabricError, PeerState},
     message::{Faults, HandlerId, Message},
-    rank::Rank,
     region::{Region, RemoteKey},
     world::{Install, RankEnd, Request, Stranger, World, WorldError},
 };
+pub use rank::Rank;
