@@ -297,8 +297,9 @@ fn short_tasks_are_not_worth_their_way() {
 /// Processes go to a rank with a free cpu: what they write, use and how they end come back.
 #[test]
 fn processes_are_stolen_with_their_output() {
-    if role().is_some() {
-        let batch = builder(2, 1).assume_cpus(1).timing(true).build().expect("a batch");
+    if let Some(folder) = role() {
+        // Where some fail the output stays.
+        let batch = builder(2, 1).assume_cpus(1).timing(true).run_dir(folder).build().expect("a batch");
         let script = "sleep 0.02; yes $0 | head -c 2500000; echo $0 $PPID >&2; exit $(($0 % 4))";
         let slow: Vec<_> = (0..24)
             .map(|i| batch.process("sh").args(["-c", script, &i.to_string()]).accept_exit(1).accept_exit(2))
@@ -329,7 +330,8 @@ fn processes_are_stolen_with_their_output() {
         }
         return;
     }
-    alone("processes_are_stolen_with_their_output", "home");
+    let (test, folder) = ("processes_are_stolen_with_their_output", tempfile::tempdir().expect("a folder"));
+    alone(test, folder.path().to_str().expect("text"));
 }
 
 fn holds_a_cpu(context: &Context, ms: u64) -> u32 {
