@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::payload::Payload;
 use super::{INLINE_BYTES_MAX, MEMORY_LOOK_MS, Shm};
 use crate::agent::Agent;
+use crate::error::SegmentError;
 use crate::fabric::Fabric;
 use crate::lane::{Lane, Words};
 use crate::message::{Assembly, Carriage, HEADER_WORDS, Header, Malformed, is_handling};
@@ -96,7 +97,8 @@ impl Shm {
         while source.ticket - first < BATCH_MAX as u64 {
             let Some(words) = lane.peek(source.ticket) else { break };
             match self.take(fabric, source, &lane, from, &words) {
-                Ok(delivered) => ran += usize::from(delivered),
+                Ok(Some(delivered)) => ran += usize::from(delivered),
+                Ok(None) => break,
                 Err(malformed) => fabric.handlers.refuse(malformed),
             }
         }
@@ -106,7 +108,8 @@ impl Shm {
         ran
     }
 
-    /// Takes one message; its cell is empty afterwards in any case. Returns whether a handler's turn has come.
+    /// Takes one message; its cell is empty afterwards. Returns whether a handler's turn has come; `None` if this thread
+    /// cannot take it now, for want of memory for its own record: it stays where it is.
     fn take(
         &self,
         fabric: &Fabric,
@@ -114,7 +117,7 @@ impl Shm {
         lane: &Lane<'_>,
         from: Rank,
         words: &Words,
-    ) -> Result<bool, Malformed> {
+    ) -> Result<Option<bool>, Malformed> {
         let mut release = || {
             lane.release(source.ticket);
             source.ticket += 1;
@@ -131,16 +134,19 @@ impl Shm {
             release();
             let payload = inline(&header, words)?;
             fabric.handlers.dispatch(fabric, &header.message(&payload.0[..payload.1]));
-            return Ok(true);
+            return Ok(Some(true));
         }
         let wrong = Malformed::Length { found: bytes, wanted: header.bytes };
         let agent = self.map.segment.agent();
+        if matches!(agent, Err(SegmentError::Full { .. })) {
+            return Ok(None);
+        }
         let payload = agent.as_ref().ok().and_then(|agent: &Agent<'_>| Payload::take(agent, offset, bytes));
         release();
         let payload = payload.ok_or(wrong)?;
         match header.carriage {
             Carriage::Chunk => match source.assembly.add(header, payload.bytes())? {
-                None => return Ok(false),
+                None => return Ok(Some(false)),
                 Some((header, whole)) => {
                     drop(payload);
                     fabric.handlers.dispatch(fabric, &header.message(&whole));
@@ -149,7 +155,7 @@ impl Shm {
             _ if bytes != header.bytes => return Err(wrong),
             _ => fabric.handlers.dispatch(fabric, &header.message(payload.bytes())),
         }
-        Ok(true)
+        Ok(Some(true))
     }
 }
 

@@ -193,7 +193,12 @@ impl Shm {
             self.ring(to);
             return Ok(Pushed::All);
         }
-        let agent = self.map.segment.agent()?;
+        let agent = match self.map.segment.agent() {
+            Ok(agent) => agent,
+            // A thread that has none yet needs memory for it, too.
+            Err(SegmentError::Full { .. }) if self.has_payloads() => return Ok(Pushed::MemoryFull),
+            Err(error) => return Err(error.into()),
+        };
         let total = payload.len() as u64;
         while *at < total {
             let bytes = (total - *at).min(self.chunk_bytes());
