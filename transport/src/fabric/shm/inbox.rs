@@ -108,8 +108,8 @@ impl Shm {
         ran
     }
 
-    /// Takes one message; its cell is empty afterwards. Returns whether a handler's turn has come; `None` if this thread
-    /// cannot take it now, for want of memory for its own record: it stays where it is.
+    /// Takes one message; its cell is empty afterwards. Returns whether a handler's turn has come; `None` if this
+    /// thread cannot take it now, for want of memory for its own record: it stays where it is.
     fn take(
         &self,
         fabric: &Fabric,
