@@ -59,6 +59,8 @@ struct Gather<'a> {
     has_ranks: bool,
     /// Some task says near to what it is to run.
     has_near: bool,
+    /// Some task is run by several ranks at once.
+    has_gangs: bool,
     /// A compiled batch in the list is running.
     running: bool,
     /// The tasks lie in more chunks than a plan can name.
@@ -114,6 +116,7 @@ impl<'a> Gather<'a> {
             has_processes: false,
             has_ranks: false,
             has_near: false,
+            has_gangs: false,
             running: false,
             too_many_chunks: false,
         }
@@ -240,6 +243,7 @@ impl<'a> Gather<'a> {
         self.mistakes.extend(extra.mistakes.iter().cloned());
         self.has_ranks |= extra.rank.is_some();
         self.has_near |= extra.near.is_some();
+        self.has_gangs |= extra.gang > 1;
         if let Some(need) = &extra.need {
             check::need(self.shared, index as u32, task, need, &mut self.mistakes);
         }
@@ -442,6 +446,7 @@ impl<'a> Gather<'a> {
             measured: Mutex::new(None),
             is_gift: false,
             all_may_leave: OnceLock::new(),
+            member: ranks::OfPlan::default(),
         }
     }
 

@@ -74,9 +74,9 @@ pub use data::{DataFile, DataId, IntoDatum, Keys, Submitted};
 pub use error::{Cause, CompileError, Error, ErrorKind, Failure, Mistake, ProcessFailure, TaskError};
 pub use function::Data;
 pub use graph::{Edge, Graph};
-pub use ranks::Traffic;
 #[cfg(not(loom))]
 pub use ranks::serve;
+pub use ranks::{Gang, GangError, Traffic};
 pub use report::Report;
 pub use resume::JournalStatus;
 pub use summary::Summary;

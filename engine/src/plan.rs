@@ -15,7 +15,7 @@ use crate::error::{Cause, Error, Failure, Mistake, TaskError};
 use crate::events;
 use crate::gather;
 use crate::graph::Outline;
-use crate::ranks::Side;
+use crate::ranks::{OfPlan, Side};
 use crate::resume::Ledger;
 use crate::run::{Measured, Run, Timed};
 use crate::shared::Shared;
@@ -75,6 +75,8 @@ pub(crate) struct Plan {
     pub(crate) is_gift: bool,
     /// As far as somebody has looked.
     pub(crate) all_may_leave: OnceLock<bool>,
+    /// Of the one call of a gang's member: that.
+    pub(crate) member: OfPlan,
 }
 
 impl Plan {
@@ -240,6 +242,7 @@ impl Plan {
             gates: Box::default(),
             is_gift: side.is_none(),
             all_may_leave: OnceLock::new(),
+            member: OfPlan::default(),
             side: side.map(Box::new),
             client: None,
             reused: AtomicUsize::new(0),

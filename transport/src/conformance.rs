@@ -4,6 +4,7 @@
 //! Which worlds there are, and how their ranks are started, is left to the tests.
 
 mod delivery;
+mod groups;
 mod hardship;
 mod one_sided;
 mod together;
@@ -40,6 +41,8 @@ pub const CASES: &[Case] = &[
     ("order_is_checked", together::order_is_checked),
     ("libraries_come_with_their_messages", together::libraries_come_with_their_messages),
     ("requests_are_responded_to", together::requests_are_responded_to),
+    ("groups_work_together", groups::work_together),
+    ("groups_end", groups::end),
     ("put_and_get", one_sided::put_and_get),
     ("put_before_message", one_sided::put_before_message),
     ("region_errors", one_sided::region_errors),

@@ -4,8 +4,9 @@
 use super::job::Body;
 use super::office::{Event, Office};
 use crate::background::Client;
-use crate::body::Verdict;
+use crate::body::{Call, Verdict};
 use crate::error::{Cause, Failure};
+use crate::ranks::{Role, join_gang};
 use crate::run::{Run, retry};
 use crate::schedule::JobId;
 use crate::task::record::Ref;
@@ -145,13 +146,31 @@ impl Bodies {
 }
 
 impl Attempt {
+    /// How the body came out, and of a failure the rank that it was on, if that was another.
+    fn call_in_gang(&self, office: &Weak<Office>) -> (Verdict, Option<u32>) {
+        let over = &self.body.over;
+        let role = match join_gang(&self.run, self.task, over) {
+            Ok(role) => role,
+            Err(cause) => return (Verdict::Failed(Box::new(cause)), None),
+        };
+        if let (true, Some(office)) = (role.as_ref().is_some_and(Role::is_leader), office.upgrade()) {
+            office.push(Event::Assembled(self.job, self.number));
+        }
+        let gang = role.as_ref().map(Role::gang);
+        let verdict = self.task.call(&Call { gang, ..self.run.call(self.task, Some(over)) });
+        match role {
+            None => (verdict, None),
+            Some(role) => role.finish(verdict, &|| self.body.is_given_up()),
+        }
+    }
+
     /// Calls the body; `None` if it was given up meanwhile.
     fn call(self, office: &Weak<Office>) -> Option<Returned> {
         let Self { run, task, node, .. } = &self;
         let began = run.clock();
-        let verdict = {
+        let (verdict, rank) = {
             let _held = super::office::Held::new(office, self.job, self.cpus);
-            task.call(&run.call(*task, Some(&self.body.over)))
+            self.call_in_gang(office)
         };
         if !self.body.conclude() {
             if matches!(verdict, Verdict::Done) {
@@ -176,7 +195,8 @@ impl Attempt {
                     Some(timeout) if over => Cause::TimedOut(timeout),
                     _ => *cause,
                 };
-                let failure = Failure::new(*task, cause, self.number);
+                let rank = rank.unwrap_or_else(|| task.shared().rank());
+                let failure = Failure::of(task.name(), task.index(), self.number, rank, cause);
                 match retry::delay(*task, self.number, &failure) {
                     Some(delay) if !run.stop.is_told(*task) => Some(Returned::Again(delay)),
                     _ => Some(Returned::Failed(run.fail(*task, failure))),

@@ -31,7 +31,11 @@ impl State {
                 }
                 Stage::Resting => self.stop(id),
                 Stage::Running | Stage::Standing if is_process => self.processes.kill(id, job),
-                Stage::Running | Stage::Standing => {}
+                Stage::Running | Stage::Standing => {
+                    if job.is_of_gang() {
+                        self.stopped.push((Arc::clone(run), job.task));
+                    }
+                }
             }
         }
     }
@@ -103,6 +107,9 @@ impl State {
         let Some(body) = &job.body else { return };
         events::over_time(job.task, attempt);
         body.over.store(true, std::sync::atomic::Ordering::Release);
+        if job.is_of_gang() {
+            self.stopped.push((Arc::clone(&job.run), job.task));
+        }
         let limits = job.task.extra().map(|e| &e.limits);
         match limits {
             Some(limits) if attempt <= limits.retries => {

@@ -45,6 +45,11 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 impl Job {
+    /// Several ranks run it at once.
+    pub(super) fn is_of_gang(&self) -> bool {
+        self.task.extra().is_some_and(|extra| extra.gang > 1)
+    }
+
     /// When to start the process again which the system refused with this error: where processes, memory or
     /// descriptors have run out, others will give some back. `None` for other errors, and after many times.
     pub(super) fn starts_again(&mut self, errno: i32) -> Option<Duration> {
@@ -74,6 +79,10 @@ impl Body {
     /// The body has returned; false if it was given up before.
     pub(super) fn conclude(&self) -> bool {
         self.state.compare_exchange(OPEN, CONCLUDED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.state.load(Ordering::Acquire) == GIVEN_UP
     }
 
     /// The office waits no longer; false if the body has returned.

@@ -29,6 +29,8 @@ pub(super) enum Event {
     /// The first attempt of a node failed; another is due after this time.
     Again(Arc<Run>, u32, Ref, Duration),
     Returned(JobId, super::bodies::Returned),
+    /// All members of the gang of this attempt are there.
+    Assembled(JobId, u32),
     /// A process that succeeded is recorded.
     Concluded(JobId),
     Supervisor(Vec<tarragon_supervisor::Event>),
@@ -173,9 +175,11 @@ impl Office {
             let Some(mut state) = self.state.try_lock() else { return };
             let before = state.deadline();
             let finished = self.round(&mut state);
+            let stopped = std::mem::take(&mut state.stopped);
             let clients = if is_thread { state.due_clients(Instant::now()) } else { Vec::new() };
             let sooner = state.deadline() != before && !is_thread;
             self.end(state, finished);
+            stopped.into_iter().for_each(|(run, task)| stop_gangs(&run, task));
             if is_thread {
                 self.with_state(State::look_at_the_end);
             }
@@ -242,6 +246,13 @@ impl Office {
     pub(super) fn ring(&self) {
         // The counter of an eventfd cannot fill up here, and if it were full the thread would be awake.
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+}
+
+/// The bodies of a task on other ranks are told to stop as well.
+fn stop_gangs(run: &Arc<Run>, task: Ref) {
+    if let Some(ranks) = &run.plan.shared.ranks {
+        ranks.stop_gangs(run, task);
     }
 }
 

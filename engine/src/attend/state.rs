@@ -55,6 +55,8 @@ pub(super) struct State {
     pub(super) processes: Processes,
     pub(super) bodies: Arc<Bodies>,
     pub(super) finished: Vec<Finished>,
+    /// Tasks of gangs that are to stop on all their ranks.
+    pub(super) stopped: Vec<(Arc<Run>, Ref)>,
     /// Numbers of lanes that no job has.
     pub(super) lanes: BTreeSet<u32>,
     pub(super) lanes_len: u32,
@@ -99,6 +101,7 @@ impl State {
             processes: Processes::default(),
             bodies: Arc::clone(bodies),
             finished: Vec::new(),
+            stopped: Vec::new(),
             lanes: BTreeSet::new(),
             lanes_len: 0,
             next_job: 0,
@@ -156,6 +159,7 @@ impl State {
             }
             Event::Returned(id, returned) => self.returned(id, returned),
             Event::Concluded(id) => self.finish(id, None),
+            Event::Assembled(id, attempt) => self.set_timeout(id, attempt),
             Event::Supervisor(told) => told.into_iter().for_each(|t| self.told(t)),
             Event::SupervisorGone => self.supervisor_gone(),
             Event::Cancel(run, task) => self.cancel(&run, task),
@@ -475,6 +479,14 @@ impl State {
         }
     }
 
+    /// The time of an attempt of a function begins.
+    fn set_timeout(&mut self, id: JobId, attempt: u32) {
+        let Some(job) = self.jobs.get(&id).filter(|job| job.attempt == attempt) else { return };
+        if let Some(timeout) = job.task.extra().and_then(|extra| extra.limits.timeout) {
+            self.timers.add(Instant::now(), timeout, Due::Timeout(id, attempt));
+        }
+    }
+
     fn start_function(&mut self, id: JobId, office: &Office) {
         let lane = self.enter_lane(id);
         let job = self.jobs.get_mut(&id).expect("a job that is known");
@@ -483,10 +495,7 @@ impl State {
         job.began = job.run.clock();
         let body = Arc::new(Body::default());
         job.body = Some(Arc::clone(&body));
-        let limits = job.task.extra().map(|e| e.limits.clone()).unwrap_or_default();
-        if let Some(timeout) = limits.timeout {
-            self.timers.add(Instant::now(), timeout, Due::Timeout(id, job.attempt));
-        }
+        let is_gang = job.is_of_gang();
         let attempt = Attempt {
             job: id,
             run: Arc::clone(&job.run),
@@ -497,6 +506,10 @@ impl State {
             lane,
             body,
         };
+        let number = attempt.number;
+        if !is_gang {
+            self.set_timeout(id, number);
+        }
         if let Err(error) = self.bodies.call(&self.office, attempt) {
             self.release(id);
             self.could_not_prepare(id, Cause::Error(Box::new(error)));

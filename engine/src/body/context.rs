@@ -1,11 +1,12 @@
 //! What a body may ask of the engine while it runs.
 
 use super::Call;
+use crate::ranks::Gang;
 use crate::run::Wanted;
 use crate::shared::Shared;
 use crate::task::output::Output;
 use crate::task::record::Ref;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -33,17 +34,20 @@ pub struct Context {
     /// Whether the result is still wanted; `None` when the call came from another process as bytes.
     wanted: Option<Wanted>,
     output: RefCell<Output>,
+    gang: OnceCell<Arc<Gang>>,
 }
 
 impl Context {
     pub(crate) fn new(task: Ref, call: &Call<'_>) -> Self {
         let wanted = Wanted::new(call.stop, task, call.attempt);
-        Self { task: Some((task, Arc::clone(call.shared))), wanted: Some(wanted), output: RefCell::default() }
+        let gang = call.gang.map_or_else(OnceCell::new, |gang| OnceCell::from(Arc::clone(gang)));
+        let task = Some((task, Arc::clone(call.shared)));
+        Self { task, wanted: Some(wanted), output: RefCell::default(), gang }
     }
 
     /// For a call that has no task in this process.
     pub(crate) fn detached() -> Self {
-        Self { task: None, wanted: None, output: RefCell::default() }
+        Self { task: None, wanted: None, output: RefCell::default(), gang: OnceCell::new() }
     }
 
     /// The task's standard output: what `stdout().get()` gives. Bytes; never blocks; beyond 1 MiB kept in an unnamed
@@ -66,6 +70,12 @@ impl Context {
     /// The rank that runs this body; 0 in a program of one process.
     pub fn rank(&self) -> u32 {
         self.task.as_ref().map_or(0, |(_, shared)| shared.rank())
+    }
+
+    /// Those that run this body at once, each on a rank of its own; see [`Task::ranks`](crate::Task::ranks). Of a task
+    /// that does not say so a gang of one.
+    pub fn gang(&self) -> &Gang {
+        self.gang.get_or_init(|| Arc::new(Gang::alone(self.rank())))
     }
 
     /// The task's name: what the user gave, or the path of its function; empty for a call that came as bytes.

@@ -12,6 +12,7 @@ pub(crate) use panics::install as install_panic_hook;
 
 use crate::error::Cause;
 use crate::function::arg::Moves;
+use crate::ranks::Gang;
 use crate::run::Stop;
 use crate::shared::Shared;
 use std::sync::Arc;
@@ -33,4 +34,6 @@ pub(crate) struct Call<'a> {
     pub(crate) stop: &'a Arc<Stop>,
     /// Set when the time of this attempt is up.
     pub(crate) attempt: Option<&'a Arc<AtomicBool>>,
+    /// The gang that it runs in, if several ranks run it.
+    pub(crate) gang: Option<&'a Arc<Gang>>,
 }

@@ -6,6 +6,9 @@
 //! are often neighbours in the data. So a chain stays where it began, and a stencil crosses ranks at the edges of
 //! blocks only. A task that is to be near to something is on that node, whatever the shares, on the rank of it that has
 //! least of the level.
+//!
+//! A task that several ranks run at once is placed on the first of them. The ranks of a world are cut into blocks of as
+//! many, so that such tasks run side by side, and it is on the block that has least of the level.
 
 use super::Listing;
 use super::hazard::{Dependences, JOIN, NEEDS};
@@ -21,6 +24,8 @@ pub(crate) struct Layout {
     pub(crate) near: HashMap<u32, u16>,
     /// The ranks of each node, if some task is to be near to something.
     pub(crate) nodes: Vec<Vec<u16>>,
+    /// By task how many ranks run it at once, from the one that it is placed on; one, if it is not here.
+    pub(crate) gangs: HashMap<u32, u16>,
     /// The rank of each producer outside of the list.
     pub(crate) outside: Vec<u16>,
     /// Whoever looks at runs wants the graph over all ranks, too.
@@ -33,8 +38,8 @@ pub(crate) const ANY: u16 = u16::MAX;
 impl Layout {
     /// The submitting rank alone.
     pub(crate) fn local() -> Self {
-        let (near, nodes) = (HashMap::new(), Vec::new());
-        Self { ranks: 1, fixed: Vec::new(), near, nodes, outside: Vec::new(), keeps_whole: false }
+        let (near, nodes, gangs) = (HashMap::new(), Vec::new(), HashMap::new());
+        Self { ranks: 1, fixed: Vec::new(), near, nodes, gangs, outside: Vec::new(), keeps_whole: false }
     }
 }
 
@@ -113,19 +118,25 @@ impl Placed<'_> {
         for v in vertices {
             match self.fixed(*v) {
                 ANY => free.push(*v),
-                rank => {
-                    self.load[usize::from(rank)] += self.cost(*v);
-                    self.rank_of[*v as usize] = rank;
-                }
+                rank => self.put(*v, usize::from(rank)),
             }
+        }
+        // Then those of several ranks: the others fill what they leave.
+        if !self.layout.gangs.is_empty() {
+            free.retain(|v| {
+                let size = self.gang(*v);
+                if size > 1 {
+                    self.put(*v, self.block(*v, size));
+                }
+                size == 1
+            });
         }
         for (place, v) in free.iter().enumerate() {
             let block = place * ranks / free.len();
-            let cost = self.cost(*v);
             // Where it follows from others, one task more is less than what their values cost on the way.
             let (wanted, more) = match self.most_sources(*v) {
                 Some(rank) => (usize::from(rank), 0.0),
-                None => (block, cost),
+                None => (block, self.cost(*v)),
             };
             let fits = self.load[wanted] == 0.0 || self.load[wanted] + more <= share;
             let rank = match self.near(*v) {
@@ -133,9 +144,43 @@ impl Placed<'_> {
                 None if !fits => self.lightest(),
                 _ => wanted,
             };
-            self.load[rank] += cost;
-            self.rank_of[*v as usize] = rank as u16;
+            self.put(*v, rank);
         }
+    }
+
+    fn put(&mut self, v: u32, rank: usize) {
+        let cost = self.cost(v);
+        let end = (rank + self.gang(v)).min(self.load.len());
+        self.load[rank..end].iter_mut().for_each(|load| *load += cost);
+        self.rank_of[v as usize] = rank as u16;
+    }
+
+    /// How many ranks run a vertex at once.
+    fn gang(&self, v: u32) -> usize {
+        if self.layout.gangs.is_empty() {
+            return 1;
+        }
+        self.layout.gangs.get(&self.task(v)).map_or(1, |size| usize::from(*size))
+    }
+
+    /// The first of `size` ranks that run a vertex at once: those that have least of the level, of these the ones with
+    /// a rank that it is near to or follows from.
+    fn block(&self, v: u32, size: usize) -> usize {
+        let ranks = self.load.len();
+        let last = ranks.saturating_sub(size);
+        let starts = (0..=last).step_by(size).chain((!last.is_multiple_of(size)).then_some(last));
+        let wanted = self.most_sources(v);
+        let near = self.near(v).unwrap_or_default();
+        let key = |start: &usize| {
+            let has = |rank: u16| (*start..*start + size).contains(&usize::from(rank));
+            let load = self.load[*start..*start + size].iter().copied().fold(0.0, f64::max);
+            let is_far = !near.is_empty() && !near.iter().any(|rank| has(*rank));
+            (is_far, load, !wanted.is_some_and(has))
+        };
+        let less = |a: &(bool, f64, bool), b: &(bool, f64, bool)| {
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2))
+        };
+        starts.min_by(|a, b| less(&key(a), &key(b))).unwrap_or(0)
     }
 
     /// The rank on which most of the sources run; of several the one that comes first among them.
@@ -283,6 +328,26 @@ mod tests {
             ranks.iter().filter(|rank| **rank == 2).count(),
             ranks.iter().filter(|rank| **rank == 3).count()
         );
+    }
+
+    #[test]
+    fn gangs_run_side_by_side_and_others_fill_the_rest() {
+        let gangs = HashMap::from([(0, 2), (1, 2), (2, 3)]);
+        let layout = Layout { ranks: 5, gangs, ..Layout::local() };
+        let found = ranks_after(&Listing::default(), &[&[] as &[u32]; 3], layout.clone());
+        assert_eq!(found[..2], [0, 2], "two blocks of two");
+        assert!(found[2] == 0 || found[2] == 2, "{found:?}");
+        // The last rank has no gang but that of three, if at all.
+        let found = ranks_after(&Listing::default(), &[&[] as &[u32]; 8], layout.clone());
+        assert!(found[3..].contains(&4), "{found:?}");
+        // It follows what it takes, and is near to what it is to be near to.
+        let list = Listing { outside: vec![(0, 0)], ..Listing::default() };
+        let found = ranks_after(&list, &[&[] as &[u32]; 1], Layout { outside: vec![3], ..layout.clone() });
+        assert_eq!(found, [2]);
+        let nodes = vec![vec![0, 1, 2], vec![3, 4]];
+        let near = HashMap::from([(0, 1), (1, 1)]);
+        let found = ranks_after(&Listing::default(), &[&[] as &[u32]; 2], Layout { near, nodes, ..layout });
+        assert!(found.iter().all(|first| *first >= 2), "{found:?}");
     }
 
     #[test]

@@ -126,6 +126,35 @@ pub enum Mistake {
         /// What binds it.
         why: &'static str,
     },
+    /// A function is to run on more ranks at once than there are.
+    #[error(
+        "task #{task} `{name}` is to run on {asked} ranks at once, but from rank {from} on there are {there}: start \
+         the program with more, by `mpirun -n {asked}` say, or ask for fewer"
+    )]
+    TooFewRanks {
+        /// Its index.
+        task: u32,
+        /// Its name.
+        name: String,
+        /// As given.
+        asked: u32,
+        /// The first that could be of them.
+        from: u32,
+        /// How many there are from there on.
+        there: u32,
+    },
+    /// What cannot run on several ranks at once.
+    #[error("task #{task} `{name}` is to run on {asked} ranks at once, but is {what}: only a function can")]
+    NoGang {
+        /// Its index.
+        task: u32,
+        /// Its name.
+        name: String,
+        /// As given.
+        asked: u32,
+        /// What it is.
+        what: &'static str,
+    },
     /// More tasks than one list can hold.
     #[error("the list has {tasks} tasks, at most {max} fit in one: compile it in parts")]
     TooManyTasks {

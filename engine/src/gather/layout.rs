@@ -13,6 +13,7 @@ impl Gather<'_> {
         let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home());
         let ranks = ranks.filter(|_| !shared.executor.is_serial()).map_or(1, |ranks| ranks.size());
         let ranks = u16::try_from(ranks).unwrap_or(ANY);
+        let gangs = if self.has_gangs { self.gangs() } else { HashMap::new() };
         let least = shared.ranks.as_ref().map(|ranks| ranks.least());
         let assumed = shared.setup.assumed_cpus;
         // A resource of the user's own is there once; of others every rank must have enough.
@@ -48,7 +49,34 @@ impl Gather<'_> {
         }
         let (near, nodes) = if self.has_near && ranks > 1 { self.near(ranks) } else { Default::default() };
         let outside = if ranks > 1 { self.outside(externals) } else { Vec::new() };
-        Layout { ranks, fixed, near, nodes, outside, keeps_whole: shared.timing }
+        Layout { ranks, fixed, near, nodes, gangs, outside, keeps_whole: shared.timing }
+    }
+
+    /// By task how many ranks run it at once, of those that more than one does.
+    #[cold]
+    fn gangs(&mut self) -> HashMap<u32, u16> {
+        let (mut gangs, mut mistakes) = (HashMap::new(), Vec::new());
+        let (rank, all) = match &self.shared.ranks {
+            Some(ranks) if !self.shared.executor.is_serial() => (ranks.rank(), ranks.size()),
+            _ => (0, 1),
+        };
+        for (task, record) in (self.gates.len() as u32..).zip(self.tasks()) {
+            let Some(extra) = record.extra().filter(|extra| extra.gang > 1) else { continue };
+            let (name, asked) = (record.name(), extra.gang);
+            // Home may place it anywhere, a guest on itself.
+            let from = extra.rank.filter(|_| rank == 0).unwrap_or(rank);
+            let there = all.saturating_sub(from);
+            if record.head().code.travel.is_none() || record.head().code.command.is_some() {
+                let what = if record.head().code.command.is_some() { "a process" } else { "a closure" };
+                mistakes.push(Mistake::NoGang { task, name, asked, what });
+            } else if asked > there {
+                mistakes.push(Mistake::TooFewRanks { task, name, asked, from, there });
+            } else {
+                gangs.insert(task, asked as u16);
+            }
+        }
+        self.mistakes.append(&mut mistakes);
+        gangs
     }
 
     /// By task the node that the user wants it on, and the ranks of each node.

@@ -1,9 +1,10 @@
 //! Under the model checker there are no other ranks: what the rest of the engine needs to know of them, of which there
 //! is none.
 
+use crate::body::Verdict;
 use crate::cohort::Cohort;
 use crate::compile::split::Piece;
-use crate::error::{Error, Failure};
+use crate::error::{Cause, Error, Failure};
 use crate::function::wire::WireError;
 use crate::journal::Entry;
 use crate::plan::Plan;
@@ -11,10 +12,45 @@ use crate::resume::Ledger;
 use crate::run::{Others, Run, Timed};
 use crate::task::record::Ref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What ranks sent one another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Traffic {}
+
+/// Of a task that one rank runs.
+pub struct Gang(());
+
+impl Gang {
+    pub(crate) fn alone(_: u32) -> Gang {
+        Gang(())
+    }
+}
+
+/// There is nobody to be called.
+#[derive(Debug)]
+pub enum GangError {}
+
+pub(crate) enum Role {}
+pub(crate) type OfPlan = ();
+
+pub(crate) fn join_gang(_: &Arc<Run>, _: Ref, _: &Arc<AtomicBool>) -> Result<Option<Role>, Cause> {
+    Ok(None)
+}
+
+impl Role {
+    pub(crate) fn gang(&self) -> &Arc<Gang> {
+        match *self {}
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn finish(self, _: Verdict, _: &dyn Fn() -> bool) -> (Verdict, Option<u32>) {
+        match self {}
+    }
+}
 
 /// What guests' batches are to be like.
 #[derive(Default)]
@@ -95,6 +131,10 @@ impl Ranks {
     }
 
     pub(crate) fn steal(&self) {
+        match *self {}
+    }
+
+    pub(crate) fn stop_gangs(&self, _: &Arc<Run>, _: Ref) {
         match *self {}
     }
 }

@@ -38,6 +38,7 @@ pub(super) enum Order {
     Drop { list: u64 },
     Gift { from: Rank, number: u64, bytes: Vec<u8> },
     Recall { from: Rank, number: u64, place: Option<u32> },
+    Muster { number: u64, bytes: Vec<u8> },
     Stop,
 }
 
@@ -113,7 +114,12 @@ impl Clerk {
                 Order::Reuse { list, bytes } => self.reuse(list, &bytes),
                 Order::Drop { list } => self.drop_part(list),
                 Order::Gift { from, number, bytes } => self.gift(from, number, &bytes),
-                Order::Recall { from, number, place } => self.ranks.recalled(from, number, place),
+                Order::Recall { from, number, place } => {
+                    if !self.ranks.dismissed(number) {
+                        self.ranks.recalled(from, number, place);
+                    }
+                }
+                Order::Muster { number, bytes } => self.muster(number, &bytes),
                 Order::Stop => break,
             }
         }
@@ -140,6 +146,15 @@ impl Clerk {
         let mut batch = |setup: &Setup| self.batch(setup).map_err(|error| error.to_string());
         if let Err(why) = ranks.run_gift(from, number, bytes, &mut batch) {
             self.resign(&format!("it cannot run tasks of rank {from}: {why}"));
+        }
+    }
+
+    /// Another rank wants this one in a gang.
+    fn muster(&mut self, number: u64, bytes: &[u8]) {
+        let ranks = Arc::clone(&self.ranks);
+        let mut batch = |setup: &Setup| self.batch(setup).map_err(|error| error.to_string());
+        if let Err(why) = ranks.muster(number, bytes, &mut batch) {
+            self.resign(&format!("it cannot be in a gang: {why}"));
         }
     }
 

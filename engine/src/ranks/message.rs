@@ -35,10 +35,11 @@ pub(super) enum Kind {
     Recall,
     Wrote,
     Look,
+    Muster,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 26] = [
+    pub(super) const ALL: [Kind; 27] = [
         Kind::Part,
         Kind::Start,
         Kind::Notice,
@@ -65,6 +66,7 @@ impl Kind {
         Kind::Recall,
         Kind::Wrote,
         Kind::Look,
+        Kind::Muster,
     ];
 
     /// Far from the numbers that programs begin with.

@@ -34,6 +34,7 @@
 //! | `Free` | guest → home | bodies that were given up in run n have returned |
 //! | `Steal`, `Gift`, `Wrote`, `Returned`, `Recall` | rank ↔ rank | see `steal` |
 //! | `Look` | to itself | the listener wakes up |
+//! | `Muster` | rank → rank | see `gang` |
 //! | `Give` | home → guest | sends what a task gave to the ranks where a run of another list takes it |
 //! | `Reuse` | home → guest | what a journal says of tasks that the run which starts next need not do |
 //! | `Record` | guest → home | in run n a task has succeeded: what a journal is to remember of it |
@@ -78,7 +79,7 @@
 //! watches a task.
 //!
 //! Where a task was placed it stays, as far as others know; a rank with nothing to do may run it all the same
-//! (`steal`).
+//! (`steal`); a task that several ranks run at once is placed on the first of them (`gang`).
 //!
 //! # Bodies that were given up
 //! A body that does not hear that it is cancelled or late keeps its task, on a guest as at home: the run ends without
@@ -103,6 +104,7 @@
 mod clerk;
 mod clock;
 mod elsewhere;
+mod gang;
 mod message;
 mod outside;
 mod pack;
@@ -116,6 +118,8 @@ mod told;
 mod unpack;
 
 pub(crate) use elsewhere::Elsewhere;
+pub use gang::{Gang, GangError};
+pub(crate) use gang::{OfPlan, Role, join as join_gang};
 pub(crate) use pack::{Places, Unwritten, spread};
 pub(crate) use part::Setup;
 pub(crate) use records::Recorder;
@@ -130,6 +134,7 @@ use crate::run::WORKERS_MAX;
 use crate::run::measured::monotonic_ns;
 use clerk::Order;
 use clock::{Clocks, Offset};
+use gang::Gangs;
 use message::Kind;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
@@ -189,6 +194,7 @@ pub(crate) struct Ranks {
     /// The thread that receives when no worker does.
     listener: OnceLock<Thread>,
     stealing: Stealing,
+    gangs: Gangs,
 }
 
 /// What this rank has of its node, and what every rank has at least.
@@ -237,6 +243,7 @@ impl Ranks {
             is_looked: AtomicBool::new(false),
             listener: OnceLock::new(),
             stealing: Stealing::new(),
+            gangs: Gangs::default(),
         });
         for kind in Kind::ALL {
             let this = Arc::downgrade(&ranks);
@@ -488,6 +495,7 @@ impl Ranks {
                     false => Order::Recall { from: message.source, number: list, place },
                 }
             }
+            Kind::Muster => Order::Muster { number: list, bytes: bytes.to_vec() },
             Kind::Part => Order::Part { list, bytes: bytes.to_vec() },
             Kind::Start => Order::Start { list, bytes: bytes.to_vec() },
             Kind::Fetch => Order::Fetch { list, bytes: bytes.to_vec() },

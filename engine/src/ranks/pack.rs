@@ -159,12 +159,26 @@ impl Gifts {
     /// Adds a task that is ready and that nobody runs, by its place in the list that runs; false if it cannot be
     /// written.
     pub(super) fn add(&mut self, index: u32, task: Ref) -> bool {
+        let head = TaskHead { is_wanted: true, ..head_of(index, task, self.codes.place(task), false) };
+        self.write(head, task)
+    }
+
+    /// As [`add`](Self::add), of a task that is about to run here, for a member of its gang: tried once, for as long as
+    /// it takes, and before what waits there, since others wait for it.
+    pub(super) fn add_member(&mut self, index: u32, task: Ref) -> bool {
+        let need = task.extra().and_then(|extra| extra.need.clone());
+        let limited = need.map(Limited::of_need);
+        let head = head_of(index, task, self.codes.place(task), false);
+        let head = TaskHead { is_wanted: true, limited, keeps_arguments: false, priority: i32::MAX, ..head };
+        self.write(head, task)
+    }
+
+    fn write(&mut self, head: TaskHead, task: Ref) -> bool {
         let mut arguments = Encoder::default();
         if task.pack(&mut arguments).is_err() {
             return false;
         }
         let arguments = arguments.take();
-        let head = TaskHead { is_wanted: true, ..head_of(index, task, self.codes.place(task), false) };
         let mut out = Encoder::default();
         let written = head.write(&mut out).and_then(|()| out.bytes_of(&arguments));
         let written = written.and_then(|()| part::write_edges(&mut out, self.count, &[], &[]));

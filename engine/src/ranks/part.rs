@@ -78,6 +78,8 @@ pub(super) struct Limited {
     pub(super) back_off: Duration,
     /// Where the function is that decides on a retry.
     pub(super) retry_if: Option<i64>,
+    /// How many ranks run it at once.
+    pub(super) gang: u32,
 }
 
 impl Limited {
@@ -86,20 +88,28 @@ impl Limited {
         let limits = &extra.limits;
         let retry_if = limits.retry_if.map(|is_worth| distance(is_worth as *const ()));
         let has_limits = limits.timeout.is_some() || limits.grace.is_some() || limits.retries > 0;
-        (has_limits || extra.need.is_some()).then(|| Limited {
+        (has_limits || extra.need.is_some() || extra.gang > 1).then(|| Limited {
             need: extra.need.clone(),
             timeout: limits.timeout,
             grace: limits.grace,
             retries: limits.retries,
             back_off: limits.back_off,
             retry_if,
+            gang: extra.gang,
         })
+    }
+
+    /// None but to hold what it needs.
+    pub(super) fn of_need(need: Need) -> Limited {
+        let (timeout, grace, retries, back_off, retry_if) = (None, None, 0, Duration::ZERO, None);
+        Limited { need: Some(need), timeout, grace, retries, back_off, retry_if, gang: 1 }
     }
 
     /// Gives them to a task.
     pub(super) fn give(self, extra: &mut Extra) -> Result<(), WireError> {
-        let Limited { need, timeout, grace, retries, back_off, retry_if } = self;
+        let Limited { need, timeout, grace, retries, back_off, retry_if, gang } = self;
         let retry_if = retry_if.map(is_worth_at).transpose()?;
+        extra.gang = gang;
         (extra.need, extra.limits) = (need, Limits { timeout, grace, retries, back_off, retry_if });
         Ok(())
     }

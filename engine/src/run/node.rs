@@ -224,7 +224,7 @@ impl Run {
             (false, true) => Moves::All,
             (false, false) => Moves::Results,
         };
-        Call { shared: &self.plan.shared, moves, stop: &self.stop, attempt }
+        Call { shared: &self.plan.shared, moves, stop: &self.stop, attempt, gang: None }
     }
 
     /// The task begins: what an earlier run left goes.

@@ -38,7 +38,7 @@ impl Ref {
     /// Whether a rank with nothing to do may run it: it can travel, and nobody has chosen its place.
     pub(crate) fn may_leave(self) -> bool {
         self.head().code.travel.is_some()
-            && self.extra().is_none_or(|extra| extra.rank.or(extra.near).is_none())
+            && self.extra().is_none_or(|extra| extra.rank.or(extra.near).is_none() && extra.gang == 1)
     }
 
     /// Whether its value can go to another rank.

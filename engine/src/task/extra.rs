@@ -20,6 +20,8 @@ pub(crate) struct Extra {
     /// What it holds while it runs, if the user said so.
     pub(crate) need: Option<Need>,
     pub(crate) limits: Limits,
+    /// How many ranks run it at once.
+    pub(crate) gang: u32,
     /// Reported by the next compile, with all others.
     pub(crate) mistakes: Vec<Mistake>,
 }
@@ -48,6 +50,7 @@ impl Extra {
             near: None,
             need: None,
             limits: Limits::default(),
+            gang: 1,
             mistakes: Vec::new(),
         }
     }

@@ -113,6 +113,27 @@ impl<T> Task<T> {
         self
     }
 
+    /// How many ranks run the function at once, as a *gang*: each calls it with the same arguments, and the bodies find
+    /// each other by [`Context::gang`](crate::Context::gang). The result is what member 0 returns, on the first of the
+    /// ranks; if one body fails the task has failed, and the others are asked to return. What the task holds, a cpu if
+    /// it does not say, it holds on each of its ranks.
+    ///
+    /// The ranks follow each other; [`at_rank`](Self::at_rank) says which is the first. Zero, more than there are, or a
+    /// closure or process with more than one is a mistake that compile reports.
+    pub fn ranks(mut self, ranks: u32) -> Self {
+        let name = self.task().name();
+        if ranks == 0 {
+            let mistake = Mistake::BadAmount { name, resource: "ranks".into(), amount: "0".into() };
+            self.set(|extra| extra.mistakes.push(mistake));
+        } else if ranks > 1 {
+            self.attend(|extra| {
+                extra.gang = ranks;
+                extra.need.get_or_insert_default();
+            });
+        }
+        self
+    }
+
     /// Sets what makes the engine attend to the task.
     fn attend(&mut self, change: impl FnOnce(&mut super::extra::Extra)) {
         self.set(change);

@@ -119,3 +119,27 @@ pub enum FabricError {
     #[error("no memory for a payload: {0}")]
     Heap(#[from] HeapError),
 }
+
+impl FabricError {
+    /// The rank that it is about, if it is about one.
+    pub fn rank(&self) -> Option<Rank> {
+        match self {
+            FabricError::NoSuchRank { rank, .. }
+            | FabricError::PeerDead { rank }
+            | FabricError::PeerLeft { rank }
+            | FabricError::Stalled { rank, .. }
+            | FabricError::Backlog { rank, .. }
+            | FabricError::RegionGone { rank }
+            | FabricError::RegionForeign { rank }
+            | FabricError::RegionShown { rank }
+            | FabricError::Unreachable { rank, .. } => Some(*rank),
+            FabricError::TooLarge { .. }
+            | FabricError::RegionBounds { .. }
+            | FabricError::NoNetwork
+            | FabricError::NoLibrary { .. }
+            | FabricError::Network { .. }
+            | FabricError::Segment(_)
+            | FabricError::Heap(_) => None,
+        }
+    }
+}

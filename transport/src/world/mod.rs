@@ -3,11 +3,13 @@
 mod attendants;
 mod collective;
 mod error;
+mod group;
 mod library;
 mod network;
 mod request;
 
 pub use error::{Stranger, WorldError};
+pub use group::{Group, GroupError};
 pub use library::Install;
 pub(crate) use library::States;
 pub use request::Request;
@@ -142,6 +144,7 @@ impl World {
         let fabric = Arc::new(fabric);
         library::register(&fabric);
         request::register(&fabric);
+        group::register(&fabric);
         World {
             attendants: Mutex::default(),
             farewells: Mutex::default(),

@@ -1,0 +1,208 @@
+//! The leader's side: musters the members, lets all go on, and gathers what came of it.
+
+use super::member::Member;
+use super::{GO, Gang, Led, Muster, RETURNED, Returned, SEATED};
+use crate::body::Verdict;
+use crate::error::Cause;
+use crate::ranks::message::{self, Came, Kind};
+use crate::ranks::{Ranks, pack};
+use crate::run::{Run, Wanted};
+use crate::task::output::{Output, Which};
+use crate::task::record::Ref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use tarragon_transport::{Group, GroupError, Rank, wire::head};
+
+/// What a body is in its gang.
+pub(crate) enum Role {
+    Leader(Leader),
+    Member(Arc<Gang>),
+}
+
+/// A gang that has assembled, until its leader's body and all members have come back.
+pub(crate) struct Leader {
+    ranks: Arc<Ranks>,
+    number: u64,
+    gang: Arc<Gang>,
+    task: Ref,
+}
+
+/// What came of an attempt: a verdict, and of a failure the rank that it was on, if that was another.
+pub(crate) type Ended = (Verdict, Option<u32>);
+
+/// Before a body that holds what it needs is called: the gang that it runs in, if it does, once all members are there.
+/// `over` is set when the time of the attempt is up.
+pub(crate) fn join(run: &Arc<Run>, task: Ref, over: &Arc<AtomicBool>) -> Result<Option<Role>, Cause> {
+    if let Some(member) = run.plan.member.get().and_then(Weak::<Member>::upgrade) {
+        return member.take_seat().map(|gang| Some(Role::Member(gang)));
+    }
+    match task.extra().map_or(1, |extra| extra.gang) {
+        0 | 1 => Ok(None),
+        members => Leader::assemble(run, task, members, over).map(|leader| Some(Role::Leader(leader))),
+    }
+}
+
+impl Role {
+    pub(crate) fn gang(&self) -> &Arc<Gang> {
+        match self {
+            Role::Leader(leader) => &leader.gang,
+            Role::Member(gang) => gang,
+        }
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        matches!(self, Role::Leader(_))
+    }
+
+    /// The body has come back. A leader waits for the other members, unless it is given up.
+    pub(crate) fn finish(self, verdict: Verdict, is_given_up: &dyn Fn() -> bool) -> Ended {
+        // Also if it returned because it is not wanted: nobody is to take that for a member that makes other calls.
+        if matches!(verdict, Verdict::Failed(_)) || self.gang().is_over() {
+            self.gang().close();
+        }
+        match self {
+            Role::Member(_) => (verdict, None),
+            Role::Leader(leader) => leader.finish(verdict, is_given_up),
+        }
+    }
+}
+
+impl Leader {
+    fn assemble(run: &Arc<Run>, task: Ref, members: u32, over: &Arc<AtomicBool>) -> Result<Leader, Cause> {
+        let shared = &run.plan.shared;
+        let lone = || Cause::Error("a gang needs the ranks of a world".into());
+        let ranks = shared.ranks.as_ref().ok_or_else(lone)?;
+        let me = ranks.rank();
+        let all: Vec<Rank> = (me..me + members).map(Rank).collect();
+        // Apart from the numbers of gifts. Only draws a number.
+        let next = ranks.gangs.next.fetch_add(1, Ordering::Relaxed);
+        let number = 1 << 63 | u64::from(me) << 32 | u64::from(next);
+        let group = Group::new(&ranks.world.shared_fabric(), number, &all, 0);
+        let wanted = Wanted::new(&run.stop, task, Some(over));
+        let gang = Arc::new(Gang::of(group, wanted, me));
+        let led = Led { run: Arc::clone(run), task, gang: Arc::clone(&gang) };
+        ranks.gangs.led.lock().insert(number, led);
+        // From here on whoever stops the task closes the gang.
+        let leader = Leader { ranks: Arc::clone(ranks), number, gang, task };
+        match leader.muster(run) {
+            Ok(()) => Ok(leader),
+            Err(cause) => {
+                leader.gang.close();
+                ranks.dismiss(number, &leader.gang);
+                Err(cause)
+            }
+        }
+    }
+
+    /// Has all members take their seats, one after the other, and lets them go on.
+    fn muster(&self, run: &Run) -> Result<(), Cause> {
+        let mut gift = pack::Gifts::new();
+        let index = run.plan.position(self.task).unwrap_or_else(|| self.task.index());
+        // What serde does for the user's types is the user's code.
+        let is_written = catch_unwind(AssertUnwindSafe(|| gift.add_member(index, self.task)));
+        if !is_written.unwrap_or(false) {
+            return Err(Cause::Error(
+                "its arguments cannot be written for the other ranks of its gang".into(),
+            ));
+        }
+        let call = gift.finish(&run.plan.shared.setup);
+        let (gang, group) = (&self.gang, self.gang.group());
+        let ranks = gang.ranks();
+        for (member, rank) in (0..).zip(&ranks).skip(1) {
+            let head = Muster { ranks: ranks.clone(), member };
+            let bytes = [message::bytes(&head), call.clone()].concat();
+            self.ranks.tell(Rank(*rank), Kind::Muster, self.number, &bytes);
+            group.receive(member, SEATED, &|| gang.is_over()).map_err(|error| self.cause(member, error))?;
+        }
+        for member in 1..group.size() {
+            group.send(member, GO, &[]).map_err(|error| self.cause(member, error))?;
+        }
+        Ok(())
+    }
+
+    fn cause(&self, member: u32, error: GroupError) -> Cause {
+        match error {
+            GroupError::Closed { .. } | GroupError::Over => Cause::Cancelled,
+            error => {
+                let rank = self.gang.ranks().get(member as usize).copied().unwrap_or_default();
+                let host = self.ranks.host(Rank(rank));
+                Cause::RankLost { rank, host, why: error.to_string() }
+            }
+        }
+    }
+
+    fn finish(self, verdict: Verdict, is_given_up: &dyn Fn() -> bool) -> Ended {
+        let group = self.gang.group();
+        // Members that still wait for its body hear so.
+        group.leave();
+        let (mut failed, mut wrote) = (Vec::new(), [Vec::new(), Vec::new()]);
+        for member in 1..group.size() {
+            match group.receive_closed(member, RETURNED, is_given_up) {
+                Ok(bytes) => failed.extend(self.returned(member, &bytes, &mut wrote)),
+                Err(GroupError::Over) => {
+                    // Whoever has given it up may not have found it any more.
+                    self.gang.close();
+                    self.ranks.dismiss(self.number, &self.gang);
+                    return (verdict, None);
+                }
+                Err(error) => failed.push((member, self.cause(member, error), None)),
+            }
+        }
+        self.append(&wrote);
+        let closer = group.closed_by().filter(|closer| *closer != 0);
+        let is_own = matches!(verdict, Verdict::Failed(_)) && closer.is_none();
+        if is_own || failed.is_empty() {
+            return (verdict, None);
+        }
+        // Of several the one that the others stopped for, else one that is no consequence of another.
+        let first = failed.iter().position(|(member, ..)| Some(*member) == closer);
+        let root = || failed.iter().position(|(_, cause, _)| !matches!(cause, Cause::Cancelled));
+        let (_, cause, rank) = failed.swap_remove(first.or_else(root).unwrap_or(0));
+        if matches!(verdict, Verdict::Done) {
+            self.task.drop_late_value();
+        }
+        (Verdict::Failed(Box::new(cause)), rank)
+    }
+
+    /// Why a member failed, and on which rank, if it did.
+    fn returned(
+        &self,
+        member: u32,
+        bytes: &[u8],
+        wrote: &mut [Vec<u8>; 2],
+    ) -> Option<(u32, Cause, Option<u32>)> {
+        let unreadable = || Some((member, Cause::Error("a member's end cannot be read".into()), None));
+        let Some((Returned { came, lens }, mut rest)) = head::<Returned>(bytes) else { return unreadable() };
+        for (wrote, len) in wrote.iter_mut().zip(lens) {
+            let Some((some, after)) = rest.split_at_checked(len as usize) else { return unreadable() };
+            wrote.extend_from_slice(some);
+            rest = after;
+        }
+        let Came::Badly { why, .. } = came else { return None };
+        let failure = why.failure(&|_| Some(self.task.index()));
+        let Some(mut failure) = Arc::into_inner(failure) else { return unreadable() };
+        let cause = std::mem::replace(&mut failure.cause, Cause::Cancelled);
+        Some((member, cause, Some(failure.rank)))
+    }
+
+    /// What the members wrote follows what the leader has.
+    fn append(&self, wrote: &[Vec<u8>; 2]) {
+        let Some(cohort) = self.task.cohort().filter(|_| wrote.iter().any(|wrote| !wrote.is_empty())) else {
+            return;
+        };
+        let mut own = |which| {
+            let read = cohort.with_output(self.task.index(), |output| output.bytes(which));
+            read.and_then(Result::ok).unwrap_or_default()
+        };
+        let [out, err] = [Which::Out, Which::Err].map(&mut own);
+        let output = Output::of_bytes(&[out, wrote[0].clone()].concat(), &[err, wrote[1].clone()].concat());
+        cohort.keep_output(self.task.index(), output);
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        self.ranks.gangs.led.lock().remove(&self.number);
+    }
+}
