@@ -6,6 +6,7 @@ mod error;
 mod library;
 mod network;
 mod request;
+mod slice;
 
 pub use error::{Stranger, WorldError};
 pub use library::Install;
