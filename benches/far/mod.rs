@@ -7,18 +7,20 @@ use rustix::time::{ClockId, clock_gettime};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tarragon_testbed::Hosts;
 use tarragon_transport::{HandlerId, PeerState, Rank, World};
 
 /// The first word of an answer.
 const ANSWER: &str = "##answer";
-/// Bytes of a message whose bandwidth counts.
-const LARGE: usize = 1 << 20;
 /// What ranks and `ucx_perftest` are told alike.
 const UCX: [(&str, &str); 3] =
     [("UCX_TLS", "tcp,self"), ("UCX_NET_DEVICES", "eth1"), ("UCX_WARN_UNUSED_ENV_VARS", "n")];
+/// Before the bytes of each message, in the order that has so many poured out.
+pub(crate) const BANDWIDTH: &str = "bandwidth-";
+/// Messages before the time is taken.
+const WARM_UP: u64 = 100;
 /// The address of the first machine on the network of `eth1`.
 const FIRST: &str = "10.78.0.10";
 /// How often a client looks for its server.
@@ -45,13 +47,18 @@ impl Ranks {
 
     /// Has them do something so often; the answer is a time in nanoseconds.
     pub(crate) fn order(&mut self, kind: &str, count: u64) -> u64 {
+        self.figures(kind, count)[0]
+    }
+
+    /// As [`Ranks::order`], with several answers.
+    pub(crate) fn figures(&mut self, kind: &str, count: u64) -> Vec<u64> {
         writeln!(self.orders, "{kind} {count}").expect("the ranks run");
         loop {
             let mut line = String::new();
             let bytes = self.answers.read_line(&mut line).expect("the ranks run");
             assert!(bytes > 0, "the ranks have ended");
             if let Some(answer) = line.trim().strip_prefix(ANSWER) {
-                return answer.trim().parse().expect("a number");
+                return answer.split_whitespace().map(|it| it.parse().expect("a number")).collect();
             }
         }
     }
@@ -71,8 +78,13 @@ impl Drop for Ranks {
 const PING: HandlerId = HandlerId(1);
 const PONG: HandlerId = HandlerId(2);
 const BULK: HandlerId = HandlerId(3);
-/// Poll from now on, or no longer.
-const POLL: HandlerId = HandlerId(4);
+/// What the second rank is to do from now on.
+const MODE: HandlerId = HandlerId(4);
+const WAIT: u64 = 0;
+const POLL: u64 = 1;
+/// On all cores, and look at nothing.
+const COMPUTE: u64 = 2;
+const OVER: u64 = 3;
 /// What this rank has used of the processors.
 const USED: HandlerId = HandlerId(5);
 
@@ -87,7 +99,7 @@ struct Heard {
 /// A rank's part.
 pub(crate) fn serve() {
     let world = World::from_environment().expect("a world");
-    let polls = Arc::new(AtomicBool::new(false));
+    let mode = Arc::new(AtomicU64::new(WAIT));
     if world.rank() == Rank(0) {
         let heard = Arc::new(Heard::default());
         let hears = Arc::clone(&heard);
@@ -100,13 +112,12 @@ pub(crate) fn serve() {
         world.barrier().expect("both are there");
         lead(&world, &heard);
     } else {
-        let polled = Arc::clone(&polls);
-        world.on(POLL, move |_, message| polled.store(message.tag == 1, Ordering::Relaxed));
+        let heard = Arc::clone(&mode);
+        world.on(MODE, move |_, message| heard.store(message.tag, Ordering::Relaxed));
         world.on(PING, |fabric, message| {
             fabric.send(message.source, PONG, message.tag, message.payload).expect("it is there");
         });
         world.on(BULK, |fabric, message| {
-            assert_eq!(message.payload.len(), LARGE);
             // The last one is told of; the first word says how many come.
             let count = message.payload.first_chunk().map(|word| u64::from_ne_bytes(*word));
             if count == Some(message.tag) {
@@ -117,15 +128,40 @@ pub(crate) fn serve() {
             fabric.send(message.source, USED, used(), &[]).expect("it is there");
         });
         world.barrier().expect("both are there");
-        while world.peer(Rank(0)) == PeerState::Here {
-            if polls.load(Ordering::Relaxed) {
-                world.progress();
-            } else {
-                world.wait(Duration::from_millis(200));
+        while mode.load(Ordering::Relaxed) != OVER && world.peer(Rank(0)) == PeerState::Here {
+            match mode.load(Ordering::Relaxed) {
+                POLL => drop(world.progress()),
+                COMPUTE => compute(&mode),
+                _ => drop(world.wait(Duration::from_secs(10))),
             }
         }
     }
     world.leave().expect("all was sent");
+}
+
+/// Computes on all cores until the mode is another one.
+fn compute(mode: &AtomicU64) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let one = || while mode.load(Ordering::Relaxed) == COMPUTE {};
+    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(one))));
+}
+
+/// Questions, each by itself, a moment after the one before: the median, the 99th of a hundred, and the longest.
+fn ask(world: &World, heard: &Heard, count: u64) -> Vec<Duration> {
+    let one = |number: u64| {
+        std::thread::sleep(Duration::from_micros(100 * (number % 20)));
+        time(|| {
+            heard.last.store(0, Ordering::Relaxed);
+            world.send(Rank(1), PING, number, &number.to_ne_bytes()).expect("it is there");
+            while heard.last.load(Ordering::Relaxed) != number {
+                world.wait(Duration::from_secs(1));
+            }
+        })
+    };
+    let mut took: Vec<Duration> = (1..=count).map(one).collect();
+    took.sort_unstable();
+    let last = took.len() - 1;
+    vec![took[last / 2], took[last * 99 / 100], took[last]]
 }
 
 /// What this process has used of the processors, in nanoseconds.
@@ -140,29 +176,39 @@ fn lead(world: &World, heard: &Heard) {
         let line = line.expect("a line");
         let (kind, count) = line.split_once(' ').expect("an order and a number");
         let count: u64 = count.trim().parse().expect("a number");
-        let polls = |is_on: u64| world.send(Rank(1), POLL, is_on, &[]).expect("it is there");
+        let mode = |mode: u64| world.send(Rank(1), MODE, mode, &[]).expect("it is there");
         let took = match kind {
             "message" => {
-                polls(1);
+                mode(POLL);
                 // The first ones wake who sleeps.
                 exchange(world, heard, 100);
                 let took = time(|| exchange(world, heard, count));
-                polls(0);
+                mode(WAIT);
+                vec![took]
+            }
+            _ if kind.starts_with(BANDWIDTH) => {
+                let bytes = kind[BANDWIDTH.len()..].parse().expect("a number of bytes");
+                mode(POLL);
+                // As many as a round of `ucx_perftest` has before it counts.
+                pour(world, heard, bytes, WARM_UP.min(count));
+                let took = time(|| pour(world, heard, bytes, count));
+                mode(WAIT);
+                vec![took]
+            }
+            "idle" => vec![idle(world, heard, Duration::from_millis(count))],
+            "asleep" => ask(world, heard, count),
+            "busy" => {
+                mode(COMPUTE);
+                let took = ask(world, heard, count);
+                mode(WAIT);
                 took
             }
-            "bandwidth" => {
-                polls(1);
-                exchange(world, heard, 100);
-                let took = time(|| pour(world, heard, count));
-                polls(0);
-                took
-            }
-            "idle" => idle(world, heard, Duration::from_millis(count)),
-            _ => return,
+            _ => return mode(OVER),
         };
         // The polling ends, also where nobody has looked since.
         world.fabric().flush().expect("it is there");
-        println!("{ANSWER} {}", took.as_nanos());
+        let took: Vec<String> = took.iter().map(|it| it.as_nanos().to_string()).collect();
+        println!("{ANSWER} {}", took.join(" "));
     }
 }
 
@@ -176,8 +222,8 @@ fn exchange(world: &World, heard: &Heard, count: u64) {
     }
 }
 
-fn pour(world: &World, heard: &Heard, count: u64) {
-    let mut payload = vec![7_u8; LARGE];
+fn pour(world: &World, heard: &Heard, bytes: usize, count: u64) {
+    let mut payload = vec![7_u8; bytes];
     payload[..8].copy_from_slice(&count.to_ne_bytes());
     heard.last.store(0, Ordering::Relaxed);
     for number in 1..=count {
@@ -199,7 +245,7 @@ fn idle(world: &World, heard: &Heard, wait: Duration) -> Duration {
     };
     let (before, begin) = (both(), Instant::now());
     while let Some(left) = wait.checked_sub(begin.elapsed()) {
-        world.wait(left);
+        world.wait(left.min(Duration::from_secs(10)));
     }
     Duration::from_nanos(both() - before)
 }
@@ -218,9 +264,21 @@ pub(crate) fn perftest(hosts: &Hosts, test: &str, bytes: usize, count: u64) -> D
     };
     let _server = Killed(quiet(hosts.command(0, "ucx_perftest")).spawn().expect("it starts"));
     for _ in 0..TRIES_MAX {
-        let (bytes, count) = (bytes.to_string(), count.to_string());
+        let (bytes, n, count) = (bytes.to_string(), count, count.to_string());
         let mut client = quiet(hosts.command(1, "ucx_perftest"));
-        client.args([FIRST, "-t", test, "-s", &bytes, "-n", &count, "-w", "100", "-f", "-v"]);
+        client.args([
+            FIRST,
+            "-t",
+            test,
+            "-s",
+            &bytes,
+            "-n",
+            &count,
+            "-w",
+            &WARM_UP.min(n).to_string(),
+            "-f",
+            "-v",
+        ]);
         let output = client.output().expect("it starts");
         if output.status.success() {
             let one = figure_of(&String::from_utf8_lossy(&output.stdout));

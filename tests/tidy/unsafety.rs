@@ -65,6 +65,7 @@ const UNSAFE_FILES: &[&str] = &[
     "transport/src/segment/system.rs",
     "transport/src/signals/system.rs",
     "transport/src/world/library.rs",
+    "transport/src/world/slice.rs",
 ];
 
 /// How far above an `unsafe` its `// SAFETY:` may be, in lines.

@@ -39,6 +39,7 @@ pub const CASES: &[Case] = &[
     ("barrier_resumes", together::barrier_resumes),
     ("gather_and_broadcast", together::gather_and_broadcast),
     ("order_is_checked", together::order_is_checked),
+    ("deliveries_of_others_end_a_wait", together::deliveries_of_others_end_a_wait),
     ("libraries_come_with_their_messages", together::libraries_come_with_their_messages),
     ("requests_are_responded_to", together::requests_are_responded_to),
     ("groups_work_together", groups::work_together),

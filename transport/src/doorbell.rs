@@ -42,6 +42,9 @@ const LOOKS_CLOCK: u32 = 32;
 /// The most doorbells one waiter sleeps on; further ones are looked at every [`NAP_MS`].
 pub const BELLS_MAX: usize = 128;
 
+/// As many sleepers as there can be.
+const EVERYBODY: u32 = i32::MAX as u32;
+
 const ASLEEP: u32 = 1;
 const FENCED: u32 = 2;
 
@@ -83,12 +86,22 @@ impl Doorbell {
         light();
         let state = self.state.load(Ordering::Relaxed);
         if state != 0 {
-            self.ring_slow(state);
+            self.ring_slow(state, 1);
+        }
+    }
+
+    /// As [`ring`](Self::ring), but wakes all who sleep: they wait for different things.
+    #[inline(always)]
+    pub fn ring_sleepers(&self) {
+        light();
+        let state = self.state.load(Ordering::Relaxed);
+        if state != 0 {
+            self.ring_slow(state, EVERYBODY);
         }
     }
 
     #[cold]
-    fn ring_slow(&self, state: u32) {
+    fn ring_slow(&self, state: u32, count: u32) {
         if state & FENCED != 0 {
             fence(Ordering::SeqCst);
         }
@@ -97,16 +110,16 @@ impl Doorbell {
         }
         if self.state.fetch_and(!ASLEEP, Ordering::SeqCst) & ASLEEP != 0 {
             self.sequence.fetch_add(1, Ordering::SeqCst);
-            kernel::wake(self, 1);
+            kernel::wake(self, count);
         }
     }
 
-    /// Wakes all sleepers. Always a system call.
+    /// Wakes all sleepers, also those whose number a killed one has left wrong. Always a system call.
     pub fn ring_all(&self) {
         fence(Ordering::SeqCst);
         self.state.fetch_and(!ASLEEP, Ordering::SeqCst);
         self.sequence.fetch_add(1, Ordering::SeqCst);
-        kernel::wake(self, i32::MAX as u32);
+        kernel::wake(self, EVERYBODY);
     }
 
     /// Waits until `ready` says so or `until` has come; spins first. `ready` is called often, and once more before

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{PATIENCE, barrier};
 use crate::fabric::Fabric;
@@ -52,6 +52,31 @@ pub(super) fn barrier_resumes(world: &World) {
         world.send(late, ID, 0, &[]).expect("all are here");
     }
     barrier(world);
+    barrier(world);
+}
+
+/// Who waits for what a handler does is not left asleep by another thread that ran it just before.
+pub(super) fn deliveries_of_others_end_a_wait(world: &World) {
+    const ID: HandlerId = HandlerId(36);
+    let seen = Arc::new(AtomicU64::new(0));
+    let count = seen.clone();
+    world.on(ID, move |_, _| {
+        count.fetch_add(1, SeqCst);
+    });
+    barrier(world);
+    for round in 1..=50 {
+        world.wait(Duration::ZERO);
+        world.send(world.rank(), ID, round, &[]).expect("it is here");
+        let other = || {
+            while seen.load(SeqCst) < round {
+                world.progress();
+            }
+        };
+        std::thread::scope(|scope| drop(scope.spawn(other).join()));
+        let begin = Instant::now();
+        world.wait(PATIENCE);
+        assert!(begin.elapsed() < PATIENCE, "round {round}: a wait that nothing ended");
+    }
     barrier(world);
 }
 

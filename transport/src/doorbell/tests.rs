@@ -70,6 +70,25 @@ mod threads {
     }
 
     #[test]
+    fn sleepers_who_wait_for_different_things_are_woken_together() {
+        prepare();
+        let shared = Arc::new((Doorbell::default(), AtomicU64::new(0)));
+        let sleepers: Vec<_> = (1..=3)
+            .map(|round| {
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || {
+                    shared.0.sleep(None, || shared.1.load(Ordering::Acquire) >= round);
+                })
+            })
+            .collect();
+        for round in 1..=3 {
+            shared.1.store(round, Ordering::Release);
+            shared.0.ring_sleepers();
+        }
+        sleepers.into_iter().for_each(|sleeper| sleeper.join().expect("each has its turn"));
+    }
+
+    #[test]
     fn all_sleepers_get_what_one_sleeper_leaves() {
         prepare();
         let shared = Arc::new((Doorbell::default(), AtomicU64::new(0)));
@@ -114,6 +133,25 @@ mod models {
             };
             shared.0.sleep(None, || shared.1.load(Ordering::Acquire) == 1);
             ringer.join().expect("the ringer ends");
+        });
+    }
+
+    /// Neither passes the ring on, and neither stays asleep.
+    #[test]
+    fn loom_one_ring_wakes_two_sleepers() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let shared = Arc::new((Doorbell::default(), AtomicU32::new(0)));
+            let sleeper = |shared: Arc<(Doorbell, AtomicU32)>| {
+                move || drop(shared.0.sleep(None, || shared.1.load(Ordering::Acquire) > 0))
+            };
+            let first = loom::thread::spawn(sleeper(Arc::clone(&shared)));
+            let second = loom::thread::spawn(sleeper(Arc::clone(&shared)));
+            shared.1.store(1, Ordering::Release);
+            shared.0.ring_sleepers();
+            first.join().expect("the first ends");
+            second.join().expect("the second ends");
         });
     }
 

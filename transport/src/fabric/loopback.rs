@@ -34,6 +34,8 @@ pub(crate) struct Loopback {
 struct Queue {
     parcels: VecDeque<Parcel>,
     bytes: u64,
+    /// Counts the times that handlers ran.
+    deliveries: u64,
 }
 
 enum Parcel {
@@ -115,13 +117,22 @@ impl Loopback {
             let Some(parcel) = self.pop() else { break };
             ran += usize::from(self.deliver(fabric, &mut assembly, parcel));
         }
+        if ran > 0 {
+            self.lock().deliveries += 1;
+            self.arrived.notify_all();
+        }
         ran
     }
 
-    pub(super) fn sleep(&self, timeout: Duration) {
-        let queue = self.lock();
-        let waited = self.arrived.wait_timeout_while(queue, timeout, |queue| queue.parcels.is_empty());
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    /// How often handlers have run.
+    pub(super) fn deliveries(&self) -> u64 {
+        self.lock().deliveries
+    }
+
+    /// Sleeps until there is something to deliver, or more was delivered than `seen`.
+    pub(super) fn sleep(&self, timeout: Duration, seen: u64) {
+        let is_quiet = |queue: &mut Queue| queue.parcels.is_empty() && queue.deliveries == seen;
+        drop(self.arrived.wait_timeout_while(self.lock(), timeout, is_quiet));
     }
 
     fn pop(&self) -> Option<Parcel> {

@@ -84,10 +84,15 @@ impl Mixed {
 
     pub(super) fn progress(&self, fabric: &Fabric) -> usize {
         self.looks.fetch_add(1, Ordering::Relaxed);
+        self.look(fabric)
+    }
+
+    /// As `progress`, of an attendant: the other one takes it for no sign that it is not needed.
+    pub(crate) fn look(&self, fabric: &Fabric) -> usize {
         if is_handling() {
             return 0;
         }
-        let _delivering = match self.delivering.try_lock() {
+        let delivering = match self.delivering.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
@@ -98,22 +103,29 @@ impl Mixed {
         };
         let near = self.node.progress(fabric);
         let far = self.network.progress(fabric);
+        drop(delivering);
         if far > 0 {
             self.node.delivered();
         }
         near + far
     }
 
+    /// How often handlers have run.
+    pub(super) fn deliveries(&self) -> u64 {
+        self.node.deliveries()
+    }
+
     /// Waits at the bell of shared memory; the attendants look after both ways meanwhile.
-    pub(super) fn sleep(&self, timeout: Duration) {
+    pub(super) fn sleep(&self, timeout: Duration, seen: u64) {
         if self.node.spins() {
             let until = Instant::now().checked_add(timeout);
-            if spin(until, &mut || self.node.has_work() || self.network.has_work()) {
+            let is_new = || self.deliveries() != seen;
+            if spin(until, &mut || is_new() || self.node.has_work() || self.network.has_work()) {
                 return;
             }
         }
         self.call();
-        self.node.sleep(timeout, false);
+        self.node.sleep(timeout, seen, false);
     }
 
     pub(super) fn flush(&self, fabric: &Fabric) -> Result<(), FabricError> {
@@ -166,8 +178,8 @@ impl Mixed {
     pub(crate) fn attend(&self, side: Side, timeout: Duration) -> bool {
         let looks = self.looks.load(Ordering::Relaxed);
         match side {
-            Side::Node => self.node.sleep(timeout, false),
-            Side::Network => self.network.sleep_for(timeout),
+            Side::Node => self.node.sleep(timeout, self.deliveries(), false),
+            Side::Network => self.network.sleep_unless(timeout, || false),
         }
         self.looks.load(Ordering::Relaxed) == looks
     }

@@ -27,7 +27,9 @@ pub(crate) use shm::{Shm, ShmSpec};
 pub(crate) use ucx::Ucx;
 pub(crate) use ucx::{Listening, Pages, Target};
 
+use std::cell::Cell;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::message::{Faults, HandlerId, Handlers, Message, is_handling};
@@ -43,6 +45,8 @@ pub const BACKLOG_BYTES_MAX: u64 = 1 << 30;
 
 /// How bytes move between the ranks of one world.
 pub struct Fabric {
+    /// No other one of this process has it; from 1.
+    number: u64,
     way: Way,
     handlers: Handlers,
     states: States,
@@ -87,7 +91,10 @@ pub enum PeerState {
 
 impl Fabric {
     pub(crate) fn new(way: Way) -> Fabric {
-        Fabric { way, handlers: Handlers::default(), states: States::default(), nodes: OnceLock::new() }
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let (handlers, states, nodes) = (Handlers::default(), States::default(), OnceLock::new());
+        Fabric { number, way, handlers, states, nodes }
     }
 
     pub(crate) fn way(&self) -> &Way {
@@ -175,21 +182,42 @@ impl Fabric {
     /// As [`Fabric::progress`], but waits up to `timeout` for something to come: spins for about what a wake-up
     /// costs, then sleeps and uses no CPU. Returns 0 also when it was woken for another reason. Returns at once
     /// inside a handler.
+    ///
+    /// To be called again and again by who waits for what a handler does. Handlers run on other threads, too: it does
+    /// not sleep if one has run since this thread's last call returned, nor in its first call.
     pub fn wait(&self, timeout: Duration) -> usize {
         if is_handling() {
             return 0;
         }
-        let ran = self.progress();
-        if ran > 0 {
-            return ran;
+        let mut ran = self.progress();
+        if ran == 0 {
+            if let Some(seen) = seen(self.number) {
+                self.sleep(timeout, seen);
+            }
+            ran = self.progress();
         }
+        see(self.number, self.deliveries());
+        ran
+    }
+
+    /// Sleeps until there is something to deliver, or handlers have run more often than `seen`.
+    fn sleep(&self, timeout: Duration, seen: u64) {
         match &self.way {
-            Way::Loopback(loopback) => loopback.sleep(timeout),
-            Way::Shm(shm) => shm.sleep(timeout, shm.spins()),
-            Way::Ucx(ucx) => ucx.sleep(timeout),
-            Way::Mixed(mixed) => mixed.sleep(timeout),
+            Way::Loopback(loopback) => loopback.sleep(timeout, seen),
+            Way::Shm(shm) => shm.sleep(timeout, seen, shm.spins()),
+            Way::Ucx(ucx) => ucx.sleep(timeout, seen),
+            Way::Mixed(mixed) => mixed.sleep(timeout, seen),
         }
-        self.progress()
+    }
+
+    /// How often handlers have run, some at once counting as one time.
+    fn deliveries(&self) -> u64 {
+        match &self.way {
+            Way::Loopback(loopback) => loopback.deliveries(),
+            Way::Shm(shm) => shm.deliveries(),
+            Way::Ucx(ucx) => ucx.deliveries(),
+            Way::Mixed(mixed) => mixed.deliveries(),
+        }
     }
 
     /// Waits until all that was sent is where the peers can take it, so that this rank may stop making progress.
@@ -359,6 +387,25 @@ impl Fabric {
         }
         self.expect_here(rank)
     }
+}
+
+/// Fabrics of which a thread remembers when it waited there, at most one of those whose numbers are so far apart.
+const SEEN_MAX: usize = 16;
+
+thread_local! {
+    /// A fabric's number, and how often handlers had run there when this thread's last wait returned.
+    static SEEN: [Cell<(u64, u64)>; SEEN_MAX] = const { [const { Cell::new((0, 0)) }; SEEN_MAX] };
+}
+
+/// How often handlers had run when this thread's last wait at a fabric returned.
+fn seen(fabric: u64) -> Option<u64> {
+    let (number, count) = SEEN.with(|seen| seen[fabric as usize % SEEN_MAX].get());
+    (number == fabric).then_some(count)
+}
+
+/// Remembers it.
+fn see(fabric: u64, count: u64) {
+    SEEN.with(|seen| seen[fabric as usize % SEEN_MAX].set((fabric, count)));
 }
 
 /// When somebody who waits is to ask again who lives.

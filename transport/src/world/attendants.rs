@@ -3,14 +3,15 @@
 //!
 //! An attendant that finds that others have looked within [`PAUSE_MS`] naps as long, and looks at that again; who goes
 //! to sleep calls it, and is heard also if the attendant looks just then. Where nobody else looks it sleeps and looks
-//! in turn without a nap. So a message waits for it about a millisecond at most when all threads compute.
+//! in turn without a nap: what the other attendant does is no look in this sense. So a message waits for it about a
+//! millisecond at most when all threads compute, and as long as the kernel lets them compute on (`slice`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::WorldError;
+use super::{WorldError, slice};
 use crate::fabric::{Fabric, Liveness, Mixed, Side, Way};
 
 /// How long other threads may not have looked before an attendant does, in milliseconds.
@@ -51,6 +52,7 @@ impl Attendants {
 
 fn attend(fabric: &Fabric, side: Side, is_over: &AtomicBool) {
     let Some(mixed) = mixed(fabric) else { return };
+    slice::shorten();
     let (mut liveness, mut heard) = (Liveness::new(), 0);
     while !is_over.load(Ordering::SeqCst) {
         if mixed.nap(Duration::from_millis(PAUSE_MS), &mut heard) {
@@ -58,7 +60,7 @@ fn attend(fabric: &Fabric, side: Side, is_over: &AtomicBool) {
             let mut in_vain = 0;
             while in_vain < IN_VAIN_MAX && !is_over.load(Ordering::SeqCst) {
                 let is_alone = mixed.attend(side, Duration::from_millis(NAP_MS));
-                let is_useful = mixed.pump(side) | (fabric.progress() > 0);
+                let is_useful = mixed.pump(side) | (mixed.look(fabric) > 0);
                 in_vain = if is_useful { 0 } else { in_vain + 1 };
                 if side == Side::Network && liveness.is_due() {
                     fabric.check_peers();

@@ -7,6 +7,7 @@ mod group;
 mod library;
 mod network;
 mod request;
+mod slice;
 
 pub use error::{Stranger, WorldError};
 pub use group::{Group, GroupError};

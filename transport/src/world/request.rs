@@ -8,14 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::fabric::{Deadline, Fabric, FabricError, Liveness, PeerState};
+use crate::fabric::{Deadline, Fabric, FabricError, LIVENESS_MS, Liveness, PeerState};
 use crate::message::{HandlerId, Message, is_handling};
 use crate::rank::Rank;
 
 const RESPONSE: HandlerId = HandlerId(HandlerId::RESERVED.0 + 4);
-/// The longest sleep between two looks: another thread of this rank may have received the response.
-const NAP: Duration = Duration::from_millis(1);
-
 /// The requests of this rank.
 #[derive(Default)]
 struct Requests {
@@ -110,7 +107,7 @@ impl Request {
             if liveness.is_due() {
                 self.fabric.check_peers();
             }
-            self.fabric.wait(left.min(NAP));
+            self.fabric.wait(left.min(Duration::from_millis(LIVENESS_MS)));
         }
     }
 

@@ -53,10 +53,15 @@ impl Shm {
         ran
     }
 
-    /// Says that handlers have run: another thread of this rank may wait for what they did.
+    /// Says that handlers have run: other threads of this rank may wait for what they did, each for something else.
     pub(in crate::fabric) fn delivered(&self) {
         self.delivered.fetch_add(1, Ordering::SeqCst);
-        self.ring(self.seat);
+        self.map.line(self.seat).bell.ring_sleepers();
+    }
+
+    /// How often handlers have run.
+    pub(in crate::fabric) fn deliveries(&self) -> u64 {
+        self.delivered.load(Ordering::SeqCst)
     }
 
     /// Wakes all threads of this rank that sleep.
@@ -65,11 +70,10 @@ impl Shm {
         self.ring_all(self.seat);
     }
 
-    /// Sleeps until there is something to deliver, or another thread has delivered; spins first if `spins`.
-    pub(in crate::fabric) fn sleep(&self, timeout: Duration, spins: bool) {
+    /// Sleeps until there is something to deliver, or more was delivered than `seen`; spins first if `spins`.
+    pub(in crate::fabric) fn sleep(&self, timeout: Duration, seen: u64, spins: bool) {
         let slice = if self.want_room() { Duration::from_millis(MEMORY_LOOK_MS) } else { timeout };
-        let delivered = self.delivered.load(Ordering::SeqCst);
-        let is_new = || self.delivered.load(Ordering::SeqCst) != delivered;
+        let is_new = || self.deliveries() != seen;
         self.sleep_at_bell(timeout.min(slice), spins, || is_new() || self.has_work());
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::frame::{Frame, Note};
@@ -25,6 +25,8 @@ pub(super) struct Engine {
     worker: Worker,
     rank: Rank,
     pub(super) world: u64,
+    /// Counts the looks that moved something.
+    pub(super) moves: Arc<AtomicU64>,
     window: u64,
     states: Arc<[AtomicU8]>,
     neighbours: Neighbours,
@@ -58,6 +60,7 @@ impl Engine {
             worker,
             rank,
             world,
+            moves: Arc::default(),
             window,
             states,
             neighbours,
@@ -243,6 +246,9 @@ impl Engine {
     /// Moves the network on: takes in what has come, sends what was kept, finds who is gone. Whether anything happened.
     pub(super) fn pump(&mut self) -> bool {
         let moved = self.worker.progress();
+        if moved {
+            self.moves.fetch_add(1, Ordering::SeqCst);
+        }
         for arrived in self.worker.take_arrived() {
             if let Err(malformed) = self.accept(arrived) {
                 self.malformed.push(malformed);

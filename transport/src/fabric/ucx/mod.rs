@@ -12,7 +12,9 @@
 //! # Locks
 //! `engine` is held for each call of the library, never while a handler runs; `delivering` while handlers run, and
 //! taken first. One thread of those that wait sleeps on the library's event descriptor (`poller`), the others until it
-//! or a thread that has delivered something wakes them.
+//! or a thread that has delivered something wakes them. Whoever sleeps has counted before what it waits for was found
+//! missing (deliveries, or looks that moved something), and compares when others can see that it sleeps: what another
+//! thread did in between keeps it awake.
 //!
 //! # Deaths
 //! Of ranks on its own node a rank asks the kernel (`neighbours`). Of others UCX reports a broken connection; a rank
@@ -31,7 +33,7 @@ mod sys;
 mod worker;
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -77,6 +79,8 @@ pub(crate) struct Ucx {
     sleepers: sleep::Sleepers,
     regions: NetworkRegions,
     events: RawFd,
+    /// That of the engine, to be read without its lock.
+    moves: Arc<AtomicU64>,
 }
 
 /// A worker that waits to hear where the others are.
@@ -117,6 +121,7 @@ impl Listening {
         Ok(Ucx {
             rank,
             size,
+            moves: engine.moves.clone(),
             engine: Mutex::new(engine),
             states,
             delivering: Mutex::new(()),
@@ -182,8 +187,9 @@ impl Ucx {
                 return engine.keep(to, header, payload);
             }
             engine.ask(to);
+            let seen = self.moves();
             drop(engine);
-            self.wait_for_peer(fabric, to, &mut wait)?;
+            self.wait_for_peer(fabric, to, &mut wait, seen)?;
         }
     }
 
@@ -201,8 +207,9 @@ impl Ucx {
                     break Ok(());
                 }
                 engine.ask(to);
+                let seen = self.moves();
                 drop(engine);
-                if let Err(error) = self.wait_for_peer(fabric, to, &mut wait) {
+                if let Err(error) = self.wait_for_peer(fabric, to, &mut wait, seen) {
                     break Err(error);
                 }
             };
@@ -218,14 +225,27 @@ impl Ucx {
         lost.map_or(Ok(()), Err)
     }
 
-    /// Moves own messages on, or sleeps until something comes.
-    fn wait_for_peer(&self, fabric: &Fabric, to: Rank, wait: &mut Wait) -> Result<(), FabricError> {
+    /// Counts the looks, of all threads, that moved something: asked while the engine is locked, and what is waited for
+    /// was not there, and compared before one sleeps.
+    fn moves(&self) -> u64 {
+        self.moves.load(Ordering::SeqCst)
+    }
+
+    /// Moves own messages on, or sleeps until something comes that had not when `seen` was asked for.
+    fn wait_for_peer(
+        &self,
+        fabric: &Fabric,
+        to: Rank,
+        wait: &mut Wait,
+        seen: u64,
+    ) -> Result<(), FabricError> {
         let ran = fabric.progress();
         wait.looks += 1;
         if ran > 0 || wait.looks < LOOKS_MAX {
             std::thread::yield_now();
         } else {
-            self.sleep_for(Duration::from_millis(LIVENESS_MS).min(wait.deadline.left().unwrap_or_default()));
+            let slice = Duration::from_millis(LIVENESS_MS).min(wait.deadline.left().unwrap_or_default());
+            self.sleep_unless(slice, || self.moves() != seen);
         }
         self.check_wait(to, wait)
     }
@@ -311,16 +331,21 @@ impl Ucx {
         let deadline = Deadline::after(Duration::from_millis(GOODBYE_MS));
         let mut looks = 0;
         loop {
-            {
+            let seen = {
                 let mut engine = self.lock();
                 engine.pump();
                 if engine.was_seen() {
                     break;
                 }
-            }
+                self.moves()
+            };
             let Some(left) = deadline.left() else { break };
             looks += 1;
-            if looks < LOOKS_MAX { std::thread::yield_now() } else { self.sleep_for(left) }
+            if looks < LOOKS_MAX {
+                std::thread::yield_now();
+            } else {
+                self.sleep_unless(left, || self.moves() != seen);
+            }
         }
         self.states[self.rank.index()].store(LEFT, Ordering::Relaxed);
     }
@@ -382,10 +407,10 @@ impl Ucx {
     fn finish(&self, at: &Target<'_>, mut requests: Vec<Request>) -> Result<Vec<Vec<u8>>, FabricError> {
         let mut wait = Wait::new(self.patience);
         loop {
-            let over = {
+            let (over, seen) = {
                 let mut engine = self.lock();
                 engine.pump();
-                engine.are_over(&mut requests)
+                (engine.are_over(&mut requests), self.moves())
             };
             self.sleepers.nudge();
             let failed = match over {
@@ -397,7 +422,7 @@ impl Ucx {
             if wait.looks < LOOKS_MAX {
                 std::thread::yield_now();
             } else {
-                self.sleep_for(Duration::from_millis(LIVENESS_MS));
+                self.sleep_unless(Duration::from_millis(LIVENESS_MS), || self.moves() != seen);
             }
             let checked = self.check_wait(at.rank, &mut wait);
             if let Err(error) = checked.and(failed.map_or(Ok(()), Err)) {

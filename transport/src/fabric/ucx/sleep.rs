@@ -1,7 +1,7 @@
 //! How a rank's threads sleep until the network, or another thread, has something for them.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,12 @@ pub(super) struct Sleepers {
     is_polling: AtomicBool,
     /// Wakes it.
     bell: std::os::fd::OwnedFd,
-    /// Counts the times that handlers ran, or the poller rose.
-    turns: Mutex<u64>,
+    /// Who waits for the poller, or for a thread that delivers, sleeps here.
+    turn: Mutex<()>,
     others: Condvar,
     others_count: AtomicUsize,
+    /// Counts the times that handlers ran.
+    deliveries: AtomicU64,
 }
 
 impl Sleepers {
@@ -37,9 +39,10 @@ impl Sleepers {
             poller: Mutex::new(()),
             is_polling: AtomicBool::new(false),
             bell,
-            turns: Mutex::new(0),
+            turn: Mutex::new(()),
             others: Condvar::new(),
             others_count: AtomicUsize::new(0),
+            deliveries: AtomicU64::new(0),
         })
     }
 
@@ -53,62 +56,72 @@ impl Sleepers {
 
     /// Handlers have run: others may wait for what they did.
     pub(super) fn delivered(&self) {
+        self.deliveries.fetch_add(1, Ordering::SeqCst);
         self.nudge();
         self.wake_others();
     }
 
     fn wake_others(&self) {
         if self.others_count.load(Ordering::SeqCst) > 0 {
-            *self.turns.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            // Who has found nothing new sleeps before this goes on.
+            drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
             self.others.notify_all();
         }
     }
 }
 
 impl Ucx {
-    /// Waits until there is something to deliver, another thread has delivered, or `timeout` is over: spins for about
+    /// How often handlers have run.
+    pub(in crate::fabric) fn deliveries(&self) -> u64 {
+        self.sleepers.deliveries.load(Ordering::SeqCst)
+    }
+
+    /// Waits until there is something to deliver, more was delivered than `seen`, or `timeout` is over: spins for about
     /// what a wake-up costs, then sleeps.
-    pub(in crate::fabric) fn sleep(&self, timeout: Duration) {
+    pub(in crate::fabric) fn sleep(&self, timeout: Duration, seen: u64) {
+        let is_new = || self.deliveries() != seen;
         if self.spins {
             let until = Instant::now().checked_add(timeout);
-            if spin(until, &mut || self.has_work()) {
+            if spin(until, &mut || is_new() || self.has_work()) {
                 return;
             }
         }
-        self.sleep_for(timeout);
+        self.sleep_unless(timeout, is_new);
     }
 
-    /// Sleeps until the network has something or another thread has delivered.
-    pub(in crate::fabric) fn sleep_for(&self, timeout: Duration) {
+    /// Sleeps until the network has something or another thread has delivered, unless `is_new`: what other threads do
+    /// is asked of it once they can see that this one sleeps.
+    pub(in crate::fabric) fn sleep_unless(&self, timeout: Duration, is_new: impl Fn() -> bool) {
         let timeout = timeout.min(Duration::from_millis(NAP_MS));
         let sleepers = &self.sleepers;
         sleepers.others_count.fetch_add(1, Ordering::SeqCst);
-        let turns = sleepers.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // The poller rises before it takes `turns`: either it is found gone here, or it wakes who waits here.
+        let turn = sleepers.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // The poller rises before it takes `turn`: either it is found gone here, or it wakes who waits here.
         let poller = match sleepers.poller.try_lock() {
             Ok(poller) => poller,
             Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(std::sync::TryLockError::WouldBlock) => {
-                let waited = sleepers.others.wait_timeout(turns, timeout);
-                drop(waited);
+                if !is_new() {
+                    drop(sleepers.others.wait_timeout(turn, timeout));
+                }
                 sleepers.others_count.fetch_sub(1, Ordering::SeqCst);
                 return;
             }
         };
-        drop(turns);
+        drop(turn);
         sleepers.others_count.fetch_sub(1, Ordering::SeqCst);
         sleepers.is_polling.store(true, Ordering::SeqCst);
-        self.poll(timeout);
+        self.poll(timeout, is_new);
         sleepers.is_polling.store(false, Ordering::SeqCst);
         drop(poller);
         sleepers.wake_others();
     }
 
-    fn poll(&self, timeout: Duration) {
+    fn poll(&self, timeout: Duration, is_new: impl Fn() -> bool) {
         {
             let mut engine = self.lock();
             engine.pump();
-            if engine.is_ready() || !engine.arm() {
+            if is_new() || engine.is_ready() || !engine.arm() {
                 drop(engine);
                 std::thread::yield_now();
                 return;
