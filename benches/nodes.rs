@@ -7,10 +7,10 @@
 //!
 //! Who is compared: `raw`, `Fabric::get` of a segment that is shown, which is a `ucp_get` and the lock around it;
 //! `ask`, the same value asked for from the server (`get_verified`, which compares the checksum there), as every first
-//! get is; `bget`, of a copy. `replicas`: a put to a key that two nodes keep against one that one node keeps, to beat 2.2;
-//! and a get on the key's own node, to beat 1.0. `queue`: puts of one thread to a queue of the other rank, which takes
-//! them out as they come; `round_trip` is a request that the other rank answers at once, which a put that waits for its
-//! answer costs at least. Every value read is checked to bear its key, inside the timed work.
+//! get is; `bget`, of a copy. `replicas`: a put to a key that two nodes keep against one that one node keeps, to beat
+//! 2.2; and a get on the key's own node, to beat 1.0. `queue`: puts of one thread to a queue of the other rank, which
+//! takes them out as they come; `round_trip` is a request that the other rank answers at once, which a put that waits
+//! for its answer costs at least. Every value read is checked to bear its key, inside the timed work.
 //!
 //! What was learned. Two gets at once take nearly twice the time of one over tcp, since each is a message there and
 //! back (64 B to 16 KiB by block: 1.5 to 2.2 times `raw`); so values up to 64 KiB are kept with their spots, and one

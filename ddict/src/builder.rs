@@ -102,10 +102,10 @@ impl<K: 'static, V: 'static> Builder<K, V> {
     /// and nobody sees it before: what was read or acknowledged is on so many nodes, as long as none of them is lost.
     /// Where one is, writes go on with the others.
     ///
-    /// Reads cost what they cost without. Every write, also of a process of the key's node, is done by that node's first
-    /// rank, and takes a way to it and one from there to the others and back: about two round trips. Each node has
-    /// memory for what it stands by for, as for its own keys and a quarter more; nothing of it is taken before it is
-    /// used. `len`, walks, `filter` and `persist` see a key once.
+    /// Reads cost what they cost without. Every write, also of a process of the key's node, is done by that node's
+    /// first rank, and takes a way to it and one from there to the others and back: about two round trips. Each node
+    /// has memory for what it stands by for, as for its own keys and a quarter more; nothing of it is taken before it
+    /// is used. `len`, walks, `filter` and `persist` see a key once.
     ///
     /// Default 1. At most as many as the world has nodes, so on one node 1 alone.
     pub fn replicas(mut self, nodes: u32) -> Self {

@@ -2,8 +2,8 @@
 //! small values come with their page, and large ones are asked for a few ahead of their turn.
 //!
 //! Weakly consistent: a key that is there all the time is given exactly once; one that comes or goes meanwhile may be
-//! given or not. A value is what it is when its turn, or its page's, comes, or a few turns before. In no order of the keys: see `filter` for
-//! one.
+//! given or not. A value is what it is when its turn, or its page's, comes, or a few turns before. In no order of the
+//! keys: see `filter` for one.
 
 use super::{DDict, decoded};
 use crate::encoding::{Key, Value, decode, read_key, show, type_name};

@@ -14,9 +14,10 @@
 //!
 //! # A later write
 //! Whoever writes to the key, in shared memory or by a question, finds the cell set, and asks the home's server to have
-//! the copies given up; that goes down the tree as a broadcast does. The server's thread waits for it, and a broadcast of
-//! such a key that comes meanwhile waits for the thread. Only then is the value changed. So copies are never older than the last write that has returned: `bget` sees what `get` would, but for writes that are under way.
-//! A broadcast that is under way is seen on some nodes before others.
+//! the copies given up; that goes down the tree as a broadcast does. The server's thread waits for it, and a broadcast
+//! of such a key that comes meanwhile waits for the thread. Only then is the value changed. So copies are never older
+//! than the last write that has returned: `bget` sees what `get` would, but for writes that are under way. A broadcast
+//! that is under way is seen on some nodes before others.
 //!
 //! # Checkpoints
 //! A copy is what its own checkpoint sees. Later ones see it too (`carried`) if it is kept for them and was the key's

@@ -3,8 +3,8 @@
 //! # Shape
 //! A dictionary of one node is its only part, and nothing here costs it more than a look whether there are others. One
 //! that spans nodes has a `Store` on each, all with the same settings and the same seed of hashes. A key's *home* is
-//! the node that its hash chooses (`placement`); nowhere else does it lie, but for replicas. A process reads and writes the part of its own node in
-//! shared memory, and asks the other parts' *servers*: of each node the first rank.
+//! the node that its hash chooses (`placement`); nowhere else does it lie, but for replicas. A process reads and writes
+//! the part of its own node in shared memory, and asks the other parts' *servers*: of each node the first rank.
 //!
 //! What is asked and answered are the messages of `message`; `far` asks, `serve` answers. A server need not know of
 //! dictionaries before: whoever makes or attaches to one introduces this crate to it (see `Fabric::introduce`).

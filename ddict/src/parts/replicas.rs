@@ -7,8 +7,8 @@
 //!
 //! # A write
 //! 1. Writes of one key stand in a *line*. Whose turn it is, is looked at: what it would change, by what the home has.
-//!    If that is nothing (a `put_if_absent` of what is there), it is answered. Else it gets a *version*, higher than all
-//!    before.
+//!    If that is nothing (a `put_if_absent` of what is there), it is answered. Else it gets a *version*, higher than
+//! all    before.
 //! 2. It is sent to all replicas (`standby`), which do it and say so.
 //! 3. When all that live have, the home does it: from now on readers see it, those who wait for the key are woken, who
 //!    asked is answered, and the line moves on.
@@ -19,8 +19,8 @@
 //! answered when they have. A replica that cannot even do that is given up, as if it were lost.
 //!
 //! # Why reads ask the home
-//! A replica has writes that may still be taken back, or whose home may not show them yet: who read them there could see
-//! a value go back. It never has an older value than one that was acknowledged, but that is not enough.
+//! A replica has writes that may still be taken back, or whose home may not show them yet: who read them there could
+//! see a value go back. It never has an older value than one that was acknowledged, but that is not enough.
 //!
 //! # What concerns all keys
 //! A new checkpoint, `clear` and `freeze` are done by the server's thread. It *closes* the lines: what is under way
@@ -36,7 +36,7 @@
 //! |---|---|
 //! | who asked | the write is done or not; nobody waits for it |
 //! | a replica's server | the home goes on without it: later writes are on fewer nodes; what waits for it is done |
-//! | the home's server | its keys cannot be reached; each replica has every write that was acknowledged, and of each key at most one more, the one that was under way |
+//! | the home's server | its keys are out of reach; replicas have all that was acknowledged, and what was under way |
 //!
 //! # Going on without a home
 //! That is `Placement::without`: the next who keeps the part is its home then. Before it answers it asks the others who

@@ -165,8 +165,8 @@ impl Server {
 
     // ── a key ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// Does a write, or begins to. One to a key that has copies is the thread's, since these must go first; while `given`
-    /// is held no key gets any.
+    /// Does a write, or begins to. One to a key that has copies is the thread's, since these must go first; while
+    /// `given` is held no key gets any.
     fn write(self: &Arc<Self>, fabric: &Arc<Fabric>, who: Who, question: Question, rest: &[u8]) {
         let part = match self.part(question.part) {
             Ok(part) => part,

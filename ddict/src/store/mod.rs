@@ -2,8 +2,8 @@
 //!
 //! In reading order: `layout` (what lies where), `key` (hashes), `entry` (a key's line, and the protocol of it),
 //! `page`, `lookup` (reading), `tally` (hits), `value` (bytes and pins), `write`, `split` (growing), `checkpoint`,
-//! `wait`, `scan`, `copies` (of keys, on other nodes), `exact` (writes that repeat those of another store), `spot` (where
-//! other nodes read); and `intent` with `settle`: how nothing is lost when a process is killed.
+//! `wait`, `scan`, `copies` (of keys, on other nodes), `exact` (writes that repeat those of another store), `spot`
+//! (where other nodes read); and `intent` with `settle`: how nothing is lost when a process is killed.
 
 mod checkpoint;
 mod copies;
