@@ -1,4 +1,4 @@
-//! What does a get cost whose key lies on another node?
+//! What does it cost to read and write what lies on another node: keys of a dictionary, items of a queue?
 //!
 //! Two machines of namespaces, a rank on each, UCX over tcp between them: without these nothing is measured, and that
 //! is said. Number to beat: `get`, of a value that was read before, at most 1.2x `raw`, one `ucp_get` of as many bytes,
@@ -7,7 +7,10 @@
 //!
 //! Who is compared: `raw`, `Fabric::get` of a segment that is shown, which is a `ucp_get` and the lock around it;
 //! `ask`, the same value asked for from the server (`get_verified`, which compares the checksum there), as every first
-//! get is; `bget`, of a copy. Every value read is checked to bear its key, inside the timed work.
+//! get is; `bget`, of a copy. `replicas`: a put to a key that two nodes keep against one that one node keeps, to beat
+//! 2.2; and a get on the key's own node, to beat 1.0. `queue`: puts of one thread to a queue of the other rank, which
+//! takes them out as they come; `round_trip` is a request that the other rank answers at once, which a put that waits
+//! for its answer costs at least. Every value read is checked to bear its key, inside the timed work.
 //!
 //! What was learned. Two gets at once take nearly twice the time of one over tcp, since each is a message there and
 //! back (64 B to 16 KiB by block: 1.5 to 2.2 times `raw`); so values up to 64 KiB are kept with their spots, and one
@@ -19,6 +22,11 @@
 //! times `raw`; fastest rounds 24, 25, 21, 31, 44, 296 us against 26, 23, 17, 48, 78, 220. `bget` of 8 B 0.5 us.
 //! `busy`, 8 B: median 30 us, at most 4.4 ms, `raw` alike, `ask` 27 ms; 64 KiB at most 28 ms. To be taken again on a
 //! quiet machine.
+//!
+//! `replicas` (`--quick`, one run, 2026-11, a quiet machine): puts of 8 B 1.97, 64 B 2.16, 1 KiB 2.01, 16 KiB 2.13,
+//! 64 KiB 3.85, 256 KiB 1.62 times `put_once` (23 us up to 1 KiB); gets on the own node 0.93 to 1.06 times `get_once`.
+//! `bput` of 8 B 35 us, 2.1 times a put; a put to a key that has copies, which a thread takes away first, half a
+//! millisecond. `queue`: a put of 8 B 129 us (fastest round 20), 5 times a bare round trip.
 
 mod measure;
 
@@ -29,6 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tarragon_ddict::{DDict, Descriptor};
+use tarragon_queue::Queue;
 use tarragon_testbed::Hosts;
 use tarragon_transport::segment::{Segment, Spec};
 use tarragon_transport::{HandlerId, Rank, RemoteKey, World, wire};
@@ -37,6 +46,8 @@ use tarragon_transport::{HandlerId, Rank, RemoteKey, World, wire};
 const ROLE: &str = "TARRAGON_BENCH_NODES";
 /// What the other rank is to do: the tag says which.
 const MODE: HandlerId = HandlerId(1);
+/// A request that is answered at once.
+const ECHO: HandlerId = HandlerId(2);
 const IDLE: u64 = 0;
 const BUSY: u64 = 1;
 const OVER: u64 = 2;
@@ -75,27 +86,40 @@ fn rank(options: &Options) {
     let mode = Arc::new(AtomicU64::new(IDLE));
     let heard = Arc::clone(&mode);
     world.on(MODE, move |_, message| heard.store(message.tag, Ordering::SeqCst));
+    world.on(ECHO, |fabric, message| fabric.respond(message, message.payload).expect("it is there"));
     let made = (world.rank() == Rank(1)).then(|| {
-        let dict =
-            DDict::<u64, Vec<u8>>::builder().memory(256 << 20).create_on(&world).expect("a dictionary");
+        let builder = DDict::<u64, Vec<u8>>::builder().memory(256 << 20);
+        let dict = builder.create_on(&world).expect("a dictionary");
+        let kept = builder.replicas(2).create_on(&world).expect("a dictionary");
+        let queue = Queue::<Vec<u8>>::builder().bounded(4096).create_on(&world).expect("a queue");
         let spec = Spec { kind: "bench", layout: 1, control_bytes: 1 << 20, heap_bytes: 0 };
         let segment = Segment::create(&spec).expect("a segment");
         let shown = world.fabric().show(&segment).expect("a region");
-        (dict, shown, segment)
+        (dict, kept, queue, shown, segment)
     });
-    let told = made.as_ref().map_or_else(Vec::new, |(dict, shown, segment)| {
-        wire::encode(&(dict.descriptor().to_string(), shown.key(), segment.control())).expect("bytes")
+    let told = made.as_ref().map_or_else(Vec::new, |(dict, kept, queue, shown, segment)| {
+        let texts =
+            [dict.descriptor().to_string(), kept.descriptor().to_string(), queue.descriptor().to_string()];
+        wire::encode(&(texts, shown.key(), segment.control())).expect("bytes")
     });
     let told = world.broadcast_bytes(Rank(1), &told).expect("a broadcast");
-    if let Some((dict, _shown, _segment)) = made {
+    if let Some((_dict, _kept, queue, _shown, _segment)) = made {
         world.barrier().expect("a barrier");
-        stand_by(&world, &mode);
-        drop(dict);
+        std::thread::scope(|scope| {
+            scope.spawn(|| while queue.get().is_ok() {});
+            stand_by(&world, &mode);
+            queue.close();
+        });
     } else {
-        let ((text, key, start), _) = wire::head::<(String, RemoteKey, u64)>(&told).expect("what was told");
-        let dict = text.parse::<Descriptor>().expect("a descriptor").attach().expect("a dictionary");
+        let ((texts, key, start), _) =
+            wire::head::<([String; 3], RemoteKey, u64)>(&told).expect("what was told");
+        let attach =
+            |text: &str| text.parse::<Descriptor>().expect("a descriptor").attach().expect("a dictionary");
+        let (dict, kept) = (attach(&texts[0]), attach(&texts[1]));
+        let queue = texts[2].parse::<tarragon_queue::Descriptor>().expect("a descriptor");
+        let queue = queue.attach().expect("a queue");
         world.barrier().expect("a barrier");
-        Reader { options, world: &world, dict, key, start }.run();
+        Reader { options, world: &world, dict, kept, queue, key, start }.run();
         world.send(Rank(1), MODE, OVER, &[]).expect("a message");
     }
     world.leave().expect("a farewell");
@@ -121,6 +145,9 @@ struct Reader<'a> {
     options: &'a Options,
     world: &'a World,
     dict: DDict<u64, Vec<u8>>,
+    /// Whose keys both nodes keep.
+    kept: DDict<u64, Vec<u8>>,
+    queue: Queue<Vec<u8>>,
     /// Of memory of the other rank, and where that begins.
     key: RemoteKey,
     start: u64,
@@ -135,6 +162,12 @@ impl Reader<'_> {
             }
             if self.options.wants("put") {
                 self.put_all(size, &keys);
+            }
+            if self.options.wants("replicas") {
+                self.replicas(size);
+            }
+            if self.options.wants("queue") {
+                self.queue(size);
             }
         }
         if self.options.wants("busy") {
@@ -225,6 +258,60 @@ impl Reader<'_> {
             self.system("put", &plain, |key| self.dict.put(&key, &value).expect("a put")),
         ];
         compare(self.options, self.figure("put", "idle", size, self.operations()), self.rounds(), systems);
+    }
+
+    /// Keys that two nodes keep, of the other node and of this one.
+    fn replicas(&self, size: usize) {
+        let (value, far) = (Self::value(7, size), self.far_keys(2 << 20));
+        let near_node = self.world.fabric().node_of(self.world.rank()).expect("a node");
+        let is_near =
+            |dict: &DDict<u64, Vec<u8>>, key: &u64| dict.shard_of(key).expect("a shard") == near_node;
+        let keys_of = |dict: &DDict<u64, Vec<u8>>, wanted: bool| -> Vec<u64> {
+            (3 << 20..).filter(|key| is_near(dict, key) == wanted).take(KEYS).collect()
+        };
+        let (kept_far, kept_near) = (keys_of(&self.kept, false), keys_of(&self.kept, true));
+        let systems = vec![
+            self.system("tarragon", &kept_far, |key| self.kept.put(&key, &value).expect("a put")),
+            self.system("put_once", &far, |key| self.dict.put(&key, &value).expect("a put")),
+            self.system("own_node", &kept_near, |key| self.kept.put(&key, &value).expect("a put")),
+        ];
+        compare(
+            self.options,
+            self.figure("replicas", "put", size, self.operations()),
+            self.rounds(),
+            systems,
+        );
+        let near = keys_of(&self.dict, true);
+        for key in &near {
+            self.dict.put(key, Self::value(*key, size)).expect("a put");
+        }
+        for key in &kept_near {
+            self.kept.put(key, Self::value(*key, size)).expect("a put");
+        }
+        let systems = vec![
+            self.system("tarragon", &kept_near, |key| self.check(key, self.kept.get(&key).expect("a get"))),
+            self.system("get_once", &near, |key| self.check(key, self.dict.get(&key).expect("a get"))),
+        ];
+        compare(
+            self.options,
+            self.figure("replicas", "own get", size, self.operations()),
+            self.rounds(),
+            systems,
+        );
+    }
+
+    /// Puts one after the other, each of a value of its own.
+    fn queue(&self, size: usize) {
+        let (value, fabric, turns) = (Self::value(7, size), self.world.shared_fabric(), [0]);
+        let ask = |_| {
+            let request = fabric.request(Rank(1), ECHO, &value).expect("a request");
+            assert!(request.wait(PATIENCE).expect("an answer").is_some());
+        };
+        let systems = vec![
+            self.system("tarragon", &turns, |_| self.queue.put(value.clone()).expect("a put")),
+            self.system("round_trip", &turns, ask),
+        ];
+        compare(self.options, self.figure("queue", "put", size, self.operations()), self.rounds(), systems);
     }
 
     /// Each get by itself, while the other rank computes.

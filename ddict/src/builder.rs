@@ -40,6 +40,7 @@ pub struct Builder<K, V> {
     working_set: u32,
     timeout: Option<Duration>,
     checksums: bool,
+    replicas: u32,
     types: PhantomData<fn(K) -> V>,
 }
 
@@ -52,6 +53,7 @@ impl<K: 'static, V: 'static> Builder<K, V> {
             working_set: 1,
             timeout: None,
             checksums: false,
+            replicas: 1,
             types: PhantomData,
         }
     }
@@ -95,11 +97,31 @@ impl<K: 'static, V: 'static> Builder<K, V> {
         self
     }
 
+    /// How many nodes keep each key, of a dictionary that [`Builder::create_on`] makes: the one that its hash chooses,
+    /// from where it is read, and the next ones, which stand by. A write of any kind returns when all of them have it,
+    /// and nobody sees it before: what was read or acknowledged is on so many nodes, as long as none of them is lost.
+    /// Where one is, writes go on with the others.
+    ///
+    /// Reads cost what they cost without. Every write, also of a process of the key's node, is done by that node's
+    /// first rank, and takes a way to it and one from there to the others and back: about two round trips. Each node
+    /// has memory for what it stands by for, as for its own keys and a quarter more; nothing of it is taken before it
+    /// is used. `len`, walks, `filter` and `persist` see a key once.
+    ///
+    /// Default 1. At most as many as the world has nodes, so on one node 1 alone.
+    pub fn replicas(mut self, nodes: u32) -> Self {
+        self.replicas = nodes;
+        self
+    }
+
     /// Makes it, empty.
     ///
     /// # Errors
     /// `Setting` for a value that cannot be; `Segment` if shared memory is full or the system refuses.
     pub fn create(&self) -> Result<DDict<K, V>, Error> {
+        if self.replicas > 1 {
+            let wanted = "1 can, where `create_on` is not told of other nodes".to_owned();
+            return Err(Error::Setting { name: "replicas", value: u64::from(self.replicas), wanted });
+        }
         Ok(DDict::new(Parts::alone(Store::create(&self.options()?)?), 0))
     }
 
@@ -123,6 +145,7 @@ impl<K: 'static, V: 'static> Builder<K, V> {
             None => host::memory_bytes_default().clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX),
         };
         within("shards_per_node", u64::from(self.shards), 1, u64::from(SHARDS_MAX), "shards")?;
+        within("replicas", u64::from(self.replicas), 1, u64::from(u32::MAX), "nodes")?;
         within("working_set", u64::from(self.working_set), 1, u64::from(WORKING_SET_MAX), "checkpoints")?;
         Ok(Options {
             memory_bytes,
@@ -133,6 +156,7 @@ impl<K: 'static, V: 'static> Builder<K, V> {
             checksums: self.checksums,
             types: types_hash(&type_name::<K>(), &type_name::<V>()),
             seed: None,
+            replicas: self.replicas,
         })
     }
 }

@@ -16,6 +16,8 @@ use tarragon_transport::segment::SegmentName;
 const PREFIX: &str = "ddict:1:";
 /// The same for a dictionary that spans nodes.
 const SPAN_PREFIX: &str = "ddict:2:";
+/// The same for one whose keys several nodes keep: the world's number is followed by how many.
+const REPLICATED_PREFIX: &str = "ddict:3:";
 /// Fields of a text, and of each node's part after them and the world's number.
 const FIELDS: usize = 7;
 const HOME_FIELDS: usize = 6;
@@ -142,15 +144,24 @@ impl Descriptor {
 impl fmt::Display for Descriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.segment;
-        let prefix = if self.span.is_some() { SPAN_PREFIX } else { PREFIX };
+        let replicas =
+            self.span.as_ref().and_then(|span| span.homes.first()).map_or(0, |home| home.replicas.len());
+        let prefix = match &self.span {
+            None => PREFIX,
+            Some(_) if replicas == 0 => SPAN_PREFIX,
+            Some(_) => REPLICATED_PREFIX,
+        };
         write!(f, "{prefix}{}:{:x}:{:x}:", Escaped(&name.file), name.uid, self.types)?;
         write!(f, "{}:{}:", Escaped(&self.key_type), Escaped(&self.value_type))?;
         write!(f, "{}:{}", Escaped(&self.host), self.checkpoint)?;
         let Some(span) = &self.span else { return Ok(()) };
         write!(f, ":{:x}", span.world)?;
+        if replicas > 0 {
+            write!(f, ":{}", replicas + 1)?;
+        }
         span.homes.iter().try_for_each(|home| {
             write!(f, ":{}:{}", home.rank, Escaped(&home.host))?;
-            let mut names = [&home.segment, &home.copies].into_iter();
+            let mut names = [&home.segment, &home.copies].into_iter().chain(&home.replicas);
             names.try_for_each(|name| write!(f, ":{}:{:x}", Escaped(&name.file), name.uid))
         })
     }
@@ -166,20 +177,21 @@ impl FromStr for Descriptor {
 }
 
 fn parse(text: &str) -> Result<Descriptor, &'static str> {
-    let (fields, spans) = match (text.strip_prefix(PREFIX), text.strip_prefix(SPAN_PREFIX)) {
-        (Some(fields), _) => (fields, false),
-        (_, Some(fields)) => (fields, true),
-        _ if text.starts_with("ddict:") => {
-            return Err("its version is neither 1 nor 2: use one version of the program");
+    let prefixes = [(PREFIX, 0), (SPAN_PREFIX, 1), (REPLICATED_PREFIX, 2)];
+    let found = prefixes.iter().find_map(|(prefix, form)| Some((text.strip_prefix(prefix)?, *form)));
+    let (fields, form) = match found {
+        Some(found) => found,
+        None if text.starts_with("ddict:") => {
+            return Err("its version is none of 1, 2 and 3: use one version of the program");
         }
-        _ => return Err("it does not begin with `ddict:`"),
+        None => return Err("it does not begin with `ddict:`"),
     };
     let fields: Vec<&str> = fields.split(':').collect();
     let (fields, rest) = fields.split_at_checked(FIELDS).ok_or("it has not 7 parts")?;
     let [file, uid, types, key_type, value_type, host, checkpoint] = fields else {
         return Err("it has not 7 parts");
     };
-    if !spans && !rest.is_empty() {
+    if form == 0 && !rest.is_empty() {
         return Err("it has not 7 parts");
     }
     Ok(Descriptor {
@@ -189,23 +201,32 @@ fn parse(text: &str) -> Result<Descriptor, &'static str> {
         value_type: unescape(value_type)?,
         host: unescape(host)?,
         checkpoint: checkpoint.parse().map_err(|_| "its checkpoint is no number")?,
-        span: spans.then(|| parse_span(rest)).transpose()?,
+        span: (form > 0).then(|| parse_span(rest, form == 2)).transpose()?,
     })
 }
 
-fn parse_span(fields: &[&str]) -> Result<Span, &'static str> {
-    let (world, homes) = fields.split_first().ok_or("it has no number of a world")?;
-    if homes.is_empty() || !homes.len().is_multiple_of(HOME_FIELDS) {
-        return Err("its nodes have not 6 parts each");
+fn parse_span(fields: &[&str], is_replicated: bool) -> Result<Span, &'static str> {
+    let (world, mut homes) = fields.split_first().ok_or("it has no number of a world")?;
+    let mut others = 0;
+    if is_replicated {
+        let (replicas, rest) = homes.split_first().ok_or("it has no number of replicas")?;
+        let replicas = replicas.parse().ok().filter(|replicas| (2..=rest.len()).contains(replicas));
+        (others, homes) = (replicas.ok_or("its number of replicas is none")? - 1, rest);
+    }
+    let home_fields = HOME_FIELDS + 2 * others;
+    if homes.is_empty() || !homes.len().is_multiple_of(home_fields) {
+        return Err("its nodes have not 6 parts each, and 2 for each further replica");
     }
     let home = |fields: &[&str]| {
         let rank = fields[0].parse().map_err(|_| "a rank is no number")?;
         let (host, segment) = (unescape(fields[1])?, name_of(fields[2], fields[3])?);
-        Ok(Home { rank: Rank(rank), host, segment, copies: name_of(fields[4], fields[5])? })
+        let replicas = fields[HOME_FIELDS..].chunks(2).map(|it| name_of(it[0], it[1]));
+        let replicas = replicas.collect::<Result<_, &'static str>>()?;
+        Ok(Home { rank: Rank(rank), host, segment, copies: name_of(fields[4], fields[5])?, replicas })
     };
     Ok(Span {
         world: u128::from_str_radix(world, 16).map_err(|_| "its world's number is none")?,
-        homes: homes.chunks(HOME_FIELDS).map(home).collect::<Result<_, &'static str>>()?,
+        homes: homes.chunks(home_fields).map(home).collect::<Result<_, &'static str>>()?,
     })
 }
 

@@ -1,18 +1,22 @@
 //! Keys, values and pairs, streamed: a page of keys at a time, each value when it is asked for; of another node's part
-//! small values come with their page.
+//! small values come with their page, and large ones are asked for a few ahead of their turn.
 //!
 //! Weakly consistent: a key that is there all the time is given exactly once; one that comes or goes meanwhile may be
-//! given or not. A value is what it is when its turn, or its page's, comes. In no order of the keys: see `filter` for
-//! one.
+//! given or not. A value is what it is when its turn, or its page's, comes, or a few turns before. In no order of the
+//! keys: see `filter` for one.
 
 use super::{DDict, decoded};
 use crate::encoding::{Key, Value, decode, read_key, show, type_name};
 use crate::error::Error;
-use crate::parts::{KeptBytes, Parts};
+use crate::parts::{Ahead, KeptBytes, Parts};
 use crate::store::Keep;
+use std::collections::VecDeque;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::ops::Range;
+
+/// The most values that are asked for ahead of their turn: large ones, which are held until then.
+const AHEAD_MAX: usize = 4;
 
 /// A walk over the keys' bytes, a page at a time.
 pub(crate) struct Walk<'d> {
@@ -24,6 +28,8 @@ pub(crate) struct Walk<'d> {
     /// Values will be asked for.
     values: bool,
     page: Page,
+    /// Values of the page that were asked for ahead of their turn, by the place of their keys.
+    ahead: VecDeque<(usize, Ahead)>,
 }
 
 /// Keys one after another, in one piece of memory, each with its value if that came with it.
@@ -62,7 +68,15 @@ impl Page {
 
 impl<'d> Walk<'d> {
     pub(crate) fn new(store: &'d Parts, checkpoint: u32, shards: Range<u32>) -> Self {
-        Self { store, checkpoint, shards, cursor: None, values: false, page: Page::default() }
+        Self {
+            store,
+            checkpoint,
+            shards,
+            cursor: None,
+            values: false,
+            page: Page::default(),
+            ahead: VecDeque::new(),
+        }
     }
 
     /// Of whose keys the values are asked for, too.
@@ -89,6 +103,7 @@ impl<'d> Walk<'d> {
     /// Reads the next page; whether there was one. After an error the walk is over.
     fn turn(&mut self) -> Result<bool, Error> {
         self.page.clear();
+        self.ahead.clear();
         let shard = self.shards.start;
         if self.shards.is_empty() {
             return Ok(false);
@@ -127,20 +142,50 @@ impl<'d> Walk<'d> {
         mut read: impl FnMut(&[u8], &[u8], Keep) -> Result<Option<R>, Error>,
     ) -> Result<Option<R>, Error> {
         while let Some(index) = self.next_listed()? {
+            self.ask_ahead(index)?;
+            let asked = self.ahead.pop_front_if(|(at, _)| *at == index).map(|(_, asked)| asked);
             let Listed { key, value } = &self.page.keys[index];
             let key = &self.page.bytes[key.clone()];
             let found = match value {
                 Some((value, keep)) => read(key, &self.page.bytes[value.clone()], *keep)?,
-                None => match self.store.peek(key, self.checkpoint)? {
-                    Some((value, keep)) => read(key, &value, keep)?,
-                    None => None,
-                },
+                None => {
+                    let peeked = match asked {
+                        Some(asked) => self.store.finish_peek(&asked, key)?,
+                        None => self.store.peek(key, self.checkpoint)?,
+                    };
+                    match peeked {
+                        Some((value, keep)) => read(key, &value, keep)?,
+                        None => None,
+                    }
+                }
             };
             if found.is_some() {
                 return Ok(found);
             }
         }
         Ok(None)
+    }
+}
+
+impl Walk<'_> {
+    /// Asks another node for the values of the next keys of the page, from `index` on, that came without them.
+    fn ask_ahead(&mut self, index: usize) -> Result<(), Error> {
+        if self.page.keys[index].value.is_some() || self.ahead.len() > AHEAD_MAX / 2 {
+            return Ok(());
+        }
+        let from = self.ahead.back().map_or(index, |(at, _)| at + 1);
+        for at in from..self.page.keys.len() {
+            if self.ahead.len() >= AHEAD_MAX {
+                break;
+            }
+            let Listed { key, value } = &self.page.keys[at];
+            if value.is_none() {
+                let key = &self.page.bytes[key.clone()];
+                let Some(asked) = self.store.begin_peek(key, self.checkpoint)? else { break };
+                self.ahead.push_back((at, asked));
+            }
+        }
+        Ok(())
     }
 }
 

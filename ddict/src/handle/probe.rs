@@ -1,8 +1,9 @@
 //! What tests see of a dictionary beyond its figures. Users need nothing of it, and it is no part of the interface.
 
 use super::DDict;
-use crate::encoding::{Key, with_key};
+use crate::encoding::{Key, Value, with_key};
 use crate::error::Error;
+use crate::parts::Parts;
 use serde::Serialize;
 use std::borrow::Borrow;
 
@@ -19,6 +20,15 @@ impl<K, V> DDict<K, V> {
     #[must_use]
     pub fn participants(&self) -> (u32, usize) {
         self.near().participants()
+    }
+}
+
+impl<K: Key, V: Value> DDict<K, V> {
+    /// The replica of a node's part that lies on this node, if there is one, to be read alone.
+    #[doc(hidden)]
+    pub fn replica_of(&self, node: u32) -> Result<Option<Self>, Error> {
+        let replica = self.store().replica_of(node)?;
+        Ok(replica.map(|store| Self::new(Parts::alone(store), self.at())))
     }
 }
 

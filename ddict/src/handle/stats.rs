@@ -18,6 +18,8 @@ pub struct Stats {
     pub used_bytes: u64,
     /// Bytes that can still be put, but for what blocks and index add. All shards share them.
     pub free_bytes: u64,
+    /// Bytes in use by replicas, of all nodes, beside the others.
+    pub replica_bytes: u64,
 }
 
 /// Figures of a shard.
@@ -49,7 +51,7 @@ impl<K, V> DDict<K, V> {
     /// `Gone`, `Retired`.
     pub fn stats(&self) -> Result<Stats, Error> {
         let at = self.at();
-        let usage = self.store().usage()?;
+        let (usage, replica_bytes) = self.store().usage()?;
         let free_bytes = usage.capacity.saturating_sub(usage.allocated);
         let elsewhere = self.store().hits_elsewhere()?;
         let shard = |index: u32| {
@@ -71,6 +73,7 @@ impl<K, V> DDict<K, V> {
             committed_bytes: usage.committed,
             used_bytes: usage.allocated,
             free_bytes,
+            replica_bytes,
         })
     }
 

@@ -6,16 +6,18 @@
 //! node, that of the last broadcast.
 //!
 //! # A broadcast
-//! The thread of the home's server sets the key's cell (`store::copies`), puts the value, and sends it down a tree of
+//! The handler of the home's server sets the key's cell (`store::copies`), puts the value, and sends it down a tree of
 //! servers whose root it is: each hands it to at most two others before it takes it up, so the value has reached all
-//! of n nodes after about log2 n steps. Each tells the root, which waits for all. It does one broadcast after the other
-//! and numbers them; who gets an older one after a newer one leaves it.
+//! of n nodes after about log2 n steps. Each tells the root; the handler that hears the last of them answers who asked,
+//! so nobody sleeps on the way. The root has one broadcast under way at a time, and numbers them; who gets an older one
+//! after a newer one leaves it.
 //!
 //! # A later write
 //! Whoever writes to the key, in shared memory or by a question, finds the cell set, and asks the home's server to have
-//! the copies given up; that goes down the tree as a broadcast does. Only then is the value changed. So copies are
-//! never older than the last write that has returned: `bget` sees what `get` would, but for writes that are under way.
-//! A broadcast that is under way is seen on some nodes before others.
+//! the copies given up; that goes down the tree as a broadcast does. The server's thread waits for it, and a broadcast
+//! of such a key that comes meanwhile waits for the thread. Only then is the value changed. So copies are never older
+//! than the last write that has returned: `bget` sees what `get` would, but for writes that are under way. A broadcast
+//! that is under way is seen on some nodes before others.
 //!
 //! # Checkpoints
 //! A copy is what its own checkpoint sees. Later ones see it too (`carried`) if it is kept for them and was the key's
@@ -29,14 +31,15 @@
 //! read; nobody can change the key then. A broadcast that it was at has reached some nodes.
 
 use super::message::{self, COPIED, COPY, Fault, Home};
-use super::serve::{Served, Server, lock};
+use super::serve::{Deed, Served, Server, Who, is, lock, refused};
 use crate::error::Error;
 use crate::store::{Keep, Pinned, When};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
-use tarragon_transport::{Fabric, Message, PeerState};
+use tarragon_transport::{Fabric, Message};
 
 /// The longest sleep of the root between two looks.
 const NAP: Duration = Duration::from_millis(1);
@@ -80,18 +83,54 @@ pub(super) fn seen_from(copy: Pinned<'_>, checkpoint: u32) -> Option<Pinned<'_>>
 /// What a server knows of copies of its part's keys.
 #[derive(Default)]
 pub(super) struct Given {
-    /// By cell, the keys that have copies.
-    cells: HashMap<u32, HashMap<Box<[u8]>, Mark>>,
+    /// By cell, the keys that have copies, and as the how-manieth they got them.
+    cells: HashMap<u32, HashMap<Box<[u8]>, u64>>,
+    /// Copies that were given so far.
+    born: u64,
     /// Number of the last broadcast.
     last: u64,
+    /// The one that is under way.
+    current: Option<Spread>,
+    /// Those that come after it.
+    waiting: VecDeque<Spread>,
+    giving_up: GivingUp,
 }
 
-/// What nodes have answered to a broadcast.
-type ByNode = HashMap<u32, Option<Fault>>;
+/// Whose copies the thread has taken away.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum GivingUp {
+    #[default]
+    Nothing,
+    Cell(u32),
+    All,
+}
 
-/// Answers to the broadcasts of this rank's parts, by part and number.
-#[derive(Default)]
-pub(super) struct Answers(Mutex<HashMap<(u128, u64), ByNode>>);
+/// A copy, or that it is to go, on its way to all nodes.
+struct Spread {
+    number: u64,
+    /// Bytes of the key.
+    key: usize,
+    mark: Option<Mark>,
+    /// Key and value.
+    rest: Vec<u8>,
+    end: End,
+    /// What nodes have answered.
+    answers: BTreeMap<u32, Option<Fault>>,
+    /// Nodes it was sent to directly, since their way here has died.
+    sent_again: BTreeSet<u32>,
+}
+
+/// Who is told when all have it.
+enum End {
+    Respond(Who),
+    Tell(Sender<Ended>),
+}
+
+/// Why it is not everywhere.
+type Ended = Option<Error>;
+
+/// Whether a node's server lives.
+pub(super) type IsLive<'a> = &'a dyn Fn(u32) -> bool;
 
 /// All parts, and which of them is meant.
 pub(super) struct Span {
@@ -145,12 +184,13 @@ pub(super) fn install(fabric: &Arc<Fabric>) {
             server.copy(&fabric, message);
         }
     });
-    let server = fabric.state::<Server>();
+    let (server, weak) = (fabric.state::<Server>(), Arc::downgrade(fabric));
     fabric.on(COPIED, move |_, message| {
         if let Some((Done { part, node, fault }, _)) = message::head::<Done>(message.payload)
-            && let Some(answers) = lock(&server.answers.0).get_mut(&(part, message.tag))
+            && let (Ok(part), Some(fabric)) = (server.part(part), weak.upgrade())
         {
-            answers.insert(node, fault);
+            let deeds = part.copied(message.tag, node, fault, &part.is_live(&fabric));
+            server.act(&fabric, &part, deeds);
         }
     });
 }
@@ -162,126 +202,256 @@ fn message(span: &Span, to: u32, head: &Head, rest: &[u8]) -> Vec<u8> {
     bytes
 }
 
-impl Server {
-    // ── at the root: on the thread for what takes long ──────────────────────────────────────────────────────
+impl Served {
+    // ── at the root ─────────────────────────────────────────────────────────────────────────────────────────
 
-    /// Puts a value, and a copy on each node.
+    /// Whether a key has copies, or another one of its cell.
+    pub(super) fn has_copies(&self, key: &[u8]) -> bool {
+        self.store.cell_of(key).is_ok_and(|cell| self.store.has_copies(cell))
+    }
+
+    /// Whether copies of a key are just being given up: a broadcast is the thread's then.
+    pub(super) fn is_giving_up(&self, given: &Given, key: &[u8]) -> bool {
+        match given.giving_up {
+            GivingUp::Nothing => false,
+            GivingUp::Cell(cell) => self.store.cell_of(key).is_ok_and(|it| it == cell),
+            GivingUp::All => true,
+        }
+    }
+
+    /// Puts a value, and begins to give each node a copy; who asked is answered when all have it.
     pub(super) fn broadcast(
         &self,
-        fabric: &Fabric,
-        part: &Served,
+        how: (u32, Keep),
+        key: &[u8],
+        value: &[u8],
+        who: Who,
+        deeds: &mut Vec<Deed>,
+    ) -> Result<(), Error> {
+        self.broadcast_in(&mut lock(&self.given), how, key, value, who, deeds)
+    }
+
+    /// The same for who has the lock.
+    pub(super) fn broadcast_in(
+        &self,
+        given: &mut Given,
         (checkpoint, keep): (u32, Keep),
         key: &[u8],
         value: &[u8],
+        who: Who,
+        deeds: &mut Vec<Deed>,
     ) -> Result<(), Error> {
-        let store = &part.store;
+        let store = &self.store;
         let cell = store.cell_of(key)?;
         let is_kept = keep == Keep::Persistent || !store.options().wait_for_keys;
-        let mark = {
-            let mut given = lock(&part.given);
-            // First the cell, then the value: see `store::copies`.
-            store.set_copied(cell, true);
-            if let Err(error) = store.put(key, checkpoint, value, When::Copied, keep) {
-                store.set_copied(cell, given.cells.contains_key(&cell));
-                return Err(error);
-            }
-            let carried = is_kept && store.is_newest(key, checkpoint).unwrap_or(false);
-            let mark = Mark { checkpoint, carried };
-            given.cells.entry(cell).or_default().insert(key.into(), mark);
-            mark
-        };
-        self.spread(fabric, part, key, Some(mark), value)
-    }
-
-    /// Has the copies of a cell's keys taken away everywhere.
-    pub(super) fn give_up(&self, fabric: &Fabric, part: &Served, cell: u32) -> Result<(), Error> {
-        let keys = |given: &Given| {
-            given.cells.get(&cell).map_or_else(Vec::new, |keys| keys.keys().cloned().collect())
-        };
-        let keys: Vec<Box<[u8]>> = keys(&lock(&part.given));
-        for key in keys {
-            self.spread(fabric, part, &key, None, &[])?;
+        // First the cell, then the value: see `store::copies`.
+        store.set_copied(cell, true);
+        if let Err(error) = store.put(key, checkpoint, value, When::Copied, keep) {
+            store.set_copied(cell, given.cells.contains_key(&cell));
+            return Err(error);
         }
-        let mut given = lock(&part.given);
-        given.cells.remove(&cell);
-        part.store.set_copied(cell, false);
+        let carried = is_kept && store.is_newest(key, checkpoint).unwrap_or(false);
+        let mark = Mark { checkpoint, carried };
+        given.born += 1;
+        let born = given.born;
+        given.cells.entry(cell).or_default().insert(key.into(), born);
+        let rest = [key, value].concat();
+        self.spread(given, Spread::new(key.len(), Some(mark), rest, End::Respond(who)), deeds);
         Ok(())
     }
 
-    /// The same for all keys of a part.
-    pub(super) fn give_all_up(&self, fabric: &Fabric, part: &Served) -> Result<(), Error> {
-        let cells: Vec<u32> = lock(&part.given).cells.keys().copied().collect();
-        cells.into_iter().try_for_each(|cell| self.give_up(fabric, part, cell))
+    /// Begins to take the copies of a cell's keys away everywhere; who waits hears of each that is gone.
+    fn begin_to_give_up(&self, given: &mut Given, cell: u32, deeds: &mut Vec<Deed>) -> Receiver<Ended> {
+        let (sender, receiver) = channel();
+        let keys = given.cells.get(&cell).map_or_else(Vec::new, |keys| keys.keys().cloned().collect());
+        for key in keys {
+            let spread = Spread::new(key.len(), None, key.into(), End::Tell(sender.clone()));
+            self.spread(given, spread, deeds);
+        }
+        receiver
     }
 
-    /// Sends a copy, or that it is to go, to all other nodes; returns when all that live have done it.
-    fn spread(
+    /// A copy, or that it is to go, for all other nodes.
+    fn spread(&self, given: &mut Given, spread: Spread, deeds: &mut Vec<Deed>) {
+        given.waiting.push_back(spread);
+        self.spread_next(given, deeds);
+    }
+
+    fn spread_next(&self, given: &mut Given, deeds: &mut Vec<Deed>) {
+        let Some(span) = self.span.get() else {
+            return given.waiting.drain(..).for_each(|spread| spread.end(self, Vec::new(), deeds));
+        };
+        if given.current.is_some() {
+            return;
+        }
+        let Some(mut spread) = given.waiting.pop_front() else { return };
+        given.last += 1;
+        spread.number = given.last;
+        let nodes = span.homes.len() as u32;
+        below(span.here, span.here, nodes).for_each(|node| spread.send(span, node, false, deeds));
+        given.current = Some(spread);
+    }
+
+    /// A node has done it, or could not.
+    pub(super) fn copied(
         &self,
-        fabric: &Fabric,
-        part: &Served,
-        key: &[u8],
-        mark: Option<Mark>,
-        value: &[u8],
-    ) -> Result<(), Error> {
-        let Some(span) = part.span.get() else { return Ok(()) };
-        let (here, nodes) = (span.here, span.homes.len() as u32);
-        let number = {
-            let mut given = lock(&part.given);
-            given.last += 1;
-            given.last
-        };
-        let name = (part.store.name().uid, number);
-        lock(&self.answers.0).insert(name, HashMap::new());
-        let rest = [key, value].concat();
-        let send = |node: u32, is_last| {
-            let head = Head { part: 0, root: here, is_last, key: key.len() as u32, mark };
-            // Who cannot be told is dead, or has left.
-            let _ =
-                fabric.send(span.homes[node as usize].rank, COPY, number, &message(span, node, &head, &rest));
-        };
-        below(here, here, nodes).for_each(|node| send(node, false));
-        let answers = self.wait_for_all(fabric, span, name, send);
-        let mut faults = answers.into_iter().filter_map(|(node, fault)| Some((node, fault?)));
-        match faults.next() {
-            None => Ok(()),
-            Some((node, fault)) => {
-                let Home { rank, host, .. } = &span.homes[node as usize];
-                Err(fault.error(&part.store.name().file, (*rank, host), key))
+        number: u64,
+        node: u32,
+        fault: Option<Fault>,
+        is_live: IsLive<'_>,
+    ) -> Vec<Deed> {
+        let (mut deeds, mut given) = (Vec::new(), lock(&self.given));
+        let Some(current) = given.current.as_mut().filter(|it| it.number == number) else { return deeds };
+        current.answers.insert(node, fault);
+        self.end_if_all_have(&mut given, is_live, &mut deeds);
+        deeds
+    }
+
+    /// Goes on without nodes that have died, and sends to those whose way from here has.
+    pub(super) fn look_after_copies(&self, is_live: IsLive<'_>) -> Vec<Deed> {
+        let (mut deeds, mut given) = (Vec::new(), lock(&self.given));
+        self.end_if_all_have(&mut given, is_live, &mut deeds);
+        if let (Some(current), Some(span)) = (&mut given.current, self.span.get()) {
+            let (here, nodes) = (span.here, span.homes.len() as u32);
+            for node in current.missing(span, is_live) {
+                let mut way = std::iter::successors(Some(node), |node| Some(above(*node, here, nodes)));
+                let is_cut = way.find(|node| *node == here || !is_live(*node)) != Some(here);
+                if is_cut && current.sent_again.insert(node) {
+                    current.send(span, node, true, &mut deeds);
+                }
             }
+        }
+        deeds
+    }
+
+    fn end_if_all_have(&self, given: &mut Given, is_live: IsLive<'_>, deeds: &mut Vec<Deed>) {
+        let Some(span) = self.span.get() else { return };
+        while let Some(current) = given.current.take_if(|it| it.missing(span, is_live).is_empty()) {
+            let faults = current.answers.iter().filter_map(|(node, fault)| Some((*node, fault.clone()?)));
+            let faults = faults.collect();
+            current.end(self, faults, deeds);
+            self.spread_next(given, deeds);
         }
     }
 
-    /// Waits until all that live have answered; sends to those whose way here has died.
-    fn wait_for_all(
-        &self,
-        fabric: &Fabric,
-        span: &Span,
-        name: (u128, u64),
-        send: impl Fn(u32, bool),
-    ) -> ByNode {
-        let (here, nodes) = (span.here, span.homes.len() as u32);
-        let is_gone = |node: u32| fabric.peer(span.homes[node as usize].rank) != PeerState::Here;
-        let mut is_sent = vec![false; nodes as usize];
+    /// Whether a broadcast is under way.
+    pub(super) fn is_spreading(&self) -> bool {
+        lock(&self.given).current.is_some()
+    }
+}
+
+impl Spread {
+    fn new(key: usize, mark: Option<Mark>, rest: Vec<u8>, end: End) -> Self {
+        let (answers, sent_again) = (BTreeMap::new(), BTreeSet::new());
+        Self { number: 0, key, mark, rest, end, answers, sent_again }
+    }
+
+    fn missing(&self, span: &Span, is_live: IsLive<'_>) -> Vec<u32> {
+        let is_missing =
+            |node: &u32| *node != span.here && !self.answers.contains_key(node) && is_live(*node);
+        (0..span.homes.len() as u32).filter(is_missing).collect()
+    }
+
+    fn send(&self, span: &Span, node: u32, is_last: bool, deeds: &mut Vec<Deed>) {
+        let head = Head { part: 0, root: span.here, is_last, key: self.key as u32, mark: self.mark };
+        deeds.push(Deed::Copy(node, self.number, message(span, node, &head, &self.rest)));
+    }
+
+    /// Tells who waits.
+    fn end(&self, part: &Served, faults: Vec<(u32, Fault)>, deeds: &mut Vec<Deed>) {
+        let fault = faults.into_iter().next();
+        match &self.end {
+            // Who waits no more needs not know.
+            End::Tell(sender) => {
+                drop(sender.send(fault.map(|(node, fault)| part.fault_of(node, fault, &[]))))
+            }
+            End::Respond(who) => deeds.push(match fault {
+                None => Deed::Respond(*who, is(true)),
+                Some((node, fault)) => refused(*who, &part.fault_of(node, fault, &self.rest[..self.key])),
+            }),
+        }
+    }
+}
+
+impl Server {
+    // ── on the thread for what takes long ───────────────────────────────────────────────────────────────────
+
+    /// Has the copies of a cell's keys taken away everywhere, then does something before any of them gets one again.
+    pub(super) fn give_up<R>(
+        self: &Arc<Self>,
+        fabric: &Arc<Fabric>,
+        part: &Arc<Served>,
+        cell: u32,
+        then: impl FnOnce() -> R,
+    ) -> Result<R, Error> {
+        let (receiver, keys, deeds) = {
+            let (mut given, mut deeds) = (lock(&part.given), Vec::new());
+            if given.giving_up == GivingUp::Nothing {
+                given.giving_up = GivingUp::Cell(cell);
+            }
+            let receiver = part.begin_to_give_up(&mut given, cell, &mut deeds);
+            (receiver, given.cells.get(&cell).cloned().unwrap_or_default(), deeds)
+        };
+        self.act(fabric, part, deeds);
+        let ended = self.wait_for_copies(fabric, part, &receiver);
+        let mut given = lock(&part.given);
+        if ended.is_ok() {
+            if let Some(left) = given.cells.get_mut(&cell) {
+                // One that has got copies anew meanwhile keeps them.
+                left.retain(|key, born| keys.get(key).is_none_or(|before| before != born));
+            }
+            given.cells.retain(|it, keys| *it != cell || !keys.is_empty());
+            part.store.set_copied(cell, given.cells.contains_key(&cell));
+        }
+        let done = ended.map(|()| then());
+        if given.giving_up == GivingUp::Cell(cell) {
+            given.giving_up = GivingUp::Nothing;
+        }
+        done
+    }
+
+    /// The same for all keys of a part.
+    pub(super) fn give_all_up<R>(
+        self: &Arc<Self>,
+        fabric: &Arc<Fabric>,
+        part: &Arc<Served>,
+        then: impl FnOnce() -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let cells: Vec<u32> = {
+            let mut given = lock(&part.given);
+            given.giving_up = GivingUp::All;
+            given.cells.keys().copied().collect()
+        };
+        let gone = cells.into_iter().try_for_each(|cell| self.give_up(fabric, part, cell, || ()));
+        let done = gone.and_then(|()| then());
+        lock(&part.given).giving_up = GivingUp::Nothing;
+        done
+    }
+
+    /// Waits until all that were to hear have been told.
+    fn wait_for_copies(
+        self: &Arc<Self>,
+        fabric: &Arc<Fabric>,
+        part: &Arc<Served>,
+        ended: &Receiver<Ended>,
+    ) -> Result<(), Error> {
         let mut looked = Instant::now();
+        let mut all = Ok(());
         loop {
-            let missing: Vec<u32> = {
-                let all = lock(&self.answers.0);
-                let has_answered = |node: &u32| all.get(&name).is_some_and(|it| it.contains_key(node));
-                (0..nodes).filter(|node| *node != here && !has_answered(node) && !is_gone(*node)).collect()
+            let heard = match ended.try_recv() {
+                Err(TryRecvError::Empty) if fabric.progress() == 0 => ended.recv_timeout(NAP),
+                Err(TryRecvError::Empty) => Err(RecvTimeoutError::Timeout),
+                Err(TryRecvError::Disconnected) => return all,
+                Ok(heard) => Ok(heard),
             };
-            if missing.is_empty() {
-                return lock(&self.answers.0).remove(&name).unwrap_or_default();
+            match heard {
+                Ok(heard) => all = all.and(heard.map_or(Ok(()), Err)),
+                Err(RecvTimeoutError::Disconnected) => return all,
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            for node in missing {
-                let mut way = std::iter::successors(Some(node), |node| Some(above(*node, here, nodes)));
-                let is_cut = way.find(|node| *node == here || is_gone(*node)) != Some(here);
-                if is_cut && !std::mem::replace(&mut is_sent[node as usize], true) {
-                    send(node, true);
-                }
-            }
-            fabric.wait(NAP);
             if looked.elapsed() >= LIVENESS {
                 fabric.check_peers();
+                self.look(fabric, part);
                 looked = Instant::now();
             }
         }

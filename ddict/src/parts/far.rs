@@ -1,13 +1,15 @@
 //! Asking the parts of other nodes.
 
 use super::EachKey;
-use super::message::{self, Fault, Home, LEAVE, QUESTION, Question, Reply, Verb};
+use super::message::{self, Fault, Home, LEAVE, QUESTION, Question, Reply, Verb, WriteId};
+use super::placement::Placement;
 use super::reads::Reads;
 use crate::encoding::show;
 use crate::error::Error;
 use crate::store::{Buffer, Keep, Pinned, Store, Watch};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tarragon_transport::{Fabric, FabricError, HeapError, PeerState, Request};
 
@@ -22,6 +24,7 @@ pub(super) struct Far {
     pub(super) here: u32,
     /// By node.
     pub(super) homes: Box<[Home]>,
+    pub(super) placement: Placement,
     /// All parts are at this checkpoint, as far as this process knows.
     pub(super) newest: AtomicU32,
     pub(super) reads: Reads,
@@ -31,6 +34,33 @@ pub(super) struct Far {
 pub(super) struct Body {
     bytes: Vec<u8>,
     start: usize,
+}
+
+/// The writes of this process that wait for an answer, and the next one's number.
+static WRITING: Mutex<(u64, BTreeSet<u64>)> = Mutex::new((1, BTreeSet::new()));
+
+/// A write that waits for its answer.
+struct Writing(WriteId);
+
+impl Writing {
+    fn lock() -> MutexGuard<'static, (u64, BTreeSet<u64>)> {
+        WRITING.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin() -> Self {
+        let mut writing = Self::lock();
+        let number = writing.0;
+        writing.0 += 1;
+        writing.1.insert(number);
+        let waits_from = writing.1.first().copied().unwrap_or(number);
+        Self(WriteId { number, waits_from })
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        Self::lock().1.remove(&self.0.number);
+    }
 }
 
 impl std::ops::Deref for Body {
@@ -45,7 +75,9 @@ impl Far {
     pub(super) fn new(fabric: Arc<Fabric>, world: u128, homes: Box<[Home]>) -> Self {
         let here = fabric.node_of(fabric.rank()).unwrap_or(0);
         let reads = Reads::of(homes.len());
-        Self { fabric, world, here, homes, newest: AtomicU32::new(0), reads }
+        let others = homes.first().map_or(0, |home| home.replicas.len() as u32);
+        let placement = Placement::new(homes.len() as u32, others + 1);
+        Self { fabric, world, here, homes, placement, newest: AtomicU32::new(0), reads }
     }
 
     pub(super) fn nodes(&self) -> u32 {
@@ -73,19 +105,35 @@ impl Far {
         self.newest.load(Ordering::Relaxed)
     }
 
-    /// The node of a key with this hash. By other bits than those that choose a shard and a place there.
+    /// The node of a key with this hash.
     #[inline]
     pub(super) fn node_of(&self, hash: u64) -> u32 {
-        let mixed = (hash ^ hash >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        ((mixed * u64::from(self.nodes())) >> 32) as u32
+        self.placement.home_of(self.placement.part_of(hash))
+    }
+
+    /// Whether several nodes keep each key, so that its home's server does all writes.
+    #[inline]
+    pub(super) fn is_replicated(&self) -> bool {
+        self.placement.replicas() > 1
     }
 
     // ── questions ───────────────────────────────────────────────────────────────────────────────────────────
 
     /// Asks, without waiting for the answer.
     pub(super) fn begin(&self, node: u32, verb: Verb, key: &[u8], value: &[u8]) -> Result<Request, Error> {
+        self.begin_as(node, verb, None, key, value)
+    }
+
+    fn begin_as(
+        &self,
+        node: u32,
+        verb: Verb,
+        write: Option<WriteId>,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Request, Error> {
         let home = &self.homes[node as usize];
-        let head = Question { part: home.segment.uid, key: key.len() as u32, verb };
+        let head = Question { part: home.segment.uid, key: key.len() as u32, write, verb };
         let mut bytes = message::bytes(&head);
         bytes.reserve_exact(key.len() + value.len());
         bytes.extend_from_slice(key);
@@ -115,13 +163,26 @@ impl Far {
         key: &[u8],
         value: &[u8],
     ) -> Result<(Reply, Body), Error> {
-        self.finish(node, &self.begin(node, verb, key, value)?, key)
+        let is_write = verb.is_write() || matches!(verb, Verb::Broadcast { .. });
+        let write = (self.is_replicated() && is_write).then(Writing::begin);
+        let request = self.begin_as(node, verb, write.as_ref().map(|it| it.0), key, value)?;
+        self.finish(node, &request, key)
     }
 
     /// What all other parts say, asked at once; the first error after all have answered.
     pub(super) fn ask_all<R>(&self, verb: Verb, read: impl Fn(Reply) -> Option<R>) -> Result<Vec<R>, Error> {
-        let others = || (0..self.nodes()).filter(|node| *node != self.here);
-        let asked: Vec<_> = others().map(|node| (node, self.begin(node, verb.clone(), &[], &[]))).collect();
+        self.ask_those(|node| node != self.here, verb, read)
+    }
+
+    /// What these parts say.
+    pub(super) fn ask_those<R>(
+        &self,
+        is_asked: impl Fn(u32) -> bool,
+        verb: Verb,
+        read: impl Fn(Reply) -> Option<R>,
+    ) -> Result<Vec<R>, Error> {
+        let those = (0..self.nodes()).filter(|node| is_asked(*node));
+        let asked: Vec<_> = those.map(|node| (node, self.begin(node, verb.clone(), &[], &[]))).collect();
         let answer = |(node, request): (u32, Result<Request, Error>)| {
             let (reply, _) = self.finish(node, &request?, &[])?;
             read(reply).ok_or_else(|| self.odd(node))
@@ -149,7 +210,16 @@ impl Far {
         verb: Verb,
         key: &[u8],
     ) -> Result<Option<(Pinned<'static>, Keep)>, Error> {
-        match self.ask(node, verb, key, &[])? {
+        self.kept_value_of(node, self.ask(node, verb, key, &[])?)
+    }
+
+    /// That of an answer.
+    pub(super) fn kept_value_of(
+        &self,
+        node: u32,
+        answer: (Reply, Body),
+    ) -> Result<Option<(Pinned<'static>, Keep)>, Error> {
+        match answer {
             (Reply::Value(keep), body) => Ok(Some((Pinned::copy_of(&body), keep))),
             (Reply::Nothing, _) => Ok(None),
             _ => Err(self.odd(node)),
@@ -211,8 +281,11 @@ impl Far {
                 Reply::Missing(key) => Some(Some(key)),
                 _ => None,
             };
-            let mut all = self.ask_all(Verb::Advance { checkpoint }, missing)?;
-            all.push(near.try_advance(checkpoint)?);
+            let is_asked = |node| node != self.here || self.is_replicated();
+            let mut all = self.ask_those(is_asked, Verb::Advance { checkpoint }, missing)?;
+            if !self.is_replicated() {
+                all.push(near.try_advance(checkpoint)?);
+            }
             let Some(key) = all.into_iter().flatten().next() else { break };
             let waited_ms = began.elapsed().as_millis() as u64;
             if timeout.is_some_and(|max| waited_ms >= max) {

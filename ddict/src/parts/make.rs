@@ -14,6 +14,10 @@ use tarragon_transport::{Fabric, FabricError, Rank, Request, World};
 impl Parts {
     /// Makes a part on each node of a world.
     pub(crate) fn make(world: &World, options: &Options) -> Result<Self, Error> {
+        if options.replicas > world.nodes() {
+            let wanted = format!("1 to {} can, as many as there are nodes", world.nodes());
+            return Err(Error::Setting { name: "replicas", value: u64::from(options.replicas), wanted });
+        }
         if world.nodes() <= 1 {
             return Store::create(options).map(Self::alone);
         }
@@ -22,11 +26,15 @@ impl Parts {
         // All parts hash alike.
         let seed = RandomState::new().hash_one(std::process::id()) | 1;
         let options = Options { seed: Some(seed), ..options.clone() };
-        let asked: Vec<(Rank, Result<Request, FabricError>)> =
-            world.node_leaders().into_iter().map(|rank| (rank, ask(&fabric, rank, &options))).collect();
+        let nodes = world.nodes();
+        let asked: Vec<(Rank, Result<Request, FabricError>)> = world
+            .node_leaders()
+            .into_iter()
+            .map(|rank| (rank, ask(&fabric, rank, &options, nodes)))
+            .collect();
         let made = |(rank, request)| {
-            let (segment, copies) = made(rank, &host(rank), request)?;
-            Ok(Home { rank, host: host(rank), segment, copies })
+            let (segment, copies, replicas) = made(rank, &host(rank), request)?;
+            Ok(Home { rank, host: host(rank), segment, copies, replicas })
         };
         let made: Vec<Result<Home, Error>> = asked.into_iter().map(made).collect();
         let homes = made.iter().flatten().cloned().collect();
@@ -69,18 +77,18 @@ impl Parts {
     }
 }
 
-fn ask(fabric: &Arc<Fabric>, rank: Rank, options: &Options) -> Result<Request, FabricError> {
+fn ask(fabric: &Arc<Fabric>, rank: Rank, options: &Options, nodes: u32) -> Result<Request, FabricError> {
     fabric.introduce(rank, serve::install)?;
-    let question = Question { part: 0, key: 0, verb: Verb::Make(options.clone()) };
+    let question = Question { part: 0, key: 0, write: None, verb: Verb::Make(options.clone(), nodes) };
     fabric.request(rank, QUESTION, &message::bytes(&question))
 }
 
-/// The segments of a part that was made, and of its copies.
+/// The segments of a part that was made, of its copies, and of its replicas of other parts.
 fn made(
     rank: Rank,
     host: &str,
     request: Result<Request, FabricError>,
-) -> Result<(SegmentName, SegmentName), Error> {
+) -> Result<(SegmentName, SegmentName, Vec<SegmentName>), Error> {
     let far = |what: String| Error::Far { rank: rank.0, host: host.to_owned(), what };
     let answer =
         request.and_then(|request| request.wait(Duration::MAX)).map_err(|why| far(why.to_string()))?;

@@ -1,8 +1,8 @@
 //! What processes ask the servers of a dictionary's parts, and what these answer.
 //!
 //! A question is a [`Question`], followed by the key's bytes and the value's, if it has them; an answer is a `Result`
-//! of a [`Reply`] and a [`Fault`], followed by the value's bytes or a page of keys. What servers send one another for
-//! copies is in `copies`.
+//! of a [`Reply`] and a [`Fault`], followed by the value's bytes or a page of keys. What a home sends its replicas is a
+//! [`WriteHead`] with key and value, or a [`Whole`]; what servers send one another for copies is in `copies`.
 
 use crate::error::Error;
 use crate::store::{Keep, Options, ShardFigures, Spot, When};
@@ -20,6 +20,13 @@ pub(super) const COPY: HandlerId = HandlerId(0xED02);
 /// That this was done, to this one of who began it.
 pub(super) const COPIED: HandlerId = HandlerId(0xED03);
 
+/// Writes come to this one of a replica.
+pub(super) const REPLICATE: HandlerId = HandlerId(0xED04);
+/// That they were done, to this one of the home.
+pub(super) const REPLICATED: HandlerId = HandlerId(0xED05);
+/// What concerns all keys, to this one of a replica; a request.
+pub(super) const WHOLE: HandlerId = HandlerId(0xED06);
+
 /// The bytes of a value, and how it is kept.
 pub(crate) type KeptBytes<'b> = (&'b [u8], Keep);
 
@@ -31,14 +38,82 @@ pub(crate) struct Home {
     pub(crate) segment: SegmentName,
     /// Of the copies that lie there.
     pub(crate) copies: SegmentName,
+    /// Of its replicas of other parts, in the order of `Placement::kept_by`.
+    pub(crate) replicas: Vec<SegmentName>,
 }
 
+/// Which of a process's writes it is, where keys have replicas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct WriteId {
+    pub(super) number: u64,
+    /// The process still waits for this one, and for none before.
+    pub(super) waits_from: u64,
+}
+
+/// What stands before the key and the value of a write that goes to a replica.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct WriteHead {
+    /// Of the replica's segment.
+    pub(super) part: u128,
+    /// Of the part's segment.
+    pub(super) home: u128,
+    /// The replica's node.
+    pub(super) node: u32,
+    /// That of the home's placement.
+    pub(super) epoch: u32,
+    pub(super) version: u64,
+    /// All versions before this one are over, also at home.
+    pub(super) settled: u64,
+    pub(super) checkpoint: u32,
+    pub(super) change: Change,
+    /// It puts the key to what it was before `write`.
+    pub(super) takes_back: bool,
+    /// Bytes of the key.
+    pub(super) key: u32,
+    /// Whose write it is.
+    pub(super) write: Option<(Rank, WriteId)>,
+}
+
+/// What becomes of a key in a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) enum Change {
+    /// It has the value that follows.
+    Put(Keep),
+    Remove,
+    /// The same, and the answer is the value.
+    Pop,
+    /// The checkpoint says nothing of it.
+    Withdraw,
+}
+
+/// That a replica has done the write whose version is the tag.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Replicated {
+    /// The home's.
+    pub(super) part: u128,
+    pub(super) node: u32,
+    pub(super) fault: Option<Fault>,
+}
+
+/// What a replica does with all keys; the number is its segment's.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Whole {
+    /// Goes on to this checkpoint, as its home has done.
+    Follow {
+        checkpoint: u32,
+    },
+    Clear {
+        checkpoint: u32,
+    },
+    Freeze(bool),
+}
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Question {
     /// Of the part's segment; 0 where there is none yet.
     pub(super) part: u128,
     /// Bytes of the key that follows.
     pub(super) key: u32,
+    pub(super) write: Option<WriteId>,
     pub(super) verb: Verb,
 }
 
@@ -118,8 +193,8 @@ pub(super) enum Verb {
     Advance {
         checkpoint: u32,
     },
-    /// Makes a part; whoever asks has it open.
-    Make(Options),
+    /// Makes a part, one of so many; whoever asks has it open.
+    Make(Options, u32),
     /// Lets others read its memory.
     Show,
     /// Whoever asks has it open.
@@ -151,6 +226,17 @@ impl Verb {
         )
     }
 
+    /// The checkpoint that a write is for.
+    pub(super) fn checkpoint(&self) -> Option<u32> {
+        match self {
+            Verb::Put { checkpoint, .. }
+            | Verb::Remove { checkpoint }
+            | Verb::Exchange { checkpoint, .. }
+            | Verb::Broadcast { checkpoint, .. } => Some(*checkpoint),
+            _ => None,
+        }
+    }
+
     /// Whether it writes a key, so that copies of that must go first.
     pub(super) fn is_write(&self) -> bool {
         matches!(self, Verb::Put { .. } | Verb::Remove { .. } | Verb::Exchange { .. })
@@ -173,15 +259,15 @@ pub(super) enum Reply {
     /// The key of its memory.
     Shown(RemoteKey),
     Figures(ShardFigures),
-    /// Capacity, committed and allocated bytes.
-    Usage([u64; 3]),
+    /// Capacity, committed and allocated bytes; and those allocated for replicas of other parts.
+    Usage([u64; 4]),
     Checkpoints(u32, u32),
     /// A page of keys follows (see [`add_key`]), and where the next one begins.
     Page(Option<u64>),
     /// This key must be written anew first.
     Missing(Vec<u8>),
-    /// Its segment, and that of the copies there.
-    Made(SegmentName, SegmentName),
+    /// Its segment, that of the copies there, and those of replicas.
+    Made(SegmentName, SegmentName, Vec<SegmentName>),
 }
 
 impl Reply {
@@ -193,7 +279,7 @@ impl Reply {
         if let Reply::Hits(hits) = self { Some(hits) } else { None }
     }
 
-    pub(super) fn usage(self) -> Option<[u64; 3]> {
+    pub(super) fn usage(self) -> Option<[u64; 4]> {
         if let Reply::Usage(usage) = self { Some(usage) } else { None }
     }
 

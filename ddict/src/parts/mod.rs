@@ -3,8 +3,8 @@
 //! # Shape
 //! A dictionary of one node is its only part, and nothing here costs it more than a look whether there are others. One
 //! that spans nodes has a `Store` on each, all with the same settings and the same seed of hashes. A key's *home* is
-//! the node that its hash chooses; nowhere else does it lie. A process reads and writes the part of its own node in
-//! shared memory, and asks the other parts' *servers*: of each node the first rank.
+//! the node that its hash chooses (`placement`); nowhere else does it lie, but for replicas. A process reads and writes
+//! the part of its own node in shared memory, and asks the other parts' *servers*: of each node the first rank.
 //!
 //! What is asked and answered are the messages of `message`; `far` asks, `serve` answers. A server need not know of
 //! dictionaries before: whoever makes or attaches to one introduces this crate to it (see `Fabric::introduce`).
@@ -30,14 +30,19 @@
 //! again when its last handle goes. A process that dies is seen by its rank's end. Where the server is the last, the
 //! part's segment goes with it; else with the last process of the node that has it open.
 //!
+//! # Replicas
+//! With `replicas(n)` n nodes keep each key: the home shows it, the others stand by. All writes are the server's of the
+//! home then, which has the others do them first: see `replicas`, and `standby` for the other side. Reads are as
+//! without: nothing in this page but writes, and what concerns all keys, goes another way.
+//!
 //! # Copies
 //! `bput` gives a key a copy on every node, and whatever else writes to the key has these taken away first: see
 //! `copies`.
 //!
 //! # Deaths
 //! A rank that dies while it asks leaves nothing: what it asked is done or not, as if it had died there. When a server
-//! dies, keys of its node can be reached from there alone; others get an error that names it, and so do operations on
-//! the whole.
+//! dies, keys of its node can be reached from there alone, and with replicas only read; others get an error that names
+//! it, and so do operations on the whole.
 //!
 //! # What it costs
 //! Between two machines of namespaces on two cores, UCX 1.13 over tcp (2026-11): a get or put of 8 B takes 17 µs, of
@@ -50,8 +55,13 @@ mod copies;
 mod far;
 mod make;
 mod message;
+mod past;
+mod placement;
 mod reads;
+mod replicas;
 mod serve;
+mod slow;
+mod standby;
 mod waiting;
 
 pub(crate) use message::{Home, KeptBytes};
@@ -63,11 +73,17 @@ use message::{Reply, Verb};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
-use tarragon_transport::Rank;
 use tarragon_transport::heap::{Audit, Usage};
+use tarragon_transport::{Rank, Request};
 
 /// What is shown each key, and its value if that came with it.
 pub(crate) type EachKey<'e> = &'e mut dyn FnMut(&[u8], Option<KeptBytes<'_>>);
+
+/// A value that was asked for and has not come.
+pub(crate) struct Ahead {
+    node: u32,
+    request: Request,
+}
 
 /// All parts, as one process has them.
 pub(crate) struct Parts {
@@ -145,13 +161,13 @@ impl Parts {
         (node != far.here()).then_some((far, node))
     }
 
-    /// As `home`, for a write: all parts are at the checkpoint then.
+    /// Whose server does a write, if not this process: all parts are at the checkpoint then.
     #[inline(always)]
     fn home_to_write(&self, key: &[u8], checkpoint: u32) -> Result<Option<(&Far, u32)>, Error> {
-        if let Some(far) = &self.far {
-            self.go_on(far, checkpoint)?;
-        }
-        Ok(self.home(key))
+        let Some(far) = self.far.as_deref() else { return Ok(None) };
+        self.go_on(far, checkpoint)?;
+        let node = far.node_of(self.near.hash_of_key(key));
+        Ok((node != far.here() || far.is_replicated()).then_some((far, node)))
     }
 
     // ── a key ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -193,6 +209,19 @@ impl Parts {
             None => self.near.peek(key, checkpoint),
             Some((far, node)) => far.kept_value(node, Verb::Peek { checkpoint }, key),
         }
+    }
+
+    /// Asks for what `peek` gives, if it lies on another node.
+    pub(crate) fn begin_peek(&self, key: &[u8], checkpoint: u32) -> Result<Option<Ahead>, Error> {
+        let Some((far, node)) = self.home(key) else { return Ok(None) };
+        let request = far.begin(node, Verb::Peek { checkpoint }, key, &[])?;
+        Ok(Some(Ahead { node, request }))
+    }
+
+    /// Waits for it.
+    pub(crate) fn finish_peek(&self, asked: &Ahead, key: &[u8]) -> Result<Option<(Pinned<'_>, Keep)>, Error> {
+        let Some(far) = &self.far else { return Ok(None) };
+        far.kept_value_of(asked.node, far.finish(asked.node, &asked.request, key)?)
     }
 
     /// See `Store::pin_verified`.
@@ -302,7 +331,7 @@ impl Parts {
         let Some((far, node)) = self.home_to_write(key, checkpoint)? else {
             return self.near.update(key, checkpoint, change);
         };
-        let mut found = far.value(node, Verb::Peek { checkpoint }, key)?;
+        let mut found = self.peek(key, checkpoint)?.map(|(value, _)| value);
         loop {
             let new = match change(found.as_deref()) {
                 Change::Leave => return Ok(()),
@@ -422,6 +451,9 @@ impl Parts {
     /// Has all parts do something.
     fn tell_all(&self, verb: Verb, near: impl FnOnce(&Store) -> Result<(), Error>) -> Result<(), Error> {
         let done = |reply| matches!(reply, Reply::Is(_)).then_some(());
+        if let Some(far) = self.far.as_deref().filter(|far| far.is_replicated()) {
+            return far.ask_those(|_| true, verb, done).map(drop);
+        }
         self.of_all(verb, done, near).map(|_| ())
     }
 
@@ -436,15 +468,22 @@ impl Parts {
         self.near.len(checkpoint)
     }
 
-    /// Memory of all parts.
-    pub(crate) fn usage(&self) -> Result<Usage, Error> {
-        let near = |near: &Store| {
-            let usage = near.usage();
-            Ok([usage.capacity, usage.committed, usage.allocated])
+    /// Memory of all parts, and bytes allocated for replicas.
+    pub(crate) fn usage(&self) -> Result<(Usage, u64), Error> {
+        let near = |near: &Store| match self.far.as_deref().filter(|far| far.is_replicated()) {
+            None => {
+                let usage = near.usage();
+                Ok([usage.capacity, usage.committed, usage.allocated, 0])
+            }
+            // Only the server knows what its replicas have.
+            Some(far) => {
+                let (reply, _) = far.ask(far.here(), Verb::Usage, &[], &[])?;
+                reply.usage().ok_or_else(|| far.odd(far.here()))
+            }
         };
         let all = self.of_all(Verb::Usage, Reply::usage, near)?;
         let sum = |i: usize| all.iter().map(|usage| usage[i]).sum();
-        Ok(Usage { capacity: sum(0), committed: sum(1), allocated: sum(2) })
+        Ok((Usage { capacity: sum(0), committed: sum(1), allocated: sum(2) }, sum(3)))
     }
 
     /// See `Store::checkpoints`.
@@ -486,6 +525,14 @@ impl Parts {
     /// See `Store::audit`, of this node's part.
     pub(crate) fn audit(&self) -> Result<Audit, Error> {
         self.near.audit()
+    }
+
+    /// The replica of a node's part that lies on this node.
+    pub(crate) fn replica_of(&self, node: u32) -> Result<Option<Store>, Error> {
+        let Some(far) = &self.far else { return Ok(None) };
+        let replicas = &far.homes[far.here() as usize].replicas;
+        let name = far.placement.replica_of(node, far.here()).and_then(|index| replicas.get(index));
+        name.map(Store::open).transpose()
     }
 
     /// All parts go on to a checkpoint that somebody is about to write to.

@@ -1,13 +1,21 @@
-//! Answering for a part: the handlers of its server, and a thread for what takes long.
+//! Answering for a part: the handlers of its server. What takes long is the thread's (`slow`).
 
-use super::copies::{self, Answers, Given, Span};
-use super::message::{self, Fault, LEAVE, QUESTION, Question, Reply, Verb};
+use super::copies::{self, Given, Span};
+use super::message::{
+    self, Fault, LEAVE, QUESTION, Question, REPLICATE, REPLICATED, Replicated, Reply, Verb, WHOLE, Whole,
+    WriteHead,
+};
+use super::placement::Placement;
+use super::replicas::{Around, Asked, Writes};
+use super::slow::{Order, Task};
+use super::standby::{self, Standby};
 use super::waiting::Waiting;
 use crate::error::Error;
 use crate::store::{Change, Keep, Options, Store, Watch};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tarragon_transport::segment::SegmentName;
@@ -20,18 +28,23 @@ const PAGE_BYTES: usize = 1 << 18;
 #[derive(Default)]
 pub(super) struct Server {
     /// By uid of their segments.
-    parts: Mutex<HashMap<u128, Arc<Served>>>,
+    pub(super) parts: Mutex<HashMap<u128, Arc<Served>>>,
+    /// Replicas of other ranks' parts, by uid of their segments.
+    pub(super) standbys: Mutex<HashMap<u128, Arc<Standby>>>,
     /// To the thread for what takes long, once there is one.
-    orders: Mutex<Option<Sender<Order>>>,
+    pub(super) orders: Mutex<Option<Sender<Order>>>,
+    /// To the one for what takes long of replicas, which waits for nobody.
+    pub(super) wholes: Mutex<Option<Sender<Order>>>,
+    /// The thread looks now and then whether somebody has died for whom something waits.
+    pub(super) is_looking: AtomicBool,
     waiting: Arc<Waiting>,
-    pub(super) answers: Answers,
 }
 
 /// A part.
 pub(super) struct Served {
     pub(super) store: Store,
     /// Processes that have it open, by rank.
-    users: Mutex<HashMap<Rank, u32>>,
+    pub(super) users: Mutex<HashMap<Rank, u32>>,
     /// Copies of other parts' keys.
     pub(super) copies: Store,
     pub(super) span: OnceLock<Span>,
@@ -41,23 +54,28 @@ pub(super) struct Served {
     pub(super) given: Mutex<Given>,
     /// By root, the last broadcast that was taken up.
     pub(super) told: Mutex<HashMap<u32, u64>>,
-}
-
-/// What the thread is to do.
-struct Order {
-    fabric: Arc<Fabric>,
-    source: Rank,
-    tag: u64,
-    task: Task,
-}
-
-enum Task {
-    Answer(Vec<u8>),
-    Leave(u128),
+    /// Of its keys, where others keep them too.
+    pub(super) writes: Option<Writes>,
+    /// Replicas of other parts that lie here.
+    pub(super) standbys: Vec<Arc<Standby>>,
 }
 
 /// An answer: its head, then bytes.
-type Answer = Result<Vec<u8>, Error>;
+pub(super) type Answer = Result<Vec<u8>, Error>;
+
+/// Who has asked: the rank, and its request's tag.
+pub(super) type Who = (Rank, u64);
+
+/// What is to be done once no lock is held.
+pub(super) enum Deed {
+    Respond(Who, Vec<u8>),
+    /// A write goes to the replica on a node, as this version.
+    Replicate(u32, u64, Vec<u8>),
+    /// A copy goes to a node, by the broadcast of this number.
+    Copy(u32, u64, Vec<u8>),
+    /// The thread is to make way for it.
+    Order(Asked),
+}
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -79,6 +97,39 @@ pub(super) fn install(fabric: &Arc<Fabric>) {
         }
     });
     copies::install(fabric);
+    install_replicas(fabric);
+}
+
+/// Lets this rank have replicas, and hear of those of its own parts.
+fn install_replicas(fabric: &Arc<Fabric>) {
+    let server = fabric.state::<Server>();
+    fabric.on(REPLICATE, move |fabric, message| {
+        let Some((head, rest)) = message::head::<WriteHead>(message.payload) else { return };
+        let standby = lock(&server.standbys).get(&head.part).cloned();
+        standby::write(fabric, standby.as_deref(), message.source, &head, rest);
+    });
+    let (server, weak) = (fabric.state::<Server>(), Arc::downgrade(fabric));
+    fabric.on(REPLICATED, move |_, message| {
+        let Some((done, _)) = message::head::<Replicated>(message.payload) else { return };
+        let (Ok(part), Some(fabric)) = (server.part(done.part), weak.upgrade()) else { return };
+        if let Some(writes) = &part.writes {
+            let is_live = part.is_live(&fabric);
+            let around = Around { part: &part, is_live: &is_live };
+            let deeds = writes.done(&around, message.tag, done.node, done.fault);
+            server.act(&fabric, &part, deeds);
+        }
+    });
+    let (server, weak) = (fabric.state::<Server>(), Arc::downgrade(fabric));
+    fabric.on(WHOLE, move |_, message| {
+        let (source, tag) = (message.source, message.tag);
+        let Some(fabric) = weak.upgrade() else { return };
+        match message::head::<(u128, Whole)>(message.payload) {
+            Some(((part, whole), _)) => {
+                server.order_whole(Order { fabric, source, tag, task: Task::Whole(part, whole) });
+            }
+            None => respond(&fabric, source, tag, Err(odd())),
+        }
+    });
 }
 
 impl Server {
@@ -97,8 +148,11 @@ impl Server {
                 Err(error) => respond(fabric, source, tag, Err(error)),
             };
         }
-        if let Some(answer) = self.at_once(&question, rest) {
-            return respond(fabric, source, tag, answer);
+        if question.verb.is_write() || matches!(question.verb, Verb::Broadcast { .. }) {
+            return self.write(fabric, (source, tag), question, rest);
+        }
+        if question.verb.is_quick() {
+            return respond(fabric, source, tag, self.quick(&question, rest));
         }
         let task = Task::Answer(message.payload.to_vec());
         self.order(Order { fabric: Arc::clone(fabric), source, tag, task });
@@ -109,44 +163,70 @@ impl Server {
         part.ok_or_else(|| Error::Gone { name: String::new() })
     }
 
-    /// Has the thread do something; starts it when there is none.
-    fn order(self: &Arc<Self>, order: Order) {
-        let (fabric, source, tag) = (Arc::clone(&order.fabric), order.source, order.tag);
-        let mut orders = lock(&self.orders);
-        if orders.is_none() {
-            let (sender, receiver) = channel();
-            let server = Arc::downgrade(self);
-            let work = move || work(&server, &receiver);
-            if let Err(error) = std::thread::Builder::new().name("tarragon-ddict".to_owned()).spawn(work) {
-                drop(orders);
-                return refuse(&fabric, source, tag, format!("it has no thread for it: {error}"));
-            }
-            *orders = Some(sender);
-        }
-        if let Some(sender) = &*orders {
-            // The thread goes with the server alone.
-            let _ = sender.send(order);
-        }
-    }
-
     // ── a key ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// Answers what a handler may do; `None`: it takes longer. A write to a key that has copies does, since these must
-    /// go first; while `given` is held no key gets any.
-    fn at_once(&self, question: &Question, rest: &[u8]) -> Option<Answer> {
-        if !question.verb.is_quick() {
-            return None;
-        }
-        let part = self.part(question.part).ok().filter(|_| question.verb.is_write());
-        let Some((part, key)) = part.zip(rest.get(..question.key as usize)) else {
-            return Some(self.quick(question, rest));
+    /// Does a write, or begins to. One to a key that has copies is the thread's, since these must go first; while
+    /// `given` is held no key gets any.
+    fn write(self: &Arc<Self>, fabric: &Arc<Fabric>, who: Who, question: Question, rest: &[u8]) {
+        let part = match self.part(question.part) {
+            Ok(part) => part,
+            Err(error) => return respond(fabric, who.0, who.1, Err(error)),
         };
-        let _given = part.given.try_lock().ok()?;
-        let has_copies = part.store.cell_of(key).is_ok_and(|cell| part.store.has_copies(cell));
-        (!has_copies).then(|| self.quick(question, rest))
+        if let Some(writes) = &part.writes {
+            let is_live = part.is_live(fabric);
+            let around = Around { part: &part, is_live: &is_live };
+            let deeds = writes.begin(&around, Asked { who, question, rest: rest.to_vec() });
+            return self.act(fabric, &part, deeds);
+        }
+        let Some((key, value)) = rest.split_at_checked(question.key as usize) else {
+            return respond(fabric, who.0, who.1, Err(odd()));
+        };
+        let mut deeds = Vec::new();
+        if let Ok(mut given) = part.given.try_lock() {
+            if let Verb::Broadcast { checkpoint, keep } = question.verb {
+                if !part.is_giving_up(&given, key) {
+                    let begun =
+                        part.broadcast_in(&mut given, (checkpoint, keep), key, value, who, &mut deeds);
+                    deeds.extend(begun.err().map(|error| refused(who, &error)));
+                    drop(given);
+                    return self.act(fabric, &part, deeds);
+                }
+            } else if !part.has_copies(key) {
+                return respond(fabric, who.0, who.1, self.quick(&question, rest));
+            }
+        }
+        self.act(fabric, &part, vec![Deed::Order(Asked { who, question, rest: rest.to_vec() })]);
     }
 
-    fn quick(&self, question: &Question, rest: &[u8]) -> Answer {
+    /// Does what was found to be done. No lock is held.
+    pub(super) fn act(self: &Arc<Self>, fabric: &Arc<Fabric>, part: &Arc<Served>, deeds: Vec<Deed>) {
+        let rank = |node: u32| part.span.get().map_or(Rank(u32::MAX), |span| span.homes[node as usize].rank);
+        let mut is_awaited = false;
+        for deed in deeds {
+            // Who cannot be told is dead, or has left.
+            match deed {
+                Deed::Respond(who, bytes) => drop(fabric.respond_to(who.0, who.1, &bytes)),
+                Deed::Replicate(node, version, bytes) => {
+                    is_awaited = true;
+                    let _ = fabric.send(rank(node), REPLICATE, version, &bytes);
+                }
+                Deed::Copy(node, number, bytes) => {
+                    is_awaited = true;
+                    let _ = fabric.send(rank(node), message::COPY, number, &bytes);
+                }
+                Deed::Order(asked) => {
+                    let (source, tag) = asked.who;
+                    let task = Task::Write(Arc::clone(part), asked);
+                    self.order(Order { fabric: Arc::clone(fabric), source, tag, task });
+                }
+            }
+        }
+        if is_awaited {
+            self.look_from_now_on(fabric);
+        }
+    }
+
+    pub(super) fn quick(&self, question: &Question, rest: &[u8]) -> Answer {
         let part = self.part(question.part)?;
         let (key, value) = rest.split_at_checked(question.key as usize).ok_or_else(odd)?;
         let store = &part.store;
@@ -180,96 +260,18 @@ impl Server {
             _ => Err(odd()),
         }
     }
-
-    // ── a part ──────────────────────────────────────────────────────────────────────────────────────────────
-
-    fn slow(&self, fabric: &Fabric, source: Rank, bytes: &[u8]) -> Answer {
-        let (question, rest) = message::head::<Question>(bytes).ok_or_else(odd)?;
-        if let Verb::Make(options) = &question.verb {
-            let part = Served::make(options, source)?;
-            let names = [&part.store, &part.copies].map(|store| store.name().clone());
-            let [name, copies] = names;
-            lock(&self.parts).insert(name.uid, Arc::new(part));
-            return Ok(answer(Reply::Made(name, copies), &[]));
-        }
-        let part = self.part(question.part)?;
-        let store = &part.store;
-        let done = |()| is(true);
-        let (key, value) = rest.split_at_checked(question.key as usize).ok_or_else(odd)?;
-        match question.verb {
-            Verb::Broadcast { checkpoint, keep } => {
-                self.broadcast(fabric, &part, (checkpoint, keep), key, value).map(done)
-            }
-            Verb::GiveUp { cell } => self.give_up(fabric, &part, cell).map(done),
-            ref verb if verb.is_write() => {
-                self.give_up(fabric, &part, store.cell_of(key)?)?;
-                self.quick(&question, rest)
-            }
-            Verb::Know { homes, here } => {
-                let _known_already = part.span.set(Span { homes, here });
-                Ok(is(true))
-            }
-            Verb::Scan { shard, checkpoint, cursor, values } => {
-                scan(store, shard, checkpoint, cursor, values)
-            }
-            Verb::Figures { shard, checkpoint } => {
-                check_shard(store, shard)?;
-                Ok(answer(Reply::Figures(store.figures(shard, checkpoint)?), &[]))
-            }
-            Verb::Len { checkpoint } => Ok(answer(Reply::Count(store.len(checkpoint)?), &[])),
-            Verb::Usage => {
-                let usage = store.usage();
-                Ok(answer(Reply::Usage([usage.capacity, usage.committed, usage.allocated]), &[]))
-            }
-            Verb::Hits { shards } => Ok(answer(Reply::Hits(part.copies.hits_elsewhere(shards)), &[])),
-            Verb::Show => Ok(answer(Reply::Shown(part.show(fabric)?), &[])),
-            Verb::Checkpoints => {
-                let (newest, oldest) = store.checkpoints();
-                Ok(answer(Reply::Checkpoints(newest, oldest), &[]))
-            }
-            Verb::Clear { checkpoint } => {
-                self.give_all_up(fabric, &part)?;
-                store.clear(checkpoint).map(done)
-            }
-            Verb::Freeze(frozen) => store.freeze(frozen).map(done),
-            Verb::Destroy => {
-                store.destroy();
-                part.copies.destroy();
-                lock(&self.parts).remove(&question.part);
-                Ok(is(true))
-            }
-            Verb::Recover => Ok(answer(Reply::Count(store.recover() as u64), &[])),
-            Verb::Advance { checkpoint } => match store.try_advance(checkpoint)? {
-                None => Ok(is(true)),
-                Some(key) => Ok(answer(Reply::Missing(key), &[])),
-            },
-            Verb::Enter => {
-                forget_the_dead(fabric, &part);
-                *lock(&part.users).entry(source).or_default() += 1;
-                Ok(is(true))
-            }
-            _ => Err(odd()),
-        }
-    }
-
-    fn leave(&self, fabric: &Fabric, uid: u128, rank: Rank) {
-        let Ok(part) = self.part(uid) else { return };
-        if let Some(count) = lock(&part.users).get_mut(&rank) {
-            *count = count.saturating_sub(1);
-        }
-        forget_the_dead(fabric, &part);
-        let mut parts = lock(&self.parts);
-        if lock(&part.users).is_empty() {
-            parts.remove(&uid);
-        }
-    }
 }
 
 impl Served {
     /// A part that `source` has open, with room for copies.
-    fn make(options: &Options, source: Rank) -> Result<Self, Error> {
-        let plain = Options { shards: 1, wait_for_keys: false, working_set: 1, ..options.clone() };
+    pub(super) fn make(options: &Options, nodes: u32, source: Rank) -> Result<Self, Error> {
+        let plain =
+            Options { shards: 1, wait_for_keys: false, working_set: 1, replicas: 1, ..options.clone() };
+        let replica = |_| Standby::make(options).map(Arc::new);
+        let writes = || Writes::new(Placement::new(nodes, options.replicas));
         Ok(Self {
+            writes: (options.replicas > 1).then(writes),
+            standbys: (1..options.replicas).map(replica).collect::<Result<_, Error>>()?,
             store: Store::create(options)?,
             users: Mutex::new(HashMap::from([(source, 1)])),
             copies: Store::create(&plain)?,
@@ -280,8 +282,45 @@ impl Served {
         })
     }
 
+    /// The node it is the part of.
+    pub(super) fn node(&self) -> u32 {
+        self.span.get().map_or(0, |span| span.here)
+    }
+
+    /// Whether the server of a node lives.
+    pub(super) fn is_live<'a>(&'a self, fabric: &'a Fabric) -> impl Fn(u32) -> bool + 'a {
+        move |node| {
+            let home = self.span.get().and_then(|span| span.homes.get(node as usize));
+            home.is_some_and(|home| fabric.peer(home.rank) == PeerState::Here)
+        }
+    }
+
+    /// Capacity, committed and allocated bytes, and those that replicas of other parts have here.
+    pub(super) fn usage(&self) -> [u64; 4] {
+        let usage = self.store.usage();
+        let replicas = self.standbys.iter().map(|it| it.store.usage().allocated).sum();
+        [usage.capacity, usage.committed, usage.allocated, replicas]
+    }
+
+    /// The segment of its replica on a node; 0 if it has none there.
+    pub(super) fn replica_on(&self, node: u32) -> u128 {
+        let name = self.span.get().and_then(|span| {
+            let replicas = &span.homes.get(node as usize)?.replicas;
+            let placement = Placement::new(span.homes.len() as u32, replicas.len() as u32 + 1);
+            replicas.get(placement.replica_of(span.here, node)?)
+        });
+        name.map_or(0, |name| name.uid)
+    }
+
+    /// The error of another node.
+    pub(super) fn fault_of(&self, node: u32, fault: Fault, key: &[u8]) -> Error {
+        let home = self.span.get().and_then(|span| span.homes.get(node as usize));
+        let who = home.map_or((Rank(0), ""), |home| (home.rank, &home.host));
+        fault.error(&self.store.name().file, who, key)
+    }
+
     /// Lets others read its memory, until it goes.
-    fn show(&self, fabric: &Fabric) -> Result<RemoteKey, Error> {
+    pub(super) fn show(&self, fabric: &Fabric) -> Result<RemoteKey, Error> {
         if let Some(shown) = self.shown.get() {
             return Ok(shown.key().clone());
         }
@@ -296,25 +335,23 @@ impl Served {
 }
 
 /// Processes that are gone have nothing open.
-fn forget_the_dead(fabric: &Fabric, part: &Served) {
+pub(super) fn forget_the_dead(fabric: &Fabric, part: &Served) {
     lock(&part.users).retain(|rank, count| *count > 0 && fabric.peer(*rank) == PeerState::Here);
-}
-
-/// The thread: one order after the other, until the server is gone.
-fn work(server: &std::sync::Weak<Server>, orders: &Receiver<Order>) {
-    while let Ok(Order { fabric, source, tag, task }) = orders.recv() {
-        let Some(server) = server.upgrade() else { return };
-        match task {
-            Task::Answer(bytes) => respond(&fabric, source, tag, server.slow(&fabric, source, &bytes)),
-            Task::Leave(part) => server.leave(&fabric, part, source),
-        }
-    }
 }
 
 /// Who has asked and is gone needs no answer.
 pub(super) fn respond(fabric: &Fabric, source: Rank, tag: u64, answer: Answer) {
-    let bytes = answer.unwrap_or_else(|error| message::bytes(&Err::<Reply, _>(Fault::of(&error))));
+    let bytes = answer.unwrap_or_else(|error| error_bytes(&error));
     let _ = fabric.respond_to(source, tag, &bytes);
+}
+
+fn error_bytes(error: &Error) -> Vec<u8> {
+    message::bytes(&Err::<Reply, _>(Fault::of(error)))
+}
+
+/// The answer that it cannot be done.
+pub(super) fn refused(who: Who, error: &Error) -> Deed {
+    Deed::Respond(who, error_bytes(error))
 }
 
 /// Says why nothing was done.
@@ -322,17 +359,17 @@ pub(super) fn refuse(fabric: &Fabric, source: Rank, tag: u64, why: String) {
     let _ = fabric.respond_to(source, tag, &message::bytes(&Err::<Reply, _>(Fault::Other(why))));
 }
 
-fn answer(reply: Reply, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn answer(reply: Reply, bytes: &[u8]) -> Vec<u8> {
     let mut all = message::bytes(&Ok::<_, Fault>(reply));
     all.extend_from_slice(bytes);
     all
 }
 
-fn with_value(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn with_value(bytes: &[u8]) -> Vec<u8> {
     answer(Reply::Value(Keep::Default), bytes)
 }
 
-fn nothing() -> Vec<u8> {
+pub(super) fn nothing() -> Vec<u8> {
     answer(Reply::Nothing, &[])
 }
 
@@ -341,16 +378,16 @@ pub(super) fn is(is: bool) -> Vec<u8> {
 }
 
 /// A question that is none.
-fn odd() -> Error {
+pub(super) fn odd() -> Error {
     Error::Damaged { what: "a question of another rank", offset: 0 }
 }
 
-fn check_shard(store: &Store, shard: u32) -> Result<(), Error> {
+pub(super) fn check_shard(store: &Store, shard: u32) -> Result<(), Error> {
     let shards = store.options().shards;
     if shard < shards { Ok(()) } else { Err(Error::NoShard { shard, shards }) }
 }
 
-fn scan(store: &Store, shard: u32, checkpoint: u32, cursor: u64, values: bool) -> Answer {
+pub(super) fn scan(store: &Store, shard: u32, checkpoint: u32, cursor: u64, values: bool) -> Answer {
     check_shard(store, shard)?;
     let mut keys = Vec::new();
     let next = store.scan(shard, checkpoint, cursor, false, &mut |key, _| {
@@ -366,6 +403,11 @@ fn scan(store: &Store, shard: u32, checkpoint: u32, cursor: u64, values: bool) -
     Ok(answer(Reply::Page(next), &page))
 }
 
+/// What is answered if the value is not the expected one.
+pub(super) fn compare(found: Option<&[u8]>, expected: Option<&[u8]>) -> Option<Vec<u8>> {
+    (found != expected).then(|| found.map_or_else(nothing, with_value))
+}
+
 fn exchange(
     store: &Store,
     key: &[u8],
@@ -377,11 +419,10 @@ fn exchange(
     let expected = expected.map(|_| old);
     let mut other = None;
     store.update(key, checkpoint, &mut |found| {
-        if found != expected {
-            other = Some(found.map_or_else(nothing, with_value));
+        other = compare(found, expected);
+        if other.is_some() {
             return Change::Leave;
         }
-        other = None;
         match (new, found) {
             (true, _) => Change::Write(new_bytes.to_vec()),
             (false, Some(_)) => Change::Remove,
@@ -391,7 +432,7 @@ fn exchange(
     Ok(other.unwrap_or_else(|| is(true)))
 }
 
-/// The names of a part that was made, and of its copies.
-pub(super) fn made(reply: Reply) -> Option<(SegmentName, SegmentName)> {
-    if let Reply::Made(name, copies) = reply { Some((name, copies)) } else { None }
+/// The names of a part that was made, of its copies, and of its replicas of other parts.
+pub(super) fn made(reply: Reply) -> Option<(SegmentName, SegmentName, Vec<SegmentName>)> {
+    if let Reply::Made(name, copies, replicas) = reply { Some((name, copies, replicas)) } else { None }
 }

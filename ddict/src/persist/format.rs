@@ -109,6 +109,7 @@ pub(super) fn read_header(bytes: &[u8], is_list: bool, id: PersistId) -> Result<
         return Err("its header says another number than its name");
     }
     Ok(Options {
+        replicas: 1,
         memory_bytes: word(32),
         shards: half(40),
         wait_for_keys: half(12) & WAITS != 0,

@@ -49,7 +49,19 @@ impl Store {
         self.advance_now(&agent, checkpoint)
     }
 
+    /// Makes `checkpoint` the newest, as another store with the same keys has done.
+    pub(crate) fn follow(&self, checkpoint: u32) -> Result<(), Error> {
+        let agent = self.segment.agent()?;
+        self.admit()?;
+        self.turn_to(&agent, checkpoint, false).map(drop)
+    }
+
     fn advance_now(&self, agent: &Agent<'_>, checkpoint: u32) -> Result<Option<Vec<u8>>, Error> {
+        self.turn_to(agent, checkpoint, self.options.wait_for_keys)
+    }
+
+    /// `waits`: keys that retire must be written anew first.
+    fn turn_to(&self, agent: &Agent<'_>, checkpoint: u32, waits: bool) -> Result<Option<Vec<u8>>, Error> {
         let root = self.root();
         let limit = checkpoint.saturating_sub(self.options.working_set.saturating_sub(1));
         root.turn.lock(agent, self);
@@ -57,7 +69,7 @@ impl Store {
             root.turn.unlock(agent);
             return self.admit_read(checkpoint).map(|()| None);
         }
-        let missing = if self.options.wait_for_keys { self.missing(limit) } else { Ok(None) };
+        let missing = if waits { self.missing(limit) } else { Ok(None) };
         if !matches!(missing, Ok(None)) {
             root.turn.unlock(agent);
             return missing;

@@ -7,7 +7,7 @@
 //! publishes before the value that gets copies, or fails to take the entry, which has changed. One that is killed
 //! anywhere leaves no copy of an older value behind a newer one.
 
-use super::layout::{COPIED, COPIED_CELLS, ROOT_BYTES, SHARD_BYTES, WAITERS};
+use super::layout::{COPIED, COPIED_CELLS, REPLICATED, ROOT_BYTES, SHARD_BYTES, WAITERS};
 use super::{Store, damaged, key::Key};
 use crate::error::Error;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,6 +34,16 @@ impl Store {
     #[inline(always)]
     pub(super) fn is_copied(&self, hash: u64) -> bool {
         self.root().flags.load(Ordering::Acquire) & COPIED != 0 && self.is_cell_set(hash)
+    }
+
+    /// Whether a process may not just change a key with this hash.
+    #[inline(always)]
+    pub(super) fn is_asked_first(&self, hash: u64) -> bool {
+        match self.root().flags.load(Ordering::Acquire) & (COPIED | REPLICATED) {
+            0 => false,
+            COPIED => self.is_cell_set(hash),
+            _ => true,
+        }
     }
 
     #[inline(never)]

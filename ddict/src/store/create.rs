@@ -1,7 +1,8 @@
 //! Making a dictionary, and attaching to one.
 
 use super::layout::{
-    CHECKSUMS, COPIED_CELLS, LAYOUT, READY, ROOT_BYTES, Root, SHARD_BYTES, WAIT_FOR_KEYS, WAITERS, Word, seal,
+    CHECKSUMS, COPIED_CELLS, LAYOUT, READY, REPLICATED, ROOT_BYTES, Root, SHARD_BYTES, WAIT_FOR_KEYS,
+    WAITERS, Word, seal,
 };
 use super::page::Cover;
 use super::{Options, Store, damaged};
@@ -41,7 +42,8 @@ impl Store {
                 store.create_shard(&agent, shard)?;
             }
         }
-        store.root().flags.store(READY, Ordering::SeqCst);
+        let replicated = if store.options.replicas > 1 { REPLICATED } else { 0 };
+        store.root().flags.store(READY | replicated, Ordering::SeqCst);
         Ok(store)
     }
 
@@ -82,6 +84,8 @@ impl Store {
             checksums: options & CHECKSUMS != 0,
             types,
             seed: Some(seed),
+            // Who opens one of several parts knows where the others are.
+            replicas: 1,
         };
         let (mapping, is_light) = (segment.mapping(), segment.is_light());
         let is_uncounted = AtomicBool::new(false);

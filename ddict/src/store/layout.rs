@@ -20,7 +20,7 @@ use tarragon_transport::lock::RobustLock;
 use tarragon_transport::segment::Shared;
 
 /// Version of everything in this crate that lies in shared memory.
-pub(super) const LAYOUT: u32 = 3;
+pub(super) const LAYOUT: u32 = 4;
 /// Shards one dictionary can have.
 pub(crate) const SHARDS_MAX: u32 = 1024;
 const _: () = assert!(SHARDS_MAX as usize <= COUNTS, "each shard has a count of hits");
@@ -40,6 +40,8 @@ pub(super) const READY: u64 = 4;
 pub(super) const RETIRED: u64 = 8;
 /// Keys have, or had, copies on other nodes.
 pub(super) const COPIED: u64 = 16;
+/// Other nodes have replicas: one rank alone writes, see `parts`.
+pub(super) const REPLICATED: u64 = 32;
 /// Options of the root.
 pub(super) const WAIT_FOR_KEYS: u64 = 1;
 pub(super) const CHECKSUMS: u64 = 2;

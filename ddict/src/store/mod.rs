@@ -2,13 +2,14 @@
 //!
 //! In reading order: `layout` (what lies where), `key` (hashes), `entry` (a key's line, and the protocol of it),
 //! `page`, `lookup` (reading), `tally` (hits), `value` (bytes and pins), `write`, `split` (growing), `checkpoint`,
-//! `wait`, `scan`, `copies` (of keys, on other nodes), `spot` (where other nodes read); and `intent` with `settle`: how
-//! nothing is lost when a process is killed.
+//! `wait`, `scan`, `copies` (of keys, on other nodes), `exact` (writes that repeat those of another store), `spot`
+//! (where other nodes read); and `intent` with `settle`: how nothing is lost when a process is killed.
 
 mod checkpoint;
 mod copies;
 mod create;
 mod entry;
+mod exact;
 mod figures;
 mod intent;
 mod key;
@@ -29,6 +30,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use exact::Exact;
 pub(crate) use key::ShortKey;
 pub(crate) use layout::SHARDS_MAX;
 pub(crate) use lookup::Seen;
@@ -71,6 +73,8 @@ pub(crate) struct Options {
     pub(crate) types: u64,
     /// What hashes begin with, if that must be the same as another store's.
     pub(crate) seed: Option<u64>,
+    /// Nodes that keep each key.
+    pub(crate) replicas: u32,
 }
 
 /// When a put writes.
@@ -221,7 +225,9 @@ impl Store {
     /// The same for an entry as it was seen: false if it changed meanwhile.
     #[inline(always)]
     pub(crate) fn put_seen(&self, seen: &Seen<'_>, hash: u64, value: &[u8], keep: Keep) -> bool {
-        let Some(agent) = self.segment.recent_agent().filter(|_| !self.is_copied(hash)) else { return false };
+        let Some(agent) = self.segment.recent_agent().filter(|_| !self.is_asked_first(hash)) else {
+            return false;
+        };
         let is_done = self.replace_fast(&agent, seen, value, keep);
         if is_done {
             self.wake(hash);
@@ -395,7 +401,8 @@ impl Store {
             let mut fresh = match change(value.as_deref()) {
                 Change::Leave => return Ok(()),
                 Change::Remove => {
-                    if self.remove_seen(&agent, &key, checkpoint, found.as_ref(), &mut patience)?.is_some() {
+                    let (seen, when) = (found.as_ref(), When::Always);
+                    if self.remove_seen(&agent, &key, checkpoint, seen, &mut patience, when)?.is_some() {
                         return Ok(());
                     }
                     continue;
@@ -432,6 +439,17 @@ impl Store {
         checkpoint: u32,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>, Error> {
+        self.remove_when(key, checkpoint, When::Always, read)
+    }
+
+    /// The same, for who gives keys copies too (see `When`).
+    pub(crate) fn remove_when<R>(
+        &self,
+        key: &[u8],
+        checkpoint: u32,
+        when: When,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, Error> {
         let agent = self.segment.agent()?;
         let key = Key::new(key, self.seed)?;
         let mut patience = Patience::default();
@@ -441,7 +459,9 @@ impl Store {
             if found.is_none() {
                 return Ok(None);
             }
-            if let Some(value) = self.remove_seen(&agent, &key, checkpoint, found.as_ref(), &mut patience)? {
+            if let Some(value) =
+                self.remove_seen(&agent, &key, checkpoint, found.as_ref(), &mut patience, when)?
+            {
                 return Ok(Some(read(&value)));
             }
         }
@@ -455,13 +475,14 @@ impl Store {
         checkpoint: u32,
         found: Option<&Seen<'s>>,
         patience: &mut Patience,
+        when: When,
     ) -> Result<Option<Pinned<'s>>, Error> {
         let Some(seen) = found else { return Ok(Some(Pinned::empty())) };
-        if self.is_copied(key.hash) {
+        if when != When::Copied && self.is_copied(key.hash) {
             return self.give_up(key.hash).map(|()| None);
         }
         if self.root().newest.load(Ordering::Relaxed) > 0 {
-            return self.remove_later(agent, key, checkpoint, seen, patience);
+            return self.remove_later(agent, key, checkpoint, seen, patience, when);
         }
         let taken = {
             let locked = self.lock_page(agent, key.hash)?;
@@ -484,13 +505,14 @@ impl Store {
         checkpoint: u32,
         seen: &Seen<'s>,
         patience: &mut Patience,
+        when: When,
     ) -> Result<Option<Pinned<'s>>, Error> {
         let Some(value) = self.pin_seen(seen)? else { return Ok(None) };
         let mut removed = Self::removed(agent);
         let done = if seen.entry.meta().checkpoint() == checkpoint {
-            self.replace(agent, seen, &mut removed, Keep::Persistent, patience, When::Always)?
+            self.replace(agent, seen, &mut removed, Keep::Persistent, patience, when)?
         } else {
-            self.insert(agent, key, checkpoint, &mut removed, Keep::Persistent, When::Always)?
+            self.insert(agent, key, checkpoint, &mut removed, Keep::Persistent, when)?
         };
         Ok(done.then_some(value))
     }

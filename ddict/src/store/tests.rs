@@ -16,6 +16,7 @@ fn options() -> Options {
         checksums: true,
         types: 7,
         seed: None,
+        replicas: 1,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Machines, ranks on them, and a dictionary that all ranks have.
 
-use tarragon_ddict::{DDict, Descriptor, Key};
+use tarragon_ddict::{DDict, Descriptor, Error, Key};
 use tarragon_testbed::{Hosts, Launch, Slurm, say};
 use tarragon_transport::{Rank, World};
 
@@ -29,6 +29,11 @@ pub(super) fn on_mortal_machines(count: u32, ranks: u32, test: &'static str, sai
     let Some(slurm) = Slurm::for_ranks(&hosts) else { return };
     let ended = Launch::far(slurm.srun(count), test, "rank").ranks(ranks).run();
     assert_eq!(ended.said(), said, "{}\n{}", ended.text, slurm.logs());
+    if said.len() == ranks as usize {
+        // Nobody has died.
+        (0..count)
+            .for_each(|host| assert_eq!(hosts.shared_memory(host), Vec::<String>::new(), "{}", ended.text));
+    }
 }
 
 /// The same dictionary at all ranks: rank `maker` makes it, the others attach by what it tells them.
@@ -62,4 +67,13 @@ pub(super) fn number(key: u64, value: &[u64]) -> u64 {
     let number = value[1];
     assert!(value[0] == key && value[1..].iter().all(|word| *word == number), "key {key}: {value:?}");
     number
+}
+
+/// A setting that cannot be was refused.
+pub(super) fn expect_setting<K, V>(made: Result<DDict<K, V>, Error>, wanted: &str, given: u64) {
+    let error = made.err().unwrap();
+    assert!(
+        matches!(error, Error::Setting { name, value, .. } if (name, value) == (wanted, given)),
+        "{error}"
+    );
 }

@@ -7,4 +7,6 @@
 mod bed;
 mod copies;
 mod many;
+mod nodes;
 mod reads;
+mod replicas;

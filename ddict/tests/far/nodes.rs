@@ -1,33 +1,12 @@
 //! Dictionaries that span nodes: what one rank puts all others read, wherever it lies.
-//!
-//! The machines are namespaces of this one, which share no memory. Each test starts a launcher with this program, which
-//! runs the one test again in a role. Every process has a watchdog.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use super::bed::{on_machines, on_mortal_machines, over, shared};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use tarragon_ddict::{Any, DDict, Descriptor, Error, Exchange, Key};
-use tarragon_testbed::{Hosts, Launch, PATIENCE, Slurm, die, role, say, wait_until};
+use tarragon_ddict::{Any, DDict, Descriptor, Error, Exchange};
+use tarragon_testbed::{PATIENCE, die, role, say, wait_until};
 use tarragon_transport::{HandlerId, Rank, World};
-
-/// Has the test run as so many ranks on each of so many machines.
-fn on_machines(count: u32, slots: u32, test: &'static str) {
-    let Some(hosts) = Hosts::for_ranks(count) else { return };
-    let ended = Launch::far(hosts.mpirun(slots), test, "rank").ranks(count * slots).run();
-    ended.expect_success();
-    (0..count).for_each(|host| assert_eq!(hosts.shared_memory(host), Vec::<String>::new(), "{}", ended.text));
-}
-
-/// The same dictionary at all ranks: rank `maker` makes it, the others attach by what it tells them.
-fn shared<K: Key, V: 'static>(world: &World, maker: Rank, make: impl FnOnce() -> DDict<K, V>) -> DDict<K, V> {
-    let made = (world.rank() == maker).then(make);
-    let text = made.as_ref().map_or_else(String::new, |dict| dict.descriptor().to_string());
-    let text = String::from_utf8(world.broadcast_bytes(maker, text.as_bytes()).unwrap()).unwrap();
-    let dict = made.unwrap_or_else(|| text.parse::<Descriptor>().unwrap().attach().unwrap());
-    world.barrier().unwrap();
-    dict
-}
 
 fn value(rank: u32, i: u64) -> Vec<u8> {
     let len = [0, 3, 17, 300, 20_000][i as usize % 5] + i as usize;
@@ -85,7 +64,7 @@ fn all_kinds_of_verbs() {
     assert!(few.into_iter().eq((0..size).map(|rank| ((rank, 7), value(rank, 7)))));
     world.barrier().unwrap();
     take_out_and_put_by_other_ways(&world, &dict);
-    world.leave().unwrap();
+    over(world);
 }
 
 /// Each takes out its own keys, which have the first hundred numbers.
@@ -125,7 +104,7 @@ fn all_of(world: &World, number: u64) -> Vec<u64> {
 
 #[test]
 fn verbs_reach_keys_on_two_machines() {
-    let test = "verbs_reach_keys_on_two_machines";
+    let test = "nodes::verbs_reach_keys_on_two_machines";
     if role().is_some() {
         return all_kinds_of_verbs();
     }
@@ -134,21 +113,17 @@ fn verbs_reach_keys_on_two_machines() {
 
 #[test]
 fn verbs_reach_keys_on_three_machines_of_srun() {
-    let test = "verbs_reach_keys_on_three_machines_of_srun";
+    let test = "nodes::verbs_reach_keys_on_three_machines_of_srun";
     if role().is_some() {
         return all_kinds_of_verbs();
     }
-    let Some(hosts) = Hosts::for_ranks(3) else { return };
-    let Some(slurm) = Slurm::for_ranks(&hosts) else { return };
-    let ended = Launch::far(slurm.srun(3), test, "rank").ranks(3).run();
-    assert!(ended.status.success(), "{}\n{}", ended.text, slurm.logs());
-    (0..3).for_each(|host| assert_eq!(hosts.shared_memory(host), Vec::<String>::new(), "{}", ended.text));
+    on_mortal_machines(3, 3, test, &["over"; 3]);
 }
 
 /// What reads and writes as one step does so for all ranks: none of their changes is lost.
 #[test]
 fn changes_of_all_ranks_are_one_step_each() {
-    let test = "changes_of_all_ranks_are_one_step_each";
+    let test = "nodes::changes_of_all_ranks_are_one_step_each";
     if role().is_some() {
         let world = World::from_environment().unwrap();
         let (me, size) = (world.rank().0, world.size());
@@ -178,8 +153,7 @@ fn changes_of_all_ranks_are_one_step_each() {
         world.barrier().unwrap();
         assert!((0..8).all(|i| !dict.contains(&format!("sum {i}")).unwrap()));
         world.barrier().unwrap();
-        world.leave().unwrap();
-        return;
+        return over(world);
     }
     on_machines(2, 2, test);
 }
@@ -187,7 +161,7 @@ fn changes_of_all_ranks_are_one_step_each() {
 /// A rank that waits for a key hears of it, whoever puts it; else the timeout ends it.
 #[test]
 fn keys_of_other_nodes_are_waited_for() {
-    let test = "keys_of_other_nodes_are_waited_for";
+    let test = "nodes::keys_of_other_nodes_are_waited_for";
     if role().is_some() {
         let world = World::from_environment().unwrap();
         let (me, size) = (world.rank().0, world.size());
@@ -228,8 +202,7 @@ fn keys_of_other_nodes_are_waited_for() {
             }
         }
         world.barrier().unwrap();
-        world.leave().unwrap();
-        return;
+        return over(world);
     }
     on_machines(2, 2, test);
 }
@@ -237,7 +210,7 @@ fn keys_of_other_nodes_are_waited_for() {
 /// Checkpoints, freezing, persisted files and values of several types are those of one dictionary.
 #[test]
 fn the_whole_is_one_dictionary() {
-    let test = "the_whole_is_one_dictionary";
+    let test = "nodes::the_whole_is_one_dictionary";
     if role().is_some() {
         let world = World::from_environment().unwrap();
         let me = world.rank().0;
@@ -297,8 +270,7 @@ fn the_whole_is_one_dictionary() {
             assert!(matches!(wrong, Err(Error::ValueType { .. })), "{wrong:?}");
         }
         world.barrier().unwrap();
-        world.leave().unwrap();
-        return;
+        return over(world);
     }
     on_machines(2, 2, test);
 }
@@ -312,7 +284,7 @@ fn segments() -> usize {
 /// Errors of another node are those of this one; and its memory is free when nobody has the dictionary open any more.
 #[test]
 fn memory_of_another_node_is_bounded_and_given_back() {
-    let test = "memory_of_another_node_is_bounded_and_given_back";
+    let test = "nodes::memory_of_another_node_is_bounded_and_given_back";
     if role().is_some() {
         let world = World::from_environment().unwrap();
         let dict = shared::<u64, Vec<u8>>(&world, Rank(0), || {
@@ -348,8 +320,7 @@ fn memory_of_another_node_is_bounded_and_given_back() {
         let refused = DDict::<u64, u64>::builder().memory(1).create_on(&world);
         assert!(matches!(refused, Err(Error::Setting { .. })), "{refused:?}");
         world.barrier().unwrap();
-        world.leave().unwrap();
-        return;
+        return over(world);
     }
     on_machines(2, 2, test);
     let elsewhere: Descriptor = "ddict:2:a:1:2:u64:u64:b:0:77:0:h0:a:1:ac:5:1:h1:c:2:cc:6".parse().unwrap();
@@ -367,7 +338,7 @@ const LAST_WORD: HandlerId = HandlerId(1);
 /// Keys of a machine whose server is killed are lost by name, the others stay.
 #[test]
 fn a_lost_server_is_named() {
-    let test = "a_lost_server_is_named";
+    let test = "nodes::a_lost_server_is_named";
     if role().is_some() {
         let world = World::from_environment().unwrap();
         let dict = shared::<u64, u64>(&world, Rank(0), || {
@@ -400,16 +371,13 @@ fn a_lost_server_is_named() {
         drop(dict);
         return say("the rest stayed");
     }
-    let Some(hosts) = Hosts::for_ranks(2) else { return };
-    let Some(slurm) = Slurm::for_ranks(&hosts) else { return };
-    let ended = Launch::far(slurm.srun(2), test, "rank").ranks(2).run();
-    assert_eq!(ended.said(), ["the rest stayed"], "{}\n{}", ended.text, slurm.logs());
+    on_mortal_machines(2, 2, test, &["the rest stayed"]);
 }
 
 /// A rank that is killed while it puts has put some values whole, in their order, and keeps nothing.
 #[test]
 fn a_killed_client_harms_nobody() {
-    let test = "a_killed_client_harms_nobody";
+    let test = "nodes::a_killed_client_harms_nobody";
     if role().is_some() {
         let world = World::from_environment().unwrap();
         let dict = shared::<u64, Vec<u8>>(&world, Rank(0), || {
@@ -451,8 +419,5 @@ fn a_killed_client_harms_nobody() {
         world.leave().unwrap();
         return;
     }
-    let Some(hosts) = Hosts::for_ranks(2) else { return };
-    let Some(slurm) = Slurm::for_ranks(&hosts) else { return };
-    let ended = Launch::far(slurm.srun(2), test, "rank").ranks(4).run();
-    assert_eq!(ended.said(), ["it is whole"; 3], "{}\n{}", ended.text, slurm.logs());
+    on_mortal_machines(2, 4, test, &["it is whole"; 3]);
 }
