@@ -8,7 +8,7 @@
 //! # A write
 //! 1. Writes of one key stand in a *line*. Whose turn it is, is looked at: what it would change, by what the home has.
 //!    If that is nothing (a `put_if_absent` of what is there), it is answered. Else it gets a *version*, higher than
-//! all    before.
+//!    all before.
 //! 2. It is sent to all replicas (`standby`), which do it and say so.
 //! 3. When all that live have, the home does it: from now on readers see it, those who wait for the key are woken, who
 //!    asked is answered, and the line moves on.
