@@ -1,7 +1,7 @@
 //! Threads that work little and are to run soon after they wake, also where others compute on every core.
 //!
-//! The kernel gives a core to whoever's time is due first, and a thread is due the sooner the shorter the *slice* that it
-//! asks for; its share of the core stays the same. Kernels before 6.12 know no slices of single threads and take the
+//! The kernel gives a core to whoever's time is due first, and a thread is due the sooner the shorter the *slice* that
+//! it asks for; its share of the core stays the same. Kernels before 6.12 know no slices of single threads and take the
 //! call for nothing. It needs no privilege.
 //!
 //! *Source*: sched_setattr(2); Linux, Documentation/scheduler/sched-eevdf.rst.
