@@ -267,6 +267,37 @@ fn gangs_that_want_the_same_cpus_take_turns() {
     alone("gangs_that_want_the_same_cpus_take_turns", "home");
 }
 
+/// A journal tells a gang of two from one of three, and one that has run need not run again.
+#[test]
+fn a_journal_knows_how_many_there_were() {
+    fn counts(ctx: &Context, folder: PathBuf) -> Result<u32, Error> {
+        let gang = ctx.gang();
+        std::fs::write(folder.join(format!("{} of {}", gang.member(), gang.size())), "")?;
+        gang.all_reduce(1, |a: u32, b| a + b).map_err(Error::other)
+    }
+    if let Some(folder) = role() {
+        let ran = PathBuf::from(&folder).join("ran");
+        for (round, size, runs) in [(0, 2, true), (1, 2, false), (2, 3, true)] {
+            let _ = std::fs::remove_dir_all(&ran);
+            std::fs::create_dir(&ran).expect("a folder");
+            let journal = Path::new(&folder).join("journal");
+            let batch = builder(3, 1).journal(journal).resume(round > 0).build().expect("a batch");
+            let task = batch.function(counts, (ran.clone(),)).ranks(size);
+            // Of a journal some task must be in the list.
+            let other = batch.function(|| 7u32, ());
+            let compiled = batch.compile(tasks![other, task]).expect("a list");
+            compiled.run().expect("no task fails");
+            assert_eq!(compiled.reused(), [0, 2, 1][round]);
+            assert_eq!(task.result().get().expect("it ran"), size);
+            let members = std::fs::read_dir(&ran).expect("it is there").count();
+            assert_eq!(members, if runs { size as usize } else { 0 }, "round {round}");
+        }
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    alone("a_journal_knows_how_many_there_were", folder.path().to_str().expect("text"));
+}
+
 #[test]
 fn what_cannot_be_a_gang_is_a_mistake() {
     let mistakes = |batch: &Batch, list: &[&dyn AnyTask]| {

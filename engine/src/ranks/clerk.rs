@@ -28,17 +28,55 @@ const REPLY_BYTES: usize = 1 << 20;
 
 /// What the clerk is to do.
 pub(super) enum Order {
-    Part { list: u64, bytes: Vec<u8> },
-    Start { list: u64, bytes: Vec<u8> },
-    Fetch { list: u64, bytes: Vec<u8> },
-    Read { list: u64, bytes: Vec<u8> },
-    Give { list: u64, bytes: Vec<u8> },
-    Reuse { list: u64, bytes: Vec<u8> },
-    Cancel { list: u64, bytes: Vec<u8> },
-    Drop { list: u64 },
-    Gift { from: Rank, number: u64, bytes: Vec<u8> },
-    Recall { from: Rank, number: u64, place: Option<u32> },
-    Muster { number: u64, bytes: Vec<u8> },
+    Part {
+        list: u64,
+        bytes: Vec<u8>,
+    },
+    Start {
+        list: u64,
+        bytes: Vec<u8>,
+    },
+    Fetch {
+        list: u64,
+        bytes: Vec<u8>,
+    },
+    Read {
+        list: u64,
+        bytes: Vec<u8>,
+    },
+    Give {
+        list: u64,
+        bytes: Vec<u8>,
+    },
+    Reuse {
+        list: u64,
+        bytes: Vec<u8>,
+    },
+    Cancel {
+        list: u64,
+        bytes: Vec<u8>,
+    },
+    Drop {
+        list: u64,
+    },
+    Gift {
+        from: Rank,
+        number: u64,
+        bytes: Vec<u8>,
+    },
+    Recall {
+        from: Rank,
+        number: u64,
+        place: Option<u32>,
+    },
+    Muster {
+        number: u64,
+        bytes: Vec<u8>,
+    },
+    /// A gang that this rank was mustered for has ended here.
+    Dismissed {
+        number: u64,
+    },
     Stop,
 }
 
@@ -94,11 +132,18 @@ pub(super) struct Clerk {
     /// By what they are to be like.
     batches: HashMap<Setup, Batch>,
     parts: HashMap<u64, Unpacked>,
+    /// Batches that run for gangs, by their numbers.
+    musters: HashMap<u64, Arc<Shared>>,
 }
 
 impl Clerk {
     pub(super) fn new(ranks: &Arc<Ranks>) -> Clerk {
-        Clerk { ranks: Arc::clone(ranks), batches: HashMap::new(), parts: HashMap::new() }
+        Clerk {
+            ranks: Arc::clone(ranks),
+            batches: HashMap::new(),
+            parts: HashMap::new(),
+            musters: HashMap::new(),
+        }
     }
 
     /// Works until it is told to stop.
@@ -120,6 +165,10 @@ impl Clerk {
                     }
                 }
                 Order::Muster { number, bytes } => self.muster(number, &bytes),
+                Order::Dismissed { number } => {
+                    self.musters.remove(&number);
+                    self.drop_batches();
+                }
                 Order::Stop => break,
             }
         }
@@ -152,7 +201,11 @@ impl Clerk {
     /// Another rank wants this one in a gang.
     fn muster(&mut self, number: u64, bytes: &[u8]) {
         let ranks = Arc::clone(&self.ranks);
-        let mut batch = |setup: &Setup| self.batch(setup).map_err(|error| error.to_string());
+        let mut batch = |setup: &Setup| {
+            let shared = self.batch(setup).map_err(|error| error.to_string())?;
+            self.musters.insert(number, Arc::clone(&shared));
+            Ok(shared)
+        };
         if let Err(why) = ranks.muster(number, bytes, &mut batch) {
             self.resign(&format!("it cannot be in a gang: {why}"));
         }
@@ -188,10 +241,16 @@ impl Clerk {
 
     fn drop_part(&mut self, list: u64) {
         drop(self.parts.remove(&list));
-        // A batch with a journal keeps the next run from beginning.
-        let parts = &self.parts;
-        let is_used =
-            |batch: &Batch| parts.values().any(|part| Arc::ptr_eq(&part.owned.plan().shared, batch.shared()));
+        self.drop_batches();
+    }
+
+    /// A batch with a journal keeps the next run from beginning.
+    fn drop_batches(&mut self) {
+        let (parts, musters) = (&self.parts, &self.musters);
+        let is_used = |batch: &Batch| {
+            let of_parts = parts.values().map(|part| &part.owned.plan().shared);
+            of_parts.chain(musters.values()).any(|shared| Arc::ptr_eq(shared, batch.shared()))
+        };
         self.batches.retain(|setup, batch| setup.lock.is_none() || is_used(batch));
     }
 

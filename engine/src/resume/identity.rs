@@ -50,6 +50,10 @@ fn of(plan: &Plan, task: Ref, producer: impl Fn(Ref) -> Option<Identity>) -> (Id
             None => hasher.text(how, plan.shared.space.name_of(access.datum()).as_bytes()),
         };
     }
+    // The body sees how many of them there are.
+    if let Some(extra) = task.extra().filter(|extra| extra.gang > 1) {
+        hasher.number("ranks", u64::from(extra.gang));
+    }
     (hasher.finish(), is_unknown)
 }
 

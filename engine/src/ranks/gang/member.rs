@@ -3,7 +3,7 @@
 use super::{GO, Gang, Muster, RETURNED, Returned, SEATED};
 use crate::error::Cause;
 use crate::function::wire::WireError;
-use crate::ranks::clerk::{came_of, is_over};
+use crate::ranks::clerk::{Order, came_of, is_over};
 use crate::ranks::message::{self, Came};
 use crate::ranks::unpack::{self, Unpacked};
 use crate::ranks::{Ranks, Setup};
@@ -116,6 +116,8 @@ impl Member {
         // What drops with it is the user's.
         let unpacked = self.unpacked.lock().take();
         drop(unpacked);
+        // Without a clerk nobody serves any more.
+        let _ = self.ranks.orders.send(Order::Dismissed { number: self.number });
     }
 }
 
