@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, barrier};
+use super::{PATIENCE, Tally, barrier};
 use crate::fabric::Fabric;
 use crate::message::HandlerId;
 use crate::rank::Rank;
@@ -58,17 +58,12 @@ pub(super) fn barrier_resumes(world: &World) {
 /// Who waits for what a handler does is not left asleep by another thread that ran it just before.
 pub(super) fn deliveries_of_others_end_a_wait(world: &World) {
     const ID: HandlerId = HandlerId(36);
-    let seen = Arc::new(AtomicU64::new(0));
-    let count = seen.clone();
-    world.on(ID, move |_, _| {
-        count.fetch_add(1, SeqCst);
-    });
-    barrier(world);
+    let seen = Tally::register(world, ID);
     for round in 1..=50 {
         world.wait(Duration::ZERO);
         world.send(world.rank(), ID, round, &[]).expect("it is here");
         let other = || {
-            while seen.load(SeqCst) < round {
+            while seen.count() < round {
                 world.progress();
             }
         };

@@ -24,21 +24,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fabric::{Fabric, FabricError, Liveness, PeerState};
+use crate::fabric::{Fabric, FabricError, LIVENESS_MS, Liveness, PeerState};
 use crate::message::{HandlerId, Message, is_handling};
 use crate::rank::Rank;
 use crate::wire;
 
 const GROUP: HandlerId = HandlerId(HandlerId::RESERVED.0 + 5);
-/// The longest sleep between two looks at the mail: another thread of this rank may have received the message.
-const NAP: Duration = Duration::from_millis(1);
-/// That of somebody who has waited for [`PATIENT_AFTER`].
-const LONG_NAP: Duration = Duration::from_millis(20);
-const PATIENT_AFTER: Duration = Duration::from_millis(100);
 
 /// Why a member did not get what it waited for.
 #[derive(Debug, thiserror::Error)]
@@ -279,11 +274,9 @@ impl Group {
         let (mut round, mut reach) = (0, 1);
         while reach < n {
             let more = (n - reach).min(reach) as usize;
-            let some = wire::encode(&known[..more]).expect("bytes can be written");
-            call.tell((self.me + n - reach) % n, round, &some)?;
+            call.tell((self.me + n - reach) % n, round, &together(&known[..more]))?;
             let from = (self.me + reach) % n;
-            let theirs = wire::decode::<Vec<Vec<u8>>>(&call.hear(from, round)?);
-            let theirs = theirs.ok().filter(|theirs| theirs.len() == more);
+            let theirs = apart(&call.hear(from, round)?).filter(|theirs| theirs.len() == more);
             known.extend(theirs.ok_or(GroupError::Order { member: from })?);
             (round, reach) = (round + 1, reach * 2);
         }
@@ -388,7 +381,7 @@ impl Group {
         assert!(!is_handling(), "a handler that waits for a message would wait for itself");
         let no_such = || GroupError::NoSuchMember { member: from, size: self.size() };
         let rank = *self.ranks.get(from as usize).ok_or_else(no_such)?;
-        let (began, mut liveness, mut is_gone) = (Instant::now(), Liveness::new(), None);
+        let (mut liveness, mut is_gone) = (Liveness::new(), None);
         loop {
             if let Some(bytes) = self.take(from, slot, verb, also_closed)? {
                 return Ok(bytes);
@@ -408,8 +401,7 @@ impl Group {
                 is_gone = self.fabric.expect_here(rank).err().map(GroupError::from);
                 continue;
             }
-            let nap = if began.elapsed() < PATIENT_AFTER { NAP } else { LONG_NAP };
-            self.fabric.wait(nap);
+            self.fabric.wait(Duration::from_millis(LIVENESS_MS));
         }
     }
 
@@ -457,6 +449,23 @@ impl Drop for Group {
         lock(&self.fabric.state::<Groups>().0).remove(&self.number);
         self.leave();
     }
+}
+
+/// Several payloads as one: their lengths, and all after each other.
+fn together(all: &[Vec<u8>]) -> Vec<u8> {
+    let lens: Vec<u64> = all.iter().map(|one| one.len() as u64).collect();
+    [wire::encode(&lens).expect("numbers can be written"), all.concat()].concat()
+}
+
+/// The payloads again; `None` if that is none.
+fn apart(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let (lens, mut rest) = wire::head::<Vec<u64>>(bytes)?;
+    let mut next = |len: u64| {
+        let (one, after) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+        rest = after;
+        Some(one.to_vec())
+    };
+    lens.into_iter().map(&mut next).collect()
 }
 
 /// One collective call.
