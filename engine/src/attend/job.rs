@@ -47,7 +47,7 @@ const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(5);
 impl Job {
     /// Several ranks run it at once.
     pub(super) fn is_of_gang(&self) -> bool {
-        self.task.extra().is_some_and(|extra| extra.gang > 1)
+        self.task.gang() > 1
     }
 
     /// When to start the process again which the system refused with this error: where processes, memory or

@@ -51,8 +51,8 @@ fn of(plan: &Plan, task: Ref, producer: impl Fn(Ref) -> Option<Identity>) -> (Id
         };
     }
     // The body sees how many of them there are.
-    if let Some(extra) = task.extra().filter(|extra| extra.gang > 1) {
-        hasher.number("ranks", u64::from(extra.gang));
+    if task.gang() > 1 {
+        hasher.number("ranks", u64::from(task.gang()));
     }
     (hasher.finish(), is_unknown)
 }

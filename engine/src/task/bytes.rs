@@ -41,6 +41,11 @@ impl Ref {
             && self.extra().is_none_or(|extra| extra.rank.or(extra.near).is_none() && extra.gang == 1)
     }
 
+    /// How many ranks run it at once.
+    pub(crate) fn gang(self) -> u32 {
+        self.extra().map_or(1, |extra| extra.gang)
+    }
+
     /// Whether its value can go to another rank.
     pub(crate) fn value_travels(self) -> bool {
         self.value_by().is_some()

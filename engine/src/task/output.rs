@@ -51,13 +51,19 @@ impl Output {
     /// As [`of_text`](Self::of_text), of both streams.
     pub(crate) fn of_bytes(out: &[u8], err: &[u8]) -> Self {
         let mut output = Self::default();
+        output.add(out, err);
+        output
+    }
+
+    /// Adds to what a function wrote what it wrote on another rank. Bytes beyond what memory holds are lost if the disk
+    /// is full.
+    pub(crate) fn add(&mut self, out: &[u8], err: &[u8]) {
         if !out.is_empty() {
-            let _ = output.out().write_all(out);
+            let _ = self.out().write_all(out);
         }
         if !err.is_empty() {
-            let _ = output.err().write_all(err);
+            let _ = self.err().write_all(err);
         }
-        output
     }
 
     pub(crate) fn path(&self, which: Which) -> Option<PathBuf> {

@@ -7,7 +7,7 @@ use crate::error::Cause;
 use crate::ranks::message::{self, Came, Kind};
 use crate::ranks::{Ranks, pack};
 use crate::run::{Run, Wanted};
-use crate::task::output::{Output, Which};
+use crate::task::output::Output;
 use crate::task::record::Ref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,8 +37,8 @@ pub(crate) fn join(run: &Arc<Run>, task: Ref, over: &Arc<AtomicBool>) -> Result<
     if let Some(member) = run.plan.member.get().and_then(Weak::<Member>::upgrade) {
         return member.take_seat().map(|gang| Some(Role::Member(gang)));
     }
-    match task.extra().map_or(1, |extra| extra.gang) {
-        0 | 1 => Ok(None),
+    match task.gang() {
+        1 => Ok(None),
         members => Leader::assemble(run, task, members, over).map(|leader| Some(Role::Leader(leader))),
     }
 }
@@ -123,7 +123,8 @@ impl Leader {
 
     fn cause(&self, member: u32, error: GroupError) -> Cause {
         match error {
-            GroupError::Closed { .. } | GroupError::Over => Cause::Cancelled,
+            // One that leaves before it has said anything was told to stop where it is.
+            GroupError::Closed { .. } | GroupError::Over | GroupError::Left { .. } => Cause::Cancelled,
             error => {
                 let rank = self.gang.ranks().get(member as usize).copied().unwrap_or_default();
                 let host = self.ranks.host(Rank(rank));
@@ -188,16 +189,11 @@ impl Leader {
 
     /// What the members wrote follows what the leader has.
     fn append(&self, wrote: &[Vec<u8>; 2]) {
-        let Some(cohort) = self.task.cohort().filter(|_| wrote.iter().any(|wrote| !wrote.is_empty())) else {
-            return;
-        };
-        let mut own = |which| {
-            let read = cohort.with_output(self.task.index(), |output| output.bytes(which));
-            read.and_then(Result::ok).unwrap_or_default()
-        };
-        let [out, err] = [Which::Out, Which::Err].map(&mut own);
-        let output = Output::of_bytes(&[out, wrote[0].clone()].concat(), &[err, wrote[1].clone()].concat());
-        cohort.keep_output(self.task.index(), output);
+        let ([out, err], index) = (wrote, self.task.index());
+        let Some(cohort) = self.task.cohort() else { return };
+        if cohort.with_output(index, |output| output.add(out, err)).is_none() {
+            cohort.keep_output(index, Output::of_bytes(out, err));
+        }
     }
 }
 
