@@ -289,7 +289,7 @@ fn a_write_that_fails_is_on_no_node() {
 const ACKNOWLEDGED: HandlerId = HandlerId(1);
 /// What a replica has, see `digest`.
 const DIGEST: HandlerId = HandlerId(2);
-/// Rank 0 has seen all.
+/// Rank 0 has seen all; and that rank 1 has heard so.
 const SEEN: HandlerId = HandlerId(3);
 
 /// What rank 0 hears of the others.
@@ -371,13 +371,18 @@ fn what_a_killed_server_acknowledged_is_on_the_next_node() {
             world.wait(Duration::from_millis(20));
             heard.is_over.load(SeqCst)
         });
-        return say("it was seen");
+        say("it was seen");
+        world.send(Rank(0), SEEN, 0, &[]).unwrap();
+        return world.fabric().flush().unwrap();
     }
     expect_acknowledged(&world, &dict, &heard);
     say("all is there");
     world.send(Rank(1), SEEN, 0, &[]).unwrap();
-    world.fabric().flush().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    // Rank 1 has heard it when it says the same.
+    wait_until("rank 1 has heard that", || {
+        world.wait(Duration::from_millis(20));
+        heard.is_over.load(SeqCst)
+    });
 }
 
 /// What rank 0 finds, in homes that live and in the replica of the other one.
