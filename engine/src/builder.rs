@@ -3,8 +3,9 @@
 use crate::attend::{Share, Totals};
 use crate::batch::{Batch, Workers};
 use crate::body::install_panic_hook;
-use crate::error::Error;
+use crate::error::{Error, carried};
 use crate::events;
+use crate::function::Data;
 use crate::journal::{Options, Sync};
 use crate::machine::Machine;
 use crate::outputs::Outputs;
@@ -36,6 +37,8 @@ pub struct Builder {
     /// Locked as long as what is built may write.
     lock: Option<PathBuf>,
     reach: Reach,
+    /// The names of errors that come from other ranks as what they are.
+    errors: Vec<i64>,
 }
 
 /// Which ranks a batch uses.
@@ -229,6 +232,39 @@ impl Builder {
         self
     }
 
+    /// Errors of this type that bodies return come from other ranks as what they are:
+    /// [`TaskError::downcast_ref`](crate::TaskError::downcast_ref) finds them wherever the task ran. Of other types,
+    /// but for errors of the system, only what they and their sources say does.
+    ///
+    /// ```
+    /// # use tarragon_engine::{Batch, tasks};
+    /// #[derive(Debug, thiserror::Error, serde::Serialize, serde::Deserialize)]
+    /// #[error("no convergence after {0} steps")]
+    /// struct Diverged(u32);
+    ///
+    /// fn solve(steps: u32) -> Result<f64, Diverged> {
+    ///     Err(Diverged(steps))
+    /// }
+    ///
+    /// let batch = Batch::builder().error::<Diverged>().build()?;
+    /// let task = batch.try_function(solve, (100u32,));
+    /// batch.compile(tasks![task])?.run().expect_err("the task fails");
+    /// let error = task.result().get().expect_err("the task fails");
+    /// assert_eq!(error.downcast_ref::<Diverged>().expect("the body's own error").0, 100);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn error<E: std::error::Error + Data>(mut self) -> Self {
+        self.errors.push(carried::name(carried::row::<E>));
+        self
+    }
+
+    /// For a rank that runs parts of lists of others.
+    #[cfg(not(loom))]
+    pub(crate) fn errors(mut self, names: &[i64]) -> Self {
+        self.errors = names.to_vec();
+        self
+    }
+
     /// Runs lists in this process alone, also where a launcher has started several.
     pub fn alone(mut self) -> Self {
         self.reach = Reach::Alone;
@@ -267,6 +303,7 @@ impl Builder {
             measures: self.timing,
             keeps_place: self.keeps_place,
             lock,
+            errors: self.errors.clone(),
         }
     }
 
@@ -282,6 +319,7 @@ impl Builder {
     /// them; [`Error::NotEnoughCpus`], [`Error::BadResource`].
     pub fn build(self) -> Result<Batch, Error> {
         install_panic_hook();
+        carried::learn(&self.errors);
         let ranks = self.reach.ranks()?;
         let machine = Machine::look();
         let granted = ranks.as_ref().map_or(machine.cpus_granted, |ranks| ranks.cpus()).max(1);

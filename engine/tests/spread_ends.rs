@@ -50,6 +50,68 @@ fn cancelling_reaches_all_ranks() {
     alone("cancelling_reaches_all_ranks", "home");
 }
 
+/// Wherever a body fails, its own error is what it was, also behind tasks of other ranks that are skipped because of
+/// it; of a type that the batch has not been told of it is what it said.
+#[test]
+fn errors_of_bodies_are_what_they_were_on_other_ranks() {
+    #[derive(Debug, PartialEq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+    enum Solver {
+        #[error("no convergence after {steps} steps, residual {residual}")]
+        Diverged { steps: u32, residual: f64 },
+        #[error("cannot be read")]
+        Unread(#[serde(serialize_with = "nothing")] u32),
+    }
+    fn nothing<S: serde::Serializer>(_: &u32, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_unit()
+    }
+    #[derive(Debug, thiserror::Error)]
+    #[error("of a type that is not told of")]
+    struct Other;
+    fn solve(how: u32) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+        Err(match how {
+            0 => Solver::Diverged { steps: 7, residual: 0.5 }.into(),
+            1 => std::fs::read("/this/file/is/not/there").expect_err("it is not there").into(),
+            2 => Solver::Unread(1).into(),
+            _ => Other.into(),
+        })
+    }
+    fn next(before: u32) -> u32 {
+        before + 1
+    }
+    if role().is_some() {
+        let builder = Batch::builder().spawn(3).workers(Workers::Threads(1)).error::<Solver>();
+        let batch = builder.build().expect("a batch");
+        let mut list = Vec::new();
+        for rank in 0..3 {
+            for how in 0..4u32 {
+                let first = batch.function(solve, (how,)).at_rank(rank);
+                let then = batch.function(next, (first.result(),)).at_rank((rank + 1) % 3);
+                let last = batch.function(next, (then.result(),)).at_rank(0);
+                list.extend([first, then, last]);
+            }
+        }
+        batch.submit(&list).expect("they are queued");
+        batch.fence().expect_err("all fail");
+        for (i, task) in list.iter().enumerate() {
+            let (error, how) = (task.result().get().expect_err("it fails"), i / 3 % 4);
+            match how {
+                0 => assert_eq!(
+                    error.downcast_ref::<Solver>(),
+                    Some(&Solver::Diverged { steps: 7, residual: 0.5 })
+                ),
+                1 => {
+                    let own = error.downcast_ref::<std::io::Error>().expect("the system's error");
+                    assert_eq!(own.kind(), std::io::ErrorKind::NotFound);
+                }
+                2 => assert!(error.to_string().contains("cannot be read"), "{error}"),
+                _ => assert!(error.to_string().contains("of a type that is not told of"), "{error}"),
+            }
+        }
+        return;
+    }
+    alone("errors_of_bodies_are_what_they_were_on_other_ranks", "home");
+}
+
 #[test]
 fn no_ranks_are_refused() {
     for ranks in [0, u32::MAX] {

@@ -1,6 +1,7 @@
 //! What can go wrong, in three kinds: mistakes in a list ([`CompileError`], all of them at once), what we could not do
 //! ([`Error`]), and how a task failed ([`TaskError`], data that the user asks for).
 
+pub(crate) mod carried;
 mod failure;
 mod mistake;
 mod process;

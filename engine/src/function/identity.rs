@@ -110,6 +110,13 @@ pub(crate) fn is_worth_at(distance: i64) -> Result<IsWorth, WireError> {
     Ok(unsafe { std::mem::transmute::<usize, IsWorth>(address) })
 }
 
+/// The function of this type at a distance; the caller has compared fingerprints.
+pub(crate) fn row_at(distance: i64) -> Result<crate::error::carried::RowOf, WireError> {
+    let address = code_at(distance)?;
+    // SAFETY: as in `call`: the same executable took this distance from a function of this type.
+    Ok(unsafe { std::mem::transmute::<usize, crate::error::carried::RowOf>(address) })
+}
+
 fn code_at(distance: i64) -> Result<usize, WireError> {
     code::address(distance).ok_or(WireError::Malformed("names a place that is not code"))
 }

@@ -63,6 +63,7 @@ pub(crate) struct Setup {
     pub(crate) keeps_place: bool,
     pub(crate) measures: bool,
     pub(crate) lock: Option<std::path::PathBuf>,
+    pub(crate) errors: Vec<i64>,
 }
 
 pub(crate) enum Ranks {}

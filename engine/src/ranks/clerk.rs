@@ -221,6 +221,7 @@ impl Clerk {
             .work_stealing(!setup.keeps_place)
             .keep_output(setup.keeps_output)
             .signals(false)
+            .errors(&setup.errors)
             .timing(setup.measures);
         let workers = self.ranks.workers_of(self.ranks.rank(), setup);
         builder = builder.workers(Workers::Threads(workers as usize));

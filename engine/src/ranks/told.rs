@@ -1,5 +1,7 @@
-//! A failure as another rank is told of it: the user's error as text, with its chain of sources.
+//! A failure as another rank is told of it: the user's error as text, with its chain of sources, and as what it is, if
+//! that can be written (`error::carried`).
 
+use crate::error::carried::Carried;
 use crate::error::{Cause, Failure, How, ProcessFailure};
 use crate::task::Usage;
 use serde::{Deserialize, Serialize};
@@ -90,8 +92,8 @@ impl Teller {
 enum Why {
     /// The failure at this place.
     Upstream(u32),
-    /// What it says, and what each of its sources says.
-    Error(Vec<String>),
+    /// What it says, and what each of its sources says; what it is, if that can be written.
+    Error(Vec<String>, Option<Carried>),
     Panic {
         message: String,
         place: String,
@@ -215,18 +217,21 @@ impl Why {
             Cause::InputMissing(name) => Why::InputMissing(name.clone()),
             Cause::TimedOut(time) => Why::TimedOut(*time),
             Cause::Cancelled => Why::Cancelled,
-            Cause::Error(error) => Why::Error(texts(&**error)),
+            Cause::Error(error) => Why::Error(texts(&**error), Carried::of(&**error)),
             Cause::Process(process) => {
                 let (ended, tail) = (Ended::of(&process.how), process.tail.clone());
                 Why::Process { ended, tail, usage: process.usage }
             }
-            other => Why::Error(vec![other.to_string()]),
+            other => Why::Error(vec![other.to_string()], None),
         }
     }
 
     fn cause(self) -> Cause {
         match self {
-            Why::Error(texts) => Cause::Error(Box::new(Remote::of(texts))),
+            Why::Error(texts, carried) => {
+                let error = carried.and_then(|carried| carried.error());
+                Cause::Error(error.unwrap_or_else(|| Box::new(Remote::of(texts))))
+            }
             Why::Panic { message, place } => Cause::Panic { message, place },
             Why::InputTaken(name) => Cause::InputTaken(name),
             Why::InputMissing(name) => Cause::InputMissing(name),
