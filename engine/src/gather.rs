@@ -4,7 +4,10 @@
 //! [`Listing`]; a second, only if some task takes results, finds the producers. A list with mistakes gives its claims
 //! back and changes nothing else.
 
+mod inputs;
 mod layout;
+
+pub(crate) use inputs::each_input;
 
 use crate::check;
 use crate::cohort::Cohort;
@@ -14,6 +17,7 @@ use crate::compile::{self, Compilation, EDGES_MAX, Frontier, Listing, TASKS_MAX}
 use crate::data::Access;
 use crate::error::{CompileError, Error, Mistake};
 use crate::graph::{JOIN, Outline};
+use crate::outputs::Which;
 use crate::plan::{Owned, Plan};
 use crate::ranks::{self, Side};
 use crate::shared::{Scratch, Shared};
@@ -46,6 +50,8 @@ struct Gather<'a> {
     gate_of: HashMap<Ref, u32>,
     /// Tasks of lists that have run before, whose results tasks of other ranks may take.
     producers: Vec<Ref>,
+    /// Tasks outside of the list of which its own take what they wrote.
+    heard: Vec<(Ref, Which)>,
     /// Some task may take results.
     has_inputs: bool,
     /// Some record is counted by itself.
@@ -109,6 +115,7 @@ impl<'a> Gather<'a> {
             gates: Vec::new(),
             gate_of: HashMap::new(),
             producers: Vec::new(),
+            heard: Vec::new(),
             has_inputs: false,
             has_counted: false,
             attended: false,
@@ -353,51 +360,6 @@ impl<'a> Gather<'a> {
         Error::Compile(CompileError { mistakes: std::mem::take(&mut self.mistakes) })
     }
 
-    /// Writes who takes whose result; returns tasks that take one from outside, as `(index, producer)`.
-    fn find_inputs(&mut self) -> Vec<(u32, Ref)> {
-        let mut externals = Vec::new();
-        self.listing.input_ends.resize(self.gates.len(), 0);
-        for i in self.gates.len()..self.places.len() {
-            let task = self.slots.resolve(self.places[i]);
-            self.inputs(i as u32, task, &mut externals);
-            self.listing.input_ends.push(self.listing.inputs.len() as u32);
-        }
-        externals
-    }
-
-    fn inputs(&mut self, index: u32, task: Ref, externals: &mut Vec<(u32, Ref)>) {
-        let (mut mistakes, mut inputs) = (Vec::new(), std::mem::take(&mut self.listing.inputs));
-        each_input(task, &mut |input| {
-            let producer = input.task;
-            let (name, producer_name) = (|| task.name(), || producer.name());
-            match self.position(producer) {
-                Some(at) if at < index => inputs.push(at),
-                Some(at) => mistakes.push(Mistake::LaterInput {
-                    task: index,
-                    name: name(),
-                    producer: at,
-                    producer_name: producer_name(),
-                }),
-                None if !Arc::ptr_eq(producer.shared(), self.shared) => {
-                    mistakes.push(Mistake::ForeignInput {
-                        task: index,
-                        name: name(),
-                        producer_name: producer_name(),
-                    })
-                }
-                None if let Some(gate) = self.gate_of.get(&producer) => inputs.push(*gate),
-                None if producer.cohort().is_some_and(Cohort::has_run) => externals.push((index, producer)),
-                None => mistakes.push(Mistake::UnlistedInput {
-                    task: index,
-                    name: name(),
-                    producer_name: producer_name(),
-                }),
-            }
-        });
-        self.listing.inputs = inputs;
-        self.mistakes.append(&mut mistakes);
-    }
-
     /// Nothing can go wrong any more.
     fn commit(mut self, compiled: Compiled) -> Plan {
         let Compiled { outline: graph, whole, edges, externals, side, exported } = compiled;
@@ -437,6 +399,7 @@ impl<'a> Gather<'a> {
             has_counted: self.has_counted,
             consumed,
             externals,
+            heard: self.heard.into_boxed_slice(),
             gates,
             side,
             client: None,
@@ -558,23 +521,6 @@ pub(crate) fn listing_of(plan: &Plan) -> Listing {
     listing.parents = plan.shared.space.parents();
     listing.data_len = plan.shared.space.len();
     listing
-}
-
-pub(crate) use inputs::each_input;
-
-mod inputs {
-    #![expect(unsafe_code, reason = "argument slots are reached through their record's code")]
-    use super::Ref;
-    use crate::task::input::Input;
-
-    /// Shows each argument of a task that is another task's result.
-    pub(crate) fn each_input(task: Ref, see: &mut dyn FnMut(&mut Input)) {
-        if let Some(inputs) = task.head().code.inputs {
-            // SAFETY: the code is the record's own. The caller keeps the task's plan from running, or the task is not
-            // in one yet, and one list is compiled at a time; so nobody else is at the slots.
-            unsafe { inputs(task, see) };
-        }
-    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub(crate) struct Outputs {
 }
 
 /// Which of a task's streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Which {
     Out,
     Err,

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tarragon_engine::{Batch, Compiled, Context, ErrorKind, Handle, Report, Task, TaskList, Workers, tasks};
+use tarragon_engine::{
+    Batch, Compiled, Context, ErrorKind, Handle, Report, Stream, Task, TaskList, Workers, tasks,
+};
 use tarragon_testbed::{Launch, role, say};
 
 fn batch(ranks: u32, threads: usize) -> Batch {
@@ -40,6 +42,23 @@ enum End {
 impl Step {
     fn is_closure(&self) -> bool {
         self.takes.is_empty() && self.id % 11 == 3
+    }
+
+    /// Whether it takes what others have written.
+    fn listens(&self) -> bool {
+        self.id % 4 == 1
+    }
+
+    /// Of those it takes from which the result.
+    fn sees(&self, hears: bool) -> impl Iterator<Item = u32> + '_ {
+        let hears = hears && self.listens();
+        self.takes.iter().copied().filter(move |take| !hears || take % 2 == 0 || take % 3 == 0)
+    }
+
+    /// And from which what it has written.
+    fn hears(&self, hears: bool) -> impl Iterator<Item = u32> + '_ {
+        let hears = hears && self.listens();
+        self.takes.iter().copied().filter(move |take| hears && take % 2 == 1)
     }
 }
 
@@ -73,6 +92,16 @@ fn body(context: &Context, step: &Step, inputs: &[String]) -> Result<String, std
 }
 
 fn by_value(context: &Context, step: Step, inputs: Vec<String>) -> Result<String, std::io::Error> {
+    body(context, &step, &inputs)
+}
+
+fn by_ear(
+    context: &Context,
+    step: Step,
+    mut inputs: Vec<String>,
+    heard: Vec<String>,
+) -> Result<String, std::io::Error> {
+    inputs.extend(heard);
     body(context, &step, &inputs)
 }
 
@@ -112,12 +141,14 @@ fn steps(seed: u64, folder: &Path) -> Vec<Step> {
 }
 
 /// The tasks of steps: every third one takes its results by reference, some are closures that must stay where they are.
-/// With a number of ranks tasks are strewn over them, so that most edges go from one rank to another.
-fn listed(batch: &Batch, steps: &[Step], ranks: Option<u32>) -> Vec<Task<String>> {
+/// With a number of ranks tasks are strewn over them, so that most edges go from one rank to another. If they may, some
+/// take what others have written.
+fn listed(batch: &Batch, steps: &[Step], ranks: Option<u32>, hears: bool) -> Vec<Task<String>> {
     let mut tasks: Vec<Task<String>> = Vec::new();
     for step in steps {
         let inputs: Vec<Handle<String>> =
-            step.takes.iter().map(|take| tasks[*take as usize].result()).collect();
+            step.sees(hears).map(|take| tasks[take as usize].result()).collect();
+        let heard: Vec<Stream> = step.hears(hears).map(|take| tasks[take as usize].stdout()).collect();
         let mut task = match step.id % 7 {
             _ if step.is_closure() => {
                 let own = step.clone();
@@ -130,10 +161,11 @@ fn listed(batch: &Batch, steps: &[Step], ranks: Option<u32>) -> Vec<Task<String>
                 };
                 batch.try_closure(silent)
             }
+            _ if !heard.is_empty() => batch.function(by_ear, (step.clone(), inputs, heard)),
             0..3 => batch.function(body, (step.clone(), inputs)),
             _ => batch.function(by_value, (step.clone(), inputs)),
         };
-        let is_bound = step.is_closure() || step.takes.iter().any(|take| steps[*take as usize].is_closure());
+        let is_bound = step.is_closure() || step.sees(hears).any(|take| steps[take as usize].is_closure());
         if let (Some(ranks), false) = (ranks, is_bound) {
             task = task.at_rank(step.id.wrapping_mul(2_654_435_761) / 7 % ranks);
         }
@@ -246,11 +278,11 @@ fn random_lists(ranks: u32) {
         let measuring = measuring.expect("a batch");
         for seed in 0..25 {
             let steps = steps(seed * 97 + u64::from(ranks) * 7 + threads as u64, folder.path());
-            let list = listed(&serial, &steps, None);
+            let list = listed(&serial, &steps, None, true);
             let compiled = serial.compile(&list).expect("a list");
             let (expected, edges) = (outcome(&compiled, &list, folder.path()), compiled.edges());
             let batch = if seed % 4 < 2 { &batch } else { &measuring };
-            let list = listed(batch, &steps, (seed % 2 == 1).then_some(ranks));
+            let list = listed(batch, &steps, (seed % 2 == 1).then_some(ranks), true);
             let compiled = batch.compile(&list).expect("a list");
             assert_eq!(compiled.edges(), edges, "seed {seed}");
             for run in 0..2 {
@@ -280,11 +312,11 @@ fn random_submissions_on_three_ranks_are_as_serial() {
             let batch = batch(3, threads);
             for seed in 0..30 {
                 let steps = steps(seed * 53 + threads as u64, folder.path());
-                let list = listed(&serial, &steps, None);
+                let list = listed(&serial, &steps, None, true);
                 let compiled = serial.compile(&list).expect("a list");
                 let _ = compiled.run();
                 let expected = (of_tasks(&list, false), of_files(folder.path()));
-                let list = listed(&batch, &steps, None);
+                let list = listed(&batch, &steps, None, true);
                 let mut dice = Dice(seed);
                 let mut rest = &list[..];
                 while !rest.is_empty() {
@@ -376,9 +408,9 @@ fn random_lists_in_steps(ranks: u32) {
         for seed in 0..25 {
             let steps = steps(seed * 31 + u64::from(ranks) * 7 + threads as u64, folder.path());
             let cuts = cuts(seed, steps.len());
-            let list = listed(&serial, &steps, None);
+            let list = listed(&serial, &steps, None, seed % 2 == 0);
             let expected = outcome_of_lists(&serial, &list, &cuts, folder.path());
-            let list = listed(&batch, &steps, (seed % 2 == 1).then_some(ranks));
+            let list = listed(&batch, &steps, (seed % 2 == 1).then_some(ranks), seed % 2 == 0);
             let found = outcome_of_lists(&batch, &list, &cuts, folder.path());
             assert_eq!(found, expected, "seed {seed}, {threads} threads, cut at {cuts:?}: {steps:#?}");
             spread += list.len();
@@ -440,7 +472,7 @@ fn steps_of_nest(seed: u64, folder: &Path, cuts_of: impl Fn(usize) -> Vec<usize>
 }
 
 fn nest(batch: &Batch, steps: &[Step], cuts: &[usize], ranks: Option<u32>) -> Nest {
-    let tasks = listed(batch, steps, ranks);
+    let tasks = listed(batch, steps, ranks, true);
     let pieces: Vec<&[Task<String>]> = cuts.windows(2).map(|ends| &tasks[ends[0]..ends[1]]).collect();
     let (mut inner, mut of_piece) = (Vec::new(), vec![None; pieces.len()]);
     for (i, piece) in pieces.iter().enumerate().filter(|(i, _)| i % 2 == 1) {

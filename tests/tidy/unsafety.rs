@@ -19,7 +19,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/function/kept.rs",
     "engine/src/function/travel.rs",
     "engine/src/function/wire.rs",
-    "engine/src/gather.rs",
+    "engine/src/gather/inputs.rs",
     "engine/src/run/hoard.rs",
     "engine/src/run/worker.rs",
     "engine/src/shared.rs",

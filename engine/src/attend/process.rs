@@ -307,11 +307,11 @@ impl Place {
         let text = match feed {
             Feed::Nothing => return Ok(None),
             Feed::File(path) => return Ok(Some(self.cwd.join(path))),
-            Feed::Word(Word(Kind::Output(_, stream))) => {
+            Feed::Word(Word(Kind::Output(input, stream))) => {
                 if let Some(path) = stream.path() {
                     return Ok(Some(path));
                 }
-                stream.read().map_err(|e| Cause::Output(stream.name(), e))?.into()
+                input.text(stream)?.into()
             }
             Feed::Word(word) => word.write()?.into_owned(),
         };

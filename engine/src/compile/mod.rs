@@ -45,6 +45,8 @@ pub(crate) struct Listing {
     pub(crate) input_ends: Vec<u32>,
     /// Indices of tasks whose results are arguments.
     pub(crate) inputs: Vec<u32>,
+    /// Of tasks that take what others have written, in order: the task, such a producer, and all that it takes of that.
+    pub(crate) outputs: Vec<(u32, u32, Taken)>,
     /// Tasks that take a result from outside of the list, in order, and the place of its producer among those; filled
     /// in only if the list may be spread. Such a result is there before the run begins.
     pub(crate) outside: Vec<(u32, u32)>,
@@ -65,6 +67,7 @@ impl Listing {
         self.accesses.clear();
         self.input_ends.clear();
         self.inputs.clear();
+        self.outputs.clear();
         self.outside.clear();
         self.priorities = None;
         self.costs = None;
@@ -96,6 +99,56 @@ impl Listing {
     pub(crate) fn outside_of(&self, task: u32) -> impl Iterator<Item = u32> + '_ {
         let start = self.outside.partition_point(|(of, _)| *of < task);
         self.outside[start..].iter().take_while(move |(of, _)| *of == task).map(|(_, producer)| *producer)
+    }
+}
+
+/// What a task takes of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Taken(u8);
+
+impl Taken {
+    pub(crate) const NOTHING: Taken = Taken(0);
+    pub(crate) const VALUE: Taken = Taken(1);
+    pub(crate) const OUT: Taken = Taken(2);
+    pub(crate) const ERR: Taken = Taken(4);
+    /// How many bits there are.
+    pub(crate) const BITS: u32 = 3;
+
+    /// What has these bits; others are left out.
+    pub(crate) fn of_bits(bits: u8) -> Self {
+        Self(bits & ((1 << Self::BITS) - 1))
+    }
+
+    pub(crate) fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Some of `other` is of this.
+    pub(crate) fn has(self, other: Taken) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Some of what it has written is of this.
+    pub(crate) fn has_output(self) -> bool {
+        self.has(Taken(Self::OUT.0 | Self::ERR.0))
+    }
+
+    /// This and that.
+    #[must_use]
+    pub(crate) fn and(self, other: Taken) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl Listing {
+    /// What a task takes of one of its inputs.
+    pub(crate) fn taken(&self, task: u32, producer: u32) -> Taken {
+        if self.outputs.is_empty() {
+            return Taken::VALUE;
+        }
+        let at =
+            self.outputs.binary_search_by_key(&(task, producer), |(task, producer, _)| (*task, *producer));
+        at.map_or(Taken::VALUE, |at| self.outputs[at].2)
     }
 }
 

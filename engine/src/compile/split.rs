@@ -5,15 +5,15 @@
 //! What tasks take from outside of the list is there before the run begins. Tasks of rank 0, which has it, wait for
 //! nothing; other ranks import it, behind all other imports, as if from a vertex of rank 0 behind the graph.
 
-use super::Listing;
 use super::hazard::{Dependences, JOIN, NEEDS};
+use super::{Listing, Taken};
 
 /// What one rank has of a graph. Its nodes: imports, in order of vertices, then its own vertices, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Piece {
-    /// For each import the task it stands for ([`JOIN`]: a join), and whether its value is an argument here. One from
-    /// outside of the list has the place of its producer behind the tasks of the list.
-    pub(crate) imports: Vec<(u32, bool)>,
+    /// For each import the task it stands for ([`JOIN`]: a join), and what of it is an argument here. One from outside
+    /// of the list has the place of its producer behind the tasks of the list.
+    pub(crate) imports: Vec<(u32, Taken)>,
     /// How many of the imports, the last ones, are from outside.
     pub(crate) outside: u32,
     /// By node: which nodes it waits for. Its `tasks` has [`JOIN`] for imports.
@@ -37,8 +37,8 @@ pub(crate) struct Export {
     pub(crate) rank: u16,
     /// Which import it is there.
     pub(crate) import: u32,
-    /// Its value goes with it.
-    pub(crate) valued: bool,
+    /// What goes with it.
+    pub(crate) taken: Taken,
 }
 
 impl Piece {
@@ -64,7 +64,7 @@ impl Exports {
 
     /// Whether the value of the own vertex with this place goes elsewhere.
     pub(crate) fn have_value(&self, own: usize) -> bool {
-        self.of(own).iter().any(|export| export.valued)
+        self.of(own).iter().any(|export| export.taken.has(Taken::VALUE))
     }
 
     /// Adds the next own vertex, for which these wait.
@@ -122,14 +122,14 @@ fn taken_outside(list: &Listing, found: &Dependences, task: u32, rank: u16) -> V
     taken
 }
 
-/// Per rank the vertices elsewhere that its own wait for, in order, and whether it takes their values.
-fn crossings(list: &Listing, found: &Dependences, rank_of: &[u16], ranks: u16) -> Vec<Vec<(u32, bool)>> {
-    let mut imports: Vec<Vec<(u32, bool)>> = vec![Vec::new(); usize::from(ranks)];
+/// Per rank the vertices elsewhere that its own wait for, in order, and what it takes of them.
+fn crossings(list: &Listing, found: &Dependences, rank_of: &[u16], ranks: u16) -> Vec<Vec<(u32, Taken)>> {
+    let mut imports: Vec<Vec<(u32, Taken)>> = vec![Vec::new(); usize::from(ranks)];
     let mut inputs = Vec::new();
     for v in 0..found.vertices() {
         let task = found.tasks.as_ref().map_or(v as u32, |tasks| tasks[v]);
         let outside = taken_outside(list, found, task, rank_of[v]);
-        imports[usize::from(rank_of[v])].extend(outside.into_iter().map(|source| (source, true)));
+        imports[usize::from(rank_of[v])].extend(outside.into_iter().map(|source| (source, Taken::VALUE)));
         let of_task = |s: u32| found.tasks.as_ref().map_or(s, |tasks| tasks[s as usize]);
         let elsewhere = found.sources_of(v).iter().map(|s| s & !NEEDS);
         let mut elsewhere = elsewhere.filter(|s| rank_of[*s as usize] != rank_of[v]).peekable();
@@ -139,18 +139,24 @@ fn crossings(list: &Listing, found: &Dependences, rank_of: &[u16], ranks: u16) -
         inputs.clear();
         inputs.extend_from_slice(if task == JOIN { &[] } else { list.inputs_of(task as usize) });
         inputs.sort_unstable();
-        let valued = |s: u32| inputs.binary_search(&of_task(s)).is_ok();
-        imports[usize::from(rank_of[v])].extend(elsewhere.map(|s| (s, valued(s))));
+        let taken = |s: u32| match inputs.binary_search(&of_task(s)) {
+            Ok(_) => list.taken(task, of_task(s)),
+            Err(_) => Taken::NOTHING,
+        };
+        imports[usize::from(rank_of[v])].extend(elsewhere.map(|s| (s, taken(s))));
     }
     for imports in &mut imports {
-        // Of equal vertices the one that is valued first, which stays.
-        imports.sort_unstable_by_key(|(vertex, valued)| (*vertex, !*valued));
-        imports.dedup_by_key(|(vertex, _)| *vertex);
+        imports.sort_unstable_by_key(|(vertex, _)| *vertex);
+        imports.dedup_by(|(vertex, taken), (kept, all)| {
+            let is_same = vertex == kept;
+            *all = if is_same { all.and(*taken) } else { *all };
+            is_same
+        });
     }
     imports
 }
 
-fn begin(imports: &[(u32, bool)], list: &Listing, all: &Dependences) -> Piece {
+fn begin(imports: &[(u32, Taken)], list: &Listing, all: &Dependences) -> Piece {
     let vertices = all.vertices() as u32;
     let task = |vertex: u32| match vertex.checked_sub(vertices) {
         Some(producer) => list.len() as u32 + producer,
@@ -159,19 +165,19 @@ fn begin(imports: &[(u32, bool)], list: &Listing, all: &Dependences) -> Piece {
     let outside = imports.iter().filter(|(vertex, _)| *vertex >= vertices).count() as u32;
     let tasks = vec![JOIN; imports.len()];
     let found = Dependences { ends: vec![0; imports.len()], sources: Vec::new(), tasks: Some(tasks) };
-    let imports = imports.iter().map(|(vertex, valued)| (task(*vertex), *valued)).collect();
+    let imports = imports.iter().map(|(vertex, taken)| (task(*vertex), *taken)).collect();
     Piece { imports, outside, found, ..Piece::default() }
 }
 
-fn import_of(imports: &[(u32, bool)], vertex: u32) -> u32 {
+fn import_of(imports: &[(u32, Taken)], vertex: u32) -> u32 {
     let at = imports.binary_search_by_key(&vertex, |(vertex, _)| *vertex);
     at.expect("every source elsewhere is imported") as u32
 }
 
-fn add_exports(pieces: &mut [Piece], imports: &[Vec<(u32, bool)>], rank_of: &[u16]) {
+fn add_exports(pieces: &mut [Piece], imports: &[Vec<(u32, Taken)>], rank_of: &[u16]) {
     let by_rank = imports.iter().enumerate().flat_map(|(rank, imports)| {
-        imports.iter().enumerate().map(move |(import, (vertex, valued))| {
-            (*vertex, Export { rank: rank as u16, import: import as u32, valued: *valued })
+        imports.iter().enumerate().map(move |(import, (vertex, taken))| {
+            (*vertex, Export { rank: rank as u16, import: import as u32, taken: *taken })
         })
     });
     let mut all: Vec<(u32, Export)> = by_rank.collect();
@@ -220,9 +226,18 @@ mod tests {
         fn pieces_together_are_the_graph((sources, outside, rank_of) in graphs()) {
             let mut found = Dependences::default();
             let mut list = Listing::default();
-            for sources in &sources {
-                // A source with an even number is an argument.
-                list.inputs.extend(sources.iter().filter(|s| *s % 2 == 0));
+            // A source with an even number is an argument, of some their output.
+            let taken = |source: u32| match source % 6 {
+                0 => Taken::OUT,
+                2 => Taken::OUT.and(Taken::VALUE),
+                4 => Taken::VALUE,
+                _ => Taken::NOTHING,
+            };
+            for (task, sources) in (0..).zip(&sources) {
+                let inputs = sources.iter().filter(|s| *s % 2 == 0);
+                list.inputs.extend(inputs.clone());
+                let outputs: std::collections::BTreeSet<u32> = inputs.copied().filter(|s| s % 6 != 4).collect();
+                list.outputs.extend(outputs.into_iter().map(|source| (task, source, taken(source))));
                 list.input_ends.push(list.inputs.len() as u32);
                 list.access_ends.push(0);
                 found.sources.extend(sources.iter().map(|s| s | NEEDS));
@@ -241,19 +256,19 @@ mod tests {
                         let node = (source & !NEEDS) as usize;
                         prop_assert_eq!(source & NEEDS, NEEDS);
                         let from = match piece.imports.get(node) {
-                            Some((from, valued)) if *from >= n => {
-                                prop_assert!(*valued && node >= piece.imports.len() - piece.outside as usize);
-                                let export = Export { rank: rank as u16, import: node as u32, valued: true };
+                            Some((from, all)) if *from >= n => {
+                                prop_assert!(*all == Taken::VALUE && node >= piece.imports.len() - piece.outside as usize);
+                                let export = Export { rank: rank as u16, import: node as u32, taken: Taken::VALUE };
                                 let exports = pieces[0].outside_exports.of((from - n) as usize);
                                 prop_assert!(exports.contains(&export));
                                 seen_outside[*task as usize].push(from - n);
                                 continue;
                             }
-                            Some((from, valued)) => {
-                                prop_assert_eq!(*valued, from % 2 == 0);
+                            Some((from, all)) => {
+                                prop_assert_eq!(*all, taken(*from));
                                 let home = &pieces[usize::from(rank_of[*from as usize])];
                                 let at = home.own().iter().position(|t| t == from).expect("it is there");
-                                let export = Export { rank: rank as u16, import: node as u32, valued: *valued };
+                                let export = Export { rank: rank as u16, import: node as u32, taken: *all };
                                 prop_assert!(home.exports.of(at).contains(&export));
                                 *from
                             }

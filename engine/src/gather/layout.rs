@@ -35,11 +35,16 @@ impl Gather<'_> {
         }
         for (index, task) in (gates..).zip(self.tasks()) {
             each_input(task, &mut |input| {
-                // What a task writes stays with it, and so does a value that serde cannot write.
-                if input.is_output() || !input.task.value_travels() {
-                    fixed[index] = 0;
-                    if let Some(producer) = self.position(input.task) {
-                        fixed[producer as usize] = 0;
+                // A value that serde cannot write stays, and what a task of another list has written is read from here.
+                let producer = self.position(input.task);
+                match input.output() {
+                    Some(_) if producer.is_some() => (),
+                    None if input.task.value_travels() => (),
+                    _ => {
+                        fixed[index] = 0;
+                        if let Some(producer) = producer {
+                            fixed[producer as usize] = 0;
+                        }
                     }
                 }
             });
@@ -124,8 +129,8 @@ impl Gather<'_> {
                 let why = "lists of a batch that is serial do";
                 mistakes.push(Mistake::MustStay { task: index, name, rank, why });
             } else if rank != 0 && fixed[index as usize] == 0 {
-                let why = "closures do, tasks that need what some rank has not, and tasks that take output or a result \
-                           of a closure";
+                let why = "closures do, tasks that need what some rank has not, and tasks that take a result of a \
+                           closure, or output of a task of another list";
                 mistakes.push(Mistake::MustStay { task: index, name, rank, why });
             } else {
                 fixed[index as usize] = rank as u16;

@@ -1,10 +1,11 @@
 //! At a guest: the thread that keeps the parts: unpacks them, starts their runs, answers who asks for values.
 
 use super::Ranks;
+use super::goods::{given_by, unwritable, value_of};
 use super::message::{self, Came, Cancel, End, Fetch, Give, Kind, Notice, Read, Replied, RunNumber, Start};
 use super::part::Setup;
 use super::records::Records;
-use super::side::{Side, given_by, is_there, unwritable, value_of};
+use super::side::{Side, is_there};
 use super::times;
 use super::told::{Teller, Told};
 use super::unpack::{self, Unpacked};
@@ -366,7 +367,7 @@ impl Clerk {
                 Ok(value) => (Came::WithValue, value.as_slice()),
                 Err(failure) => (Came::badly(Told::of_outside(failure)), [].as_slice()),
             };
-            let mut bytes = message::bytes(&Notice { run: to_run, import, came });
+            let mut bytes = message::bytes(&Notice { run: to_run, import, came, wrote: Vec::new() });
             bytes.extend_from_slice(value);
             match u32::from(rank) {
                 here if here == self.ranks.rank() => self.ranks.notice(to, &bytes),

@@ -2,6 +2,7 @@
 
 use super::told::Told;
 use crate::journal::Entry;
+use crate::outputs::Which;
 use serde::{Deserialize, Serialize};
 pub(super) use tarragon_transport::wire::head;
 use tarragon_transport::{HandlerId, wire};
@@ -102,12 +103,14 @@ pub(super) type Reused = Vec<(u32, Entry)>;
 /// remembered of the task but for its identity.
 pub(super) type Recorded = (RunNumber, u32, u64, Entry);
 
-/// Head of a `Notice`; the value follows.
+/// Head of a `Notice`; what the task has written follows, and the value.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Notice {
     pub(super) run: RunNumber,
     pub(super) import: u32,
     pub(super) came: Came,
+    /// Of streams that are taken how many bytes follow, or why they cannot be read.
+    pub(super) wrote: Vec<(Which, Result<u64, String>)>,
 }
 
 /// A `Fetch`.

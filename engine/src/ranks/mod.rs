@@ -11,7 +11,8 @@
 //! - *exports* of its own nodes: who is told when one ends.
 //!
 //! No rank is asked which task may run: a notice goes straight from the rank of a source to the ranks of its targets,
-//! one message for each such rank however many targets it has there, with the value in it if one of them takes it.
+//! one message for each such rank however many targets it has there, with the value in it if one of them takes it, and
+//! with what the source has written if one takes that (`goods`).
 //!
 //! # Messages
 //! | message | from → to | says |
@@ -65,9 +66,10 @@
 //! # What goes elsewhere
 //! Functions with arguments and results that serde can write, and processes; a guest has a batch for each kind of batch
 //! at home, which runs them as any batch does. At home stay closures and tasks that take what one returned; tasks that
-//! take the output of another; tasks that need more cpus or memory than every rank has, or a resource that the user
+//! take what a task of another list has written, which is brought to home first, when the run begins or that task has
+//! ended (`Plan::heard`); tasks that need more cpus or memory than every rank has, or a resource that the user
 //! named; and lists of a batch that is serial. What stands for tasks of earlier submissions is at home, too. What a
-//! task writes stays with it until it is read.
+//! task writes stays with it but for this.
 //!
 //! # Lists in lists
 //! A list may hold compiled ones, whose tasks have cohorts and indices of their own, and may have pieces on other ranks
@@ -105,6 +107,7 @@ mod clerk;
 mod clock;
 mod elsewhere;
 mod gang;
+mod goods;
 mod message;
 mod outside;
 mod pack;

@@ -4,8 +4,9 @@
 //! outside, and if they fail, that is blamed as it is for tasks of home: before failures of the list, and of several
 //! that one task takes, the first of its arguments.
 
+use super::goods::{Given, Goods, given_by};
 use super::message::RunNumber;
-use super::side::{Given, Side, given_by, is_there};
+use super::side::{Side, is_there};
 use super::told::Told;
 use crate::compile::split::Exports;
 use crate::compile::{Dependences, NEEDS};
@@ -79,7 +80,9 @@ impl Side {
                 Some(bytes) => self.count_sent(exports.len(), bytes),
                 None => {
                     let value = if is_there(producer) { given_by(producer) } else { Err(missing(producer)) };
-                    let given: Given = value.map(Some).map_err(|failure| Told::of_outside(&failure));
+                    let given: Given = value
+                        .map(|value| Goods::of_value(Some(value)))
+                        .map_err(|failure| Told::of_outside(&failure));
                     self.tell_all(exports, run, &given);
                 }
             }

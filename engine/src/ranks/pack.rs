@@ -3,9 +3,10 @@
 use super::Ranks;
 use super::elsewhere::{Away, Elsewhere};
 use super::outside::Outside;
-use super::part::{self, Head, Limited, Setup, TaskHead};
+use super::part::{self, Brings, Head, Limited, Setup, TaskHead};
 use super::side::{Role, Side};
 use crate::cohort::Cohort;
+use crate::compile::Taken;
 use crate::compile::split::Piece;
 use crate::function::identity::name_of;
 use crate::function::wire::{Encoder, WireError};
@@ -79,7 +80,8 @@ pub(crate) fn spread(
     let elsewhere = Elsewhere::new(ranks, shared, list, (tasks, &places.bases), away, parts);
     cohort.bind(Some(Arc::clone(&elsewhere)));
     let home = &pieces[0];
-    let imports = home.imports.iter().map(|(index, valued)| valued.then(|| task(*index))).collect();
+    let imports = home.imports.iter();
+    let imports = imports.map(|(index, taken)| (*taken != Taken::NOTHING).then(|| task(*index))).collect();
     let outside = Outside::at_home(outside, home.outside_exports.clone());
     Ok(Side::new(ranks, list, imports, home.exports.clone(), outside, Role::Home(elsewhere)))
 }
@@ -98,8 +100,13 @@ fn pack(
     let all = || imported.clone().chain(own.clone()).zip(0..);
     all().filter(|(index, _)| *index != JOIN).for_each(|(index, node)| nodes[index as usize].set(node));
     let mut codes = Codes::default();
-    let valued = |(index, valued): &(u32, bool)| if *valued { codes.place(task(*index)) + 1 } else { 0 };
-    let imports: Vec<u32> = piece.imports.iter().map(valued).collect();
+    let brings = |(index, taken): &(u32, Taken)| match (taken.has(Taken::VALUE), taken.has_output()) {
+        (false, false) => Brings::Nothing,
+        (false, true) => Brings::Output,
+        (true, false) => Brings::Value(codes.place(task(*index))),
+        (true, true) => Brings::Both(codes.place(task(*index))),
+    };
+    let imports: Vec<Brings> = piece.imports.iter().map(brings).collect();
     let (links, places) = (Rc::clone(nodes), Rc::clone(places));
     let mut out = Encoder::default();
     let mut arguments = Encoder::linking(Box::new(move |input| {

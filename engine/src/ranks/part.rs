@@ -4,8 +4,8 @@
 //! for and who waits for it. Numbers are as short as they can be (postcard's), nodes told by their distance, so that an
 //! empty task takes some 8 bytes and an edge one or two.
 
-use crate::compile::NEEDS;
 use crate::compile::split::Export;
+use crate::compile::{NEEDS, Taken};
 use crate::function::identity::{distance, is_worth_at};
 use crate::function::wire::{Decoder, Encoder, WireError};
 use crate::resume::Files;
@@ -23,11 +23,23 @@ pub(super) struct Head {
     pub(super) setup: Setup,
     /// Where the code of tasks is, each once.
     pub(super) codes: Vec<i64>,
-    /// Per import 0, or one above the place in `codes` of the task whose value it brings.
-    pub(super) imports: Vec<u32>,
+    /// What each import brings.
+    pub(super) imports: Vec<Brings>,
     /// How many of the imports, the last ones, are from outside of the list.
     pub(super) outside: u32,
     pub(super) tasks: u32,
+}
+
+/// What an import brings beside that a task has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) enum Brings {
+    Nothing,
+    /// What the task has written.
+    Output,
+    /// The value of a task whose code has this place in [`Head::codes`].
+    Value(u32),
+    /// Both.
+    Both(u32),
 }
 
 /// The batch at a guest that runs parts of a batch at home.
@@ -203,7 +215,8 @@ pub(super) fn write_edges(
     }
     out.value(&(exports.len() as u32))?;
     for export in exports {
-        out.value(&(export.rank, u64::from(export.import) << 1 | u64::from(export.valued)))?;
+        let word = u64::from(export.import) << Taken::BITS | u64::from(export.taken.bits());
+        out.value(&(export.rank, word))?;
     }
     Ok(())
 }
@@ -220,8 +233,10 @@ pub(super) fn read_edges(
         let source = source.ok_or(WireError::Malformed("a task waits for a later one"))? as u32;
         sources.push(source | if word & 1 != 0 { NEEDS } else { 0 });
     }
-    let export =
-        |(rank, word): (u16, u64)| Export { rank, import: (word >> 1) as u32, valued: word & 1 != 0 };
+    let export = |(rank, word): (u16, u64)| {
+        let (import, taken) = ((word >> Taken::BITS) as u32, Taken::of_bits(word as u8));
+        Export { rank, import, taken }
+    };
     (0..from.value::<u32>()?).map(|_| from.value().map(export)).collect()
 }
 
@@ -236,8 +251,10 @@ mod tests {
         let head =
             TaskHead { code: 3, index: 70_000, is_wanted: true, name, priority: -4, ..TaskHead::default() };
         let head = TaskHead { files: Some(files), ..head };
-        let exports =
-            [Export { rank: 9, import: 1 << 20, valued: true }, Export { rank: 0, import: 0, valued: false }];
+        let exports = [
+            Export { rank: 9, import: 1 << 20, taken: Taken::VALUE.and(Taken::ERR) },
+            Export { rank: 0, import: 0, taken: Taken::NOTHING },
+        ];
         let mut out = Encoder::default();
         head.write(&mut out).expect("written");
         write_edges(&mut out, 100, &[99 | NEEDS, 0], &exports).expect("written");
@@ -273,7 +290,7 @@ mod tests {
         let head = TaskHead { code: 0, index: 999_999, is_wanted: true, ..TaskHead::default() };
         head.write(&mut out).expect("written");
         let sources: Vec<u32> = (0..8).map(|i| 999_000 + i).collect();
-        let exports = [Export { rank: 63, import: 1000, valued: true }; 8];
+        let exports = [Export { rank: 63, import: 1000, taken: Taken::VALUE }; 8];
         write_edges(&mut out, 999_999, &sources, &exports).expect("written");
         let bytes = out.take().len();
         assert!(bytes <= 32 + 4 * 16, "{bytes} bytes");

@@ -2,11 +2,13 @@
 
 use super::clerk::Guest;
 use super::elsewhere::{Elsewhere, arrive};
+use super::goods::{self, Given, Goods, given_by};
 use super::message::{self, Came, Kind, Notice, RunNumber, Sent, Start};
 use super::outside::Outside;
 use super::steal::Price;
 use super::told::Told;
 use super::{Ranks, Traffic};
+use crate::compile::Taken;
 use crate::compile::split::{Export, Exports};
 use crate::error::{Cause, Failure};
 use crate::plan::{Plan, missing};
@@ -17,7 +19,6 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use tarragon_transport::Rank;
-use tarragon_transport::message::PAYLOAD_BYTES_MAX;
 
 /// One plan's side; see the page of `ranks`.
 pub(crate) struct Side {
@@ -198,10 +199,14 @@ impl Side {
 
     /// An import has ended elsewhere.
     pub(super) fn notice(&self, run: &Arc<Run>, bytes: &[u8]) {
-        let Some((Notice { import, came, .. }, value)) = message::head::<Notice>(bytes) else { return };
+        let Some((Notice { import, came, wrote, .. }, rest)) = message::head::<Notice>(bytes) else { return };
+        let Some((wrote, value)) = goods::split(wrote, rest) else { return };
         let Some(record) = self.imports.get(import as usize).copied() else { return };
         if !self.ends(import) {
             return;
+        }
+        if let (Some(record), false) = (record, wrote.is_empty()) {
+            goods::keep(record, &wrote);
         }
         let failure = match came {
             Came::Well => None,
@@ -246,18 +251,19 @@ impl Side {
 
     #[inline(never)]
     fn export_all(&self, exports: &[Export], node: u32, plan: &Plan, failure: Option<&Arc<Failure>>) {
-        let is_valued = exports.iter().any(|export| export.valued);
-        let given = match (failure, plan.record(node).filter(|_| is_valued)) {
+        let taken = exports.iter().fold(Taken::NOTHING, |all, export| all.and(export.taken));
+        let given = match (failure, plan.record(node)) {
             (Some(failure), _) if plan.gate(node).is_some() => Err(Told::of_outside(failure)),
             (Some(failure), _) => Err(Told::of(failure)),
-            (None, Some(task)) => given_by(task).map(Some).map_err(|failure| Told::of(&failure)),
+            (None, Some(task)) => Goods::of(task, taken).map_err(|failure| Told::of(&failure)),
             (None, None) => {
-                let given = plan.gate(node).filter(|_| is_valued).map(given_by_gate).transpose();
-                given.map_err(|failure| Told::of_outside(&failure))
+                let gate = plan.gate(node).filter(|_| taken.has(Taken::VALUE));
+                let given = gate.map(given_by_gate).transpose();
+                given.map(Goods::of_value).map_err(|failure| Told::of_outside(&failure))
             }
         };
         self.tell_all(exports, self.now.lock().number, &given);
-        if let Some(task) = plan.record(node).filter(|_| is_valued) {
+        if let Some(task) = plan.record(node).filter(|_| taken.has(Taken::VALUE)) {
             task.used();
         }
     }
@@ -265,13 +271,12 @@ impl Side {
     /// Tells ranks how something has come out that they wait for, with its value if they take it.
     pub(super) fn tell_all(&self, exports: &[Export], run: RunNumber, given: &Given) {
         for export in exports {
-            let (came, value) = match given {
-                Err(why) => (Came::badly(why.clone()), None),
-                Ok(Some(value)) if export.valued => (Came::WithValue, Some(value)),
-                Ok(_) => (Came::Well, None),
+            let (came, wrote, bodies) = match given {
+                Err(why) => (Came::badly(why.clone()), Vec::new(), Vec::new()),
+                Ok(goods) => goods.of_taken(export.taken),
             };
-            let mut bytes = message::bytes(&Notice { run, import: export.import, came });
-            bytes.extend_from_slice(value.map_or(&[], Vec::as_slice));
+            let mut bytes = message::bytes(&Notice { run, import: export.import, came, wrote });
+            bodies.iter().for_each(|body| bytes.extend_from_slice(body));
             self.count_sent(1, bytes.len());
             self.ranks.tell(Rank(u32::from(export.rank)), Kind::Notice, self.list, &bytes);
         }
@@ -361,21 +366,7 @@ pub(super) fn unreadable(task: Ref) -> Arc<Failure> {
     Failure::new(task, Cause::Error(what.into()), 1)
 }
 
-/// The value of a task as bytes, if serde can write it and a message has room for it and what stands before it.
-pub(super) fn value_of(task: Ref) -> Option<Vec<u8>> {
-    const HEADS_MAX: u64 = 1 << 21;
-    task.pack_value().filter(|value| value.len() as u64 <= PAYLOAD_BYTES_MAX - HEADS_MAX)
-}
-
-/// What a task gave that has ended, for other ranks: its value if they take it, or why there is none.
-pub(super) type Given = Result<Option<Vec<u8>>, Told>;
-
-/// The value of a task that has succeeded; the caller keeps it in place.
-pub(super) fn given_by(task: Ref) -> Result<Vec<u8>, Arc<Failure>> {
-    value_of(task).ok_or_else(|| unwritable(task))
-}
-
-/// The same of a task of an earlier submission.
+/// The value of a task of an earlier submission.
 fn given_by_gate(task: Ref) -> Result<Vec<u8>, Arc<Failure>> {
     match task.cohort().and_then(|cohort| cohort.keeping(|| is_there(task).then(|| given_by(task)))) {
         Some(given) => given,
@@ -386,11 +377,4 @@ fn given_by_gate(task: Ref) -> Result<Vec<u8>, Arc<Failure>> {
 /// Whether the value of a task is here.
 pub(super) fn is_there(task: Ref) -> bool {
     task.head().status.load(Ordering::Acquire) & !state::PARITY == state::DONE
-}
-
-/// A value cannot go.
-pub(super) fn unwritable(task: Ref) -> Arc<Failure> {
-    let what =
-        "its result cannot go to another rank: serde cannot write it, or it has more bytes than a message";
-    Failure::new(task, Cause::Error(what.into()), 1)
 }

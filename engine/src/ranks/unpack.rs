@@ -3,12 +3,13 @@
 use super::Ranks;
 use super::clerk::Guest;
 use super::outside::Outside;
-use super::part::{self, Head, TaskHead};
+use super::part::{self, Brings, Head, TaskHead};
 use super::side::{Role, Side};
 use crate::cohort::Cohort;
-use crate::compile::Dependences;
 use crate::compile::split::Exports;
+use crate::compile::{Dependences, TASKS_MAX};
 use crate::function::identity::named;
+use crate::function::travel::place;
 use crate::function::wire::{Decoder, WireError};
 use crate::function::{Code, Travel};
 use crate::gather::each_input;
@@ -86,8 +87,8 @@ pub(super) fn unpack_gift(
 fn make<'a>(shared: &'a Arc<Shared>, head: &Head, mut from: Decoder<'_>) -> Result<Making<'a>, WireError> {
     let codes = head.codes.iter().map(|name| named(*name)).collect::<Result<Vec<_>, _>>()?;
     let mut making = Making::new(shared, codes);
-    for place in &head.imports {
-        making.import(*place)?;
+    for brings in &head.imports {
+        making.import(*brings)?;
     }
     for _ in 0..head.tasks {
         from = making.task(from)?;
@@ -147,11 +148,17 @@ impl<'a> Making<'a> {
         code.and_then(|code| code.travel.as_ref()).ok_or(WireError::Malformed("names code that is not there"))
     }
 
-    fn import(&mut self, place: u32) -> Result<(), WireError> {
-        let record = match place.checked_sub(1) {
-            None => None,
-            Some(place) => Some((self.travel(place)?.place)(self.shared)),
+    fn import(&mut self, brings: Brings) -> Result<(), WireError> {
+        let record = match brings {
+            Brings::Nothing => None,
+            Brings::Output => Some(place::<()>(self.shared)),
+            Brings::Value(code) | Brings::Both(code) => Some((self.travel(code)?.place)(self.shared)),
         };
+        if let (Some(record), Brings::Output | Brings::Both(_)) = (record, brings) {
+            // Indices are places in the list, so these are of nobody.
+            record.head().index.store(TASKS_MAX as u32 + 1 + self.nodes.len() as u32, Ordering::Relaxed);
+            record.head().cohort.store(self.cohort.id, Ordering::Release);
+        }
         if let Some(record) = record {
             self.add(record)?;
             self.handles.push(Task::adopt(record));

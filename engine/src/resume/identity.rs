@@ -86,6 +86,6 @@ fn word(field: &str, word: &Word, hasher: &mut IdentityHasher) {
     match &word.0 {
         Kind::Text(text) => hasher.text(field, text.as_bytes()),
         Kind::Result(..) => hasher.number("result", 1),
-        Kind::Output(_, stream) => hasher.number("output", stream.number()),
+        Kind::Output(_, stream) => hasher.number("output", stream.which() as u64),
     };
 }

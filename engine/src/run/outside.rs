@@ -5,11 +5,12 @@ use super::node::{Run, failure_of};
 use super::pool::{Piece, Pool};
 use super::worker::POISONED;
 use crate::attend::{Office, while_waiting};
-use crate::cohort::Progress;
-use crate::error::Failure;
+use crate::cohort::{Cohort, Progress};
+use crate::error::{Cause, Failure};
 use crate::events;
 use crate::graph::NEEDS;
 use crate::schedule::Arrival;
+use crate::task::output;
 use crate::task::record::{Ref, state};
 use crossbeam_deque::{Steal, Worker as Deque};
 use std::sync::Arc;
@@ -111,7 +112,35 @@ impl Run {
     /// The task for which a gate stands has ended.
     pub(crate) fn open_gate(self: &Arc<Self>, node: u32) {
         let failure = self.plan.gate(node).and_then(failure_of);
+        if failure.is_none() && self.hears(node) {
+            return self.open_gate_later(node);
+        }
         self.end_outside(node, failure);
+    }
+
+    /// What the task for which a gate stands has written is taken here, and is on another rank.
+    fn hears(&self, node: u32) -> bool {
+        let is_of = |task: Ref| self.plan.heard.iter().any(|(of, _)| *of == task);
+        let is_away = |task: Ref| {
+            let elsewhere = task.cohort().and_then(Cohort::elsewhere);
+            elsewhere.is_some_and(|elsewhere| elsewhere.has(task))
+        };
+        !self.plan.heard.is_empty() && self.plan.gate(node).is_some_and(|task| is_of(task) && is_away(task))
+    }
+
+    /// This thread may be the one that receives the answer.
+    #[cold]
+    fn open_gate_later(self: &Arc<Self>, node: u32) {
+        let run = Arc::clone(self);
+        let bring = move || {
+            let task = run.plan.gate(node);
+            output::bring(run.plan.heard.iter().filter(|(of, _)| Some(*of) == task));
+            run.end_outside(node, None);
+        };
+        let thread = std::thread::Builder::new().name("tarragon-bring".to_string());
+        if let (Err(error), Some(task)) = (thread.spawn(bring), self.plan.gate(node)) {
+            self.end_outside(node, Some(Failure::new(task, Cause::Output(task.name(), error), 1)));
+        }
     }
 
     /// Hands over the roots that are attended to, in list order and without a worker in between; the others are for

@@ -3,7 +3,7 @@
 use super::builder::Task;
 use super::handle::Handle;
 use super::input::{Handles, Input, Lends};
-use super::output::Stream;
+use super::output::{Stream, Which};
 use crate::error::Cause;
 use crate::function::Data;
 use crate::function::arg::{Moves, Visit};
@@ -298,16 +298,25 @@ impl Handles for Stream {
     type Slot = Text;
 
     fn keep(self) -> Text {
-        Text::Task(Input::of_output(self.task()), self)
+        Text::Task(Input::of_output(&self), self)
     }
 
     fn encode(slot: &mut Text, out: &mut Encoder) -> Result<(), WireError> {
+        if let Text::Task(input, stream) = slot
+            && let Some(link) = out.link(input.task)
+        {
+            return out.value(&Some((link, stream.which())));
+        }
         let text = Self::value(slot, Moves::Nothing);
+        out.value(&None::<(u32, Which)>)?;
         out.value(&text.map_err(|cause| WireError::Input(cause.to_string()))?)
     }
 
     fn decode(from: &mut Decoder<'_>) -> Result<Text, WireError> {
-        Ok(Text::Ready(from.value()?))
+        match from.value::<Option<(u32, Which)>>()? {
+            Some((link, which)) => Ok(Stream::new(from.linked(link)?, which).keep()),
+            None => Ok(Text::Ready(from.value()?)),
+        }
     }
 
     fn inputs(slot: &mut Text, visit: Visit<'_>) {
@@ -318,7 +327,7 @@ impl Handles for Stream {
 
     fn value(slot: &mut Text, _: Moves) -> Result<String, Cause> {
         match slot {
-            Text::Task(_, stream) => stream.read().map_err(|e| Cause::Output(stream.name(), e)),
+            Text::Task(input, stream) => input.text(stream),
             Text::Ready(text) => Ok(text.clone()),
         }
     }
@@ -331,7 +340,7 @@ impl Handles for Stream {
 
     fn describe(slot: &mut Text, out: &mut Encoder) -> Result<(), WireError> {
         match slot {
-            Text::Task(_, stream) => out.value(&stream.number()),
+            Text::Task(_, stream) => out.value(&(stream.which() as u64)),
             Text::Ready(text) => out.value(text),
         }
     }

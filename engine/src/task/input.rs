@@ -5,6 +5,7 @@
 //! pending (see `record`).
 
 use super::handle::Handle;
+use super::output::{Stream, Which};
 use super::record::{Ref, state};
 use crate::error::Cause;
 use crate::function::arg::{Moves, Visit};
@@ -18,24 +19,31 @@ pub struct Input {
     pub(crate) task: Ref,
     /// Producer and consumer are in one list.
     internal: bool,
-    /// It stands for what the producer wrote to its output, not for its value.
-    is_output: bool,
+    /// It stands for what the producer wrote to this stream, not for its value.
+    output: Option<Which>,
 }
 
 impl Input {
     pub(crate) fn new(task: Ref) -> Self {
         task.add_handle();
-        Self { task, internal: false, is_output: false }
+        Self { task, internal: false, output: None }
     }
 
-    pub(crate) fn of_output(task: Ref) -> Self {
-        let mut input = Self::new(task);
-        input.is_output = true;
+    pub(crate) fn of_output(stream: &Stream) -> Self {
+        let mut input = Self::new(stream.task());
+        input.output = Some(stream.which());
         input
     }
 
-    pub(crate) fn is_output(&self) -> bool {
-        self.is_output
+    /// Which of its streams it stands for; `None`: for its value.
+    pub(crate) fn output(&self) -> Option<Which> {
+        self.output
+    }
+
+    /// What the producer, which has ended, wrote to the stream that it stands for.
+    pub(crate) fn text(&self, stream: &Stream) -> Result<String, Cause> {
+        // Wherever that ran, it has been brought here: with the news of its end, or before the run began.
+        stream.read_here().map_err(|error| Cause::Output(stream.name(), error))
     }
 
     /// Called by compile when it finds the producer in the consumer's list.

@@ -2,9 +2,11 @@
 //! two files of the run directory. Read through a [`Stream`].
 
 use super::record::Ref;
+use crate::cohort::Cohort;
 use crate::error::TaskError;
 use crate::outputs::Outputs;
 pub(crate) use crate::outputs::Which;
+use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,12 +16,38 @@ use tempfile::SpooledTempFile;
 /// behind.
 const IN_MEMORY_BYTES_MAX: usize = 1 << 20;
 
+/// What tasks of this rank take of what others wrote that are of other lists.
+pub(crate) type Heard = [(Ref, Which)];
+
+/// Brings here what of this has been written on other ranks; waits for their answers.
+pub(crate) fn bring<'a>(heard: impl Iterator<Item = &'a (Ref, Which)>) {
+    let mut of_tasks = HashMap::<Ref, Output>::new();
+    for (task, which) in heard {
+        let elsewhere = task.cohort().and_then(Cohort::elsewhere);
+        let read = elsewhere.and_then(|elsewhere| elsewhere.read(*task, *which == Which::Err));
+        let Some(read) = read else { continue };
+        let output = of_tasks.entry(*task).or_default();
+        match (read, which) {
+            (Err(error), _) => output.is_unread(error.to_string()),
+            (Ok(bytes), Which::Out) => output.add(&bytes, &[]),
+            (Ok(bytes), Which::Err) => output.add(&[], &bytes),
+        }
+    }
+    for (task, output) in of_tasks {
+        if let Some(cohort) = task.cohort() {
+            cohort.keep_output(task.index(), output);
+        }
+    }
+}
+
 /// A task's two streams; `None` when nothing was written.
 #[derive(Default)]
 pub(crate) struct Output {
     out: Option<SpooledTempFile>,
     err: Option<SpooledTempFile>,
     files: Option<Files>,
+    /// Why what it wrote elsewhere is not here.
+    unread: Option<String>,
 }
 
 /// Where a process's output is.
@@ -33,12 +61,12 @@ enum Files {
 impl Output {
     /// What a process of an earlier run wrote.
     pub(crate) fn paths((out, err): (PathBuf, PathBuf)) -> Self {
-        Self { out: None, err: None, files: Some(Files::Earlier(out, err)) }
+        Self { files: Some(Files::Earlier(out, err)), ..Self::default() }
     }
 
     /// What a process writes.
     pub(crate) fn files(outputs: &Arc<Outputs>, number: u64) -> Self {
-        Self { out: None, err: None, files: Some(Files::Run(Arc::clone(outputs), number)) }
+        Self { files: Some(Files::Run(Arc::clone(outputs), number)), ..Self::default() }
     }
 
     /// What a function wrote on another rank. Bytes beyond what memory holds are lost if the disk is full.
@@ -53,6 +81,11 @@ impl Output {
         let mut output = Self::default();
         output.add(out, err);
         output
+    }
+
+    /// What was written elsewhere could not be read there.
+    pub(crate) fn is_unread(&mut self, why: String) {
+        self.unread = Some(why);
     }
 
     /// Adds to what a function wrote what it wrote on another rank. Bytes beyond what memory holds are lost if the disk
@@ -83,7 +116,7 @@ impl Output {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.out.is_none() && self.err.is_none() && self.files.is_none()
+        self.out.is_none() && self.err.is_none() && self.files.is_none() && self.unread.is_none()
     }
 
     /// What was written to the standard output, if anything and if it is text.
@@ -104,6 +137,9 @@ impl Output {
             Which::Out => &mut self.out,
             Which::Err => &mut self.err,
         };
+        if let Some(why) = &self.unread {
+            return Err(io::Error::other(why.clone()));
+        }
         let Some(file) = file else { return Ok(Vec::new()) };
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(0))?;
@@ -145,9 +181,9 @@ impl Stream {
         self.task
     }
 
-    /// Which of the task's streams it is, as a number.
-    pub(crate) fn number(&self) -> u64 {
-        self.which as u64
+    /// Which of the task's streams it is.
+    pub(crate) fn which(&self) -> Which {
+        self.which
     }
 
     pub(crate) fn name(&self) -> String {
@@ -209,9 +245,14 @@ impl Stream {
 
     /// The text that is there, whether or not the task has ended.
     pub(crate) fn read(&self) -> io::Result<String> {
-        if let Some(bytes) = self.elsewhere() {
-            return text_of(bytes?);
+        match self.elsewhere() {
+            Some(bytes) => text_of(bytes?),
+            None => self.read_here(),
         }
+    }
+
+    /// The text that is on this rank.
+    pub(crate) fn read_here(&self) -> io::Result<String> {
         match self.task.cohort() {
             Some(cohort) => {
                 cohort.with_output(self.task.index(), |o| o.read(self.which)).unwrap_or(Ok(String::new()))

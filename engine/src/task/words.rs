@@ -3,7 +3,7 @@
 use super::builder::Task;
 use super::handle::Handle;
 use super::input::Input;
-use super::output::Stream;
+use super::output::{Stream, Which};
 use crate::error::Cause;
 use crate::function::Data;
 use crate::function::identity::{distance, word_at};
@@ -53,7 +53,14 @@ impl Word {
                 let link = out.link(input.task).ok_or_else(gone)?;
                 out.value(&(1u8, link, distance(*write as *const ())))
             }
-            Kind::Output(..) => Err(WireError::Input("the output of a task stays on its rank".into())),
+            Kind::Output(input, stream) => match out.link(input.task) {
+                Some(link) => out.value(&(2u8, link, stream.which())),
+                // What it has written is text by now.
+                None => {
+                    let text = self.write().map_err(|cause| WireError::Input(cause.to_string()))?;
+                    out.value(&(0u8, text.as_bytes()))
+                }
+            },
         }
     }
 
@@ -61,6 +68,10 @@ impl Word {
     pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
         match from.value::<u8>()? {
             0 => Ok(Self::text(OsString::from_vec(from.value()?))),
+            2 => {
+                let (link, which) = from.value::<(u32, Which)>()?;
+                Ok(Stream::new(from.linked(link)?, which).word())
+            }
             _ => {
                 let (link, write) = from.value::<(u32, i64)>()?;
                 Ok(Self(Kind::Result(Input::new(from.linked(link)?), word_at(write)?)))
@@ -82,8 +93,8 @@ impl Word {
         match &self.0 {
             Kind::Text(text) => Ok(Cow::Borrowed(text)),
             Kind::Result(input, write) => write(input).map(Cow::Owned),
-            Kind::Output(_, stream) => {
-                let mut text = stream.read().map_err(|e| Cause::Output(stream.name(), e))?;
+            Kind::Output(input, stream) => {
+                let mut text = input.text(stream)?;
                 text.truncate(text.trim_end_matches(['\n', '\r']).len());
                 Ok(Cow::Owned(text.into()))
             }
@@ -223,7 +234,7 @@ impl<T: Data + ToWord> ProcessArg for &Task<T> {
 
 impl ProcessArg for Stream {
     fn word(self) -> Word {
-        Word(Kind::Output(Input::of_output(self.task()), self))
+        Word(Kind::Output(Input::of_output(&self), self))
     }
 }
 
