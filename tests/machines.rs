@@ -5,9 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 use tarragon::prelude::*;
 use tarragon::{Context, DictDescriptor, DictError, Task, results};
-use tarragon_testbed::{Hosts, Launch, role, say};
+use tarragon_testbed::{Hosts, Launch, role, say, skip};
 
 const KEYS: u64 = 60;
 
@@ -143,4 +144,21 @@ fn tasks_on_two_machines_share_a_dictionary_and_a_queue() {
     ended.expect_success();
     assert_eq!(ended.said(), ["ranks 4 nodes 2 fabric shm+ucx: {0, 1, 2, 3}"], "{}", ended.text);
     (0..2).for_each(|host| assert_eq!(hosts.shared_memory(host), Vec::<String>::new()));
+}
+
+/// One frame of a hundred is lost, and each takes 5 ms: slower, and the same.
+#[test]
+fn a_bad_network_changes_nothing_of_it() {
+    if role().is_some() {
+        return campaign();
+    }
+    let Some(hosts) = Hosts::for_ranks(2) else { return };
+    let cable = match hosts.bad_cable(Duration::from_millis(5), 10) {
+        Ok(cable) => cable,
+        Err(why) => return skip("tap", &why),
+    };
+    let ended = Launch::far(hosts.mpirun(2), "a_bad_network_changes_nothing_of_it", "rank").ranks(4).run();
+    ended.expect_success();
+    assert_eq!(ended.said(), ["ranks 4 nodes 2 fabric shm+ucx: {0, 1, 2, 3}"], "{}", ended.text);
+    assert!(cable.lost() > 0, "none of the frames was lost");
 }

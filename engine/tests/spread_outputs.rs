@@ -63,25 +63,29 @@ fn output_of_processes_goes_to_any_rank() {
     alone("output_of_processes_goes_to_any_rank");
 }
 
+fn writes(context: &Context, bytes: usize) -> Result<(), std::io::Error> {
+    context.out().write_all(&vec![b'o'; bytes])?;
+    context.err().write_all(&vec![b'e'; bytes / 2])
+}
+
+fn fails(context: &Context, _: u32) -> Result<(), std::io::Error> {
+    writes(context, 3)?;
+    Err(std::io::Error::other("told to fail"))
+}
+
+fn noise(context: &Context, _: u32) {
+    context.out().write_all(&[0xFF, 0xFE]).expect("it can be written");
+}
+
+fn count(context: &Context, out: &str, err: String) -> (u32, usize, usize) {
+    assert!(out.bytes().all(|byte| byte == b'o') && err.bytes().all(|byte| byte == b'e'));
+    (context.rank(), out.len(), err.len())
+}
+
 /// Of functions and closures, also if there is nothing, or more than memory keeps; not of those that fail, and what is
 /// no text fails who takes it.
 #[test]
 fn output_of_functions_goes_to_any_rank() {
-    fn writes(context: &Context, bytes: usize) -> Result<(), std::io::Error> {
-        context.out().write_all(&vec![b'o'; bytes])?;
-        context.err().write_all(&vec![b'e'; bytes / 2])
-    }
-    fn fails(context: &Context, _: u32) -> Result<(), std::io::Error> {
-        writes(context, 3)?;
-        Err(std::io::Error::other("told to fail"))
-    }
-    fn noise(context: &Context, _: u32) {
-        context.out().write_all(&[0xFF, 0xFE]).expect("it can be written");
-    }
-    fn count(context: &Context, out: &str, err: String) -> (u32, usize, usize) {
-        assert!(out.bytes().all(|byte| byte == b'o') && err.bytes().all(|byte| byte == b'e'));
-        (context.rank(), out.len(), err.len())
-    }
     if role().is_some() {
         let batch = batch(3);
         let lens = [0, 10, 3 << 20];
@@ -132,7 +136,7 @@ fn output_of_functions_goes_to_any_rank() {
         batch.compile(tasks![later]).expect("a list").run().expect("it succeeds");
         assert_eq!(later.result().get().expect("it succeeded"), (0, 10, 5));
         let elsewhere = batch.function(count, (writers[4].stdout(), String::new())).at_rank(1);
-        let refused = batch.compile(tasks![elsewhere]).err().expect("it must stay").to_string();
+        let refused = batch.compile(tasks![elsewhere]).expect_err("it must stay").to_string();
         assert!(refused.contains("output of a task of another list"), "{refused}");
         return;
     }

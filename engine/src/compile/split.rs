@@ -257,7 +257,8 @@ mod tests {
                         prop_assert_eq!(source & NEEDS, NEEDS);
                         let from = match piece.imports.get(node) {
                             Some((from, all)) if *from >= n => {
-                                prop_assert!(*all == Taken::VALUE && node >= piece.imports.len() - piece.outside as usize);
+                                let first = piece.imports.len() - piece.outside as usize;
+                                prop_assert!(*all == Taken::VALUE && node >= first);
                                 let export = Export { rank: rank as u16, import: node as u32, taken: Taken::VALUE };
                                 let exports = pieces[0].outside_exports.of((from - n) as usize);
                                 prop_assert!(exports.contains(&export));

@@ -47,7 +47,7 @@ impl Goods {
     }
 
     /// What of it goes to who takes this: the parts of its notice, and the bytes behind that.
-    pub(super) fn of_taken(&self, taken: Taken) -> (Came, Vec<(Which, Result<u64, String>)>, Vec<&[u8]>) {
+    pub(super) fn of_taken(&self, taken: Taken) -> (Came, Lens, Vec<&[u8]>) {
         let (mut lens, mut bodies) = (Vec::new(), Vec::new());
         for (which, wrote) in &self.wrote {
             if STREAMS.iter().any(|(stream, bit)| stream == which && taken.has(*bit)) {
@@ -60,6 +60,9 @@ impl Goods {
         (if value.is_some() { Came::WithValue } else { Came::Well }, lens, bodies)
     }
 }
+
+/// Of streams that are taken how many bytes they have, or why they cannot be read.
+pub(super) type Lens = Vec<(Which, Result<u64, String>)>;
 
 const STREAMS: [(Which, Taken); 2] = [(Which::Out, Taken::OUT), (Which::Err, Taken::ERR)];
 
@@ -76,7 +79,7 @@ fn wrote(task: Ref, which: Which, room: u64) -> Result<Vec<u8>, String> {
 type Split<'a> = (Vec<(Which, Result<&'a [u8], String>)>, &'a [u8]);
 
 /// Takes apart what follows a notice; `None` if it is shorter than its head says.
-pub(super) fn split(wrote: Vec<(Which, Result<u64, String>)>, mut rest: &[u8]) -> Option<Split<'_>> {
+pub(super) fn split(wrote: Lens, mut rest: &[u8]) -> Option<Split<'_>> {
     let mut all = Vec::new();
     for (which, wrote) in wrote {
         let wrote = match wrote {

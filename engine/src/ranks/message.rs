@@ -1,8 +1,8 @@
 //! What ranks tell one another, as bytes: heads in postcard, and a value behind them as it is.
 
+use super::goods::Lens;
 use super::told::Told;
 use crate::journal::Entry;
-use crate::outputs::Which;
 use serde::{Deserialize, Serialize};
 pub(super) use tarragon_transport::wire::head;
 use tarragon_transport::{HandlerId, wire};
@@ -109,8 +109,8 @@ pub(super) struct Notice {
     pub(super) run: RunNumber,
     pub(super) import: u32,
     pub(super) came: Came,
-    /// Of streams that are taken how many bytes follow, or why they cannot be read.
-    pub(super) wrote: Vec<(Which, Result<u64, String>)>,
+    /// Streams that follow.
+    pub(super) wrote: Lens,
 }
 
 /// A `Fetch`.
