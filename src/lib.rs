@@ -50,7 +50,9 @@ pub use tarragon_engine::{
 };
 
 pub use tarragon_queue as queue;
-pub use tarragon_queue::{Descriptor as QueueDescriptor, Error as QueueError, ItemRef, Loan, Queue, select};
+pub use tarragon_queue::{
+    Descriptor as QueueDescriptor, Error as QueueError, ItemRef, Loan, Puts, Queue, select,
+};
 pub use tarragon_transport::World;
 pub use tied::{BatchDict, BatchQueue, Stores, TiedError};
 

@@ -81,6 +81,39 @@ fn gang_of(batch: &Batch, size: u32) -> Task<Vec<String>> {
     batch.try_function(together, ("solo".to_string(), 10u64)).ranks(size)
 }
 
+/// Members send the first one more than it may have in its mail; it receives all, or returns and receives none.
+fn sends_much(ctx: &Context, receives: bool) -> Result<u64, GangError> {
+    const COUNT: u64 = 40;
+    let (gang, piece) = (ctx.gang(), vec![7_u8; 512 << 10]);
+    if gang.member() != 0 {
+        (0..COUNT).try_for_each(|number| gang.send(0, 1, &(number, piece.clone())))?;
+        return Ok(0);
+    }
+    let mut sum = 0;
+    for from in (1..gang.size()).filter(|_| receives) {
+        for number in 0..COUNT {
+            let (came, bytes): (u64, Vec<u8>) = gang.receive(from, 1)?;
+            assert!(came == number && bytes == piece, "{came} for {number} of {from}");
+            sum += 1;
+        }
+    }
+    Ok(sum)
+}
+
+#[test]
+fn a_member_that_does_not_receive_holds_up_nobody_once_it_has_returned() {
+    if role().is_some() {
+        let batch = batch(3);
+        for (receives, expected) in [(true, 80), (false, 0), (true, 80)] {
+            let task = batch.try_function(sends_much, (receives,)).ranks(3);
+            task.run().expect("it does not fail");
+            assert_eq!(task.result().get().expect("it ran"), expected);
+        }
+        return;
+    }
+    alone("a_member_that_does_not_receive_holds_up_nobody_once_it_has_returned", "home");
+}
+
 /// From a body on a guest: the ranks behind it.
 #[test]
 fn a_body_may_have_a_gang_of_its_own() {

@@ -123,6 +123,20 @@ pub enum Error {
         /// What it says.
         why: String,
     },
+    /// Items are on their way to another node and not in the queue yet, and the time to wait for them is over.
+    #[error("{items} items are not in the queue yet")]
+    OnTheirWay {
+        /// How many.
+        items: u64,
+    },
+    /// Of several items only the first ones were put.
+    #[error("only the first {put} items were put: {source}")]
+    Partly {
+        /// Those that are in. If the queue is on another node and cannot be reached (`Lost`), more may be.
+        put: u64,
+        /// Why the next one is not.
+        source: Box<Error>,
+    },
     /// The shared memory.
     #[error(transparent)]
     Segment(#[from] SegmentError),

@@ -20,16 +20,17 @@
 //! an exit, the next program to start removes what is left, as it does after `kill -9`.
 //!
 //! In reading order: [`Queue`] is the handle, [`Builder`] makes one, [`Descriptor`] leads to one from another process;
-//! [`Loan`] and [`ItemRef`] write and read items in place, [`select`] waits for several queues. Inside: `layout` is
-//! what lies in shared memory, `put` and `get` the two ways through it, `growth` its blocks, `settle` what is done for
-//! a process that died, `tally` what that one had in its hands, `encoding` how items become bytes; `far` is how ranks
-//! of other nodes use a queue.
+//! [`Puts`] puts many, [`Loan`] and [`ItemRef`] write and read items in place, [`select`] waits for several queues.
+//! Inside: `layout` is what lies in shared memory, `put` and `get` the two ways through it, `growth` its blocks,
+//! `settle` what is done for a process that died, `tally` what that one had in its hands, `encoding` how items become
+//! bytes; `far` is how ranks of other nodes use a queue.
 
 mod builder;
 mod descriptor;
 mod error;
 mod queue;
 
+mod ahead;
 mod loan;
 mod parcel;
 mod select;
@@ -49,6 +50,7 @@ mod far;
 
 mod probe;
 
+pub use ahead::Puts;
 pub use builder::Builder;
 pub use descriptor::Descriptor;
 pub use error::Error;

@@ -1,5 +1,6 @@
 //! The handle of a queue.
 
+use crate::ahead::Puts;
 use crate::builder::Builder;
 use crate::descriptor::Descriptor;
 use crate::encoding::{Encoded, NUMBER_MAX, append, decode, encode, plain_bytes, type_hash, write_large};
@@ -131,6 +132,34 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     #[inline(always)]
     pub fn try_put(&self, item: T) -> Result<(), Error> {
         self.put_within(&item, Wait::Not)
+    }
+
+    /// Puts all items, in their order, and returns when all are in: for a queue on another node the fast way, since it
+    /// waits for a response now and then and not for each. Waits while the queue, or its memory, is full.
+    ///
+    /// ```
+    /// # use tarragon_queue::{Error, Queue};
+    /// let queue = Queue::<u64>::new()?;
+    /// queue.put_all(0..1000)?;
+    /// assert_eq!(queue.len(), 1000);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Partly`, which says how many are in, with an error of `put`.
+    pub fn put_all(&self, items: impl IntoIterator<Item = T>) -> Result<(), Error> {
+        let mut puts = self.puts().map_err(|source| Error::Partly { put: 0, source: Box::new(source) })?;
+        let done = items.into_iter().try_for_each(|item| puts.put(item)).and_then(|()| puts.flush());
+        let partly = |source| Error::Partly { put: puts.count_in(), source: Box::new(source) };
+        done.map_err(partly)
+    }
+
+    /// Puts whose items are in when they are [flushed](Puts::flush): to put many as they are made.
+    ///
+    /// # Errors
+    /// `Departed`.
+    pub fn puts(&self) -> Result<Puts<'_, T>, Error> {
+        Puts::new(self)
     }
 
     #[inline(always)]

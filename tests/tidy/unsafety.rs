@@ -43,6 +43,7 @@ const UNSAFE_FILES: &[&str] = &[
     "transport/src/agent.rs",
     "transport/src/agent/local.rs",
     "transport/src/agent/record.rs",
+    "transport/src/agent/seat.rs",
     "transport/src/bootstrap/lifeline.rs",
     "transport/src/bootstrap/pmi/socket.rs",
     "transport/src/bootstrap/pmix/result.rs",

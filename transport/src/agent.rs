@@ -20,6 +20,7 @@
 
 mod local;
 mod record;
+mod seat;
 
 use crate::error::SegmentError;
 use crate::pin;
@@ -32,6 +33,7 @@ use std::sync::{PoisonError, Weak};
 pub(crate) use local::{Local, Locals, Owned};
 pub use record::AgentRecord;
 pub(crate) use record::RETIRED_MAX;
+pub use seat::Seat;
 
 /// Number of an agent in its segment: 1 to 8191, fits the 13 bits that locks have for their owner. 0: nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -44,6 +44,7 @@ pub const CASES: &[Case] = &[
     ("requests_are_responded_to", together::requests_are_responded_to),
     ("groups_work_together", groups::work_together),
     ("groups_end", groups::end),
+    ("groups_have_bounds", groups::have_bounds),
     ("put_and_get", one_sided::put_and_get),
     ("put_before_message", one_sided::put_before_message),
     ("region_errors", one_sided::region_errors),

@@ -68,6 +68,6 @@ pub use self::{
     fabric::{Fabric, FabricError, PeerState},
     message::{Faults, HandlerId, Message},
     region::{Region, RemoteKey},
-    world::{Group, GroupError, Install, RankEnd, Request, Stranger, World, WorldError},
+    world::{Group, GroupError, Install, MAIL_BYTES_MAX, RankEnd, Request, Stranger, World, WorldError},
 };
 pub use rank::Rank;

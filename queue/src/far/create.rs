@@ -11,8 +11,8 @@ use tarragon_transport::World;
 impl<T: Serialize + DeserializeOwned + 'static> Builder<T> {
     /// Makes it for all ranks of `world`. Its memory lies on this rank's node, whose ranks use it as one that
     /// [`create`](Builder::create) makes; in a world of one node it is that. Ranks of other nodes that attach by its
-    /// descriptor ask this rank: an operation is a message there and a response, and this rank moves the items in a
-    /// thread of its own.
+    /// descriptor ask this rank: an operation is a message there and a response.
+    /// [`put_all`](Queue::put_all) and [`fetch_ahead`](Queue::fetch_ahead) make many items share them.
     ///
     /// When this rank dies or leaves the world, ranks of other nodes can use the queue no more (`Lost`); those of its
     /// node still can. What differs from another node otherwise:

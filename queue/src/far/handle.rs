@@ -249,17 +249,17 @@ impl Far {
         }
     }
 
-    fn rank(&self) -> Rank {
+    pub(super) fn rank(&self) -> Rank {
         Rank(self.home.rank)
     }
 
     /// The fabric, while this rank is in its world.
-    fn fabric(&self) -> Result<Arc<Fabric>, Error> {
+    pub(super) fn fabric(&self) -> Result<Arc<Fabric>, Error> {
         let fabric = self.fabric.upgrade().filter(|it| it.peer(it.rank()) == PeerState::Here);
         fabric.ok_or_else(|| Error::Departed { host: self.home.host.clone() })
     }
 
-    fn lost(&self, source: FabricError) -> Error {
+    pub(super) fn lost(&self, source: FabricError) -> Error {
         match source {
             FabricError::TooLarge { bytes, max } => Error::TooLarge { needed: bytes, capacity: max },
             source => {
@@ -269,7 +269,7 @@ impl Far {
         }
     }
 
-    fn at_home(&self, why: String) -> Error {
+    pub(super) fn at_home(&self, why: String) -> Error {
         Error::AtHome { rank: self.home.rank, host: self.home.host.clone(), why }
     }
 
@@ -277,7 +277,7 @@ impl Far {
         self.at_home("a response that cannot be read".to_owned())
     }
 
-    fn refused(&self, refusal: Refusal) -> Error {
+    pub(super) fn refused(&self, refusal: Refusal) -> Error {
         match refusal {
             Refusal::Full { bound } => Error::Full { bound },
             Refusal::Memory { needed, capacity } => Error::Memory { needed, capacity },

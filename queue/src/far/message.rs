@@ -13,6 +13,10 @@ pub(super) const ASK: HandlerId = HandlerId(0xEC00);
 pub(super) const TELL: HandlerId = HandlerId(0xEC01);
 /// A porter wants back what a far handle keeps; a [`Recall`].
 pub(super) const RECALL: HandlerId = HandlerId(0xEC02);
+/// Items that are sent ahead, of the sender whose number is the tag; a [`Puts`].
+pub(super) const PUTS: HandlerId = HandlerId(0xEC03);
+/// What has become of them, to the sender whose number is the tag; a [`Heard`].
+pub(super) const HEARD: HandlerId = HandlerId(0xEC04);
 /// The most items of one response.
 pub(super) const BATCH_MAX: u32 = 64;
 /// A response of several items gets no further one once it has so many bytes.
@@ -62,6 +66,27 @@ pub(super) enum Told {
     Back { hands: Vec<u64> },
     /// One handle less of this rank.
     Detach,
+    /// A sender of this number sends nothing more ahead.
+    Over { number: u64 },
+}
+
+/// Head of items that are sent ahead.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Puts {
+    pub(super) queue: u128,
+    /// The body is items of these lengths.
+    pub(super) lens: Vec<u64>,
+}
+
+/// All of what a sender hears.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Heard {
+    /// Its items that are in, from the first one on.
+    pub(super) put: u64,
+    /// Bytes that it may have sent beyond these.
+    pub(super) window: u64,
+    /// Why no more of them gets in.
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// All of a recall.
@@ -99,7 +124,7 @@ pub(crate) struct Look {
 }
 
 /// An error as it travels.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Refusal {
     Full {
         bound: u64,

@@ -6,14 +6,33 @@
 //! another node has a *far* handle: a closed, empty queue in its own memory that stands in for the real one, so that
 //! what is quick finds nothing to do, and a [`Far`] that is asked by all that is not quick.
 //!
-//! At the serving rank each queue that far handles have attached has a *porter*, a thread that uses the queue for them
-//! as any thread there would. It begins with the first of them and ends with the last. Handlers only put *letters*
-//! into its mailbox, so they never wait; what a porter knows it alone writes.
+//! At the serving rank each queue that far handles have attached has a *porter*, which uses the queue for them as any
+//! thread there would. It begins with the first of them and ends with the last. Handlers put *letters* into its mailbox
+//! and do what need not be waited for; a thread of its own does the rest. See `desk` on who does what, and when.
 //!
 //! # A put
 //! The item travels with the request. The porter puts it, at once or when there is room, and then responds: when a far
 //! put returns `Ok` the item is in, once. A refused one is not. Nothing is sent twice. What one porter puts goes
 //! through one chain (or the ring), so items of one far producer, whose puts come one after the other, stay in order.
+//!
+//! # Puts ahead, and credits
+//! `put` promises that the item is in, so it waits for a response. A *sender* ([`Puts`](crate::Puts)) promises that of
+//! all its items when it is *flushed*, and so sends them one way, many on their way at once:
+//! 1. It keeps items together in a message while another one of its is on its way, up to 16 KiB; the first one, and one
+//!    that is alone, leaves at once. What it *hears* makes it send the next ones, without a thread or a clock.
+//! 2. The porter keeps what has come in the order of each sender (an *inflow*), and puts as much as there is room for.
+//!    It tells the sender how many of its items are in, counted from the first: those, no other ones, and none twice.
+//! 3. *Credits* are bytes that a sender may have sent beyond what is in: 64 KiB at first, then what the porter says,
+//!    its share of 16 MiB, from 64 KiB to 1 MiB. A larger item travels alone. A sender without credit waits, and its
+//!    caller with it once 64 KiB are kept there. So a porter's memory has a bound, by the number of senders.
+//!
+//! Credits are for the porter's memory and not for places in the queue: none of these is reserved. So a bound is never
+//! passed, nobody is kept out by a sender that does nothing, nothing is to be revoked, and the end of the queue waits
+//! for nobody: what is not in when it is closed is refused, and the sender hears how many are. From the first refused
+//! item on nothing of that sender gets in. While there is not room for all, senders are first in turn.
+//!
+//! A sender that dies leaves in the queue a beginning of what it sent. One whose serving rank dies knows of what it has
+//! heard; more may be in.
 //!
 //! # A get, and in whose hands an item is
 //! 1. The porter announces itself as if it put (`Entered`, see `layout`), and takes an item; it is in the porter's
@@ -35,8 +54,6 @@
 //! what ranks keep, so that others get it, and they tell `Back` of it. Since it comes later than in its order then, a
 //! handle does this only when it is told to.
 //!
-//! Puts are not sent ahead of their responses: one that is refused would be overtaken by the next.
-//!
 //! # Who dies
 //! | what ends | what follows |
 //! |---|---|
@@ -50,11 +67,15 @@
 //!
 //! Timeouts are kept by the porter, which always responds in the end; the way there and back comes on top.
 
+mod ahead;
 mod create;
+mod desk;
 mod handle;
+mod inflow;
 mod message;
 mod porter;
 mod served;
 mod waiting;
 
+pub(crate) use ahead::Sender;
 pub(crate) use handle::{Far, attach};

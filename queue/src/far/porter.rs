@@ -1,18 +1,18 @@
-//! The thread of a serving rank that uses one queue for the ranks of other nodes. See the page above.
+//! What a serving rank does at one queue for the ranks of other nodes. See the page above; `desk` on who does it.
 
-use super::message::{Answer, Asked, BATCH_BYTES, BATCH_MAX, Look, RECALL, Recall, Refusal, Told, close};
-use super::served::{Letter, Mailbox, Served};
-use super::waiting::{Batch, Caller, Get, Guest, Hand, Item, Join, Put};
-use crate::bytes;
-use crate::descriptor::Descriptor;
+mod collect;
+
+use super::desk::Plan;
+use super::inflow::{Inflows, Word as News};
+use super::message::{Answer, Asked, BATCH_MAX, HEARD, Look, RECALL, Recall, Refusal, Told, close};
+use super::served::{Letter, Mailbox};
+use super::waiting::{Batch, Caller, Get, Guest, Hand, Item, Join, Outgoing, Put};
 use crate::error::Error;
-use crate::layout::{Attached, CLOSED, DESTROYED, NOT_AT_RING, OPEN, SEALED, Word};
-use crate::parcel::Contents;
+use crate::layout::{Attached, CLOSED, DESTROYED, OPEN, Word};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use tarragon_transport::doorbell::{Doorbell, Woken, spin, wait_any};
 use tarragon_transport::{Fabric, PeerState, Rank};
 
 /// The longest sleep: how long a dead rank may go unnoticed once the fabric knows of it.
@@ -24,33 +24,8 @@ const KEEP: Duration = Duration::from_millis(10);
 /// How long a rank that leaves waits for word of items that are on their way.
 const PARTING: Duration = Duration::from_millis(500);
 
-/// Runs until no far handle is left.
-pub(super) fn run(fabric: &Weak<Fabric>, descriptor: &Descriptor, mailbox: &Arc<Mailbox>) {
-    let uid = descriptor.segment.uid;
-    match descriptor.open("a far handle") {
-        Ok(queue) => Porter::new(fabric, queue, mailbox).run(),
-        Err(error) => refuse(fabric, mailbox, error.into()),
-    }
-    if let Some(fabric) = fabric.upgrade() {
-        fabric.state::<Served>().remove(uid, mailbox);
-    }
-}
-
-/// There is no queue: says so to all who ask.
-fn refuse(fabric: &Weak<Fabric>, mailbox: &Mailbox, first: Refusal) {
-    let mut refusal = first;
-    while !mailbox.close_empty() {
-        for letter in mailbox.take() {
-            if let (Letter::Asked(rank, tag, ..), Some(fabric)) = (letter, fabric.upgrade()) {
-                let refused = std::mem::replace(&mut refusal, Refusal::Gone);
-                // Who asked is gone if it cannot be told.
-                let _ = fabric.respond_to(rank, tag, &close(Vec::new(), &Answer::Refused(refused)));
-            }
-        }
-    }
-}
-
-struct Porter {
+/// The state of a porter.
+pub(super) struct Porter {
     fabric: Weak<Fabric>,
     queue: Arc<Attached>,
     mailbox: Arc<Mailbox>,
@@ -58,6 +33,7 @@ struct Porter {
     gets: VecDeque<Get>,
     puts: VecDeque<Put>,
     joins: Vec<Join>,
+    inflows: Inflows,
     /// By number, which rises.
     hands: BTreeMap<u64, Hand>,
     next_hand: u64,
@@ -67,48 +43,108 @@ struct Porter {
     returned: VecDeque<Item>,
     /// Letters read and responses sent, so far.
     acts: u64,
-    /// As many when it slept the last time.
+    /// As many when the thread slept the last time; those of handlers do not count.
     acts_slept: u64,
+    /// A handler is at work.
+    is_handling: bool,
+    /// What a handler could not send, for the thread.
+    unsent: VecDeque<Outgoing>,
+    /// What the thread sleeps on.
+    planned: Plan,
+    /// Until then the thread sleeps for short, since it had to a moment ago.
+    short_until: Instant,
     /// The rank leaves, and waits so long.
     parting: Option<Instant>,
 }
 
 impl Porter {
-    fn new(fabric: &Weak<Fabric>, queue: Attached, mailbox: &Arc<Mailbox>) -> Porter {
+    pub(super) fn new(fabric: &Weak<Fabric>, queue: &Arc<Attached>, mailbox: &Arc<Mailbox>) -> Porter {
+        let now = Instant::now();
         Porter {
             fabric: fabric.clone(),
-            queue: Arc::new(queue),
+            queue: Arc::clone(queue),
             mailbox: Arc::clone(mailbox),
             guests: HashMap::new(),
             gets: VecDeque::new(),
             puts: VecDeque::new(),
             joins: Vec::new(),
+            inflows: Inflows::default(),
             hands: BTreeMap::new(),
             next_hand: 1,
             is_collecting: false,
             returned: VecDeque::new(),
             acts: 0,
             acts_slept: 0,
+            is_handling: false,
+            unsent: VecDeque::new(),
+            planned: Plan { for_items: false, for_room: false, for_the_end: false, until: now },
+            short_until: now,
             parting: None,
         }
     }
 
-    fn run(mut self) {
-        loop {
-            for letter in self.mailbox.take() {
-                self.read(letter);
-            }
-            self.look_after();
-            self.serve();
-            self.expire();
-            self.recall();
-            self.release();
-            let is_over = self.guests.values().all(|it| it.handles == 0) || self.is_parting_over();
-            if is_over && self.mailbox.close_empty() {
-                return self.leave();
-            }
-            self.sleep();
+    /// In the thread: does all that is to be done now. What to sleep on, and whether nothing was done; `None` if the
+    /// porter has ended.
+    pub(super) fn turn(&mut self) -> Option<(Plan, bool)> {
+        for outgoing in std::mem::take(&mut self.unsent) {
+            self.send(outgoing);
         }
+        self.read_all();
+        self.look_after();
+        self.serve();
+        self.expire();
+        self.recall();
+        self.release();
+        if self.is_over() && self.mailbox.close_empty() {
+            self.leave();
+            return None;
+        }
+        if let (false, Ok(agent)) = (self.gets.is_empty(), self.queue.segment.agent()) {
+            self.queue.view().shrink_idle(&agent);
+        }
+        if self.holds_any() {
+            self.short_until = Instant::now() + NAP;
+        }
+        self.planned = self.plan();
+        let is_idle = self.acts_slept == self.acts;
+        self.acts_slept = self.acts;
+        Some((self.planned, is_idle))
+    }
+
+    /// In a handler: does what can be done without waiting. False if the thread is to look at the rest.
+    pub(super) fn attend(&mut self) -> bool {
+        let before = self.acts;
+        self.is_handling = true;
+        self.read_all();
+        self.serve();
+        self.release();
+        self.is_handling = false;
+        self.acts_slept += self.acts - before;
+        self.unsent.is_empty()
+            && !self.is_over()
+            && self.parting.is_none()
+            && self.planned.covers(&self.plan())
+    }
+
+    fn read_all(&mut self) {
+        self.mailbox.take().into_iter().for_each(|letter| self.read(letter));
+    }
+
+    /// What the thread should sleep on.
+    fn plan(&self) -> Plan {
+        let for_room = !self.puts.is_empty() || !self.returned.is_empty() || self.inflows.are_waiting();
+        let now = Instant::now();
+        let is_ending = !self.gets.is_empty() && self.queue.view().state() != OPEN;
+        let is_short = self.holds_any() || is_ending || self.parting.is_some() || now < self.short_until;
+        let callers = self.gets.iter().map(|it| it.caller).chain(self.puts.iter().map(|it| it.caller));
+        let callers = callers.chain(self.joins.iter().map(|it| it.caller));
+        let nap = now + if is_short { NAP_SHORT } else { NAP };
+        let until = callers.filter_map(|it| it.until).fold(nap, Instant::min);
+        Plan { for_items: !self.gets.is_empty(), for_room, for_the_end: !self.joins.is_empty(), until }
+    }
+
+    fn is_over(&self) -> bool {
+        self.guests.values().all(|it| it.handles == 0) || self.is_parting_over()
     }
 
     fn is_parting_over(&self) -> bool {
@@ -150,9 +186,17 @@ impl Porter {
                     self.part_from(rank);
                 }
             }
+            Letter::Puts(rank, number, lens, body) => {
+                self.inflows.take_in(rank, number, body, &lens);
+                if self.parting.is_some() {
+                    self.refuse_inflows();
+                }
+            }
+            Letter::Told(rank, Told::Over { number }) => self.inflows.end(rank, number),
             Letter::End => {
                 self.parting = Some(Instant::now() + PARTING);
                 self.refuse_waiting(|_| true);
+                self.refuse_inflows();
             }
         }
     }
@@ -214,11 +258,12 @@ impl Porter {
     }
 
     /// Does for all who wait what can be done now. True if somebody was told something.
-    fn serve(&mut self) -> bool {
+    pub(super) fn serve(&mut self) -> bool {
         let before = self.acts;
         self.serve_gets();
         self.put_back();
         self.serve_puts();
+        self.serve_inflows();
         self.serve_joins();
         self.acts != before
     }
@@ -236,72 +281,6 @@ impl Porter {
                 Err(error) => self.refuse(&get.caller, error.into()),
             }
         }
-    }
-
-    /// Items for one response, and their lengths.
-    fn collect(&mut self, most: u32) -> Result<Option<Batch>, Error> {
-        if let Some(item) = self.returned.pop_front() {
-            let body = item.bytes().to_vec();
-            let lens = vec![body.len() as u64];
-            return Ok(Some(Batch { body, lens }));
-        }
-        let (mut body, mut lens, mut share) = (Vec::new(), Vec::new(), 1);
-        if most > 1 {
-            let (put, taken) = self.queue.view().counts();
-            // What is there is for others as well.
-            share = put.saturating_sub(taken) / (1 + self.guests.len() as u64);
-        }
-        loop {
-            let before = body.len();
-            match self.take_into(&mut body) {
-                Ok(true) => lens.push((body.len() - before) as u64),
-                Err(error) if lens.is_empty() => return Err(error),
-                Ok(false) | Err(_) => break,
-            }
-            if lens.len() as u64 >= share.min(u64::from(most)) || body.len() >= BATCH_BYTES {
-                break;
-            }
-        }
-        Ok((!lens.is_empty()).then_some(Batch { body, lens }))
-    }
-
-    /// Takes an item and appends it; false: there is none now.
-    fn take_into(&mut self, body: &mut Vec<u8>) -> Result<bool, Error> {
-        let queue = Arc::clone(&self.queue);
-        let view = queue.view();
-        loop {
-            // Before the look: what is put before the closing is found.
-            let state = view.state();
-            if state == DESTROYED {
-                return Err(Error::Destroyed);
-            }
-            if view.has_item() {
-                break;
-            }
-            match state {
-                OPEN => return Ok(false),
-                SEALED => return Err(Error::Closed),
-                _ if self.holds_any() || view.seal().is_some() => return Ok(false),
-                _ => {}
-            }
-        }
-        let agent = queue.segment.agent()?;
-        // Before the take: until it is known whose the item is, nobody finds the queue drained.
-        agent.announce(Word::Entered as usize, NOT_AT_RING);
-        let mut got = Contents::default();
-        let taken = view.take_kept(&agent, &mut got);
-        let Some((held, len)) = got.block.take() else {
-            if let Ok(true) = taken {
-                self.is_collecting = true;
-                body.extend_from_slice(got.item.bytes());
-            }
-            self.release();
-            return taken;
-        };
-        self.is_collecting = true;
-        let copied = bytes::readable(&queue.segment, &held, len).map(|item| body.extend_from_slice(item));
-        view.free(&agent, held);
-        copied.map(|()| true)
     }
 
     /// Whether it must keep the queue from being sealed.
@@ -332,7 +311,7 @@ impl Porter {
         }
         self.is_collecting = false;
         // If it is gone, that is found with all else that it had.
-        self.send(caller, &response);
+        self.respond_with(caller, response);
     }
 
     /// These items are not wanted, or nobody is there who would.
@@ -377,6 +356,32 @@ impl Porter {
             }
         }
         self.puts = left;
+    }
+
+    fn serve_inflows(&mut self) {
+        if !self.inflows.are_waiting() || (self.is_full() && self.queue.view().state() == OPEN) {
+            return;
+        }
+        let mut inflows = std::mem::take(&mut self.inflows);
+        let news = inflows.serve(|item| self.put(item));
+        self.inflows = inflows;
+        self.tell(news);
+    }
+
+    fn refuse_inflows(&mut self) {
+        let news = self.inflows.refuse();
+        self.tell(news);
+    }
+
+    fn tell(&mut self, news: Vec<News>) {
+        for News { rank, number, heard } in news {
+            self.send(Outgoing {
+                rank,
+                tag: number,
+                news: Some(HEARD),
+                bytes: close(Vec::new(), &heard).into(),
+            });
+        }
     }
 
     fn put(&self, item: &[u8]) -> Result<(), Error> {
@@ -433,7 +438,7 @@ impl Porter {
         drop(fabric);
         if !gone.is_empty() {
             // What it told before it went counts.
-            self.mailbox.take().into_iter().for_each(|letter| self.read(letter));
+            self.read_all();
         }
         for (rank, state) in gone {
             let undone = self.part_from(rank);
@@ -446,6 +451,7 @@ impl Porter {
     /// Forgets a rank, but not what was in hand for it. Items it took and has not called done.
     fn part_from(&mut self, rank: Rank) -> i64 {
         self.refuse_waiting(|caller| caller.rank == rank);
+        self.inflows.part_from(rank);
         let its = self.hands.iter().filter(|(_, hand)| hand.rank == rank);
         let its: Vec<u64> = its.map(|(&number, _)| number).collect();
         self.take_back(&its);
@@ -506,66 +512,31 @@ impl Porter {
     }
 
     fn respond(&mut self, caller: &Caller, answer: &Answer) {
-        self.send(caller, &close(Vec::new(), answer));
+        self.respond_with(caller, Arc::new(close(Vec::new(), answer)));
     }
 
-    /// Sends a response, which a rank that lives gets in the end.
-    fn send(&mut self, caller: &Caller, response: &[u8]) {
+    fn respond_with(&mut self, caller: &Caller, bytes: Arc<Vec<u8>>) {
+        self.send(Outgoing { rank: caller.rank, tag: caller.tag, news: None, bytes });
+    }
+
+    /// Sends what a rank that lives gets in the end.
+    fn send(&mut self, outgoing: Outgoing) {
         self.acts += 1;
         while let Some(fabric) = self.fabric.upgrade() {
-            let sent = fabric.respond_to(caller.rank, caller.tag, response);
-            if sent.is_ok() || fabric.peer(caller.rank) != PeerState::Here || self.parting.is_some() {
+            let Outgoing { rank, tag, news, bytes } = &outgoing;
+            // After what could not be sent.
+            let is_sent = self.unsent.is_empty()
+                && match news {
+                    Some(handler) => fabric.send(*rank, *handler, *tag, bytes),
+                    None => fabric.respond_to(*rank, *tag, bytes),
+                }
+                .is_ok();
+            if is_sent || fabric.peer(*rank) != PeerState::Here || self.parting.is_some() {
                 return;
             }
-        }
-    }
-
-    /// Until there is something to do.
-    fn sleep(&mut self) {
-        let (queue, mailbox) = (Arc::clone(&self.queue), Arc::clone(&self.mailbox));
-        let view = queue.view();
-        if let (false, Ok(agent)) = (self.gets.is_empty(), queue.segment.agent()) {
-            view.shrink_idle(&agent);
-        }
-        let waits_for_room = !self.puts.is_empty() || !self.returned.is_empty();
-        let waits = [
-            (true, &mailbox.bell),
-            (!self.gets.is_empty(), &view.control.items),
-            (waits_for_room, &view.control.space),
-            (!self.joins.is_empty(), &view.control.finished),
-        ];
-        let bells: Vec<&Doorbell> = waits.iter().filter(|it| it.0).map(|it| it.1).collect();
-        let is_ending = view.state() != OPEN && !self.gets.is_empty();
-        let nap = if self.holds_any() || is_ending || self.parting.is_some() { NAP_SHORT } else { NAP };
-        let callers = self.gets.iter().map(|it| it.caller).chain(self.puts.iter().map(|it| it.caller));
-        let callers = callers.chain(self.joins.iter().map(|it| it.caller));
-        let nap = Instant::now() + nap;
-        let until = callers.filter_map(|it| it.until).fold(nap, Instant::min);
-        let is_idle = self.acts_slept == self.acts;
-        if let Some(fabric) = self.fabric.upgrade() {
-            // More may come soon of those who were just served; if not, others are to look from now on.
-            let mut has_more = || fabric.progress() > 0 || mailbox.has_letters() || self.serve();
-            if is_idle || !spin(Some(until), &mut has_more) {
-                fabric.wait(Duration::ZERO);
+            if self.is_handling {
+                return self.unsent.push_back(outgoing);
             }
-        }
-        self.acts_slept = self.acts;
-        let woken = wait_any(&bells, Some(until), || mailbox.has_letters() || self.serve());
-        match woken {
-            Woken::Spun => {}
-            // Others may wait for what is left.
-            Woken::Rung => {
-                if view.has_item() {
-                    view.control.items.ring();
-                }
-                if waits_for_room {
-                    view.control.space.ring();
-                }
-            }
-            Woken::Timeout if bells.len() > 1 => {
-                queue.segment.recover(&view);
-            }
-            Woken::Timeout => {}
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The queues that a rank serves: which porter a message is for. Handlers, which do not wait.
 
+use super::ahead::Senders;
+use super::desk::{self, Desk};
 use super::handle::Kept;
-use super::message::{ASK, Answer, Ask, Asked, RECALL, Recall, Refusal, TELL, Tell, Told, close, open};
-use super::porter;
+use super::message::{
+    ASK, Answer, Ask, Asked, HEARD, Heard, PUTS, Puts, RECALL, Recall, Refusal, TELL, Tell, Told, close, open,
+};
 use crate::descriptor::Descriptor;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 use tarragon_transport::doorbell::{self, Doorbell};
 use tarragon_transport::{Fabric, Message, Rank};
@@ -45,6 +48,8 @@ pub(super) enum Letter {
     /// From whom, the request's tag, and an item.
     Asked(Rank, u64, Asked, Vec<u8>),
     Told(Rank, Told),
+    /// From whom, the sender's number, and items of these lengths.
+    Puts(Rank, u64, Vec<u64>, Vec<u8>),
     /// This rank leaves.
     End,
 }
@@ -53,7 +58,10 @@ pub(super) enum Letter {
 #[derive(Default)]
 pub(super) struct Mailbox {
     letters: Mutex<Letters>,
+    /// Of the thread.
     pub(super) bell: Doorbell,
+    /// `None`: the porter has not begun yet, or has ended.
+    desk: Mutex<Option<Desk>>,
 }
 
 #[derive(Default)]
@@ -68,15 +76,26 @@ impl Mailbox {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a letter back if nobody would read it.
+    pub(super) fn desk(&self) -> MutexGuard<'_, Option<Desk>> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` if somebody is there, this thread maybe.
+    pub(super) fn try_desk(&self) -> Option<MutexGuard<'_, Option<Desk>>> {
+        match self.desk.try_lock() {
+            Ok(desk) => Some(desk),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Gives a letter back if nobody would read it; else somebody is to be told of it.
     fn post(&self, letter: Box<Letter>) -> Result<(), Box<Letter>> {
         let mut letters = self.lock();
         if letters.is_closed {
             return Err(letter);
         }
         letters.unread.push(*letter);
-        drop(letters);
-        self.bell.ring();
         Ok(())
     }
 
@@ -102,11 +121,23 @@ pub(super) fn install(fabric: &Arc<Fabric>) {
     let weak = Arc::downgrade(fabric);
     fabric.on(ASK, move |fabric, message| asked(fabric, &weak, message));
     fabric.on(TELL, |fabric, message| {
-        if let Some((Tell { queue, what }, _)) = open(message.payload)
-            && let Some(mailbox) = fabric.state::<Served>().lock().porters.get(&queue)
-        {
+        if let Some((Tell { queue, what }, _)) = open(message.payload) {
             // A porter that has ended has nothing in hand.
-            let _ = mailbox.post(Box::new(Letter::Told(message.source, what)));
+            let _ = deliver(fabric, queue, Letter::Told(message.source, what));
+        }
+    });
+    fabric.on(PUTS, |fabric, message| {
+        let Some((Puts { queue, lens }, body)) = open::<Puts>(message.payload) else { return };
+        let body = message.payload[..body].to_vec();
+        if !deliver(fabric, queue, Letter::Puts(message.source, message.tag, lens, body)) {
+            let refused = Heard { refusal: Some(Refusal::Leaves), ..Heard::default() };
+            // Who sent them is gone if it cannot be told.
+            let _ = fabric.send(message.source, HEARD, message.tag, &close(Vec::new(), &refused));
+        }
+    });
+    fabric.on(HEARD, |fabric, message| {
+        if let Some((heard, _)) = open::<Heard>(message.payload) {
+            fabric.state::<Senders>().hear(fabric, message.tag, heard);
         }
     });
     fabric.on(RECALL, |fabric, message| {
@@ -114,6 +145,15 @@ pub(super) fn install(fabric: &Arc<Fabric>) {
             fabric.state::<Kept>().give_back(fabric, queue, message.source);
         }
     });
+}
+
+/// Whether there is a porter that reads it.
+fn deliver(fabric: &Fabric, queue: u128, letter: Letter) -> bool {
+    let mailbox = fabric.state::<Served>().lock().porters.get(&queue).cloned();
+    let is_posted = |mailbox: &Arc<Mailbox>| mailbox.post(Box::new(letter)).is_ok();
+    let Some(mailbox) = mailbox.filter(is_posted) else { return false };
+    desk::attend(&mailbox);
+    true
 }
 
 fn asked(fabric: &Fabric, weak: &Weak<Fabric>, message: &Message<'_>) {
@@ -132,9 +172,12 @@ fn asked(fabric: &Fabric, weak: &Weak<Fabric>, message: &Message<'_>) {
     let descriptor = if let Asked::Attach { descriptor } = &what { Some(descriptor.clone()) } else { None };
     let item = message.payload[..body].to_vec();
     let mut letter = Box::new(Letter::Asked(message.source, message.tag, what, item));
-    if let Some(mailbox) = table.porters.get(&queue) {
+    if let Some(mailbox) = table.porters.get(&queue).cloned() {
         match mailbox.post(letter) {
-            Ok(()) => return,
+            Ok(()) => {
+                drop(table);
+                return desk::attend(&mailbox);
+            }
             Err(back) => letter = back,
         }
     }
@@ -152,7 +195,7 @@ fn begin(weak: &Weak<Fabric>, descriptor: Descriptor, letter: Letter) -> std::io
     let mailbox = Arc::new(Mailbox::default());
     mailbox.lock().unread.push(letter);
     let (weak, given) = (weak.clone(), Arc::clone(&mailbox));
-    let run = move || porter::run(&weak, &descriptor, &given);
+    let run = move || desk::run(&weak, &descriptor, &given);
     std::thread::Builder::new().name("queue-porter".to_owned()).spawn(run)?;
     Ok(mailbox)
 }
@@ -166,6 +209,7 @@ pub(super) fn end(fabric: &Fabric) {
         for mailbox in table.porters.values() {
             // One that has ended already has nothing in hand.
             let _ = mailbox.post(Box::new(Letter::End));
+            mailbox.bell.ring();
         }
     }
     let deadline = Instant::now() + END_PATIENCE;

@@ -4,7 +4,7 @@ use super::message::{Refusal, WaitUs};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tarragon_transport::Rank;
+use tarragon_transport::{HandlerId, Rank};
 
 /// Who is to get a response.
 #[derive(Clone, Copy)]
@@ -84,4 +84,13 @@ pub(super) struct Guest {
     pub(super) undone: i64,
     /// When it was last asked for what it keeps.
     pub(super) recalled: Option<Instant>,
+}
+
+/// What a rank is to get.
+pub(super) struct Outgoing {
+    pub(super) rank: Rank,
+    pub(super) tag: u64,
+    /// By this handler; `None`: as the response to the request of this tag.
+    pub(super) news: Option<HandlerId>,
+    pub(super) bytes: Arc<Vec<u8>>,
 }

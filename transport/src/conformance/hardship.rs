@@ -8,7 +8,10 @@ use super::{PATIENCE, Tally, barrier, until};
 use crate::fabric::{FabricError, PeerState};
 use crate::message::HandlerId;
 use crate::rank::Rank;
-use crate::world::{World, WorldError};
+use crate::world::{Group, GroupError, MAIL_BYTES_MAX, World, WorldError};
+
+/// Of what ranks send while one dies.
+const DEATH: HandlerId = HandlerId(26);
 
 /// One message makes a handler send many more than a lane holds, large ones among them.
 pub(super) fn handlers_send_much(world: &World) {
@@ -100,20 +103,48 @@ pub(super) fn wrong_arguments(world: &World) {
 /// # Panics
 /// If that does not hold.
 pub fn death(world: &World, die: impl FnOnce()) {
-    const ID: HandlerId = HandlerId(26);
-    let tally = Tally::register(world, ID);
+    let tally = Tally::register(world, DEATH);
     let victim = Rank(world.size() - 1);
+    let ranks: Vec<Rank> = world.ranks().collect();
+    let group = Group::new(&world.shared_fabric(), 6 << 40, &ranks, world.rank().0);
+    barrier(world);
     if world.rank() == victim {
-        until(world, "the first messages", || tally.count() > 100);
+        let full = u64::from(victim.0) * MAIL_BYTES_MAX * 9 / 10;
+        let is_late = || tally.count() > 100 && group.mail_bytes() >= full;
+        until(world, "the first messages", is_late);
         die();
         unreachable!("a dead rank goes on");
     }
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| wait_for_the_dead(&group, victim));
+        meet_death(world, victim);
+        waits.join().expect("no panic");
+    });
+    let payload = vec![1; 300_000];
+    let others = u64::from(victim.0);
+    world.ranks().filter(|&to| to != victim).for_each(|to| {
+        world.send(to, DEATH, 0, &payload).expect("the survivors are here");
+    });
+    until(world, "the survivors' messages", || tally.count() >= others);
+}
+
+/// Fills the mail of one that dies, and hears of whom.
+fn wait_for_the_dead(group: &Group, victim: Rank) {
+    let begin = Instant::now();
+    let is_late = || begin.elapsed() > PATIENCE;
+    let fill = vec![7; 64 << 10];
+    let error = (0..1 << 20).find_map(|_| group.send(victim.0, 1, &fill, &is_late).err());
+    let named = matches!(error, Some(GroupError::Fabric(FabricError::PeerDead { rank })) if rank == victim);
+    assert!(named, "{error:?}");
+}
+
+fn meet_death(world: &World, victim: Rank) {
     let begin = Instant::now();
     let payload = vec![1; 300_000];
     let error = loop {
         assert!(begin.elapsed() < PATIENCE, "a dead rank is not found");
-        let small = world.send(victim, ID, 0, b"small");
-        if let Err(error) = small.and_then(|()| world.send(victim, ID, 1, &payload)) {
+        let small = world.send(victim, DEATH, 0, b"small");
+        if let Err(error) = small.and_then(|()| world.send(victim, DEATH, 1, &payload)) {
             break error;
         }
     };
@@ -123,9 +154,4 @@ pub fn death(world: &World, die: impl FnOnce()) {
     let met = world.barrier_timeout(PATIENCE);
     let named = matches!(met, Err(WorldError::Fabric(FabricError::PeerDead { rank })) if rank == victim);
     assert!(named, "{met:?}");
-    let others = u64::from(victim.0);
-    world.ranks().filter(|&to| to != victim).for_each(|to| {
-        world.send(to, ID, 0, &payload).expect("the survivors are here");
-    });
-    until(world, "the survivors' messages", || tally.count() >= others);
 }

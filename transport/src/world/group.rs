@@ -11,6 +11,21 @@
 //! a gathering double the members heard of in each round, a broadcast and a reduction follow a binomial tree. Calls are
 //! numbered by each member for itself, so all must make the same ones in the same order.
 //!
+//! # Credits
+//! What waits in a mail has a bound for each sender: [`MAIL_BYTES_MAX`] of messages to one, as much of collective
+//! calls, and one message of each beyond. A sender has a *credit* of so many bytes that it has sent and does not know
+//! to be received; who receives tells it each time that half of that was. Who has none waits, and hears meanwhile of
+//! what ends the wait of a receiver. Less than a half is untold at any time, so who waits always has messages there
+//! which, received, are told.
+//!
+//! Collective calls have a credit of their own, so messages that a member receives after a call hold up no call. No
+//! circle of members waits for credit of calls: of these the one at the earliest call and round waits for a member
+//! that has not received messages of an earlier one, so is at an earlier one itself. A circle of messages to one is the
+//! users': each sends the other more than that before it receives, or receives by another tag first.
+//!
+//! What a member sends to itself has no credit, since it may be the one who waits: it takes memory of its own. What is
+//! *posted* has none either: for a few messages of who must not wait.
+//!
 //! # Who may write what
 //! A mail is written by the handler of messages and by its member's threads, under its lock, which is not held while
 //! anything is sent.
@@ -18,20 +33,28 @@
 //! # Ends
 //! - *Closed* by a member: from then on nobody receives anything any more but what has come. All members are told.
 //! - *Left* by a member (it says so, or its `Group` is dropped): whoever waits for a message of that member and has
-//!   none hears so, since messages of one member come in order.
+//!   none hears so, since messages of one member come in order. What is sent to it is dropped, but for what is posted,
+//!   and nobody waits for credit there.
 //! - A member's rank dies: who waits for that member hears so.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+mod mail;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::fabric::{Fabric, FabricError, LIVENESS_MS, Liveness, PeerState};
-use crate::message::{HandlerId, Message, is_handling};
+use crate::message::{HandlerId, is_handling};
 use crate::rank::Rank;
 use crate::wire;
+use mail::{Head, Mail, Slot};
+
+/// Bytes that one member may have sent to another, directly or in collective calls, and not know to be received; as
+/// many of each. Each message counts for 64 bytes more than it has.
+pub const MAIL_BYTES_MAX: u64 = 4 << 20;
 
 const GROUP: HandlerId = HandlerId(HandlerId::RESERVED.0 + 5);
 
@@ -83,38 +106,6 @@ enum Verb {
     Reduce,
 }
 
-/// What stands before the payload of a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-enum Head {
-    Direct(u64),
-    Call {
-        number: u64,
-        round: u32,
-        verb: Verb,
-    },
-    /// By whom first.
-    Closed(u32),
-    Left,
-}
-
-/// Where a message waits, with the member it is from.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Slot {
-    Direct(u64),
-    Call { number: u64, round: u32 },
-}
-
-/// The call that a message is of, if of any, and its payload.
-type Came = (Option<Verb>, Vec<u8>);
-
-/// What has come for a member.
-#[derive(Default)]
-struct Mail {
-    messages: HashMap<(u32, Slot), VecDeque<Came>>,
-    closed_by: Option<u32>,
-    left: Vec<u32>,
-}
-
 type Shared = Arc<Mutex<Mail>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -130,25 +121,11 @@ pub(super) fn register(fabric: &Fabric) {
     let groups = fabric.state::<Groups>();
     fabric.on(GROUP, move |_, message| {
         let mail = lock(&groups.0).get(&message.tag).cloned();
-        if let Some(mail) = mail {
-            arrive(&mail, message);
+        let came = wire::head::<(u32, Head)>(message.payload);
+        if let (Some(mail), Some(((from, head), payload))) = (mail, came) {
+            lock(&mail).arrive(from, head, payload);
         }
     });
-}
-
-fn arrive(mail: &Shared, message: &Message<'_>) {
-    let Some(((from, head), payload)) = wire::head::<(u32, Head)>(message.payload) else { return };
-    let mut mail = lock(mail);
-    let (slot, verb) = match head {
-        Head::Direct(tag) => (Slot::Direct(tag), None),
-        Head::Call { number, round, verb } => (Slot::Call { number, round }, Some(verb)),
-        Head::Closed(by) => {
-            mail.closed_by.get_or_insert(by);
-            return;
-        }
-        Head::Left => return mail.left.push(from),
-    };
-    mail.messages.entry((from, slot)).or_default().push_back((verb, payload.to_vec()));
 }
 
 /// A member's place in a group. To be shared by threads, which take turns at collective calls. When it is dropped the
@@ -160,7 +137,6 @@ pub struct Group {
     me: u32,
     mail: Shared,
     calls: AtomicU64,
-    has_left: AtomicBool,
 }
 
 impl Group {
@@ -171,11 +147,11 @@ impl Group {
     /// If this rank is not that member's, or is in a group of this number.
     pub fn new(fabric: &Arc<Fabric>, number: u64, ranks: &[Rank], me: u32) -> Group {
         assert_eq!(ranks.get(me as usize), Some(&fabric.rank()), "member {me} is on another rank");
-        let mail = Shared::default();
+        let mail = Arc::new(Mutex::new(Mail::of(ranks.len())));
         let before = lock(&fabric.state::<Groups>().0).insert(number, Arc::clone(&mail));
         assert!(before.is_none(), "this rank is in group {number} already");
-        let (calls, has_left) = (AtomicU64::new(0), AtomicBool::new(false));
-        Group { fabric: Arc::clone(fabric), number, ranks: ranks.into(), me, mail, calls, has_left }
+        let calls = AtomicU64::new(0);
+        Group { fabric: Arc::clone(fabric), number, ranks: ranks.into(), me, mail, calls }
     }
 
     /// Which member this is.
@@ -195,12 +171,42 @@ impl Group {
 
     // ── one to one ──────────────────────────────────────────────────────────────────────────────────────────
 
-    /// Sends `bytes` to a member, this one maybe, that receives them by the same tag. Does not wait for that.
+    /// Sends `bytes` to a member, this one maybe, that receives them by the same tag. Does not wait for that; but while
+    /// another member has [`MAIL_BYTES_MAX`] bytes or more of this one's to receive; handlers run meanwhile, and
+    /// `is_over` is asked now and then whether to go on waiting. Two members that send each other more than that before
+    /// they receive wait for each other.
+    ///
+    /// # Errors
+    /// `NoSuchMember`; `Fabric` as [`Fabric::send`]. Of one that waits also `Closed`, `Over`, and `Fabric` with
+    /// `PeerDead` or `PeerLeft`.
+    ///
+    /// # Panics
+    /// Inside a handler, if it must wait.
+    pub fn send(
+        &self,
+        to: u32,
+        tag: u64,
+        bytes: &[u8],
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<(), GroupError> {
+        if to == self.me {
+            return self.post(to, tag, bytes);
+        }
+        self.draw(to, Head::Direct(tag), bytes, is_over)?;
+        self.tell(to, Head::Direct(tag), bytes)
+    }
+
+    /// As [`Group::send`], but never waits and does not count: for who must not wait and sends little.
     ///
     /// # Errors
     /// `NoSuchMember`; `Fabric` as [`Fabric::send`].
-    pub fn send(&self, to: u32, tag: u64, bytes: &[u8]) -> Result<(), GroupError> {
-        self.tell(to, Head::Direct(tag), bytes)
+    pub fn post(&self, to: u32, tag: u64, bytes: &[u8]) -> Result<(), GroupError> {
+        self.tell(to, Head::Posted(tag), bytes)
+    }
+
+    /// Bytes that have come and were not received yet.
+    pub fn mail_bytes(&self) -> u64 {
+        lock(&self.mail).bytes()
     }
 
     /// Waits for the next bytes that a member has sent with this tag. Handlers run meanwhile. `is_over` is asked now
@@ -346,9 +352,10 @@ impl Group {
         (0..self.size()).for_each(|member| drop(self.tell(member, Head::Closed(by), &[])));
     }
 
-    /// Says that this member sends nothing more that another waits for; it may go on receiving.
+    /// Says that this member sends nothing more that another waits for. It receives only what is
+    /// [posted](Group::post) from now on: all else that has come, or comes, is dropped, and nobody waits for credit.
     pub fn leave(&self) {
-        if !self.has_left.swap(true, Ordering::Relaxed) {
+        if lock(&self.mail).leave() {
             let others = (0..self.size()).filter(|member| *member != self.me);
             // Who is gone needs not be told.
             others.for_each(|member| drop(self.tell(member, Head::Left, &[])));
@@ -370,6 +377,12 @@ impl Group {
         Ok(self.fabric.send(rank, GROUP, self.number, &bytes)?)
     }
 
+    /// Waits for credit, if there is none.
+    fn draw(&self, to: u32, head: Head, bytes: &[u8], is_over: &dyn Fn() -> bool) -> Result<(), GroupError> {
+        let Some(kind) = head.kind() else { return Ok(()) };
+        self.until(to, is_over, || Ok(lock(&self.mail).draw(to, kind, bytes)?.then_some(())))
+    }
+
     fn wait(
         &self,
         from: u32,
@@ -379,17 +392,34 @@ impl Group {
         is_over: &dyn Fn() -> bool,
     ) -> Result<Vec<u8>, GroupError> {
         assert!(!is_handling(), "a handler that waits for a message would wait for itself");
-        let no_such = || GroupError::NoSuchMember { member: from, size: self.size() };
-        let rank = *self.ranks.get(from as usize).ok_or_else(no_such)?;
+        let (bytes, told) =
+            self.until(from, is_over, || lock(&self.mail).take(from, slot, verb, also_closed))?;
+        if let Some(told) = told {
+            // Who is gone needs not be told.
+            let _ = self.tell(from, told, &[]);
+        }
+        Ok(bytes)
+    }
+
+    /// Waits for something of another member.
+    fn until<R>(
+        &self,
+        other: u32,
+        is_over: &dyn Fn() -> bool,
+        mut look: impl FnMut() -> Result<Option<R>, GroupError>,
+    ) -> Result<R, GroupError> {
+        let no_such = || GroupError::NoSuchMember { member: other, size: self.size() };
+        let rank = *self.ranks.get(other as usize).ok_or_else(no_such)?;
         let (mut liveness, mut is_gone) = (Liveness::new(), None);
         loop {
-            if let Some(bytes) = self.take(from, slot, verb, also_closed)? {
-                return Ok(bytes);
+            if let Some(found) = look()? {
+                return Ok(found);
             }
             // It was gone before this look at the mail, which has all that it had sent.
             if let Some(error) = is_gone {
                 return Err(error);
             }
+            assert!(!is_handling(), "a handler that waits for credit would wait for itself");
             if is_over() {
                 return Err(GroupError::Over);
             }
@@ -402,44 +432,6 @@ impl Group {
                 continue;
             }
             self.fabric.wait(Duration::from_millis(LIVENESS_MS));
-        }
-    }
-
-    /// What has come from a member, if anything has.
-    fn take(
-        &self,
-        from: u32,
-        slot: Slot,
-        verb: Option<Verb>,
-        also_closed: bool,
-    ) -> Result<Option<Vec<u8>>, GroupError> {
-        let mut mail = lock(&self.mail);
-        if let Some(queue) = mail.messages.get_mut(&(from, slot)) {
-            let first = queue.pop_front();
-            if queue.is_empty() {
-                mail.messages.remove(&(from, slot));
-            }
-            if let Some((theirs, bytes)) = first {
-                return if theirs == verb {
-                    Ok(Some(bytes))
-                } else {
-                    Err(GroupError::Order { member: from })
-                };
-            }
-        }
-        if let Slot::Call { number: mine, .. } = slot {
-            let other = |(from, slot): &(u32, Slot), theirs: &VecDeque<Came>| {
-                let is_this = matches!(slot, Slot::Call { number, .. } if *number == mine);
-                (is_this && theirs.iter().any(|(theirs, _)| *theirs != verb)).then_some(*from)
-            };
-            if let Some(member) = mail.messages.iter().find_map(|(key, theirs)| other(key, theirs)) {
-                return Err(GroupError::Order { member });
-            }
-        }
-        match mail.closed_by {
-            Some(by) if !also_closed => Err(GroupError::Closed { by }),
-            _ if mail.left.contains(&from) => Err(GroupError::Left { member: from }),
-            _ => Ok(None),
         }
     }
 }
@@ -478,7 +470,9 @@ struct Call<'g> {
 
 impl Call<'_> {
     fn tell(&self, to: u32, round: u32, bytes: &[u8]) -> Result<(), GroupError> {
-        self.group.tell(to, Head::Call { number: self.number, round, verb: self.verb }, bytes)
+        let head = Head::Call { number: self.number, round, verb: self.verb };
+        self.group.draw(to, head, bytes, self.is_over)?;
+        self.group.tell(to, head, bytes)
     }
 
     fn hear(&self, from: u32, round: u32) -> Result<Vec<u8>, GroupError> {

@@ -10,7 +10,7 @@ mod request;
 mod slice;
 
 pub use error::{Stranger, WorldError};
-pub use group::{Group, GroupError};
+pub use group::{Group, GroupError, MAIL_BYTES_MAX};
 pub use library::Install;
 pub(crate) use library::States;
 pub use request::Request;

@@ -127,15 +127,19 @@ impl Gang {
         self.group.as_ref().map_or_else(|| vec![self.rank], all)
     }
 
-    /// Sends a value to a member, this one maybe, that receives it by the same tag. Does not wait for that. Values to
-    /// one member by one tag are received in order.
+    /// Sends a value to a member, this one maybe, that receives it by the same tag. Values to one member by one tag are
+    /// received in order. Does not wait for that, but while another member has 4 MiB or more of this one's to receive:
+    /// two that send each other more than that before they receive wait until the task is stopped.
     ///
     /// # Errors
-    /// `NoSuchMember`, `Value`, `Lost`.
+    /// `NoSuchMember`, `Value`, `Lost`; `Stopped` if it waits.
     pub fn send<T: Data>(&self, to: u32, tag: u32, value: &T) -> Result<(), GangError> {
         let bytes = wire::encode(value)?;
         match &self.group {
-            Some(group) => group.send(to, u64::from(tag), &bytes).map_err(|error| self.error(to, error)),
+            Some(group) => {
+                let sent = group.send(to, u64::from(tag), &bytes, &|| self.is_over());
+                sent.map_err(|error| self.error(to, error))
+            }
             None if to == 0 => {
                 self.own.lock().entry(tag).or_default().push_back(bytes);
                 Ok(())

@@ -116,7 +116,7 @@ impl Leader {
             group.receive(member, SEATED, &|| gang.is_over()).map_err(|error| self.cause(member, error))?;
         }
         for member in 1..group.size() {
-            group.send(member, GO, &[]).map_err(|error| self.cause(member, error))?;
+            group.post(member, GO, &[]).map_err(|error| self.cause(member, error))?;
         }
         Ok(())
     }

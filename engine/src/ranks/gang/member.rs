@@ -88,7 +88,7 @@ impl Member {
         let gang = Arc::new(Gang::of(group, wanted, self.ranks.rank()));
         *self.gang.lock() = Some(Arc::clone(&gang));
         let lost = |why: &dyn std::fmt::Display| Cause::Error(format!("its gang is gone: {why}").into());
-        gang.group().send(0, SEATED, &[]).map_err(|error| lost(&error))?;
+        gang.group().post(0, SEATED, &[]).map_err(|error| lost(&error))?;
         match gang.group().receive(0, GO, &|| gang.is_over()) {
             Ok(_) => Ok(gang),
             // The leader says why.
@@ -111,8 +111,8 @@ impl Member {
         self.ranks.gangs.joined.lock().remove(&self.number);
         let (gang, group) = (self.gang.lock().take(), self.group.lock().take());
         let group = gang.as_ref().map(|gang| gang.group()).or(group.as_ref());
-        // A leader that is gone needs not be told.
-        group.into_iter().for_each(|group| drop(group.send(0, RETURNED, &bytes)));
+        // A leader that is gone needs not be told. It may not wait for room in the leader's mail.
+        group.into_iter().for_each(|group| drop(group.post(0, RETURNED, &bytes)));
         // What drops with it is the user's.
         let unpacked = self.unpacked.lock().take();
         drop(unpacked);
