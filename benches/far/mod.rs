@@ -19,6 +19,8 @@ const UCX: [(&str, &str); 3] =
     [("UCX_TLS", "tcp,self"), ("UCX_NET_DEVICES", "eth1"), ("UCX_WARN_UNUSED_ENV_VARS", "n")];
 /// Before the bytes of each message, in the order that has so many poured out.
 pub(crate) const BANDWIDTH: &str = "bandwidth-";
+/// The same of messages that are lent, and so copied.
+pub(crate) const LENT: &str = "lent-";
 /// Messages before the time is taken.
 const WARM_UP: u64 = 100;
 /// The address of the first machine on the network of `eth1`.
@@ -186,12 +188,13 @@ fn lead(world: &World, heard: &Heard) {
                 mode(WAIT);
                 vec![took]
             }
-            _ if kind.starts_with(BANDWIDTH) => {
-                let bytes = kind[BANDWIDTH.len()..].parse().expect("a number of bytes");
+            _ if kind.starts_with(BANDWIDTH) || kind.starts_with(LENT) => {
+                let (way, bytes) = kind.split_once('-').expect("a number of bytes");
+                let (is_lent, bytes) = (LENT.starts_with(way), bytes.parse().expect("a number of bytes"));
                 mode(POLL);
                 // As many as a round of `ucx_perftest` has before it counts.
-                pour(world, heard, bytes, WARM_UP.min(count));
-                let took = time(|| pour(world, heard, bytes, count));
+                pour(world, heard, is_lent, bytes, WARM_UP.min(count));
+                let took = time(|| pour(world, heard, is_lent, bytes, count));
                 mode(WAIT);
                 vec![took]
             }
@@ -222,12 +225,17 @@ fn exchange(world: &World, heard: &Heard, count: u64) {
     }
 }
 
-fn pour(world: &World, heard: &Heard, bytes: usize, count: u64) {
+fn pour(world: &World, heard: &Heard, is_lent: bool, bytes: usize, count: u64) {
     let mut payload = vec![7_u8; bytes];
     payload[..8].copy_from_slice(&count.to_ne_bytes());
+    let payload = Arc::new(payload);
     heard.last.store(0, Ordering::Relaxed);
     for number in 1..=count {
-        world.send(Rank(1), BULK, number, &payload).expect("it is there");
+        let sent = match is_lent {
+            true => world.send(Rank(1), BULK, number, &payload),
+            false => world.send_shared(Rank(1), BULK, number, &payload),
+        };
+        sent.expect("it is there");
     }
     while heard.last.load(Ordering::Relaxed) != count {
         world.progress();

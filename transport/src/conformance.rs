@@ -28,6 +28,7 @@ pub const CASES: &[Case] = &[
     ("all_sizes", delivery::all_sizes),
     ("all_to_all", delivery::all_to_all),
     ("to_itself", delivery::to_itself),
+    ("shared_payloads", delivery::shared_payloads),
     ("several_threads", delivery::several_threads),
     ("handlers_send", delivery::handlers_send),
     ("handlers_send_much", hardship::handlers_send_much),

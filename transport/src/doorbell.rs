@@ -16,9 +16,9 @@
 //! One sleeper wakes; it sets the flag again for the others (another heavy fence), and if more is there than it takes,
 //! it rings for the next ([`Woken::Rung`]).
 //!
-//! *Deaths.* Killed between taking the flag off and the wake-up, or awake and not yet passed on: the sleepers' sleep is
-//! cut every [`NAP_MS`], and then they look. Killed asleep: `parked` stays too high, and some wakers set a flag that
-//! costs one system call of somebody each.
+//! *Deaths.* Killed between taking the flag off and the wake-up, or awake and not yet passed on: the sleepers' sleep
+//! is cut after [`NAP_MS`], then after twice as long each time up to [`NAP_MS_MAX`], and then they look. Killed
+//! asleep: `parked` stays too high, and some wakers set a flag that costs one system call of somebody each.
 //!
 //! *Source*: Dice, Huang, Yang, "Asymmetric Dekker Synchronization" (2001); membarrier(2), futex(2).
 
@@ -29,10 +29,13 @@ mod kernel;
 mod tests;
 
 use crate::sync::{AtomicU32, Ordering, fence};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// The longest sleep without looking, in milliseconds: how long a ring can be late when who rings is killed in it.
+/// The first sleep without looking, in milliseconds: how long a ring can be late when who rings is killed in it.
 pub const NAP_MS: u64 = 250;
+/// The longest one, of a thread that has not been rung for a while.
+pub const NAP_MS_MAX: u64 = 2000;
 /// About what a wake-up costs, in microseconds: how long to spin before sleeping.
 pub const SPIN_US: u64 = 40;
 /// Looks without a clock or a pause: a quick answer comes within them.
@@ -123,7 +126,7 @@ impl Doorbell {
     }
 
     /// Waits until `ready` says so or `until` has come; spins first. `ready` is called often, and once more before
-    /// the answer [`Woken::Timeout`]. Never sleeps longer than [`NAP_MS`] without calling it.
+    /// the answer [`Woken::Timeout`]. Never sleeps longer than [`NAP_MS_MAX`] without calling it.
     pub fn wait(&self, until: Option<Instant>, mut ready: impl FnMut() -> bool) -> Woken {
         if spin(until, &mut ready) { Woken::Spun } else { self.sleep(until, ready) }
     }
@@ -188,6 +191,11 @@ pub fn spin(until: Option<Instant>, ready: &mut impl FnMut() -> bool) -> bool {
     false
 }
 
+thread_local! {
+    /// The next nap of this thread, in milliseconds: longer after each that ended of itself, whatever it waits for.
+    static NEXT_NAP_MS: Cell<u64> = const { Cell::new(NAP_MS) };
+}
+
 fn sleep_on(bells: &[&Doorbell], until: Option<Instant>, mut ready: impl FnMut() -> bool) -> Woken {
     let bells = &bells[..bells.len().min(BELLS_MAX)];
     let mut seen = [0_u32; BELLS_MAX];
@@ -199,7 +207,8 @@ fn sleep_on(bells: &[&Doorbell], until: Option<Instant>, mut ready: impl FnMut()
         if ready() {
             return Woken::Rung;
         }
-        let nap = Duration::from_millis(NAP_MS);
+        let longest = Duration::from_millis(NEXT_NAP_MS.get());
+        let nap = longest;
         let nap = until.map_or(nap, |until| nap.min(until.saturating_duration_since(Instant::now())));
         if nap.is_zero() {
             return Woken::Timeout;
@@ -208,6 +217,12 @@ fn sleep_on(bells: &[&Doorbell], until: Option<Instant>, mut ready: impl FnMut()
             bell.parked.fetch_add(1, Ordering::SeqCst);
         }
         kernel::sleep(bells, &seen, nap);
+        let was_rung = bells.iter().zip(&seen).any(|(bell, &seen)| bell.rings() != seen);
+        if was_rung {
+            NEXT_NAP_MS.set(NAP_MS);
+        } else if nap == longest {
+            NEXT_NAP_MS.set(NAP_MS_MAX.min(2 * NEXT_NAP_MS.get()));
+        }
         if bells.iter().filter(|bell| bell.disarm()).count() > 0 {
             heavy(bells);
         }

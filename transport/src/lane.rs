@@ -21,6 +21,7 @@
 //! The receiver empties cells, passes a full fence, and looks at `wanted`; if set, it clears it and rings. So one of
 //! them sees what the other has stored.
 
+use crate::prefetch;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Words of a cell that carry something.
@@ -84,6 +85,11 @@ impl Lane<'_> {
         cell.words.iter().zip(words).for_each(|(to, &from)| to.store(from, Ordering::Relaxed));
         // Pairs with the load in `peek`.
         cell.lap.store(empty + 1, Ordering::Release);
+    }
+
+    /// Brings the cell of a ticket, which is to be sent soon, to this thread's core: the receiver has written it last.
+    pub(crate) fn prefetch(&self, ticket: u64) {
+        prefetch::for_reading(&self.place(ticket).0.lap);
     }
 
     /// What came with this ticket; `None` if nothing yet.

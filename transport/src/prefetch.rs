@@ -1,4 +1,4 @@
-//! A hint to the processor.
+//! Hints to the processor.
 
 #![expect(unsafe_code, reason = "an instruction that the language has no name for")]
 
@@ -12,6 +12,17 @@ pub(crate) fn for_writing<T>(place: &T) {
     // that do not know it.
     unsafe {
         std::arch::asm!("prefetchw [{}]", in(reg) &raw const *place, options(nostack, preserves_flags, readonly));
+    }
+    let _ = place;
+}
+
+/// Says that this thread will soon read the cache line of `place`.
+#[inline(always)]
+pub(crate) fn for_reading<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prefetcht0 [{}]", in(reg) &raw const *place, options(nostack, preserves_flags, readonly));
     }
     let _ = place;
 }

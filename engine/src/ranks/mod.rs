@@ -149,8 +149,8 @@ use std::time::{Duration, Instant};
 use steal::Stealing;
 use tarragon_transport::{FabricError, Message, PeerState, Rank, World};
 
-/// How long the thread that receives sleeps at most.
-const NAP: Duration = Duration::from_millis(250);
+/// How long the thread that receives sleeps at most: how late it may see that a rank has died of which no message told.
+const NAP: Duration = Duration::from_secs(1);
 
 /// What ranks sent one another for a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

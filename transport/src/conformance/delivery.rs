@@ -44,6 +44,35 @@ pub(super) fn once_and_in_order(world: &World) {
     }
 }
 
+/// Payloads that are shared, from each rank to each, come whole, among others that are lent, and are given back.
+pub(super) fn shared_payloads(world: &World) {
+    const ID: HandlerId = HandlerId(17);
+    const SIZES: &[usize] = &[0, 9, 4096, 4097, 70_000, 3 << 20];
+    let (came, wrong) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (count, first_wrong) = (came.clone(), wrong.clone());
+    world.on(ID, move |_, message| {
+        let is_whole = message.payload.iter().all(|&it| it == message.tag as u8);
+        let is_wrong = !is_whole || message.payload.len() != SIZES[message.tag as usize % SIZES.len()];
+        first_wrong.fetch_add(u64::from(is_wrong), SeqCst);
+        count.fetch_add(1, SeqCst);
+    });
+    barrier(world);
+    let mut shared = Vec::new();
+    for tag in 0..2 * SIZES.len() as u64 {
+        let payload = Arc::new(vec![tag as u8; SIZES[tag as usize % SIZES.len()]]);
+        for to in world.ranks() {
+            world.send_shared(to, ID, tag, &payload).expect("all are here");
+            world.send(to, ID, tag, &payload).expect("all are here");
+        }
+        shared.push(payload);
+    }
+    let all = 4 * SIZES.len() as u64 * u64::from(world.size());
+    until(world, "all payloads", || came.load(SeqCst) == all);
+    until(world, "the payloads back", || shared.iter().all(|payload| Arc::strong_count(payload) == 1));
+    barrier(world);
+    assert_eq!((came.load(SeqCst), wrong.load(SeqCst)), (all, 0));
+}
+
 /// Sizes around each limit, up to 64 MiB, from each rank to the next.
 pub(super) fn all_sizes(world: &World) {
     const ID: HandlerId = HandlerId(11);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::{Fabric, FabricError, PeerState, Shm, Ucx};
 use crate::doorbell::spin;
-use crate::message::{HandlerId, is_handling};
+use crate::message::{HandlerId, Sent, is_handling};
 use crate::rank::Rank;
 
 /// One of the two ways.
@@ -73,10 +73,10 @@ impl Mixed {
         to: Rank,
         id: HandlerId,
         tag: u64,
-        payload: &[u8],
+        payload: Sent<'_>,
     ) -> Result<(), FabricError> {
         if self.node.has(to) {
-            self.node.send(fabric, to, id, tag, payload)
+            self.node.send(fabric, to, id, tag, payload.bytes())
         } else {
             self.network.send(fabric, to, id, tag, payload)
         }

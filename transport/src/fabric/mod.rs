@@ -28,11 +28,11 @@ pub(crate) use ucx::Ucx;
 pub(crate) use ucx::{Listening, Pages, Target};
 
 use std::cell::Cell;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::message::{Faults, HandlerId, Handlers, Message, is_handling};
+use crate::message::{Faults, HandlerId, Handlers, Message, Sent, is_handling};
 use crate::rank::Rank;
 use crate::region::{Region, RemoteKey};
 use crate::segment::Segment;
@@ -152,17 +152,36 @@ impl Fabric {
     /// `NoSuchRank`, `TooLarge`; `PeerDead`, `PeerLeft`, `Unreachable`; `Stalled` if the peer has made no room for
     /// the patience of the fabric; inside a handler `Backlog`.
     pub fn send(&self, to: Rank, id: HandlerId, tag: u64, payload: &[u8]) -> Result<(), FabricError> {
+        self.send_as(to, id, tag, Sent::Lent(payload))
+    }
+
+    /// As [`Fabric::send`], but a large payload that goes through a network is not copied: it is read where it lies, as
+    /// long as that takes, and given back then.
+    ///
+    /// # Errors
+    /// Those of [`Fabric::send`].
+    pub fn send_shared(
+        &self,
+        to: Rank,
+        id: HandlerId,
+        tag: u64,
+        payload: &Arc<Vec<u8>>,
+    ) -> Result<(), FabricError> {
+        self.send_as(to, id, tag, Sent::Shared(payload))
+    }
+
+    fn send_as(&self, to: Rank, id: HandlerId, tag: u64, payload: Sent<'_>) -> Result<(), FabricError> {
         let size = self.size();
         if to.0 >= size {
             return Err(FabricError::NoSuchRank { rank: to, size });
         }
-        let (bytes, max) = (payload.len() as u64, crate::message::PAYLOAD_BYTES_MAX);
+        let (bytes, max) = (payload.bytes().len() as u64, crate::message::PAYLOAD_BYTES_MAX);
         if bytes > max {
             return Err(FabricError::TooLarge { bytes, max });
         }
         match &self.way {
-            Way::Loopback(loopback) => loopback.send(self, id, tag, payload),
-            Way::Shm(shm) => shm.send(self, to, id, tag, payload),
+            Way::Loopback(loopback) => loopback.send(self, id, tag, payload.bytes()),
+            Way::Shm(shm) => shm.send(self, to, id, tag, payload.bytes()),
             Way::Ucx(ucx) => ucx.send(self, to, id, tag, payload),
             Way::Mixed(mixed) => mixed.send(self, to, id, tag, payload),
         }

@@ -1,7 +1,6 @@
 //! Which code receives which message. A message for a number that nobody registered is counted and dropped.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -32,10 +31,32 @@ pub struct Faults {
 
 type Handler = Arc<dyn Fn(&Fabric, &Message<'_>) + Send + Sync>;
 
+/// Handlers of numbers that share their upper half.
+type Page = [Option<Handler>; 256];
+
+/// By the upper half of a number its page, which has it by the lower half.
+#[derive(Default)]
+struct Table(Vec<Option<Box<Page>>>);
+
+impl Table {
+    fn set(&mut self, HandlerId(id): HandlerId, handler: Handler) {
+        let page = usize::from(id >> 8);
+        if self.0.len() <= page {
+            self.0.resize_with(page + 1, || None);
+        }
+        let new_page = || Box::new([const { None }; 256]);
+        self.0[page].get_or_insert_with(new_page)[usize::from(id & 0xFF)] = Some(handler);
+    }
+
+    fn get(&self, HandlerId(id): HandlerId) -> Option<Handler> {
+        self.0.get(usize::from(id >> 8))?.as_ref()?[usize::from(id & 0xFF)].clone()
+    }
+}
+
 /// The handlers of one rank.
 #[derive(Default)]
 pub(crate) struct Handlers {
-    table: RwLock<HashMap<HandlerId, Handler>>,
+    table: RwLock<Table>,
     unknown: AtomicU64,
     /// Source and handler of the last unknown one, and a bit that says there was one.
     last_unknown: AtomicU64,
@@ -73,13 +94,12 @@ impl Drop for Handling {
 impl Handlers {
     /// Registers the receiver of `id`, in place of one that was there.
     pub(crate) fn set(&self, id: HandlerId, handler: Handler) {
-        self.table.write().unwrap_or_else(PoisonError::into_inner).insert(id, handler);
+        self.table.write().unwrap_or_else(PoisonError::into_inner).set(id, handler);
     }
 
     /// Runs the handler of `message`, or counts it as unknown.
     pub(crate) fn dispatch(&self, fabric: &Fabric, message: &Message<'_>) {
-        let handler =
-            self.table.read().unwrap_or_else(PoisonError::into_inner).get(&message.handler).cloned();
+        let handler = self.table.read().unwrap_or_else(PoisonError::into_inner).get(message.handler);
         let Some(handler) = handler else {
             self.unknown.fetch_add(1, Relaxed);
             let who = u64::from(message.source.0) << 16 & !SEEN | u64::from(message.handler.0);

@@ -13,6 +13,7 @@ pub use handlers::{Faults, HandlerId};
 pub(crate) use handlers::{Handlers, is_handling};
 
 use crate::rank::Rank;
+use std::sync::Arc;
 
 /// The most bytes a payload may have: 4 GiB.
 pub const PAYLOAD_BYTES_MAX: u64 = 1 << 32;
@@ -30,6 +31,33 @@ pub struct Message<'p> {
     pub tag: u64,
     /// The payload, in place: copy what is to be kept.
     pub payload: &'p [u8],
+}
+
+/// A payload as its sender gives it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sent<'p> {
+    /// Until the send returns.
+    Lent(&'p [u8]),
+    /// As long as it is needed.
+    Shared(&'p Arc<Vec<u8>>),
+}
+
+impl<'p> Sent<'p> {
+    /// What it is.
+    pub(crate) fn bytes(self) -> &'p [u8] {
+        match self {
+            Sent::Lent(bytes) => bytes,
+            Sent::Shared(bytes) => bytes,
+        }
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn keep(self) -> Arc<Vec<u8>> {
+        match self {
+            Sent::Lent(bytes) => Arc::new(bytes.to_vec()),
+            Sent::Shared(bytes) => Arc::clone(bytes),
+        }
+    }
 }
 
 /// How a payload comes with its header.

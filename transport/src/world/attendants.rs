@@ -1,5 +1,5 @@
 //! Threads that look after a fabric of two sides: each sleeps on its side, and looks when something comes there, unless
-//! other threads of the rank do; from them come the notes by which peers see that a rank lives.
+//! other threads of the rank do. Where nothing happens they wake every [`NAP_MS`], to see whether all live.
 //!
 //! An attendant that finds that others have looked within [`PAUSE_MS`] naps as long, and looks at that again; who goes
 //! to sleep calls it, and is heard also if the attendant looks just then. Where nobody else looks it sleeps and looks
@@ -19,7 +19,7 @@ const PAUSE_MS: u64 = 1;
 /// Looks in succession that find nothing before an attendant naps all the same: another thread may be at a handler.
 const IN_VAIN_MAX: u32 = 4;
 /// The longest sleep of an attendant, in milliseconds.
-const NAP_MS: u64 = 500;
+const NAP_MS: u64 = 2000;
 
 /// The attendants of a rank. They end when this is dropped.
 pub(super) struct Attendants {

@@ -224,6 +224,20 @@ impl World {
         self.fabric.send(to, id, tag, payload)
     }
 
+    /// See [`Fabric::send_shared`].
+    ///
+    /// # Errors
+    /// Those of [`Fabric::send_shared`].
+    pub fn send_shared(
+        &self,
+        to: Rank,
+        id: HandlerId,
+        tag: u64,
+        payload: &Arc<Vec<u8>>,
+    ) -> Result<(), FabricError> {
+        self.fabric.send_shared(to, id, tag, payload)
+    }
+
     /// See [`Fabric::progress`].
     pub fn progress(&self) -> usize {
         self.fabric.progress()

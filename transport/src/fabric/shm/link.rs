@@ -13,6 +13,7 @@ use crate::lane::{CELL_WORDS, Lane, Words};
 use crate::message::{Carriage, HEADER_WORDS, Header};
 use crate::rank::Rank;
 use crate::sync::Ordering;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What one rank knows of its lane to another.
 #[derive(Default)]
@@ -77,10 +78,10 @@ pub(super) const INTENT_TICKET: usize = 1;
 pub(super) const INTENT_OFFSET: usize = 2;
 
 impl Link {
-    /// Forgets what was kept, and says whether that was anything.
-    pub(super) fn give_up(&mut self) -> bool {
+    /// Forgets what was kept, and says how many messages that was.
+    fn give_up(&mut self) -> usize {
         self.kept_bytes = 0;
-        !std::mem::take(&mut self.kept).is_empty()
+        std::mem::take(&mut self.kept).len()
     }
 
     /// The ticket that must be taken before the next cell can be used, or a block of so many bytes fits into the
@@ -116,11 +117,24 @@ impl Shm {
         }
         link.kept_bytes += header.bytes;
         link.kept.push_back(Kept { header, payload: payload.to_vec(), at });
+        self.kept.fetch_add(1, Relaxed);
         Ok(())
+    }
+
+    /// Forgets what was kept for a rank, and says whether that was anything.
+    pub(super) fn give_up(&self, to: Rank) -> bool {
+        let mut link = self.link(to);
+        let count = link.give_up();
+        self.kept.fetch_sub(count, Relaxed);
+        count > 0
     }
 
     /// Sends what is kept for all who have room.
     pub(super) fn send_all_kept(&self) {
+        // Counted with the link locked: who has found something kept there finds it here.
+        if self.kept.load(Relaxed) == 0 {
+            return;
+        }
         for to in (0..self.map.size).map(Rank) {
             let Ok(mut link) = self.links[to.index()].try_lock() else { continue };
             if !link.kept.is_empty() {
@@ -164,6 +178,7 @@ impl Shm {
             let pushed = self.push(link, to, &kept.header, &kept.payload, &mut kept.at);
             if let Ok(Pushed::All) = pushed {
                 link.kept_bytes = link.kept_bytes.saturating_sub(kept.header.bytes);
+                self.kept.fetch_sub(1, Relaxed);
                 continue;
             }
             link.kept.push_front(kept);
@@ -190,6 +205,7 @@ impl Shm {
             let (words, count) = inline(header, payload);
             lane.push(link.ticket, &words[..count]);
             link.ticket += 1;
+            lane.prefetch(link.ticket);
             self.ring(to);
             return Ok(Pushed::All);
         }

@@ -29,7 +29,7 @@ mod link;
 mod payload;
 mod peers;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,8 @@ pub(crate) struct Shm {
     members: Vec<Rank>,
     links: Vec<Mutex<Link>>,
     inbox: Mutex<Inbox>,
+    /// Messages that are kept in all links.
+    kept: AtomicUsize,
     peers: Peers,
     regions: SharedRegions,
     patience: Duration,
@@ -121,6 +123,7 @@ impl Shm {
         Shm {
             links: (0..size).map(|_| Mutex::default()).collect(),
             inbox: Mutex::new(Inbox::new(size)),
+            kept: AtomicUsize::new(0),
             peers: Peers::new(size),
             map,
             seat,
@@ -278,7 +281,7 @@ impl Shm {
         for to in (0..self.size()).map(Rank) {
             match self.flush_to(fabric, to) {
                 Err(error @ (FabricError::PeerDead { .. } | FabricError::PeerLeft { .. })) => {
-                    if self.link(to).give_up() {
+                    if self.give_up(to) {
                         lost = Some(error);
                     }
                 }

@@ -3,23 +3,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
+use super::buffer::{Buffer, Load};
 use super::frame::{Frame, Note};
 use super::link::{Inward, Outward, Payload};
 use super::memory::Pages;
 use super::neighbours::Neighbours;
 use super::result::Request;
 use super::worker::{Arrived, Body, HEADER_BYTES, Worker};
-use super::{BACKLOG_BYTES_MAX, DEAD, HEARTBEAT_MS, HERE, LEFT, Target};
+use super::{BACKLOG_BYTES_MAX, DEAD, HERE, LEFT, Target};
 use crate::fabric::FabricError;
-use crate::message::{Header, Malformed};
+use crate::message::{Header, Malformed, Sent};
 use crate::rank::Rank;
 
 /// Looks at the network for what a dead rank sent before its end.
 const LAST_LOOKS_MAX: usize = 1000;
-/// Notes to a peer that the library has not ended, beyond which no heartbeat is added.
-const REQUESTS_QUIET: usize = 2;
+/// Shared payloads from here on are sent from where they are: smaller ones are copied sooner than counted.
+const SHARED_BYTES_MIN: usize = 4096;
 
 pub(super) struct Engine {
     worker: Worker,
@@ -32,12 +32,13 @@ pub(super) struct Engine {
     neighbours: Neighbours,
     outward: Vec<Outward>,
     inward: Vec<Inward>,
-    /// Ranks with something that waits for its turn, is being fetched, is kept, or is to be told: looks look at no
-    /// others.
+    /// Ranks with something that waits for its turn, is being fetched or sent, is kept, or is to be told: looks look at
+    /// no others.
     active: BTreeSet<usize>,
     /// Whose turn it is to be delivered from.
     turn: usize,
-    beat: Option<Instant>,
+    /// Whether there is a connection to each peer, or was one.
+    is_connected: bool,
     /// Who has seen that this rank left.
     seen: Vec<bool>,
     sent_bytes: u64,
@@ -68,7 +69,7 @@ impl Engine {
             inward: (0..size).map(|_| Inward::default()).collect(),
             active: BTreeSet::new(),
             turn: 0,
-            beat: None,
+            is_connected: false,
             seen: vec![false; size],
             sent_bytes: 0,
             received_bytes: 0,
@@ -89,20 +90,29 @@ impl Engine {
     }
 
     /// Sends a message for which there is room.
-    pub(super) fn send(&mut self, to: Rank, header: Header, payload: &[u8]) -> Result<(), FabricError> {
+    pub(super) fn send(&mut self, to: Rank, header: Header, payload: Sent<'_>) -> Result<(), FabricError> {
         let at = to.index();
         if to == self.rank {
             let number = self.outward[at].count(header.bytes);
             let frame = Frame { header, number, taken: 0 };
             self.active.insert(at);
-            let own = self.inward[at].add(&frame, Payload::Here(payload.to_vec()));
+            let load = match payload {
+                Sent::Lent(bytes) => Load::Own(Buffer::from(bytes.to_vec())),
+                Sent::Shared(bytes) => Load::Shared(bytes.clone()),
+            };
+            let own = self.inward[at].add(&frame, Payload::Here(load));
             self.malformed.extend(own.err());
             return Ok(());
         }
         let frame = Frame { header, number: self.outward[at].sent + 1, taken: self.inward[at].tell() };
-        let message = frame.encode(self.world, payload);
-        let bytes = message.len() as u64;
-        let request = match self.worker.send(at, message) {
+        let head = frame.encode(self.world);
+        let sent = match payload {
+            Sent::Shared(bytes) if bytes.len() >= SHARED_BYTES_MIN => {
+                self.worker.send_shared(at, head, bytes.clone())
+            }
+            _ => self.worker.send(at, head, payload.bytes()),
+        };
+        let request = match sent {
             Ok(request) => request,
             Err(FabricError::Network { why, .. }) => {
                 self.find_dead(at);
@@ -111,21 +121,24 @@ impl Engine {
             Err(error) => return Err(error),
         };
         self.outward[at].count(header.bytes);
-        self.sent_bytes += bytes;
+        self.sent_bytes += HEADER_BYTES as u64 + header.bytes;
         self.outward[at].requests.push_back(request);
         self.forget_ended(at);
+        if !self.outward[at].requests.is_empty() {
+            self.active.insert(at);
+        }
         Ok(())
     }
 
     /// Keeps a message of a handler for which there is no room now.
-    pub(super) fn keep(&mut self, to: Rank, header: Header, payload: &[u8]) -> Result<(), FabricError> {
+    pub(super) fn keep(&mut self, to: Rank, header: Header, payload: Sent<'_>) -> Result<(), FabricError> {
         let outward = &mut self.outward[to.index()];
         let (bytes, max) = (outward.kept_bytes, BACKLOG_BYTES_MAX);
         if bytes.saturating_add(header.bytes) > max {
             return Err(FabricError::Backlog { rank: to, bytes, max });
         }
         outward.kept_bytes += header.bytes;
-        outward.kept.push_back((header, payload.to_vec()));
+        outward.kept.push_back((header, payload.keep()));
         self.active.insert(to.index());
         self.ask(to);
         Ok(())
@@ -145,7 +158,7 @@ impl Engine {
     fn send_kept(&mut self, at: usize) {
         while let Some((header, payload)) = self.outward[at].kept.pop_front() {
             let may_go = self.is_here(at) && self.outward[at].has_room(header.bytes, self.window);
-            if !may_go || self.send(Rank(at as u32), header, &payload).is_err() {
+            if !may_go || self.send(Rank(at as u32), header, Sent::Shared(&payload)).is_err() {
                 self.outward[at].kept.push_front((header, payload));
                 if may_go || self.is_here(at) {
                     self.ask(Rank(at as u32));
@@ -158,9 +171,9 @@ impl Engine {
 
     fn note(&mut self, at: usize, note: Note, about: u64) {
         let taken = self.inward[at].tell();
-        let frame = Frame::note(self.rank, note, about, taken).encode(self.world, &[]);
-        self.sent_bytes += frame.len() as u64;
-        match self.worker.send(at, frame) {
+        let frame = Frame::note(self.rank, note, about, taken).encode(self.world);
+        self.sent_bytes += HEADER_BYTES as u64;
+        match self.worker.send(at, frame, &[]) {
             Ok(request) => {
                 self.outward[at].requests.push_back(request);
                 self.forget_ended(at);
@@ -178,7 +191,9 @@ impl Engine {
             if self.worker.outcome(first, "send").is_none() {
                 break;
             }
+            let buffer = first.take_buffer();
             requests.pop_front();
+            self.worker.give_back(Load::Own(buffer));
         }
     }
 
@@ -193,17 +208,13 @@ impl Engine {
         }
     }
 
-    /// Sends a note to all that are here, now and then, so that a broken connection is noticed.
-    pub(super) fn beat(&mut self) {
-        let is_due = self.beat.is_none_or(|last| last.elapsed() >= Duration::from_millis(HEARTBEAT_MS));
-        if !is_due {
+    /// Sends a note to all that are here and to which there is no connection yet, so that there is one which can break.
+    pub(super) fn connect_all(&mut self) {
+        if std::mem::replace(&mut self.is_connected, true) {
             return;
         }
-        self.beat = Some(Instant::now());
         for at in 0..self.outward.len() {
-            self.forget_ended(at);
-            if at != self.rank.index() && self.is_here(at) && self.outward[at].requests.len() < REQUESTS_QUIET
-            {
+            if at != self.rank.index() && self.is_here(at) && !self.worker.has_endpoint(at) {
                 self.note(at, Note::Taken, 0);
             }
         }
@@ -276,15 +287,16 @@ impl Engine {
         let mut next = 0;
         while let Some(at) = self.active_from(next) {
             next = at + 1;
-            if self.end_fetches(at) && self.is_here(at) {
+            if self.move_fetches(at) && self.is_here(at) {
                 self.find_dead(at);
             }
+            self.forget_ended(at);
             if !self.outward[at].kept.is_empty() {
                 self.send_kept(at);
             }
             let (inward, outward) = (&self.inward[at], &self.outward[at]);
             let owes = self.is_here(at) && inward.owes(self.window);
-            if inward.is_empty() && outward.kept.is_empty() && !owes {
+            if inward.is_empty() && outward.kept.is_empty() && outward.requests.is_empty() && !owes {
                 self.active.remove(&at);
             }
         }
@@ -311,9 +323,13 @@ impl Engine {
     }
 
     fn accept(&mut self, arrived: Arrived) -> Result<(), Malformed> {
-        let frame = Frame::decode(&arrived.header, self.world, self.states.len() as u32);
+        let header = arrived
+            .header
+            .get(..arrived.header_bytes)
+            .ok_or(Malformed::Length { found: arrived.header_bytes as u64, wanted: HEADER_BYTES as u64 });
+        let frame = header.and_then(|it| Frame::decode(it, self.world, self.states.len() as u32));
         let bytes = match &arrived.body {
-            Body::Here(payload) => payload.len(),
+            Body::Here(load) => load.bytes().len(),
             Body::There(descriptor) => descriptor.bytes,
         } as u64;
         self.received_bytes += HEADER_BYTES as u64 + bytes;
@@ -329,8 +345,8 @@ impl Engine {
             return Ok(());
         }
         let payload = match arrived.body {
-            Body::Here(payload) => Payload::Here(payload),
-            Body::There(descriptor) => Payload::Fetching(self.worker.fetch(descriptor)),
+            Body::Here(load) => Payload::Here(load),
+            Body::There(descriptor) => Payload::There(descriptor),
         };
         self.active.insert(at);
         self.inward[at].add(&frame, payload)
@@ -355,17 +371,14 @@ impl Engine {
         }
     }
 
-    /// Notes which payloads have been fetched. True if one cannot be had: then nothing after it can be delivered
-    /// either, so its sender is lost to this rank.
-    fn end_fetches(&mut self, at: usize) -> bool {
-        let mut is_lost = false;
-        for waiting in self.inward[at].waiting() {
-            let Payload::Fetching(request) = &mut waiting.payload else { continue };
-            match self.worker.outcome(request, "fetch a payload") {
-                None => {}
-                Some(Ok(())) => waiting.payload = Payload::Here(request.take_buffer()),
-                Some(Err(_)) => is_lost = true,
-            }
+    /// Notes which payloads have been fetched, and fetches others. True if one cannot be had: then nothing after it can
+    /// be delivered either, so its sender is lost to this rank.
+    fn move_fetches(&mut self, at: usize) -> bool {
+        let (worker, inward) = (&mut self.worker, &mut self.inward[at]);
+        let outcome = |request: &mut Request| Some(worker.outcome(request, "fetch a payload")?.is_ok());
+        let is_lost = inward.end_fetches(outcome);
+        while let Some((number, descriptor)) = inward.next_fetch() {
+            inward.fetch(number, worker.fetch(descriptor));
         }
         is_lost
     }
@@ -383,7 +396,7 @@ impl Engine {
     }
 
     /// The next message to deliver; ranks take turns.
-    pub(super) fn take(&mut self) -> Option<(Header, Vec<u8>)> {
+    pub(super) fn take(&mut self) -> Option<(Header, Load)> {
         let (before, after) = (self.active.range(..self.turn), self.active.range(self.turn..));
         let at = after.chain(before).copied().find(|&at| self.inward[at].is_ready())?;
         self.turn = at + 1;
@@ -393,6 +406,11 @@ impl Engine {
             self.outward[at].was_taken(number);
         }
         taken
+    }
+
+    /// Takes memory back that was delivered from, or in which an operation is over.
+    pub(super) fn give_back(&mut self, load: Load) {
+        self.worker.give_back(load);
     }
 
     /// Whether one may sleep until the library's event descriptor says otherwise.

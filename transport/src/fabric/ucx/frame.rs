@@ -11,7 +11,7 @@
 use super::worker::HEADER_BYTES;
 use crate::message::{HEADER_WORDS, HandlerId, Header, Malformed};
 use crate::rank::Rank;
-use crate::wire::{Raw, put_word};
+use crate::wire::Raw;
 
 /// What one fabric tells another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,12 +41,11 @@ impl Frame {
         Frame { header: Header::new(source, HandlerId(note as u16), about, 0), number: 0, taken }
     }
 
-    /// Its bytes, with room for the payload behind them.
-    pub(super) fn encode(&self, world: u64, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+    /// Its bytes.
+    pub(super) fn encode(&self, world: u64) -> [u8; HEADER_BYTES] {
         let words = self.header.encode().into_iter().chain([self.number, self.taken, world]);
-        words.for_each(|word| put_word(&mut bytes, word));
-        bytes.extend_from_slice(payload);
+        let mut bytes = [0; HEADER_BYTES];
+        bytes.chunks_mut(8).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
         bytes
     }
 
@@ -82,13 +81,12 @@ mod tests {
     fn frames_come_back_and_strangers_are_refused() {
         let header = Header::new(Rank(3), HandlerId(9), 77, 5);
         let frame = Frame { header, number: 12, taken: 11 };
-        let bytes = frame.encode(99, b"hello");
-        assert_eq!(&bytes[HEADER_BYTES..], b"hello");
-        let head = &bytes[..HEADER_BYTES];
-        assert_eq!(Frame::decode(head, 99, 4), Ok(frame));
-        assert!(Frame::decode(head, 98, 4).is_err());
-        assert!(Frame::decode(head, 99, 3).is_err());
-        assert!(Frame::decode(&bytes, 99, 4).is_err());
+        let bytes = frame.encode(99);
+        assert_eq!(Frame::decode(&bytes, 99, 4), Ok(frame));
+        assert!(Frame::decode(&bytes, 98, 4).is_err());
+        assert!(Frame::decode(&bytes, 99, 3).is_err());
+        assert!(Frame::decode(&bytes[1..], 99, 4).is_err());
+        assert!(Frame::decode(&[bytes.to_vec(), vec![0]].concat(), 99, 4).is_err());
         let note = Frame::note(Rank(1), Note::Seen, 0, 4);
         assert_eq!((note.as_note(), frame.as_note()), (Some(Note::Seen), None));
     }

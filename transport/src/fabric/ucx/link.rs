@@ -2,15 +2,23 @@
 //! room, and what has come and waits for its turn.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
+use super::buffer::{Buffer, Load};
 use super::frame::Frame;
 use super::result::Request;
+use super::worker::Descriptor;
 use crate::message::{Header, Malformed};
 
 /// Bytes that count for a message besides those of its payload.
 const MESSAGE_COST: u64 = 64;
 /// A message that comes so far ahead of its turn cannot be: the sender may not have so many underway.
 const AHEAD_MAX: u64 = 1 << 20;
+/// Messages that may be underway however large they are: while one is taken the next comes.
+const UNDERWAY_MIN: usize = 2;
+/// Payloads are fetched at once as long as those before are fewer bytes: enough that the network is never idle, and
+/// few enough that the same memory, which is near, serves one after the other.
+const FETCHING_BYTES: u64 = 1 << 20;
 
 /// The way to a rank.
 #[derive(Default)]
@@ -23,7 +31,7 @@ pub(super) struct Outward {
     /// Sends that the library has not ended yet.
     pub(super) requests: VecDeque<Request>,
     /// What handlers sent, in order.
-    pub(super) kept: VecDeque<(Header, Vec<u8>)>,
+    pub(super) kept: VecDeque<(Header, Arc<Vec<u8>>)>,
     pub(super) kept_bytes: u64,
     /// The last number after which the receiver was asked what it has taken.
     pub(super) asked: u64,
@@ -41,6 +49,10 @@ pub(super) struct Inward {
     asked: u64,
     /// What has come and waits for its turn.
     waiting: BTreeMap<u64, Waiting>,
+    /// Numbers of those whose payload is still at the sender, in the order in which they came.
+    there: VecDeque<u64>,
+    /// Numbers and bytes of those whose payload is being fetched.
+    fetching: Vec<(u64, u64)>,
 }
 
 /// A message that waits for its turn.
@@ -50,8 +62,9 @@ pub(super) struct Waiting {
 }
 
 pub(super) enum Payload {
-    Here(Vec<u8>),
+    Here(Load),
     Fetching(Request),
+    There(Descriptor),
 }
 
 fn cost(bytes: u64) -> u64 {
@@ -59,9 +72,9 @@ fn cost(bytes: u64) -> u64 {
 }
 
 impl Outward {
-    /// Whether a message may go out now. One always may.
+    /// Whether a message may go out now. A few always may.
     pub(super) fn has_room(&self, bytes: u64, window: u64) -> bool {
-        self.underway.is_empty() || self.underway_bytes + cost(bytes) <= window
+        self.underway.len() < UNDERWAY_MIN || self.underway_bytes + cost(bytes) <= window
     }
 
     /// Counts a message out; returns its number.
@@ -105,8 +118,50 @@ impl Inward {
         if ahead == 0 || ahead > AHEAD_MAX || self.waiting.contains_key(&frame.number) {
             return Err(Malformed::Order { found: frame.number, wanted: self.taken + 1 });
         }
+        if matches!(payload, Payload::There(_)) {
+            self.there.push_back(frame.number);
+        }
         self.waiting.insert(frame.number, Waiting { header: frame.header, payload });
         Ok(())
+    }
+
+    /// The next payload that is to be fetched now; [`Inward::fetch`] follows.
+    pub(super) fn next_fetch(&mut self) -> Option<(u64, Descriptor)> {
+        if self.fetching.iter().map(|(_, bytes)| bytes).sum::<u64>() >= FETCHING_BYTES {
+            return None;
+        }
+        let number = self.there.pop_front()?;
+        let waiting = self.waiting.get_mut(&number)?;
+        // Until the request comes in its place.
+        let nothing = Payload::Here(Load::Own(Buffer::default()));
+        let Payload::There(descriptor) = std::mem::replace(&mut waiting.payload, nothing) else {
+            return None;
+        };
+        Some((number, descriptor))
+    }
+
+    /// Notes the request that fetches a payload.
+    pub(super) fn fetch(&mut self, number: u64, request: Request) {
+        if let Some(waiting) = self.waiting.get_mut(&number) {
+            waiting.payload = Payload::Fetching(request);
+            self.fetching.push((number, waiting.header.bytes));
+        }
+    }
+
+    /// Notes which payloads have been fetched, of which `outcome` tells. True if one cannot be had.
+    pub(super) fn end_fetches(&mut self, mut outcome: impl FnMut(&mut Request) -> Option<bool>) -> bool {
+        let (waiting, mut is_lost) = (&mut self.waiting, false);
+        self.fetching.retain(|(number, _)| {
+            let Some(Waiting { payload, .. }) = waiting.get_mut(number) else { return false };
+            let Payload::Fetching(request) = payload else { return false };
+            match outcome(request) {
+                None => return true,
+                Some(true) => *payload = Payload::Here(Load::Own(request.take_buffer())),
+                Some(false) => is_lost = true,
+            }
+            is_lost
+        });
+        is_lost
     }
 
     /// Whether the next message is there.
@@ -117,7 +172,7 @@ impl Inward {
     }
 
     /// The next message, if it is there; it counts as taken.
-    pub(super) fn take(&mut self) -> Option<(Header, Vec<u8>)> {
+    pub(super) fn take(&mut self) -> Option<(Header, Load)> {
         if !self.is_ready() {
             return None;
         }
@@ -133,16 +188,13 @@ impl Inward {
         self.waiting.is_empty()
     }
 
-    /// All that wait.
-    pub(super) fn waiting(&mut self) -> impl Iterator<Item = &mut Waiting> {
-        self.waiting.values_mut()
-    }
-
-    /// Forgets messages whose payload was not fetched, and what comes after them: their sender is gone.
+    /// Forgets messages whose payload was not fetched, and what comes after them: their sender is gone. The library's
+    /// notes of payloads that nobody has begun to fetch are lost: to give them back would be to answer a dead one.
     pub(super) fn bury(&mut self) -> Vec<Request> {
         let mut lost = Vec::new();
-        let is_fetching = |it: &Waiting| matches!(it.payload, Payload::Fetching(_));
-        let first = self.waiting.iter().find(|(_, it)| is_fetching(it)).map(|(&number, _)| number);
+        (self.there, self.fetching) = Default::default();
+        let is_away = |it: &Waiting| !matches!(it.payload, Payload::Here(_));
+        let first = self.waiting.iter().find(|(_, it)| is_away(it)).map(|(&number, _)| number);
         if let Some(first) = first {
             for waiting in self.waiting.split_off(&first).into_values() {
                 if let Payload::Fetching(request) = waiting.payload {
@@ -181,39 +233,49 @@ mod tests {
         Frame { header: Header::new(Rank(1), HandlerId(2), number, 0), number, taken: 0 }
     }
 
+    fn nothing() -> Payload {
+        Payload::Here(Load::Own(Buffer::default()))
+    }
+
     #[test]
     fn messages_wait_for_their_turn() {
         let mut inward = Inward::default();
-        inward.add(&frame(2), Payload::Here(Vec::new())).unwrap();
+        inward.add(&frame(2), nothing()).unwrap();
         assert!(inward.take().is_none());
-        inward.add(&frame(1), Payload::Here(Vec::new())).unwrap();
-        assert!(inward.add(&frame(1), Payload::Here(Vec::new())).is_err(), "twice");
+        inward.add(&frame(1), nothing()).unwrap();
+        assert!(inward.add(&frame(1), nothing()).is_err(), "twice");
         let tags: Vec<u64> = std::iter::from_fn(|| inward.take()).map(|(header, _)| header.tag).collect();
         assert_eq!(tags, [1, 2]);
-        assert!(inward.add(&frame(2), Payload::Here(Vec::new())).is_err(), "taken");
-        assert!(inward.add(&frame(3 + AHEAD_MAX), Payload::Here(Vec::new())).is_err(), "too far ahead");
+        assert!(inward.add(&frame(2), nothing()).is_err(), "taken");
+        assert!(inward.add(&frame(3 + AHEAD_MAX), nothing()).is_err(), "too far ahead");
     }
 
     #[test]
     fn a_full_window_opens_when_the_receiver_tells() {
         let (mut outward, mut inward) = (Outward::default(), Inward::default());
         let window = 4 * MESSAGE_COST;
-        assert!(outward.has_room(1 << 30, window), "one always fits");
+        for _ in 0..UNDERWAY_MIN {
+            assert!(outward.has_room(1 << 30, window), "a few always fit");
+            outward.count(1 << 30);
+        }
+        assert!(!outward.has_room(0, window));
+        outward.was_taken(outward.sent);
         while outward.has_room(0, window) {
             let number = outward.count(0);
-            inward.add(&frame(number), Payload::Here(Vec::new())).unwrap();
+            let number = number - UNDERWAY_MIN as u64;
+            inward.add(&frame(number), nothing()).unwrap();
         }
-        assert_eq!(outward.sent, 4);
+        assert_eq!(outward.sent, 4 + UNDERWAY_MIN as u64);
         while inward.take().is_some() {}
         assert!(inward.owes(window));
-        outward.was_taken(inward.tell());
+        outward.was_taken(inward.tell() + UNDERWAY_MIN as u64);
         assert!(outward.is_done() && !inward.owes(window));
     }
 
     #[test]
     fn who_asks_hears_of_little() {
         let (mut inward, window) = (Inward::default(), 1 << 20);
-        inward.add(&frame(1), Payload::Here(Vec::new())).unwrap();
+        inward.add(&frame(1), nothing()).unwrap();
         inward.ask(1);
         assert!(inward.take().is_some() && inward.owes(window));
     }

@@ -7,7 +7,12 @@
 //!
 //! The receiver tells the sender what it has taken: with whatever it sends there, or by a note once that is a quarter
 //! of the window, or when asked. A sender has at most a *window* of bytes underway to one peer ([`WINDOW_BYTES`], less
-//! with many ranks), or one message larger than that.
+//! with many ranks), or two messages larger than that.
+//!
+//! # Copies
+//! A payload that is lent (`send`) is copied to a buffer, one that is shared (`send_shared`) is sent from where it is.
+//! It is delivered from where it came to: a buffer it was fetched into, or memory of the library, which gets that back
+//! after the handler. Buffers are used again (`buffer`): a fresh one of a mebibyte takes longer to get than to fill.
 //!
 //! # Locks
 //! `engine` is held for each call of the library, never while a handler runs; `delivering` while handlers run, and
@@ -18,10 +23,12 @@
 //!
 //! # Deaths
 //! Of ranks on its own node a rank asks the kernel (`neighbours`). Of others UCX reports a broken connection; a rank
-//! that waits sends each peer a note every [`HEARTBEAT_MS`], so that there is a connection, and something on it that
-//! can fail. A peer that only says nothing is not taken for dead: it may compute. Who leaves says so, and waits up to
-//! [`GOODBYE_MS`] until that was seen.
+//! that waits sends each peer to which there is none a note, once, so that there is one. That a quiet connection still
+//! bears is asked by those below: by the kernel of tcp (`worker`, the settings), by UCX of other ways. No thread of
+//! this rank wakes for it. A peer that only says nothing is not taken for dead: it may compute. Who leaves says so, and
+//! waits up to [`GOODBYE_MS`] until that was seen.
 
+mod buffer;
 mod engine;
 mod frame;
 mod link;
@@ -38,10 +45,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::{BACKLOG_BYTES_MAX, Deadline, Fabric, FabricError, LIVENESS_MS, PeerState, Wait};
-use crate::message::{HandlerId, Header, is_handling};
+use crate::message::{HandlerId, Header, Sent, is_handling};
 use crate::rank::Rank;
 use crate::region::NetworkRegions;
 use crate::segment::Segment;
+use buffer::{Buffer, Load};
 use engine::Engine;
 pub(crate) use memory::Pages;
 use result::Request;
@@ -53,13 +61,11 @@ const WINDOW_BYTES: u64 = 8 << 20;
 const WINDOWS_BYTES: u64 = 256 << 20;
 /// The least window of a peer, however many ranks there are.
 const WINDOW_BYTES_MIN: u64 = 256 << 10;
-/// How often a rank that waits sends its peers a note, in milliseconds.
-const HEARTBEAT_MS: u64 = 500;
 /// How long a rank that leaves waits at most until its peers have seen that, in milliseconds.
 const GOODBYE_MS: u64 = 2000;
 /// Handlers that one `progress` runs at most.
 const BATCH_MAX: usize = 256;
-/// Looks before somebody who waits for a peer sleeps.
+/// Looks in vain before somebody who waits for a peer sleeps.
 const LOOKS_MAX: u32 = 64;
 
 const HERE: u8 = 0;
@@ -170,9 +176,9 @@ impl Ucx {
         to: Rank,
         id: HandlerId,
         tag: u64,
-        payload: &[u8],
+        payload: Sent<'_>,
     ) -> Result<(), FabricError> {
-        let header = Header::new(self.rank, id, tag, payload.len() as u64);
+        let header = Header::new(self.rank, id, tag, payload.bytes().len() as u64);
         let mut wait = Wait::new(self.patience);
         loop {
             fabric.expect_here(to)?;
@@ -240,7 +246,9 @@ impl Ucx {
         seen: u64,
     ) -> Result<(), FabricError> {
         let ran = fabric.progress();
-        wait.looks += 1;
+        // As long as something moves, as a large payload does by and by, to sleep would be to be woken at once.
+        let has_moved = self.moves() != seen;
+        wait.looks = if has_moved { 0 } else { wait.looks + 1 };
         if ran > 0 || wait.looks < LOOKS_MAX {
             std::thread::yield_now();
         } else {
@@ -278,14 +286,17 @@ impl Ucx {
                 return 0;
             }
         };
-        self.lock().pump();
         let mut ran = 0;
-        while ran < BATCH_MAX {
-            let Some((header, payload)) = self.lock().take() else { break };
-            fabric.handlers.dispatch(fabric, &header.message(&payload));
-            ran += 1;
-        }
         let mut engine = self.lock();
+        engine.pump();
+        while ran < BATCH_MAX {
+            let Some((header, payload)) = engine.take() else { break };
+            drop(engine);
+            fabric.handlers.dispatch(fabric, &header.message(payload.bytes()));
+            ran += 1;
+            engine = self.lock();
+            engine.give_back(payload);
+        }
         std::mem::take(&mut engine.malformed).into_iter().for_each(|why| fabric.handlers.refuse(why));
         if ran > 0 {
             engine.tell_all();
@@ -317,7 +328,7 @@ impl Ucx {
     pub(super) fn check_peers(&self) -> Vec<Rank> {
         let mut engine = self.lock();
         engine.find_ended();
-        engine.beat();
+        engine.connect_all();
         engine.pump();
         drop(engine);
         self.sleepers.nudge();
@@ -382,7 +393,10 @@ impl Ucx {
     /// Writes `bytes`, if any, to a peer's region; false if it is gone.
     pub(crate) fn put_to(&self, to: &Target<'_>, offset: u64, bytes: &[u8]) -> Result<bool, FabricError> {
         let requests = self.lock().put(to, offset, bytes)?;
-        Ok(self.finish(to, requests)?.pop().is_some_and(|word| to.is_named_by(&word)))
+        let mut over = self.finish(to, requests)?;
+        let is_there = over.pop().is_some_and(|word| to.is_named_by(word.bytes()));
+        self.give_back(over);
+        Ok(is_there)
     }
 
     /// Reads from a peer's region, all that is asked for on its way at once; false if the region is gone.
@@ -394,23 +408,29 @@ impl Ucx {
         let asked = reads.iter().map(|(offset, bytes)| (*offset, bytes.len()));
         let requests = self.lock().get(from, asked)?;
         let mut read = self.finish(from, requests)?;
-        if from.number.is_some() && !read.pop().is_some_and(|word| from.is_named_by(&word)) {
-            return Ok(false);
+        let is_there = from.number.is_none() || read.pop().is_some_and(|word| from.is_named_by(word.bytes()));
+        if is_there {
+            for ((_, to), buffer) in reads.iter_mut().filter(|(_, to)| !to.is_empty()).zip(&read) {
+                to.copy_from_slice(buffer.bytes());
+            }
         }
-        for ((_, to), bytes) in reads.iter_mut().filter(|(_, to)| !to.is_empty()).zip(read) {
-            to.copy_from_slice(&bytes);
-        }
-        Ok(true)
+        self.give_back(read);
+        Ok(is_there)
+    }
+
+    fn give_back(&self, buffers: Vec<Buffer>) {
+        let mut engine = self.lock();
+        buffers.into_iter().for_each(|buffer| engine.give_back(Load::Own(buffer)));
     }
 
     /// Waits until one-sided operations are over. Returns their memory.
-    fn finish(&self, at: &Target<'_>, mut requests: Vec<Request>) -> Result<Vec<Vec<u8>>, FabricError> {
+    fn finish(&self, at: &Target<'_>, mut requests: Vec<Request>) -> Result<Vec<Buffer>, FabricError> {
         let mut wait = Wait::new(self.patience);
         loop {
-            let (over, seen) = {
+            let (has_moved, over, seen) = {
                 let mut engine = self.lock();
-                engine.pump();
-                (engine.are_over(&mut requests), self.moves())
+                let has_moved = engine.pump();
+                (has_moved, engine.are_over(&mut requests), self.moves())
             };
             self.sleepers.nudge();
             let failed = match over {
@@ -418,7 +438,7 @@ impl Ucx {
                 Some(Err(error)) => Some(error),
                 None => None,
             };
-            wait.looks += 1;
+            wait.looks = if has_moved { 0 } else { wait.looks + 1 };
             if wait.looks < LOOKS_MAX {
                 std::thread::yield_now();
             } else {

@@ -2,8 +2,9 @@
 #![expect(unsafe_code, reason = "calls libucp and hands requests between threads")]
 
 use std::ffi::CStr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use super::buffer::Buffer;
 use super::sys::{self, Functions, Handle, Status};
 use crate::fabric::FabricError;
 
@@ -49,26 +50,42 @@ pub(super) fn check(functions: &Functions, status: Status, verb: &'static str) -
     Err(FabricError::Network { verb, why: text(functions, status) })
 }
 
+/// The memory that an operation reads or writes. The bytes lie where they are however this is moved.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// What goes before the payload, unless that has it in its first bytes.
+    pub(super) head: Vec<u8>,
+    pub(super) buffer: Buffer,
+    /// In place of a buffer.
+    pub(super) shared: Option<Arc<Vec<u8>>>,
+}
+
+impl From<Buffer> for Memory {
+    fn from(buffer: Buffer) -> Memory {
+        Memory { buffer, ..Memory::default() }
+    }
+}
+
 /// An operation that may still run, and the memory that it reads or writes.
 pub(super) struct Request {
     /// Null when it is over.
     handle: Handle,
     status: Status,
-    buffer: Vec<u8>,
+    memory: Memory,
 }
 
 // SAFETY: the library's request is reached under the worker's lock only, whichever thread has it.
 unsafe impl Send for Request {}
 
 impl Request {
-    /// The operation that a call of the library has answered with `started`; `buffer` is what it reads or writes.
-    pub(super) fn new(started: Handle, buffer: Vec<u8>) -> Request {
+    /// The operation that a call of the library has answered with `started`; `memory` is what it reads or writes.
+    pub(super) fn new(started: Handle, memory: Memory) -> Request {
         let number = started.addr() as isize;
         let is_status = (sys::ERROR_LAST..=0).contains(&number);
         if is_status {
-            return Request { handle: std::ptr::null_mut(), status: Status(number as i8), buffer };
+            return Request { handle: std::ptr::null_mut(), status: Status(number as i8), memory };
         }
-        Request { handle: started, status: Status::IN_PROGRESS, buffer }
+        Request { handle: started, status: Status::IN_PROGRESS, memory }
     }
 
     /// How it stands. Under the worker's lock.
@@ -88,8 +105,8 @@ impl Request {
     }
 
     /// The memory of an operation that is over; none otherwise.
-    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
-        if self.handle.is_null() { std::mem::take(&mut self.buffer) } else { Vec::new() }
+    pub(super) fn take_buffer(&mut self) -> Buffer {
+        if self.handle.is_null() { std::mem::take(&mut self.memory.buffer) } else { Buffer::default() }
     }
 
     /// Says that the worker is gone, so that nothing reaches the memory any more.
@@ -102,7 +119,7 @@ impl Drop for Request {
     fn drop(&mut self) {
         if !self.handle.is_null() {
             // The library may still read or write it: rather lost than reused.
-            std::mem::forget(std::mem::take(&mut self.buffer));
+            std::mem::forget(std::mem::take(&mut self.memory));
         }
     }
 }

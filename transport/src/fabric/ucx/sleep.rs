@@ -12,7 +12,7 @@ use crate::doorbell::spin;
 use crate::fabric::FabricError;
 
 /// The longest sleep without a look, in milliseconds.
-const NAP_MS: u64 = 500;
+const NAP_MS: u64 = 2000;
 
 /// Who sleeps.
 pub(super) struct Sleepers {

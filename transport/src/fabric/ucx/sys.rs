@@ -142,6 +142,9 @@ pub(super) const AM_ARG: u64 = 1 << 3;
 /// `UCP_AM_RECV_ATTR_FLAG_RNDV`: the data is a descriptor, and the payload is still at the sender.
 pub(super) const AM_IS_RENDEZVOUS: u64 = 1 << 17;
 
+/// `UCP_AM_RECV_ATTR_FLAG_DATA`: who answers that it is in progress has the data until it gives that back.
+pub(super) const AM_IS_KEEPABLE: u64 = 1 << 16;
+
 /// `ucp_am_recv_callback_t`.
 pub(super) type OnMessage = unsafe extern "C" fn(
     arg: *mut c_void,
@@ -235,6 +238,7 @@ functions! {
     ep_flush = c"ucp_ep_flush_nbx": fn(Handle, *const RequestParam) -> Handle;
     am_send = c"ucp_am_send_nbx": fn(Handle, c_uint, *const u8, usize, *const u8, usize, *const RequestParam) -> Handle;
     am_recv_data = c"ucp_am_recv_data_nbx": fn(Handle, *mut u8, *mut u8, usize, *const RequestParam) -> Handle;
+    am_data_release = c"ucp_am_data_release": fn(Handle, *mut u8);
     mem_map = c"ucp_mem_map": fn(Handle, *const MemMapParams, *mut Handle) -> Status;
     mem_unmap = c"ucp_mem_unmap": fn(Handle, Handle) -> Status;
     rkey_pack = c"ucp_rkey_pack": fn(Handle, Handle, *mut *mut u8, *mut usize) -> Status;

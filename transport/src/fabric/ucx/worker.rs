@@ -8,8 +8,9 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::buffer::{Buffer, Load, Pool};
 use super::memory::Pages;
-use super::result::{Request, check, library};
+use super::result::{Memory, Request, check, library};
 use super::sys::{self, Functions, Handle, RequestParam, Status};
 use crate::fabric::FabricError;
 
@@ -19,27 +20,53 @@ const MESSAGE_ID: u32 = 7;
 pub(super) const HEADER_BYTES: usize = 56;
 /// Steps that one look at the network takes at most.
 const STEPS_MAX: usize = 64;
-/// Settings of the library that differ from its own, unless the environment says otherwise: a broken connection
-/// is noticed within about a second; and who connects over tcp does not wait in the call, for two minutes and with the
-/// engine locked, when nobody answers. Settings of a transport have its name before theirs in 1.22, which refuses
-/// others, and have not in 1.13; the first name that is taken counts.
+/// Settings of the library that differ from its own, unless the environment says otherwise: a broken connection is
+/// noticed within about two seconds; and who connects over tcp does not wait in the call, for two minutes and with the
+/// engine locked, when nobody answers. A tcp connection that is quiet is asked by the kernel after four seconds, and
+/// then every two, and given up after three times: within about ten seconds, and no thread wakes for it. Settings of a
+/// transport have its name before theirs in 1.22, which refuses others, and have not in 1.13; the first name that is
+/// taken counts.
 const SETTINGS: &[(&[&CStr], &CStr, &str)] = &[
-    (&[c"KEEPALIVE_INTERVAL"], c"1s", "UCX_KEEPALIVE_INTERVAL"),
+    (&[c"KEEPALIVE_INTERVAL"], c"2s", "UCX_KEEPALIVE_INTERVAL"),
     (&[c"CONN_NB", c"TCP_CONN_NB"], c"y", "UCX_TCP_CONN_NB"),
+    (&[c"KEEPIDLE", c"TCP_KEEPIDLE"], c"4s", "UCX_TCP_KEEPIDLE"),
+    (&[c"KEEPINTVL", c"TCP_KEEPINTVL"], c"2s", "UCX_TCP_KEEPINTVL"),
+    (&[c"KEEPCNT", c"TCP_KEEPCNT"], c"3", "UCX_TCP_KEEPCNT"),
 ];
+
+/// Payloads up to here are copied out of the library's memory, larger ones stay there as long as they are needed.
+const COPY_BYTES_MAX: usize = 4096;
 
 /// A message that came, not checked yet.
 pub(super) struct Arrived {
-    pub(super) header: Vec<u8>,
+    /// Its first bytes, and how many it has.
+    pub(super) header: [u8; HEADER_BYTES],
+    pub(super) header_bytes: usize,
     pub(super) body: Body,
 }
 
 /// Its payload.
 pub(super) enum Body {
     /// All of it.
-    Here(Vec<u8>),
+    Here(Load),
     /// Still at the sender.
     There(Descriptor),
+}
+
+/// A payload in the library's memory, which it keeps until it is given back.
+pub(super) struct Held {
+    at: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: memory that nobody writes while it is held; it is given back under the worker's lock.
+unsafe impl Send for Held {}
+
+impl Held {
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: the library vouches for so many bytes until they are given back, which takes this value.
+        unsafe { std::slice::from_raw_parts(self.at, self.bytes) }
+    }
 }
 
 /// The library's note of a payload that is to be fetched.
@@ -84,6 +111,7 @@ pub(super) struct Worker {
     /// Kept while the library may write to the flags of endpoints that are gone.
     failures: Vec<Arc<Failure>>,
     any_failed: Arc<AtomicBool>,
+    pool: Pool,
 }
 
 // SAFETY: the worker is made for use by one thread at a time, whichever (`UCS_THREAD_MODE_SERIALIZED`), and its owner
@@ -107,6 +135,7 @@ impl Worker {
             keys: HashMap::new(),
             failures: Vec::new(),
             any_failed: Arc::default(),
+            pool: Pool::new(),
         };
         // SAFETY: zero is a value of this struct of numbers and pointers.
         let mut params: sys::WorkerParams = unsafe { std::mem::zeroed() };
@@ -180,27 +209,69 @@ impl Worker {
         unsafe { (self.functions.worker_arm)(self.handle) == Status::OK }
     }
 
-    /// Starts to send a message: its first [`HEADER_BYTES`] bytes are the header, the others the payload.
-    pub(super) fn send(&mut self, to: usize, message: Vec<u8>) -> Result<Request, FabricError> {
+    /// Starts to send a message whose payload may be used again at once: small ones follow their header in one piece
+    /// of memory, others are copied to a buffer.
+    pub(super) fn send(
+        &mut self,
+        to: usize,
+        header: [u8; HEADER_BYTES],
+        payload: &[u8],
+    ) -> Result<Request, FabricError> {
+        if payload.len() > COPY_BYTES_MAX {
+            let memory = Memory { head: header.to_vec(), buffer: self.pool.copy(payload), shared: None };
+            return self.send_from(to, memory);
+        }
+        let mut message = Vec::with_capacity(HEADER_BYTES + payload.len());
+        message.extend_from_slice(&header);
+        message.extend_from_slice(payload);
+        self.send_from(to, Memory::from(Buffer::from(message)))
+    }
+
+    /// Starts to send a message whose payload stays where it is.
+    pub(super) fn send_shared(
+        &mut self,
+        to: usize,
+        header: [u8; HEADER_BYTES],
+        payload: Arc<Vec<u8>>,
+    ) -> Result<Request, FabricError> {
+        let memory = Memory { head: header.to_vec(), shared: Some(payload), ..Memory::default() };
+        self.send_from(to, memory)
+    }
+
+    fn send_from(&mut self, to: usize, memory: Memory) -> Result<Request, FabricError> {
         let ep = self.endpoint(to)?;
-        let (header, payload) = message.split_at(HEADER_BYTES);
+        let (header, payload) = match (&memory.shared, &memory.head[..]) {
+            (Some(payload), head) => (head, &payload[..]),
+            (None, []) => memory.buffer.bytes().split_at(HEADER_BYTES),
+            (None, head) => (head, memory.buffer.bytes()),
+        };
         let (head, body, bytes) = (header.as_ptr(), payload.as_ptr(), payload.len());
         let param = RequestParam::PLAIN;
-        // SAFETY: the endpoint lives; header and payload lie in the message, which the request keeps until it is over.
+        // SAFETY: the endpoint lives; header and payload lie in the memory that the request keeps until it is over.
         let started = unsafe {
             (self.functions.am_send)(ep, MESSAGE_ID, head, HEADER_BYTES, body, bytes, &raw const param)
         };
-        Ok(Request::new(started, message))
+        Ok(Request::new(started, memory))
     }
 
     /// Starts to fetch a payload.
     pub(super) fn fetch(&mut self, from: Descriptor) -> Request {
-        let mut payload = vec![0; from.bytes];
-        let (to, param) = (payload.as_mut_ptr(), RequestParam::PLAIN);
+        let mut payload = self.pool.take(from.bytes);
+        let (to, param) = (payload.bytes_mut().as_mut_ptr(), RequestParam::PLAIN);
         // SAFETY: the note was handed to the callback that kept it, and is used once; the request keeps the memory.
         let started =
             unsafe { (self.functions.am_recv_data)(self.handle, from.at, to, from.bytes, &raw const param) };
-        Request::new(started, payload)
+        Request::new(started, Memory::from(payload))
+    }
+
+    /// Takes the memory of an operation back, or of a payload that was delivered.
+    pub(super) fn give_back(&mut self, load: Load) {
+        match load {
+            Load::Own(buffer) => self.pool.give_back(buffer),
+            Load::Shared(_) => {}
+            // SAFETY: what the callback kept, once; the worker lives.
+            Load::Held(held) => unsafe { (self.functions.am_data_release)(self.handle, held.at) },
+        }
     }
 
     /// Starts to write `bytes` to `address` of a peer's memory, whose packed key is `key`.
@@ -212,11 +283,11 @@ impl Worker {
         bytes: &[u8],
     ) -> Result<Request, FabricError> {
         let (ep, key) = (self.endpoint(to)?, self.key(to, key)?);
-        let buffer = bytes.to_vec();
-        let (from, param) = (buffer.as_ptr(), RequestParam::PLAIN);
+        let buffer = self.pool.copy(bytes);
+        let (from, count, param) = (buffer.bytes().as_ptr(), bytes.len(), RequestParam::PLAIN);
         // SAFETY: endpoint and key live; the request keeps the memory.
-        let started = unsafe { (self.functions.put)(ep, from, buffer.len(), address, key, &raw const param) };
-        Ok(Request::new(started, buffer))
+        let started = unsafe { (self.functions.put)(ep, from, count, address, key, &raw const param) };
+        Ok(Request::new(started, Memory::from(buffer)))
     }
 
     /// Starts to read `count` bytes; see [`Worker::put`].
@@ -228,11 +299,11 @@ impl Worker {
         count: usize,
     ) -> Result<Request, FabricError> {
         let (ep, key) = (self.endpoint(from)?, self.key(from, key)?);
-        let mut buffer = vec![0; count];
-        let (to, param) = (buffer.as_mut_ptr(), RequestParam::PLAIN);
+        let mut buffer = self.pool.take(count);
+        let (to, param) = (buffer.bytes_mut().as_mut_ptr(), RequestParam::PLAIN);
         // SAFETY: endpoint and key live; the request keeps the memory.
         let started = unsafe { (self.functions.get)(ep, to, count, address, key, &raw const param) };
-        Ok(Request::new(started, buffer))
+        Ok(Request::new(started, Memory::from(buffer)))
     }
 
     /// Starts to wait until all that was put to a peer is there.
@@ -240,7 +311,7 @@ impl Worker {
         let (ep, param) = (self.endpoint(to)?, RequestParam::PLAIN);
         // SAFETY: the endpoint lives.
         let started = unsafe { (self.functions.ep_flush)(ep, &raw const param) };
-        Ok(Request::new(started, Vec::new()))
+        Ok(Request::new(started, Memory::default()))
     }
 
     /// How an operation stands: none while it runs.
@@ -253,6 +324,11 @@ impl Worker {
             Status::IN_PROGRESS => None,
             status => Some(check(self.functions, status, verb)),
         }
+    }
+
+    /// Whether there is a connection to a peer.
+    pub(super) fn has_endpoint(&self, rank: usize) -> bool {
+        self.endpoints[rank].is_some()
     }
 
     /// Whether the connection to a peer is broken.
@@ -281,7 +357,7 @@ impl Worker {
             RequestParam { op_attr_mask: sys::OP_FLAGS, flags: sys::EP_CLOSE_FORCE, ..RequestParam::PLAIN };
         // SAFETY: the endpoint lives, and is not used after this.
         let started = unsafe { (functions.ep_close)(endpoint.handle, &raw const param) };
-        self.abandoned.push(Request::new(started, Vec::new()));
+        self.abandoned.push(Request::new(started, Memory::default()));
     }
 
     /// Keeps an operation, which nobody waits for, until it is over.
@@ -418,31 +494,38 @@ unsafe extern "C" fn on_message(
 ) -> Status {
     // SAFETY: the argument given with this callback, which lives as long as the worker that calls it.
     let mail = unsafe { &*arg.cast::<Mail>() };
+    let mut head = [0; HEADER_BYTES];
     // SAFETY: the library vouches for the header during the call.
-    let header = unsafe { copy(header, header_bytes) };
+    let shown = unsafe { view(header, header_bytes) };
+    let count = shown.len().min(HEADER_BYTES);
+    head[..count].copy_from_slice(&shown[..count]);
     // SAFETY: the library hands a struct that lives during the call.
     let attributes = unsafe { (*param).attributes };
     let is_there = attributes & sys::AM_IS_RENDEZVOUS != 0;
+    let is_kept = attributes & sys::AM_IS_KEEPABLE != 0 && bytes > COPY_BYTES_MAX;
     let body = if is_there {
         Body::There(Descriptor { at: data, bytes })
+    } else if is_kept {
+        Body::Here(Load::Held(Held { at: data, bytes }))
     } else {
         // SAFETY: the library vouches for data that is here during the call.
-        Body::Here(unsafe { copy(data, bytes) })
+        Body::Here(Load::Own(Buffer::from(unsafe { view(data, bytes) }.to_vec())))
     };
-    mail.arrived.lock().unwrap_or_else(PoisonError::into_inner).push(Arrived { header, body });
-    if is_there { Status::IN_PROGRESS } else { Status::OK }
+    let arrived = Arrived { header: head, header_bytes, body };
+    mail.arrived.lock().unwrap_or_else(PoisonError::into_inner).push(arrived);
+    if is_there || is_kept { Status::IN_PROGRESS } else { Status::OK }
 }
 
 /// Bytes that the library shows during a callback.
 ///
 /// # Safety
-/// So many bytes must be there, unless the pointer is null.
-unsafe fn copy(from: *const u8, bytes: usize) -> Vec<u8> {
+/// So many bytes must be there, unless the pointer is null, for as long as the view is used.
+unsafe fn view<'v>(from: *const u8, bytes: usize) -> &'v [u8] {
     if bytes == 0 || from.is_null() {
-        return Vec::new();
+        return &[];
     }
     // SAFETY: the caller vouches for it.
-    unsafe { std::slice::from_raw_parts(from, bytes) }.to_vec()
+    unsafe { std::slice::from_raw_parts(from, bytes) }
 }
 
 /// The library has lost a connection.
