@@ -13,14 +13,15 @@
 //! poll; the two ranks sleep while `ucx_perftest` runs, which is started anew in each round and times itself.
 //!
 //! Where it stands (`--quick`, 2 cores of a VM; bars are in brackets): `start` 0.63 of `mpi`; `idle` 0.5 ms in a
-//! second (0); `message` 1.2 (1.1); `bandwidth` 1.0-1.1 for 64 KiB, 1.3-1.5 for 1 MiB and 1.0-1.2 for 16 MiB (1.05), of
-//! payloads that are shared, and 1.3, 1.8 and 1.6 of those that are lent; `node` 2.4-3.3.
+//! second (0); `message` 1.2 (1.1); `bandwidth` 1.1-1.2 for 64 KiB, 1.3-1.5 for 1 MiB and 1.0-1.2 for 16 MiB (1.05), of
+//! payloads that are shared, and 1.3-1.4, 1.7-2.3 and 1.6-1.8 of those that are lent; `node` 2.4-3.3.
 //!
 //! What was learnt of `bandwidth`. It was 1.6, 3.8 and 1.8: each payload was copied to memory that the kernel had to
 //! find and zero page by page, and fetched into more of that, eight at a time, so that none of it was near. Now buffers
 //! are used again, a mebibyte is fetched at a time, and payloads that are shared are not copied on their way out. What
-//! is left of 1 MiB: `ucx_perftest` does without failure handling, with which UCX 1.13 does not write to the receiver's
-//! memory (put_zcopy) but sends active messages, and copies each piece once more.
+//! is left of 1 MiB: `ucx_perftest` writes to the receiver's memory (put_zcopy), while ours goes in active messages, of
+//! which each piece is copied once more. `UCX_RNDV_SCHEME=put_zcopy` does not change that; it may be the failure
+//! handling, without which `ucx_perftest` does, that UCX 1.13 has no such way for.
 //!
 //! What was learnt of `idle`. It was 1.3 ms: each rank woke 14 times a second, to look after what nobody rings for, and
 //! to send each peer a note that the connection bears. The kernel does that now, and naps grow to two seconds.

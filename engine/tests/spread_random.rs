@@ -11,7 +11,7 @@ use std::time::Duration;
 use tarragon_engine::{
     Batch, Compiled, Context, ErrorKind, Handle, Report, Stream, Task, TaskList, Workers, tasks,
 };
-use tarragon_testbed::{Launch, role, say};
+use tarragon_testbed::{Hosts, Launch, role, say};
 
 fn batch(ranks: u32, threads: usize) -> Batch {
     Batch::builder().spawn(ranks).workers(Workers::Threads(threads)).build().expect("a batch")
@@ -571,4 +571,27 @@ fn random_lists_of_lists_on_eight_ranks_are_as_serial() {
         return random_lists_of_lists(8);
     }
     alone("random_lists_of_lists_on_eight_ranks_are_as_serial", "home");
+}
+
+// ── on several machines ─────────────────────────────────────────────────────────────────────────────────────────
+
+/// All of this with two ranks on each of two machines, and UCX between them.
+#[test]
+fn random_lists_on_two_machines_are_as_serial() {
+    if role().is_some() {
+        random_lists(4);
+        random_lists_in_steps(4);
+        random_lists_of_lists(4);
+        let batch = batch(4, 1);
+        let world = batch.world().expect("several ranks");
+        let (sent, received) = world.fabric().network_bytes();
+        assert!(sent > 10_000 && received > 10_000, "{sent} {received}");
+        return say(&format!("{world}"));
+    }
+    let Some(hosts) = Hosts::for_ranks(2) else { return };
+    let test = "random_lists_on_two_machines_are_as_serial";
+    let ended = Launch::far(hosts.mpirun(2), test, "rank").ranks(4).run();
+    ended.expect_success();
+    assert_eq!(ended.said().pop(), Some("ranks 4 nodes 2 fabric shm+ucx"), "{}", ended.text);
+    (0..2).for_each(|host| assert_eq!(hosts.shared_memory(host), Vec::<String>::new()));
 }
