@@ -469,7 +469,7 @@ impl Server {
             for node in below(span.here, head.root, span.homes.len() as u32) {
                 // The root sees that it is dead, and sends to those below it.
                 let bytes = self::message(span, node, &head, rest);
-                let _ = fabric.send(span.homes[node as usize].rank, COPY, message.tag, &bytes);
+                let _ = fabric.send_owned(span.homes[node as usize].rank, COPY, message.tag, bytes);
             }
         }
         let fault = part.take_up(&head, message.tag, rest).err().map(|error| Fault::of(&error));

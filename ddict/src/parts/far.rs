@@ -138,7 +138,7 @@ impl Far {
         bytes.reserve_exact(key.len() + value.len());
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(value);
-        self.fabric.request(home.rank, QUESTION, &bytes).map_err(|why| self.lost(node, &why))
+        self.fabric.request_owned(home.rank, QUESTION, bytes).map_err(|why| self.lost(node, &why))
     }
 
     /// Waits for the answer.

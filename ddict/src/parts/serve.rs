@@ -208,11 +208,11 @@ impl Server {
                 Deed::Respond(who, bytes) => drop(fabric.respond_to(who.0, who.1, &bytes)),
                 Deed::Replicate(node, version, bytes) => {
                     is_awaited = true;
-                    let _ = fabric.send(rank(node), REPLICATE, version, &bytes);
+                    let _ = fabric.send_owned(rank(node), REPLICATE, version, bytes);
                 }
                 Deed::Copy(node, number, bytes) => {
                     is_awaited = true;
-                    let _ = fabric.send(rank(node), message::COPY, number, &bytes);
+                    let _ = fabric.send_owned(rank(node), message::COPY, number, bytes);
                 }
                 Deed::Order(asked) => {
                     let (source, tag) = asked.who;

@@ -301,7 +301,7 @@ impl Clerk {
         };
         let mut bytes = message::bytes(&(ticket, error));
         bytes.extend_from_slice(&wrote);
-        self.ranks.tell(Rank(0), Kind::Written, list, &bytes);
+        self.ranks.tell_owned(Rank(0), Kind::Written, list, bytes);
     }
 
     fn cancel(&self, list: u64, bytes: &[u8]) {
@@ -371,7 +371,7 @@ impl Clerk {
             bytes.extend_from_slice(value);
             match u32::from(rank) {
                 here if here == self.ranks.rank() => self.ranks.notice(to, &bytes),
-                rank => self.ranks.tell(Rank(rank), Kind::Notice, to, &bytes),
+                rank => self.ranks.tell_owned(Rank(rank), Kind::Notice, to, bytes),
             }
         }
     }

@@ -120,7 +120,7 @@ impl Elsewhere {
     /// Tells guests what they are to run.
     pub(super) fn send_parts(&self) {
         let parts = std::mem::take(&mut *self.parts.lock());
-        parts.iter().for_each(|(rank, part)| self.ranks.tell(*rank, Kind::Part, self.list, part));
+        parts.into_iter().for_each(|(rank, part)| self.ranks.tell_owned(rank, Kind::Part, self.list, part));
     }
 
     pub(super) fn sent(&self) -> Sent {

@@ -47,16 +47,16 @@ impl Goods {
     }
 
     /// What of it goes to who takes this: the parts of its notice, and the bytes behind that.
-    pub(super) fn of_taken(&self, taken: Taken) -> (Came, Lens, Vec<&[u8]>) {
-        let (mut lens, mut bodies) = (Vec::new(), Vec::new());
-        for (which, wrote) in &self.wrote {
+    pub(super) fn of_taken(&self, taken: Taken) -> (Came, Lens, [&[u8]; 3]) {
+        let (mut lens, mut bodies) = (Vec::new(), [[].as_slice(); 3]);
+        for (body, (which, wrote)) in bodies.iter_mut().zip(&self.wrote) {
             if STREAMS.iter().any(|(stream, bit)| stream == which && taken.has(*bit)) {
                 lens.push((*which, wrote.as_ref().map(|bytes| bytes.len() as u64).map_err(String::clone)));
-                bodies.extend(wrote.as_deref().ok());
+                *body = wrote.as_deref().unwrap_or_default();
             }
         }
         let value = self.value.as_deref().filter(|_| taken.has(Taken::VALUE));
-        bodies.extend(value);
+        bodies[2] = value.unwrap_or_default();
         (if value.is_some() { Came::WithValue } else { Came::Well }, lens, bodies)
     }
 }

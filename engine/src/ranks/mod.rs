@@ -439,6 +439,16 @@ impl Ranks {
         }
     }
 
+    /// As [`tell`](Self::tell), of bytes that may be many.
+    fn tell_owned(&self, to: Rank, kind: Kind, list: u64, bytes: Vec<u8>) {
+        if self.is_stopped.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = self.world.fabric().send_owned(to, kind.handler(), list, bytes) {
+            self.lose(to, &error.to_string());
+        }
+    }
+
     /// Finds out what the clock of a rank says, while other things go on.
     fn ask_clock(&self, rank: Rank) {
         let now = monotonic_ns();

@@ -272,13 +272,13 @@ impl Side {
     pub(super) fn tell_all(&self, exports: &[Export], run: RunNumber, given: &Given) {
         for export in exports {
             let (came, wrote, bodies) = match given {
-                Err(why) => (Came::badly(why.clone()), Vec::new(), Vec::new()),
+                Err(why) => (Came::badly(why.clone()), Vec::new(), [[].as_slice(); 3]),
                 Ok(goods) => goods.of_taken(export.taken),
             };
             let mut bytes = message::bytes(&Notice { run, import: export.import, came, wrote });
             bodies.iter().for_each(|body| bytes.extend_from_slice(body));
             self.count_sent(1, bytes.len());
-            self.ranks.tell(Rank(u32::from(export.rank)), Kind::Notice, self.list, &bytes);
+            self.ranks.tell_owned(Rank(u32::from(export.rank)), Kind::Notice, self.list, bytes);
         }
     }
 

@@ -170,6 +170,17 @@ impl Fabric {
         self.send_as(to, id, tag, Sent::Shared(payload))
     }
 
+    /// As [`Fabric::send_shared`], of bytes that nobody else needs.
+    ///
+    /// # Errors
+    /// Those of [`Fabric::send`].
+    pub fn send_owned(&self, to: Rank, id: HandlerId, tag: u64, payload: Vec<u8>) -> Result<(), FabricError> {
+        if payload.len() < Sent::SHARED_BYTES_MIN {
+            return self.send(to, id, tag, &payload);
+        }
+        self.send_shared(to, id, tag, &Arc::new(payload))
+    }
+
     fn send_as(&self, to: Rank, id: HandlerId, tag: u64, payload: Sent<'_>) -> Result<(), FabricError> {
         let size = self.size();
         if to.0 >= size {

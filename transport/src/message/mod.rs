@@ -43,6 +43,9 @@ pub(crate) enum Sent<'p> {
 }
 
 impl<'p> Sent<'p> {
+    /// Shared payloads from here on are sent from where they are: smaller ones are copied sooner than counted.
+    pub(crate) const SHARED_BYTES_MIN: usize = 4096;
+
     /// What it is.
     pub(crate) fn bytes(self) -> &'p [u8] {
         match self {

@@ -57,12 +57,33 @@ impl Fabric {
         id: HandlerId,
         payload: &[u8],
     ) -> Result<Request, FabricError> {
+        self.request_by(to, |tag| self.send(to, id, tag, payload))
+    }
+
+    /// As [`Fabric::request`], of bytes that nobody else needs: large ones that go through a network are not copied.
+    ///
+    /// # Errors
+    /// Those of [`Fabric::send`].
+    pub fn request_owned(
+        self: &Arc<Self>,
+        to: Rank,
+        id: HandlerId,
+        payload: Vec<u8>,
+    ) -> Result<Request, FabricError> {
+        self.request_by(to, |tag| self.send_owned(to, id, tag, payload))
+    }
+
+    fn request_by(
+        self: &Arc<Self>,
+        to: Rank,
+        send: impl FnOnce(u64) -> Result<(), FabricError>,
+    ) -> Result<Request, FabricError> {
         let requests = self.state::<Requests>();
         // Only draws a number.
         let tag = requests.next.fetch_add(1, Ordering::Relaxed);
         requests.lock().insert(tag, None);
         let request = Request { fabric: Arc::clone(self), requests, to, tag };
-        self.send(to, id, tag, payload)?;
+        send(tag)?;
         Ok(request)
     }
 

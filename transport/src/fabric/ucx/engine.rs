@@ -18,8 +18,6 @@ use crate::rank::Rank;
 
 /// Looks at the network for what a dead rank sent before its end.
 const LAST_LOOKS_MAX: usize = 1000;
-/// Shared payloads from here on are sent from where they are: smaller ones are copied sooner than counted.
-const SHARED_BYTES_MIN: usize = 4096;
 
 pub(super) struct Engine {
     worker: Worker,
@@ -107,7 +105,7 @@ impl Engine {
         let frame = Frame { header, number: self.outward[at].sent + 1, taken: self.inward[at].tell() };
         let head = frame.encode(self.world);
         let sent = match payload {
-            Sent::Shared(bytes) if bytes.len() >= SHARED_BYTES_MIN => {
+            Sent::Shared(bytes) if bytes.len() >= Sent::SHARED_BYTES_MIN => {
                 self.worker.send_shared(at, head, bytes.clone())
             }
             _ => self.worker.send(at, head, payload.bytes()),
