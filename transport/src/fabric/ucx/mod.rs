@@ -153,6 +153,17 @@ impl Ucx {
         &self.regions
     }
 
+    /// The engine, to reach a peer: with it locked no other thread finds that dead and takes its connection away, which
+    /// would be made anew.
+    fn lock_for(&self, peer: Rank) -> Result<MutexGuard<'_, Engine>, FabricError> {
+        let engine = self.lock();
+        match self.peer(peer) {
+            PeerState::Here => Ok(engine),
+            PeerState::Left => Err(FabricError::PeerLeft { rank: peer }),
+            PeerState::Dead => Err(FabricError::PeerDead { rank: peer }),
+        }
+    }
+
     pub(super) fn peer(&self, rank: Rank) -> PeerState {
         match self.states[rank.index()].load(Ordering::Relaxed) {
             HERE => PeerState::Here,
@@ -181,8 +192,7 @@ impl Ucx {
         let header = Header::new(self.rank, id, tag, payload.bytes().len() as u64);
         let mut wait = Wait::new(self.patience);
         loop {
-            fabric.expect_here(to)?;
-            let mut engine = self.lock();
+            let mut engine = self.lock_for(to)?;
             if engine.has_room(to, header.bytes) {
                 let sent = engine.send(to, header, payload);
                 drop(engine);
@@ -392,7 +402,7 @@ impl Ucx {
 
     /// Writes `bytes`, if any, to a peer's region; false if it is gone.
     pub(crate) fn put_to(&self, to: &Target<'_>, offset: u64, bytes: &[u8]) -> Result<bool, FabricError> {
-        let requests = self.lock().put(to, offset, bytes)?;
+        let requests = self.lock_for(to.rank)?.put(to, offset, bytes)?;
         let mut over = self.finish(to, requests)?;
         let is_there = over.pop().is_some_and(|word| to.is_named_by(word.bytes()));
         self.give_back(over);
@@ -406,7 +416,7 @@ impl Ucx {
         reads: &mut [(u64, &mut [u8])],
     ) -> Result<bool, FabricError> {
         let asked = reads.iter().map(|(offset, bytes)| (*offset, bytes.len()));
-        let requests = self.lock().get(from, asked)?;
+        let requests = self.lock_for(from.rank)?.get(from, asked)?;
         let mut read = self.finish(from, requests)?;
         let is_there = from.number.is_none() || read.pop().is_some_and(|word| from.is_named_by(word.bytes()));
         if is_there {
