@@ -23,6 +23,7 @@ use crate::ranks::{self, Side};
 use crate::shared::{Scratch, Shared};
 use crate::task::chunk::{ChunkSlots, Compact};
 use crate::task::list::{Each, Entry, Item};
+use crate::task::output::Heard;
 use crate::task::record::{Kept, Ref};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -50,8 +51,8 @@ struct Gather<'a> {
     gate_of: HashMap<Ref, u32>,
     /// Tasks of lists that have run before, whose results tasks of other ranks may take.
     producers: Vec<Ref>,
-    /// Tasks outside of the list of which its own take what they wrote.
-    heard: Vec<(Ref, Which)>,
+    /// Tasks outside of the list of which its own take what they wrote, and whether they are gates.
+    heard: Vec<(bool, Ref, Which)>,
     /// Some task may take results.
     has_inputs: bool,
     /// Some record is counted by itself.
@@ -399,7 +400,7 @@ impl<'a> Gather<'a> {
             has_counted: self.has_counted,
             consumed,
             externals,
-            heard: self.heard.into_boxed_slice(),
+            heard: Heard::of(self.heard),
             gates,
             side,
             client: None,

@@ -22,7 +22,7 @@ use crate::shared::Shared;
 use crate::task::chunk::{ChunkTable, Compact};
 use crate::task::handle::bring_all;
 use crate::task::list::{Each, Entry, Item};
-use crate::task::output::{self, Heard};
+use crate::task::output::Heard;
 use crate::task::record::{Kept, Ref, state};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -59,7 +59,7 @@ pub(crate) struct Plan {
     /// Nodes with an argument from outside of the list, and the producer. Nodes of other ranks are in `side`.
     pub(crate) externals: Box<[(u32, Ref)]>,
     /// Tasks of other lists, gates among them, of which tasks here take what they wrote.
-    pub(crate) heard: Box<Heard>,
+    pub(crate) heard: Heard,
     /// Nodes that stand for tasks of earlier submissions, which they wait for.
     pub(crate) gates: Box<[(u32, Kept)]>,
     /// What of it concerns other ranks.
@@ -204,8 +204,7 @@ impl Plan {
                 run.blame(*node, None, missing(*producer));
             }
         }
-        let is_gate = |task: &Ref| self.gates.iter().any(|(_, gate)| gate.0 == *task);
-        output::bring(self.heard.iter().filter(|(task, _)| !is_gate(task)));
+        self.heard.bring_first();
         for (place, uses) in &self.consumed {
             self.chunks.resolve(*place).head().uses.store(*uses, Ordering::Relaxed);
         }
@@ -244,7 +243,7 @@ impl Plan {
             has_counted,
             consumed,
             externals: Box::default(),
-            heard: Box::default(),
+            heard: Heard::default(),
             gates: Box::default(),
             is_gift: side.is_none(),
             all_may_leave: OnceLock::new(),

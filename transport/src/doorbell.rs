@@ -208,8 +208,7 @@ fn sleep_on(bells: &[&Doorbell], until: Option<Instant>, mut ready: impl FnMut()
             return Woken::Rung;
         }
         let longest = Duration::from_millis(NEXT_NAP_MS.get());
-        let nap = longest;
-        let nap = until.map_or(nap, |until| nap.min(until.saturating_duration_since(Instant::now())));
+        let nap = until.map_or(longest, |until| longest.min(until.saturating_duration_since(Instant::now())));
         if nap.is_zero() {
             return Woken::Timeout;
         }

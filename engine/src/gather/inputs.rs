@@ -67,7 +67,10 @@ impl Gather<'_> {
     fn outputs(&mut self, index: u32, task: Ref) {
         let mut all = BTreeMap::<u32, Taken>::new();
         each_input(task, &mut |input| match (self.position(input.task), input.output()) {
-            (None, Some(which)) => self.heard.push((input.task, which)),
+            (None, Some(which)) => {
+                let is_gate = self.gate_of.contains_key(&input.task);
+                self.heard.push((is_gate, input.task, which));
+            }
             (None, None) => {}
             (Some(at), output) => {
                 let taken = match output {
@@ -79,8 +82,6 @@ impl Gather<'_> {
                 *before = before.and(taken);
             }
         });
-        self.heard.sort_unstable_by_key(|(task, which)| (task.0, *which as u8));
-        self.heard.dedup();
         self.listing.outputs.extend(all.into_iter().map(|(producer, taken)| (index, producer, taken)));
     }
 }

@@ -120,12 +120,12 @@ impl Run {
 
     /// What the task for which a gate stands has written is taken here, and is on another rank.
     fn hears(&self, node: u32) -> bool {
-        let is_of = |task: Ref| self.plan.heard.iter().any(|(of, _)| *of == task);
+        let is_of = |task: Ref| !self.plan.heard.of_gate(task).is_empty();
         let is_away = |task: Ref| {
             let elsewhere = task.cohort().and_then(Cohort::elsewhere);
             elsewhere.is_some_and(|elsewhere| elsewhere.has(task))
         };
-        !self.plan.heard.is_empty() && self.plan.gate(node).is_some_and(|task| is_of(task) && is_away(task))
+        self.plan.gate(node).is_some_and(|task| is_of(task) && is_away(task))
     }
 
     /// This thread may be the one that receives the answer.
@@ -133,8 +133,9 @@ impl Run {
     fn open_gate_later(self: &Arc<Self>, node: u32) {
         let run = Arc::clone(self);
         let bring = move || {
-            let task = run.plan.gate(node);
-            output::bring(run.plan.heard.iter().filter(|(of, _)| Some(*of) == task));
+            if let Some(task) = run.plan.gate(node) {
+                output::bring(run.plan.heard.of_gate(task));
+            }
             run.end_outside(node, None);
         };
         let thread = std::thread::Builder::new().name("tarragon-bring".to_string());

@@ -17,12 +17,37 @@ use tempfile::SpooledTempFile;
 const IN_MEMORY_BYTES_MAX: usize = 1 << 20;
 
 /// What tasks of this rank take of what others wrote that are of other lists.
-pub(crate) type Heard = [(Ref, Which)];
+#[derive(Default)]
+pub(crate) struct Heard {
+    /// In order of gates or not, tasks and streams, each once.
+    all: Box<[(bool, Ref, Which)]>,
+}
+
+impl Heard {
+    pub(crate) fn of(mut all: Vec<(bool, Ref, Which)>) -> Self {
+        let key = |(is_gate, task, which): &(bool, Ref, Which)| (*is_gate, task.0, *which as u8);
+        all.sort_unstable_by_key(key);
+        all.dedup();
+        Self { all: all.into() }
+    }
+
+    /// What there is to be brought before a run begins; waits for the answers.
+    pub(crate) fn bring_first(&self) {
+        bring(&self.all[..self.all.partition_point(|(is_gate, ..)| !is_gate)]);
+    }
+
+    /// Of the task of a gate.
+    pub(crate) fn of_gate(&self, task: Ref) -> &[(bool, Ref, Which)] {
+        let start = self.all.partition_point(|(is_gate, of, _)| (*is_gate, of.0) < (true, task.0));
+        let len = self.all[start..].iter().take_while(|(_, of, _)| *of == task).count();
+        &self.all[start..start + len]
+    }
+}
 
 /// Brings here what of this has been written on other ranks; waits for their answers.
-pub(crate) fn bring<'a>(heard: impl Iterator<Item = &'a (Ref, Which)>) {
+pub(crate) fn bring(heard: &[(bool, Ref, Which)]) {
     let mut of_tasks = HashMap::<Ref, Output>::new();
-    for (task, which) in heard {
+    for (_, task, which) in heard {
         let elsewhere = task.cohort().and_then(Cohort::elsewhere);
         let read = elsewhere.and_then(|elsewhere| elsewhere.read(*task, *which == Which::Err));
         let Some(read) = read else { continue };
