@@ -1,10 +1,11 @@
-//! How the executed program becomes the supervisor: a constructor that runs before `main` looks at the program's name.
-//! What the supervisor does is left to `serve`, who executes it to `client`.
+//! How the executed program becomes the supervisor, or a job's leader or guard: a constructor that runs before `main`
+//! looks at the program's name and first argument. What these do is left to `serve` and `job`, who executes them to
+//! `client` and others.
 #![expect(unsafe_code, reason = "a constructor is a function in a section of the executable")]
 
 use std::ffi::{OsStr, OsString};
 
-use crate::serve;
+use crate::{job, serve};
 
 /// The name (`argv[0]`) under which a program of ours is the supervisor.
 pub(crate) const NAME: &str = "tarragon-supervisor";
@@ -19,20 +20,29 @@ pub(crate) const WITHOUT_CGROUPS: &str = "no-cgroups";
 #[used]
 // SAFETY: the section holds pointers to functions, which are called with arguments that a C function may ignore.
 #[unsafe(link_section = ".init_array")]
-pub(crate) static CONSTRUCTOR: extern "C" fn() = become_supervisor;
+pub(crate) static CONSTRUCTOR: extern "C" fn() = become_other;
 
-/// Returns at once in any program that was not executed as the supervisor, and never in one that was. The standard
+/// Returns at once in any program that was not executed as one of them, and never in one that was. The standard
 /// library knows the arguments by now: its own constructor has a priority and so comes earlier.
-extern "C" fn become_supervisor() {
+extern "C" fn become_other() {
     let mut args = std::env::args_os();
-    if args.next().as_deref() != Some(OsStr::new(NAME)) {
-        return;
-    }
-    let (Some(socket), Some(engine), Some(cgroups)) = (number(args.next()), number(args.next()), args.next())
-    else {
-        return;
+    let (name, first) = (args.next(), args.next());
+    let code = match (name.as_deref().and_then(OsStr::to_str), first) {
+        (Some(NAME), socket) => {
+            let (Some(socket), Some(engine), Some(cgroups)) =
+                (number(socket), number(args.next()), args.next())
+            else {
+                return;
+            };
+            serve::run(socket, engine, cgroups == WITH_CGROUPS)
+        }
+        (Some(job::LEADER), Some(folder)) => job::lead(folder.as_ref()),
+        (_, Some(first)) if first == job::GUARD => match job::guard() {
+            Some(code) => code,
+            None => return,
+        },
+        _ => return,
     };
-    let code = serve::run(socket, engine, cgroups == WITH_CGROUPS);
     // SAFETY: takes a number, returns nowhere, and runs nothing of the program's.
     unsafe { libc::_exit(code) }
 }

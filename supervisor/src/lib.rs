@@ -23,6 +23,7 @@ mod boot;
 mod client;
 mod error;
 mod event;
+pub mod job;
 mod proc;
 mod request;
 mod serve;

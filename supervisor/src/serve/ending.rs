@@ -212,7 +212,7 @@ impl Server {
                 left.iter().for_each(|process| signal_process(process, signal));
                 asked = true;
             }
-            super::setup::drain(&self.children);
+            let _ = super::setup::drain(&self.children);
             let pause = Timespec::try_from(Duration::from_nanos(LOOK_PAUSE_NS)).expect("it is short");
             // Woken by a child that ends or by the time: either way the next round looks.
             let _ = poll(&mut [PollFd::new(&self.children, PollFlags::IN)], Some(&pause));

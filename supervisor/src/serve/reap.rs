@@ -6,25 +6,28 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
 /// How a child ended.
 #[derive(Clone, Copy)]
-pub(super) struct Exit {
-    pub(super) status: ExitStatus,
-    pub(super) max_rss_bytes: u64,
-    pub(super) user: Duration,
-    pub(super) system: Duration,
+pub(crate) struct Exit {
+    pub(crate) status: ExitStatus,
+    pub(crate) max_rss_bytes: u64,
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
 }
 
 impl Exit {
     /// Of a process that does not end, whatever it is sent.
-    pub(super) fn unkillable() -> Exit {
+    pub(crate) fn unkillable() -> Exit {
         let status = ExitStatus::from_raw(libc::SIGKILL);
         Exit { status, max_rss_bytes: 0, user: Duration::ZERO, system: Duration::ZERO }
     }
 }
 
 /// Reaps one child that has ended; none when none has.
-pub(super) fn next() -> Option<(u32, Exit)> {
+pub(crate) fn next() -> Option<(u32, Exit)> {
     let mut status = 0;
     let mut used = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both places are ours and live until the call returns.
@@ -41,6 +44,12 @@ pub(super) fn next() -> Option<(u32, Exit)> {
         system: duration(used.ru_stime),
     };
     Some((pid.cast_unsigned(), exit))
+}
+
+/// Whether this process has no child at all: then nothing descends from it, if it adopts what loses its parents.
+pub(crate) fn has_no_child() -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    matches!(waitid(WaitId::All, options), Err(Errno::CHILD))
 }
 
 fn duration(time: libc::timeval) -> Duration {

@@ -30,11 +30,22 @@ const OUTLIVED: &[i32] = &[
     libc::SIGXCPU,
 ];
 
+/// Makes this process one that runs others for a job: it outlives the signals that they get, and adopts what they leave.
+/// Returns what is readable when a child has ended or, if `asked`, when it is asked to end by TERM or INT, which
+/// [`drain`] then tells. Descriptors stay: they may be the launcher's.
+pub(crate) fn become_parent(asked: bool) -> io::Result<OwnedFd> {
+    outlive_signals()?;
+    let signals = if asked { &[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT][..] } else { &[libc::SIGCHLD] };
+    let children = watch(signals)?;
+    set_child_subreaper(Pid::from_raw(1))?;
+    Ok(children)
+}
+
 /// Makes this process the supervisor of the engine that executed it.
 pub(super) fn become_supervisor(socket: u32, engine: u32) -> io::Result<Place> {
     let link = take_socket(socket)?;
     outlive_signals()?;
-    let children = watch_children()?;
+    let children = watch(&[libc::SIGCHLD])?;
     let engine = watch_engine(engine)?;
     set_child_subreaper(Pid::from_raw(1))?;
     rustix::thread::set_name(c"tarragon-superv")?;
@@ -76,17 +87,19 @@ fn outlive_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// A descriptor that is readable when a child has ended. SIGCHLD had to be blocked for that; children start with an
-/// empty mask.
-fn watch_children() -> io::Result<OwnedFd> {
+/// A descriptor that is readable when a child has ended, or another of these signals has come. They had to be blocked
+/// for that; children start with an empty mask.
+fn watch(signals: &[i32]) -> io::Result<OwnedFd> {
     let mut mask = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: initialises the mask.
     unsafe { libc::sigemptyset(mask.as_mut_ptr()) };
     // SAFETY: was initialised just above.
     let mut mask = unsafe { mask.assume_init() };
     // The program may have been executed with any mask and with SIGCHLD ignored.
-    // SAFETY: the mask is initialised, and the number is a signal.
-    unsafe { libc::sigaddset(&raw mut mask, libc::SIGCHLD) };
+    for signal in signals {
+        // SAFETY: the mask is initialised, and the number is a signal.
+        unsafe { libc::sigaddset(&raw mut mask, *signal) };
+    }
     // SAFETY: sets the default action, which touches nothing.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     // SAFETY: the mask is initialised, and the old one is not wanted.
@@ -98,11 +111,16 @@ fn watch_children() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Empties the descriptor of [`watch_children`].
-pub(super) fn drain(children: &OwnedFd) {
-    let mut notes = [0; size_of::<libc::signalfd_siginfo>() * 2];
-    // SIGCHLD does not queue, so there is at most one; an error means that there is none.
-    let _ = rustix::io::read(children.as_fd(), &mut notes);
+/// Empties the descriptor of [`watch`]; true if another signal than SIGCHLD has come.
+pub(crate) fn drain(children: &OwnedFd) -> bool {
+    const NOTE_BYTES: usize = size_of::<libc::signalfd_siginfo>();
+    let mut notes = [0; NOTE_BYTES * 4];
+    // None of them queues, so that there is at most one of each; an error means that there is none.
+    let count = rustix::io::read(children.as_fd(), &mut notes).unwrap_or(0);
+    // A note begins with the signal's number.
+    let numbers = notes[..count].chunks_exact(NOTE_BYTES).filter_map(|note| note.first_chunk::<4>());
+    let mut signals = numbers.map(|bytes| i32::from_ne_bytes(*bytes));
+    signals.any(|signal| signal != libc::SIGCHLD)
 }
 
 /// A descriptor that is readable when the engine is gone. A parent that is not the engine means that it is gone by now.

@@ -1,4 +1,4 @@
-//! One `posix_spawn`: every child starts in a process group of its own, with all signals at their defaults and none
+//! One `posix_spawn`: every child starts in a process group of its own (but a job's), with all signals at their defaults and none
 //! blocked. What is opened, and which environment it gets, is left to `start`.
 //!
 //! `posix_spawn` rather than `fork`: the child borrows the memory until it executes, so that nothing is copied.
@@ -9,31 +9,41 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// What to execute, with which descriptors.
-pub(super) struct Launch<'a> {
-    pub(super) program: &'a CStr,
-    pub(super) args: &'a [&'a CStr],
-    pub(super) env: &'a [&'a CStr],
-    pub(super) cwd: Option<BorrowedFd<'a>>,
+pub(crate) struct Launch<'a> {
+    pub(crate) program: &'a CStr,
+    pub(crate) args: &'a [&'a CStr],
+    pub(crate) env: &'a [&'a CStr],
+    pub(crate) cwd: Option<BorrowedFd<'a>>,
     /// `None`: what the supervisor has, `/dev/null`.
-    pub(super) stdin: Option<BorrowedFd<'a>>,
-    pub(super) stdout: BorrowedFd<'a>,
+    pub(crate) stdin: Option<BorrowedFd<'a>>,
+    pub(crate) stdout: BorrowedFd<'a>,
     /// `None`: the same as `stdout`.
-    pub(super) stderr: Option<BorrowedFd<'a>>,
+    pub(crate) stderr: Option<BorrowedFd<'a>>,
 }
 
 /// What all children have in common.
-pub(super) struct Spawner {
+pub(crate) struct Spawner {
     attributes: libc::posix_spawnattr_t,
 }
 
 impl Spawner {
+    /// Each child gets a process group of its own.
     pub(super) fn new() -> Spawner {
+        Spawner::with(libc::POSIX_SPAWN_SETPGROUP)
+    }
+
+    /// Children are in the group of this process.
+    pub(crate) fn in_our_group() -> Spawner {
+        Spawner::with(0)
+    }
+
+    fn with(group: i32) -> Spawner {
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: initialises the attributes; it cannot fail where memory is not needed.
         unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) };
         // SAFETY: was initialised just above.
         let mut attributes = unsafe { attributes.assume_init() };
-        let flags = libc::POSIX_SPAWN_SETPGROUP | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
+        let flags = group | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
         // SAFETY: the attributes are initialised, and the flags are known ones.
         unsafe { libc::posix_spawnattr_setflags(&raw mut attributes, flags as i16) };
         // SAFETY: the attributes are initialised; group 0 stands for one of its own.
@@ -51,7 +61,7 @@ impl Spawner {
     }
 
     /// Starts a process; returns its pid, or the error number of whatever failed in it before it was executed.
-    pub(super) fn spawn(&self, launch: &Launch<'_>) -> Result<u32, i32> {
+    pub(crate) fn spawn(&self, launch: &Launch<'_>) -> Result<u32, i32> {
         let mut actions = Actions::new()?;
         if let Some(cwd) = launch.cwd {
             // SAFETY: the actions are initialised; the descriptor stays open until after the call below.
