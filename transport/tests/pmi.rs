@@ -137,8 +137,10 @@ fn a_rank_that_never_joins_is_an_error() {
         let bootstrap = Bootstrap::Launched(Launched::new().join_timeout(Duration::from_secs(1)));
         let error = World::join(&bootstrap).err().unwrap();
         assert!(matches!(error, WorldError::LaunchTimeout { .. }), "{error}");
+        // The launcher ends all when the first ends in this way, but no sooner.
+        std::thread::sleep(Duration::from_secs(1));
         say(&error.to_string());
-        // The launcher ends all when the first ends in this way, and what was said just then may be lost.
+        // What was said just then may be lost.
         return std::thread::sleep(Duration::from_secs(1));
     }
     if lacks_mpich() {

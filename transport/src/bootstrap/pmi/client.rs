@@ -139,7 +139,9 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if !self.is_lost {
+        if self.is_lost {
+            self.socket.keep();
+        } else {
             // A launcher that does not answer finds out by the end of the process.
             let _ = self.command(
                 "leave the launch",

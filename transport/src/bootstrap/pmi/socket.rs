@@ -59,6 +59,14 @@ impl Socket {
         kept.is_ok().then(|| Socket { end, read: Vec::new() })
     }
 
+    /// Keeps the connection as long as the process lives. A launcher kills a process whose connection ends without a
+    /// word, and this one may have something to say of why.
+    pub(super) fn keep(&self) {
+        if let Ok(copy) = rustix::io::fcntl_dupfd_cloexec(&self.end, 3) {
+            std::mem::forget(copy);
+        }
+    }
+
     /// Connects to a launcher's `host:port`.
     pub(super) fn connect(address: &str) -> Result<Socket> {
         Ok(Socket { end: TcpStream::connect(address)?.into(), read: Vec::new() })
