@@ -203,6 +203,8 @@ impl Porter {
 
     fn read_request(&mut self, rank: Rank, tag: u64, what: Asked, item: Vec<u8>) {
         let now = |wait| Caller::new(rank, tag, wait);
+        // Also of one that was found dead before this came: `look_after` is to find it once more, with what it gets.
+        self.guest(rank);
         if self.parting.is_some() {
             return self.refuse(&now(None), Refusal::Leaves);
         }
@@ -552,4 +554,29 @@ fn keep(
         over.push((*caller, refusal()));
     }
     is_kept
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+    use crate::builder::{MEMORY_DEFAULT, make};
+    use tarragon_transport::{Bootstrap, World};
+
+    /// Else what a dead rank's last request is given, that came after it was found dead, would be lost.
+    #[test]
+    fn whoever_asks_is_looked_after() {
+        let world = World::join(&Bootstrap::Solo { through_bytes: false }).unwrap();
+        let fabric = Arc::downgrade(&world.shared_fabric());
+        let queue = Arc::new(make(MEMORY_DEFAULT, 0, false, 0, String::new()).unwrap());
+        let mailbox = Arc::new(Mailbox::default());
+        let mut porter = Porter::new(&fabric, &queue, &mailbox);
+        let letter = Letter::Asked(Rank(7), 1, Asked::Get { wait: None, most: 1 }, Vec::new());
+        assert!(mailbox.post(Box::new(letter)).is_ok());
+        porter.read_all();
+        assert_eq!(porter.guests.keys().collect::<Vec<_>>(), [&Rank(7)]);
+        assert_eq!(porter.gets.len(), 1);
+        assert_eq!(porter.part_from(Rank(7)), 0);
+        assert!(porter.gets.is_empty());
+    }
 }

@@ -90,7 +90,7 @@ impl Mailbox {
     }
 
     /// Gives a letter back if nobody would read it; else somebody is to be told of it.
-    fn post(&self, letter: Box<Letter>) -> Result<(), Box<Letter>> {
+    pub(super) fn post(&self, letter: Box<Letter>) -> Result<(), Box<Letter>> {
         let mut letters = self.lock();
         if letters.is_closed {
             return Err(letter);
