@@ -190,6 +190,33 @@ impl Batch {
         task.name(name.to_string_lossy())
     }
 
+    /// A task that runs an MPI program as `ranks` ranks, by `srun` inside an allocation of Slurm and by `mpirun` (or
+    /// `mpiexec`) else: see [`Builder::launcher`](crate::Builder::launcher). For the rest it is as a
+    /// [`process`](Self::process), in each rank.
+    ///
+    /// Each rank holds one cpu, or as many as [`Task::cpus`] says, and is bound to them; so ranks of all jobs together
+    /// are never more than there are cpus. On one host, this machine, they are the batch's; further ones are those of
+    /// the allocation, or of [`Builder::hosts`](crate::Builder::hosts). A job starts when there is room for all its
+    /// ranks; one for which there will never be is a mistake that compile reports.
+    ///
+    /// The first rank that fails ends the others, under each launcher, and the job's error names it. Its output has the
+    /// lines of all ranks, with `RANK: ` before each; see [`Task::rank_stdout`] for a rank's own, [`Task::job_ranks`] for
+    /// exit codes and hosts, [`Task::and`] for several executables under one launch.
+    ///
+    /// ```no_run
+    /// use tarragon_engine::{Batch, tasks};
+    ///
+    /// let batch = Batch::new()?;
+    /// let solve = batch.job("./solver", 4).arg("input.dat").writes("field.h5");
+    /// let plot = batch.process("./plot").arg("field.h5").reads("field.h5");
+    /// batch.compile(tasks![solve, plot])?.run()?;
+    /// println!("rank 3 was on {} and said {}", solve.job_ranks()[3].host, solve.rank_stdout(3).get()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn job(&self, program: impl AsRef<Path>, ranks: u32) -> Task<Exit> {
+        self.process(program).make_job(ranks)
+    }
+
     // ── data ────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// A datum by name: anything tasks share that is no file. Equal names are one datum; never equal to a file.

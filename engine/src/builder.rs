@@ -7,6 +7,7 @@ use crate::error::{Error, carried};
 use crate::events;
 use crate::function::Data;
 use crate::journal::{Options, Sync};
+use crate::launch::{Hosts, Launching};
 use crate::machine::Machine;
 use crate::outputs::Outputs;
 use crate::ranks::{Ranks, Setup};
@@ -29,6 +30,8 @@ pub struct Builder {
     run_dir: Option<PathBuf>,
     keep_output: bool,
     unbound: bool,
+    hosts: Vec<(String, u32)>,
+    launcher: Option<PathBuf>,
     keeps_place: bool,
     foreground: bool,
     leaves_signals: bool,
@@ -149,6 +152,24 @@ impl Builder {
     /// Whether a process with more than one cpu is bound to the cpus it holds. It is, without this.
     pub fn bind(mut self, bind: bool) -> Self {
         self.unbound = !bind;
+        self
+    }
+
+    /// Other machines that [jobs](Batch::job) may use, and how many cpus of each: names that `mpirun` reaches without a
+    /// password. This program and what jobs run has to be there at the same paths. Without it, in an allocation of Slurm
+    /// its nodes. One of several ranks has its own machine only.
+    ///
+    /// A name that does not resolve is a mistake that compile reports.
+    pub fn hosts<N: Into<String>>(mut self, hosts: impl IntoIterator<Item = (N, u32)>) -> Self {
+        self.hosts.extend(hosts.into_iter().map(|(name, cpus)| (name.into(), cpus)));
+        self
+    }
+
+    /// What starts [jobs](Batch::job): a path, or a name that is looked for along `PATH`, of Open MPI's `mpirun`, of
+    /// MPICH's (Hydra's) `mpiexec` or of `srun`. Without it `srun` in an allocation of Slurm, and else `mpirun` or
+    /// `mpiexec`. It has to be of the MPI that the program was built with: else each rank takes itself for rank 0.
+    pub fn launcher(mut self, launcher: impl AsRef<Path>) -> Self {
+        self.launcher = Some(launcher.as_ref().to_path_buf());
         self
     }
 
@@ -302,6 +323,7 @@ impl Builder {
             is_unbound: self.unbound,
             measures: self.timing,
             keeps_place: self.keeps_place,
+            launcher: self.launcher.clone(),
             lock,
             errors: self.errors.clone(),
         }
@@ -341,6 +363,9 @@ impl Builder {
         if self.memory == Some(0) {
             return Err(Error::BadResource { resource: "memory".to_string(), amount: "0".to_string() });
         }
+        let is_one_of_several = ranks.as_ref().is_some_and(|ranks| ranks.size() > 1);
+        let variable = |name: &str| std::env::var(name).ok();
+        let hosts = Hosts::look(&self.hosts, is_one_of_several, &crate::machine::host_name(), &variable);
         let sharers = ranks.as_ref().map_or(1, |ranks| ranks.sharers());
         let memory = self.memory.unwrap_or(machine.memory_bytes / u64::from(sharers));
         let threads = match self.cpus {
@@ -363,6 +388,7 @@ impl Builder {
             outputs: Outputs::new(run_dir, keep_output),
             cpu_ids: machine.cpus,
             binds: !self.unbound,
+            launching: Launching::new(hosts, self.launcher),
             background: !self.foreground,
             signals: !self.leaves_signals,
             lock: self.lock.or_else(|| setup.lock.clone()),

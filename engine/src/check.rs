@@ -3,7 +3,7 @@
 use crate::data::Access;
 use crate::error::Mistake;
 use crate::program::{self, BadProgram};
-use crate::schedule::{Need, UNITS};
+use crate::schedule::{HERE, HostId, JobNeed, Need, UNITS, fit};
 use crate::shared::Shared;
 use crate::task::Command;
 use crate::task::record::Ref;
@@ -19,8 +19,14 @@ pub(crate) fn need(shared: &Shared, task: u32, record: Ref, need: &Need, mistake
         let (name, resource) = (record.name(), resource.to_string());
         mistakes.push(Mistake::NeverEnough { task, name, resource, asked, there });
     };
-    if need.cpus > totals.cpus {
-        add("cpus", need.cpus.to_string(), totals.cpus.to_string());
+    match need.job {
+        None if need.cpus > totals.cpus => add("cpus", need.cpus.to_string(), totals.cpus.to_string()),
+        Some(job) if !has_room(shared, job, need.cpus) => {
+            let each =
+                if job.per_host > 0 { format!(", {} on each host", job.per_host) } else { String::new() };
+            add("cpus", format!("{} ranks of {}{each}", job.ranks, need.cpus), room(shared));
+        }
+        _ => {}
     }
     if need.memory > totals.memory {
         add("memory", format!("{} bytes", need.memory), format!("{} bytes", totals.memory));
@@ -34,6 +40,32 @@ pub(crate) fn need(shared: &Shared, task: u32, record: Ref, need: &Need, mistake
     }
 }
 
+/// Whether a job's ranks fit when nothing else runs.
+fn has_room(shared: &Shared, job: JobNeed, cpus: u32) -> bool {
+    let hosts = &shared.launching.hosts;
+    let here = hosts.is_here.then_some((HERE, shared.totals.cpus));
+    let others = (1..).zip(&hosts.others).map(|(number, (_, cpus))| (HostId(number), *cpus));
+    fit(job, cpus, here.into_iter().chain(others)).is_some()
+}
+
+/// How many cpus jobs can have, and where.
+fn room(shared: &Shared) -> String {
+    let hosts = &shared.launching.hosts;
+    let here = hosts.is_here.then(|| format!("{} here", shared.totals.cpus));
+    let others = hosts.others.iter().map(|(name, cpus)| format!("{cpus} on {name}"));
+    let all: Vec<String> = here.into_iter().chain(others).collect();
+    match &shared.ranks {
+        _ if all.is_empty() => "none for jobs".to_string(),
+        // Else the user may wonder where the other nodes are.
+        Some(ranks) if ranks.size() > 1 => format!(
+            "{} on a rank, and a job stays with one (a program that is not started as ranks itself has its jobs on all \
+             nodes of an allocation)",
+            all.join(", ")
+        ),
+        _ => all.join(", "),
+    }
+}
+
 /// Processes that could not start. Of submitted ones (`later`) an earlier submission may still make what is missing, so
 /// only what will never be there counts.
 pub(crate) fn processes(
@@ -44,22 +76,34 @@ pub(crate) fn processes(
 ) {
     let mut programs: HashMap<&Path, Option<BadProgram>> = HashMap::new();
     let mut missing: Vec<(Ref, PathBuf, String)> = Vec::new();
+    let mut has_jobs = false;
     for task in tasks.clone().filter(|t| t.head().code.command.is_some()) {
         let command = task.command_of();
         if let Some(place) = nul(command) {
             mistakes.push(Mistake::Nul { name: task.name(), place });
             continue;
         }
-        let find = || program::find(&command.program, &shared.cwd, program::path_of(&shared.env)).err();
-        let wrong = programs.entry(&command.program).or_insert_with(find);
-        if let Some(wrong) = wrong.as_ref().filter(|w| !later || matches!(w, BadProgram::NotInPath(_))) {
-            missing.push((task, shared.cwd.join(&command.program), wrong.to_string()));
+        if command.job.is_some()
+            && !std::mem::replace(&mut has_jobs, true)
+            && let Err(bad) = shared.launching.launcher(&shared.env, &shared.cwd)
+        {
+            mistakes.push(Mistake::BadProgram { name: task.name(), what: bad.to_string() });
         }
-        if let Some(cwd) = command.cwd.as_ref().filter(|_| !later) {
-            let cwd = shared.cwd.join(cwd);
-            if !cwd.is_dir() {
-                let what = if cwd.exists() { "is no directory" } else { "is not there" };
-                missing.push((task, cwd.clone(), format!("its working directory {} {what}", cwd.display())));
+        let more = command.job.iter().flat_map(|job| &job.more);
+        let more = more.map(|executable| (&executable.program, &executable.cwd));
+        for (name, cwd) in [(&command.program, &command.cwd)].into_iter().chain(more) {
+            let find = || program::find(name, &shared.cwd, program::path_of(&shared.env)).err();
+            let wrong = programs.entry(name).or_insert_with(find);
+            if let Some(wrong) = wrong.as_ref().filter(|w| !later || matches!(w, BadProgram::NotInPath(_))) {
+                missing.push((task, shared.cwd.join(name), wrong.to_string()));
+            }
+            if let Some(cwd) = cwd.as_ref().filter(|_| !later) {
+                let cwd = shared.cwd.join(cwd);
+                if !cwd.is_dir() {
+                    let what = if cwd.exists() { "is no directory" } else { "is not there" };
+                    let what = format!("its working directory {} {what}", cwd.display());
+                    missing.push((task, cwd, what));
+                }
             }
         }
     }
@@ -90,6 +134,11 @@ fn nul(command: &Command) -> Option<String> {
     let in_word = |word: &Word| matches!(&word.0, Kind::Text(text) if has(text.as_bytes()));
     if has(command.program.as_os_str().as_bytes()) {
         return Some("the name of its program".to_string());
+    }
+    if command.job.as_ref().is_some_and(|job| {
+        job.words().any(in_word) || job.launcher_args.iter().any(|arg| has(arg.as_bytes()))
+    }) {
+        return Some("an argument of its job".to_string());
     }
     if let Some(i) = command.args.iter().position(in_word) {
         return Some(format!("argument {}", i + 1));

@@ -41,6 +41,7 @@ mod plan;
 mod run;
 
 mod attend;
+mod launch;
 mod outputs;
 mod program;
 
@@ -81,8 +82,8 @@ pub use report::Report;
 pub use resume::JournalStatus;
 pub use summary::Summary;
 pub use task::{
-    AnyTask, Exit, Handle, HasResult, ProcessArg, ProcessInput, Status, Stream, Task, TaskList, ToWord,
-    Usage, Val, list_element, results, value,
+    AnyTask, Exit, Handle, HasResult, JobRank, ProcessArg, ProcessInput, RankStream, Status, Stream, Task,
+    TaskList, ToWord, Usage, Val, list_element, results, value,
 };
 
 pub mod wire {

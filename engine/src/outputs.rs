@@ -6,9 +6,12 @@
 use parking_lot::Mutex;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tarragon_supervisor::job::Table;
 
+/// What the folder of a job's own files ends with, beside its output.
+pub(crate) const JOB: &str = "job";
 /// Tasks whose files share a folder.
 const PER_FOLDER: u64 = 500;
 
@@ -26,10 +29,51 @@ pub(crate) struct Outputs {
 }
 
 /// Which of a task's streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Which {
     Out,
     Err,
+}
+
+impl Which {
+    /// What names of its files end with.
+    pub(crate) fn end(self) -> &'static str {
+        if self == Which::Out { "out" } else { "err" }
+    }
+}
+
+/// Something that a task has written, or that is told of it in a file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Portion {
+    Whole(Which),
+    /// Of one rank of a job.
+    OfRank(u32, Which),
+    /// What became of a job's ranks.
+    Table,
+}
+
+impl Portion {
+    /// Its file, for a process with these.
+    pub(crate) fn path(self, whole: impl Fn(Which) -> PathBuf) -> PathBuf {
+        let folder = || whole(Which::Out).with_extension(JOB);
+        match self {
+            Portion::Whole(which) => whole(which),
+            Portion::OfRank(rank, which) => folder().join(format!("{rank}.{}", which.end())),
+            Portion::Table => Table::path(&folder()),
+        }
+    }
+
+    /// All that there is of a job in its folder.
+    pub(crate) fn of_job(folder: &Path) -> Vec<Portion> {
+        let mut pieces = vec![Portion::Table];
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some((rank, end)) = name.to_str().and_then(|name| name.split_once('.')) else { continue };
+            let which = [Which::Out, Which::Err].into_iter().find(|which| which.end() == end);
+            pieces.extend(rank.parse().ok().zip(which).map(|(rank, which)| Portion::OfRank(rank, which)));
+        }
+        pieces
+    }
 }
 
 impl Outputs {
@@ -84,12 +128,17 @@ impl Outputs {
 
     /// One of a task's files.
     pub(crate) fn file(&self, number: u64, which: Which) -> PathBuf {
-        self.named(number, if which == Which::Out { "out" } else { "err" })
+        self.named(number, which.end())
     }
 
     /// A file with what a task reads on its standard input.
     pub(crate) fn input(&self, number: u64) -> PathBuf {
         self.named(number, "in")
+    }
+
+    /// The folder of a job's own files.
+    pub(crate) fn job(&self, number: u64) -> PathBuf {
+        self.named(number, JOB)
     }
 
     fn named(&self, number: u64, end: &str) -> PathBuf {

@@ -6,6 +6,7 @@ use crate::cohort::Cohort;
 use crate::compile::{Frontier, Listing};
 use crate::data::Space;
 use crate::events;
+use crate::launch::Launching;
 use crate::outputs::Outputs;
 use crate::ranks::{Ranks, Setup};
 use crate::resume::Book;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     /// The environment and directory of this program when the batch was built.
     pub(crate) env: Arc<Vec<(OsString, OsString)>>,
     pub(crate) cwd: PathBuf,
+    /// How jobs start, and where.
+    pub(crate) launching: Arc<Launching>,
     /// Processes with several cpus are bound to them.
     pub(crate) binds: bool,
     /// The cpus of this machine that this program may use.
@@ -98,6 +101,7 @@ pub(crate) struct Parts {
     pub(crate) outputs: Outputs,
     pub(crate) cpu_ids: Vec<u32>,
     pub(crate) binds: bool,
+    pub(crate) launching: Launching,
     pub(crate) background: bool,
     pub(crate) signals: bool,
     pub(crate) lock: Option<PathBuf>,
@@ -143,6 +147,7 @@ impl Shared {
             outputs: Arc::new(parts.outputs),
             env: Arc::new(tarragon_transport::environment().collect()),
             cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            launching: Arc::new(parts.launching),
             binds: parts.binds,
             cpu_ids: parts.cpu_ids,
             desk: OnceLock::new(),

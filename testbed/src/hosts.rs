@@ -146,6 +146,19 @@ impl Hosts {
         command
     }
 
+    /// Variables by which launchers that are started on `login` reach the machines.
+    pub fn launcher_settings(&self) -> Vec<(&'static str, String)> {
+        let folder = self.folder.path().display();
+        let agent = format!("{folder}/agent");
+        vec![
+            ("OMPI_MCA_plm", "rsh".to_owned()),
+            ("OMPI_MCA_plm_rsh_agent", agent.clone()),
+            ("OMPI_MCA_orte_tmpdir_base", folder.to_string()),
+            ("HYDRA_LAUNCHER", "rsh".to_owned()),
+            ("HYDRA_LAUNCHER_EXEC", agent),
+        ]
+    }
+
     /// Cuts the cable of a machine's `eth1`, silently.
     pub fn cut(&self, host: u32) {
         self.hub(&format!("ip link set h{host}-data down"));

@@ -153,6 +153,13 @@ impl Launch {
         self
     }
 
+    /// What `mpirun` needs in its environment here, for those that are started below.
+    #[must_use]
+    pub fn with_mpirun_environment(mut self) -> Launch {
+        with_mpirun_environment(&mut self.command);
+        self
+    }
+
     /// A variable of the environment of all ranks that `mpirun` hands on.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Launch {
@@ -216,6 +223,10 @@ impl Ended {
 /// What `mpirun` needs to start more ranks than there are cores, as any user.
 pub(crate) fn with_mpirun_settings(command: &mut Command) {
     command.args(["--oversubscribe", "--bind-to", "none"]).stdin(Stdio::null());
+    with_mpirun_environment(command);
+}
+
+fn with_mpirun_environment(command: &mut Command) {
     command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
 }
 

@@ -35,6 +35,11 @@ pub fn environment() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os().filter(|(name, _)| !is_of_launcher(name))
 }
 
+/// How the names of variables begin that launchers set for each rank they start.
+pub fn launcher_variables() -> impl Iterator<Item = &'static str> {
+    OF_LAUNCHERS.iter().copied()
+}
+
 fn is_of_launcher(name: &OsStr) -> bool {
     let begins = |list: &[&str]| list.iter().any(|begin| name.as_bytes().starts_with(begin.as_bytes()));
     begins(OF_LAUNCHERS) && (!begins(OF_USERS) || begins(OF_LAUNCHERS_AS_USERS))

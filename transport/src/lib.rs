@@ -34,7 +34,7 @@ mod place;
 mod prefetch;
 mod sync;
 
-pub use environment::environment;
+pub use environment::{environment, launcher_variables};
 pub use error::{HeapError, SegmentError};
 pub use exit::before_exit;
 pub use place::Place;

@@ -31,7 +31,7 @@ impl State {
             let need = self
                 .desk
                 .need(id)
-                .map_or(0, |need| if need.named.is_empty() { need.cpus.max(1) } else { u32::MAX });
+                .map_or(0, |need| if need.named.is_empty() { need.all_cpus().max(1) } else { u32::MAX });
             let is_new =
                 job.stage == Stage::Waiting && job.attempt == 1 && job.refused == 0 && !job.cancelled;
             if given.len() == most || left == 0 {

@@ -50,6 +50,11 @@ impl Job {
         self.task.gang() > 1
     }
 
+    /// It is an MPI job.
+    pub(super) fn is_mpi(&self) -> bool {
+        self.task.head().code.command.is_some() && self.task.command_of().job.is_some()
+    }
+
     /// When to start the process again which the system refused with this error: where processes, memory or
     /// descriptors have run out, others will give some back. `None` for other errors, and after many times.
     pub(super) fn starts_again(&mut self, errno: i32) -> Option<Duration> {

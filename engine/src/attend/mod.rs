@@ -40,6 +40,7 @@ mod bodies;
 mod give;
 mod halt;
 mod job;
+mod launch;
 mod ledger;
 mod office;
 mod outcome;

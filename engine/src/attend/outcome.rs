@@ -2,7 +2,7 @@
 
 use super::job::Job;
 use super::process::Processes;
-use crate::error::How;
+use crate::error::{How, JobFailure};
 use crate::outputs::Which;
 use crate::schedule::JobId;
 use crate::task::{Exit, Usage};
@@ -10,6 +10,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Duration;
+use tarragon_supervisor::job::Table;
 use tarragon_supervisor::{Ended, Step, Why};
 
 /// Of a failed process's output so much is kept in its error.
@@ -34,6 +35,8 @@ impl Processes {
         if let Some(began) = self.began.remove(&id) {
             job.run.note_process(job.node, began.at_ns, ended.ended_ns, began.lane);
         }
+        let table = job.is_mpi().then(|| self.table(job)).flatten();
+        let usage = table.as_ref().map_or(usage, |table| of_ranks(table, usage));
         let how = match (ended.why, ended.status.code()) {
             (Some(Why::TimedOut), _) => {
                 How::TimedOut(job.task.extra().and_then(|e| e.limits.timeout).unwrap_or_default())
@@ -43,6 +46,11 @@ impl Processes {
                 How::OverMemory { limit: need.map_or(0, |need| need.memory) }
             }
             (Some(Why::Cancelled), _) => How::Cancelled,
+            (None, code) if job.is_mpi() => match table {
+                Some(_) if code == Some(0) => return Ok(Exit { code: 0, usage }),
+                Some(table) => How::Job(Box::new(JobFailure::of(&table))),
+                None => How::Lost,
+            },
             (None, Some(code)) if code == 0 || job.task.command_of().accept.contains(&code) => {
                 return Ok(Exit { code, usage });
             }
@@ -53,6 +61,12 @@ impl Processes {
             },
         };
         Err(NotDone { how, usage })
+    }
+
+    /// What became of a job's ranks, if its leader came to say so.
+    fn table(&self, job: &Job) -> Option<Table> {
+        let outputs = &job.run.plan.shared.outputs;
+        Table::read(&outputs.job(job.output?)).ok()
     }
 
     /// What kept a process from starting.
@@ -80,9 +94,29 @@ impl Processes {
     pub(super) fn last_words(&self, job: &Job) -> String {
         let Some(number) = job.output else { return String::new() };
         let outputs = &job.run.plan.shared.outputs;
+        if job.is_mpi() {
+            let folder = outputs.job(number);
+            let first = self.table(job).and_then(|table| table.failed);
+            // Of the rank that failed; or else what the launcher has said.
+            let of_rank =
+                first.into_iter().flat_map(|rank| ["err", "out"].map(|end| format!("{rank}.{end}")));
+            let names = of_rank.chain(["launcher".to_string()]);
+            let texts = names.filter_map(|name| tail(&folder.join(name)).ok());
+            return texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
+        }
         let read = |which| tail(&outputs.file(number, which)).unwrap_or_default();
         let text = read(Which::Err);
         if text.is_empty() { read(Which::Out) } else { text }
+    }
+}
+
+/// What a job's ranks used together, and the largest of them.
+fn of_ranks(table: &Table, leader: Usage) -> Usage {
+    Usage {
+        max_rss_bytes: table.ranks.iter().map(|end| end.max_rss_bytes).max().unwrap_or(0),
+        user: table.ranks.iter().map(|end| end.user).sum(),
+        system: table.ranks.iter().map(|end| end.system).sum(),
+        wall: leader.wall,
     }
 }
 

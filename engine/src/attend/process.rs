@@ -2,26 +2,30 @@
 //! directory, binds cpus.
 
 use super::job::Job;
+use super::launch::{Dealt, FreeCpus, OnHost, changes};
 use super::office::Office;
 use crate::error::{Cause, How, ProcessFailure};
 use crate::events;
+use crate::launch::Launching;
 use crate::outputs::{Outputs, Which};
 use crate::program;
 use crate::schedule::{InstanceId, JobId, Need};
 use crate::shared::Shared;
+use crate::task::Usage;
 use crate::task::output::Output as Kept;
 use crate::task::words::{Feed, Kind, Word};
-use crate::task::{Command, Usage};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tarragon_supervisor::{Input, Output, Request, Spawn, Supervisor, Why};
 
 /// From TERM to KILL, if a task does not say.
 const GRACE: Duration = Duration::from_secs(2);
+/// What the leader of a job gets beyond it.
+const LEADER_GRACE: Duration = Duration::from_secs(3);
 
 /// What became of a start.
 pub(super) enum Started {
@@ -31,11 +35,12 @@ pub(super) enum Started {
 }
 
 /// What processes of one batch have in common.
-struct Place {
+pub(super) struct Place {
     outputs: Arc<Outputs>,
     /// The environment and the directory of this program when the batch was built.
-    env: Arc<Vec<(OsString, OsString)>>,
-    cwd: PathBuf,
+    pub(super) env: Arc<Vec<(OsString, OsString)>>,
+    pub(super) cwd: PathBuf,
+    pub(super) launching: Arc<Launching>,
     binds: bool,
     /// Locked by the supervisor until no process of the batch writes any more.
     lock: Option<PathBuf>,
@@ -64,6 +69,17 @@ struct Prepared {
     memory: Option<u64>,
 }
 
+/// What a process holds.
+pub(super) struct Granted<'a> {
+    /// What it may take over from another, or another from it.
+    pub(super) hold: u32,
+    pub(super) need: &'a Need,
+    /// Of a job where its ranks are.
+    pub(super) placed: &'a [OnHost<u32>],
+    /// It starts when another of its hold ends.
+    pub(super) stands: bool,
+}
+
 /// When a process began, and on which lane.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Began {
@@ -78,9 +94,8 @@ pub(super) struct Processes {
     to_send: Vec<Prepared>,
     kills: Vec<(JobId, Duration)>,
     pub(super) began: HashMap<JobId, Began>,
-    /// Cpus to which nobody is bound.
-    free_cpus: Option<BTreeSet<u32>>,
-    bound: HashMap<JobId, Vec<u32>>,
+    free_cpus: FreeCpus,
+    bound: HashMap<JobId, Vec<OnHost<Vec<u32>>>>,
 }
 
 impl Processes {
@@ -89,13 +104,15 @@ impl Processes {
             outputs: Arc::clone(&shared.outputs),
             env: Arc::clone(&shared.env),
             cwd: shared.cwd.clone(),
+            launching: Arc::clone(&shared.launching),
             binds: shared.binds,
             lock: shared.lock.clone(),
             is_known: false,
             programs: HashMap::new(),
         };
-        if self.free_cpus.is_none() {
-            self.free_cpus = Some(shared.machine_cpus().into_iter().collect());
+        self.free_cpus.learn(None, shared.machine_cpus());
+        for (host, cpus) in &shared.launching.hosts.others {
+            self.free_cpus.learn(Some(host), 0..*cpus);
         }
         self.places.insert(id, place);
     }
@@ -113,21 +130,27 @@ impl Processes {
         &mut self,
         id: JobId,
         job: &mut Job,
-        hold: u32,
-        need: &Need,
-        stands: bool,
+        granted: &Granted<'_>,
         office: &Office,
     ) -> Started {
+        let Granted { need, placed, stands, .. } = *granted;
         if let Err(error) = self.supervised(office) {
             let program = job.task.command_of().program.clone();
             return Started::Failed(could_not_start("a supervisor for", program, error));
         }
         let place = self.places.get_mut(&job.instance).expect("the batch of a job is open");
-        match place.prepare(id, job, hold, need, stands) {
-            Ok(mut prepared) => {
-                if place.binds && need.cpus > 1 && !stands {
-                    prepared.affinity = self.bind(id, need.cpus);
-                }
+        // A process with one cpu may be anywhere, and one that stands takes over what another is bound to.
+        let wanted: Vec<OnHost<u32>> = match need.job {
+            _ if !place.binds || stands => Vec::new(),
+            None if need.cpus > 1 => vec![(None, need.cpus)],
+            None => Vec::new(),
+            Some(_) => placed.iter().map(|(host, ranks)| (host.clone(), ranks * need.cpus)).collect(),
+        };
+        let bound = self.free_cpus.take(&wanted);
+        let prepared = place.prepare(id, job, granted, &bound);
+        self.bound.insert(id, bound);
+        match prepared {
+            Ok(prepared) => {
                 self.to_send.push(prepared);
                 Started::Sent
             }
@@ -148,24 +171,12 @@ impl Processes {
         Ok(())
     }
 
-    fn bind(&mut self, id: JobId, cpus: u32) -> Option<Vec<u32>> {
-        let free = self.free_cpus.as_mut()?;
-        if free.len() < cpus as usize {
-            return None;
-        }
-        let bound: Vec<u32> = free.iter().take(cpus as usize).copied().collect();
-        free.retain(|cpu| !bound.contains(cpu));
-        self.bound.insert(id, bound.clone());
-        Some(bound)
-    }
-
     /// The cpus that `id` was bound to are free, or another's.
     pub(super) fn unbind(&mut self, id: JobId, heir: Option<JobId>) {
         let Some(bound) = self.bound.remove(&id) else { return };
-        match (heir, &mut self.free_cpus) {
-            (Some(heir), _) => drop(self.bound.insert(heir, bound)),
-            (None, Some(free)) => free.extend(bound),
-            (None, None) => {}
+        match heir {
+            Some(heir) => drop(self.bound.insert(heir, bound)),
+            None => self.free_cpus.give(bound),
         }
     }
 
@@ -175,7 +186,10 @@ impl Processes {
 
     /// Ends the tree of a process.
     pub(super) fn kill(&mut self, id: JobId, job: &Job) {
-        let grace = job.task.extra().and_then(|e| e.limits.grace).unwrap_or(GRACE);
+        let mut grace = job.task.extra().and_then(|e| e.limits.grace).unwrap_or(GRACE);
+        if job.is_mpi() {
+            grace += LEADER_GRACE;
+        }
         self.kills.push((id, grace));
     }
 
@@ -240,37 +254,51 @@ impl Place {
         &mut self,
         id: JobId,
         job: &mut Job,
-        hold: u32,
-        need: &Need,
-        stands: bool,
+        granted: &Granted<'_>,
+        bound: &[OnHost<Vec<u32>>],
     ) -> Result<Prepared, Cause> {
+        let Granted { hold, need, stands, placed } = *granted;
         let command = job.task.command_of();
         let number = self.number(job)?;
         let limits = job.task.extra().map(|e| e.limits.clone()).unwrap_or_default();
-        let mut args = vec![command.program.clone().into_os_string()];
-        for word in &command.args {
-            args.push(written(word)?);
-        }
-        let mut env = Vec::with_capacity(command.env.len());
-        for (name, word) in &command.env {
-            env.push((name.clone(), word.as_ref().map(written).transpose()?));
-        }
+        let grace = limits.grace.unwrap_or(GRACE);
+        let stdin = self.stdin(&command.stdin, number)?;
         let cwd = command.cwd.as_ref().map_or(self.cwd.clone(), |cwd| self.cwd.join(cwd));
+        let (program, args, env, stdin, grace, cwd) = match &command.job {
+            None => {
+                let mut args = vec![command.program.clone().into_os_string()];
+                for word in &command.args {
+                    args.push(written(word)?);
+                }
+                (self.program(&command.program), args, changes(&command.env)?, stdin, grace, cwd)
+            }
+            Some(spec) => {
+                let folder = self.outputs.job(number);
+                let (program, args) =
+                    self.order(command, spec, &Dealt { placed, bound, need }, stdin, grace, &folder)?;
+                // Ranks are ended by their leader, which is to outlive them.
+                (program, args, Vec::new(), None, grace + LEADER_GRACE, self.cwd.clone())
+            }
+        };
+        let affinity = match (&command.job, bound) {
+            (None, [(_, cpus)]) => Some(cpus.clone()),
+            _ => None,
+        };
         Ok(Prepared {
             id,
             instance: job.instance,
             hold,
             stands,
-            program: self.program(command),
+            program,
             args,
             env,
             cwd,
-            stdin: self.stdin(&command.stdin, number)?,
+            stdin,
             stdout: self.outputs.file(number, Which::Out),
             stderr: self.outputs.file(number, Which::Err),
             timeout: limits.timeout,
-            grace: limits.grace.unwrap_or(GRACE),
-            affinity: None,
+            grace,
+            affinity,
             memory: (need.memory > 0).then_some(need.memory),
         })
     }
@@ -289,17 +317,17 @@ impl Place {
         Ok(number)
     }
 
-    fn program(&mut self, command: &Command) -> PathBuf {
-        if let Some(found) = self.programs.get(&command.program) {
+    pub(super) fn program(&mut self, program: &Path) -> PathBuf {
+        if let Some(found) = self.programs.get(program) {
             return found.clone();
         }
-        match program::find(&command.program, &self.cwd, program::path_of(&self.env)) {
+        match program::find(program, &self.cwd, program::path_of(&self.env)) {
             Ok(found) => {
-                self.programs.insert(command.program.clone(), found.clone());
+                self.programs.insert(program.to_path_buf(), found.clone());
                 found
             }
             // The supervisor's attempt says what is wrong with it.
-            Err(_) => self.cwd.join(&command.program),
+            Err(_) => self.cwd.join(program),
         }
     }
 
@@ -324,12 +352,12 @@ impl Place {
 }
 
 /// The process did not come to be, for want of this file or directory.
-fn could_not_start(what: &'static str, path: PathBuf, error: io::Error) -> Cause {
+pub(super) fn could_not_start(what: &'static str, path: PathBuf, error: io::Error) -> Cause {
     let how = How::CouldNotStart { what: what.into(), path, error };
     Cause::Process(Box::new(ProcessFailure { how, tail: String::new(), usage: Usage::default() }))
 }
 
-fn written(word: &Word) -> Result<OsString, Cause> {
+pub(super) fn written(word: &Word) -> Result<OsString, Cause> {
     let text = word.write()?.into_owned();
     if text.as_encoded_bytes().contains(&0) {
         return Err(Cause::Error("an argument has a NUL byte, and processes cannot be given one".into()));

@@ -3,7 +3,7 @@
 use super::bodies::{Attempt, Bodies, Returned};
 use super::job::{Body, Job, Stage};
 use super::office::{Event, Office};
-use super::process::{Processes, Started};
+use super::process::{Granted, Processes, Started};
 use super::timers::{Due, Timers};
 use crate::background::Client;
 use crate::error::{Cause, Failure, How, ProcessFailure};
@@ -71,6 +71,10 @@ pub(super) struct State {
 struct PoolSeats<'a>(&'a mut HashMap<InstanceId, Instance>);
 
 impl Seats for PoolSeats<'_> {
+    fn most(&self, instance: InstanceId) -> u32 {
+        self.0.get(&instance).map_or(0, |it| it.cpus.max(it.workers).saturating_sub(it.held))
+    }
+
     fn take(&mut self, instance: InstanceId, cpus: u32) -> bool {
         let Some(instance) = self.0.get_mut(&instance) else { return false };
         let held = instance.held + cpus;
@@ -119,7 +123,8 @@ impl State {
         self.desk.account(AccountId(account), cpus);
         let totals = &shared.totals;
         let stock = crate::schedule::Stock { memory: totals.memory, named: totals.named.clone() };
-        self.desk.open(id, AccountId(account), stock);
+        let hosts = &shared.launching.hosts;
+        self.desk.open(id, AccountId(account), stock, hosts.is_here, &hosts.others);
         let workers = shared.executor.pool().map_or(1, |pool| pool.threads() as u32);
         let pool = shared.executor.pool().map(Arc::downgrade);
         let runs = Arc::downgrade(&shared.active);
@@ -205,7 +210,8 @@ impl State {
         let extra = job.task.extra();
         let need = extra.and_then(|e| e.need.clone()).unwrap_or_else(default_need);
         let priority = extra.map_or(0, |e| e.priority);
-        let can_stand = job.task.head().code.command.is_some();
+        // Where a job's ranks will be is not known before there is room.
+        let can_stand = job.task.head().code.command.is_some() && !job.is_mpi();
         self.desk.ready(id, job.instance, &need, priority, can_stand);
     }
 
@@ -452,7 +458,9 @@ impl State {
         }
         let hold = self.desk.class(id).expect("a job at the desk");
         let need = self.desk.need(id).cloned().unwrap_or_default();
-        match self.processes.start(id, job, hold, &need, stands, office) {
+        let placed = if need.job.is_some() { self.desk.placed(id) } else { Vec::new() };
+        let granted = Granted { hold, need: &need, placed: &placed, stands };
+        match self.processes.start(id, job, &granted, office) {
             Started::Sent => {}
             Started::Failed(cause) => {
                 if stands {

@@ -1,8 +1,8 @@
 //! How tasks fail: the cause, the chain of tasks skipped because of it, and what the user sees of both.
 
 use super::process::{How, ProcessFailure};
-use crate::task::Usage;
 use crate::task::record::Ref;
+use crate::task::{JobRank, Usage};
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -314,18 +314,28 @@ impl TaskError {
         }
     }
 
-    /// The exit code of the process that failed, if it exited.
+    /// What became of each rank of the job that failed; nothing if it was no job, or was ended as a whole.
+    pub fn job_ranks(&self) -> &[JobRank] {
+        match self.process().map(|process| &process.how) {
+            Some(How::Job(job)) => &job.ranks,
+            _ => &[],
+        }
+    }
+
+    /// The exit code of the process that failed, if it exited; of a job that of the rank that failed first.
     pub fn exit_code(&self) -> Option<i32> {
         match self.process()?.how {
             How::Exited(code) => Some(code),
+            How::Job(ref job) => job.code(),
             _ => None,
         }
     }
 
-    /// The signal that ended the process that failed, and whether it left a core file.
+    /// The signal that ended the process that failed (or the first rank of a job that failed), and whether it left a core file.
     pub fn signal(&self) -> Option<(i32, bool)> {
         match self.process()?.how {
             How::Signal { signal, core } => Some((signal, core)),
+            How::Job(ref job) => job.signal().map(|signal| (signal, false)),
             _ => None,
         }
     }

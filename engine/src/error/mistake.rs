@@ -144,7 +144,10 @@ pub enum Mistake {
         there: u32,
     },
     /// What cannot run on several ranks at once.
-    #[error("task #{task} `{name}` is to run on {asked} ranks at once, but is {what}: only a function can")]
+    #[error(
+        "task #{task} `{name}` is to run on {asked} ranks at once, but is {what}: only a function can; an MPI program \
+         is `batch.job(program, ranks)`"
+    )]
     NoGang {
         /// Its index.
         task: u32,

@@ -3,10 +3,12 @@
 
 pub(crate) mod carried;
 mod failure;
+mod job;
 mod mistake;
 mod process;
 
 pub use failure::{Cause, ErrorKind, Failure, TaskError};
+pub(crate) use job::JobFailure;
 pub use mistake::Mistake;
 pub(crate) use process::How;
 pub use process::ProcessFailure;

@@ -1,6 +1,7 @@
 //! How a process failed: exit code or signal, what made us kill it, why it could not start, its last words.
 
 use super::ErrorKind;
+use super::job::JobFailure;
 use crate::task::Usage;
 use std::borrow::Cow;
 use std::fmt;
@@ -50,6 +51,8 @@ pub(crate) enum How {
         /// What the system said.
         error: io::Error,
     },
+    /// It is a job, and failed as such.
+    Job(Box<JobFailure>),
     /// The process that watched it died, so its end is not known.
     Lost,
 }
@@ -68,6 +71,7 @@ impl fmt::Display for How {
             How::CouldNotStart { what, path, error } => {
                 write!(f, "could not start: {what} {}: {}", path.display(), advice(error))
             }
+            How::Job(job) => write!(f, "{job}"),
             How::Lost => write!(f, "its supervisor was killed, and it with it"),
         }
     }
@@ -82,13 +86,14 @@ impl fmt::Display for ProcessFailure {
 
 impl ProcessFailure {
     pub(super) fn kind(&self) -> ErrorKind {
-        match self.how {
+        match &self.how {
             How::Exited(_) => ErrorKind::Exited,
             How::Signal { .. } => ErrorKind::Signalled,
             How::TimedOut(_) => ErrorKind::OverTime,
             How::OverMemory { .. } => ErrorKind::OverMemory,
             How::Cancelled => ErrorKind::Cancelled,
             How::CouldNotStart { .. } => ErrorKind::CouldNotStart,
+            How::Job(job) => job.kind(),
             How::Lost => ErrorKind::Lost,
         }
     }
@@ -107,7 +112,7 @@ fn indented(text: &str) -> String {
 }
 
 /// The name of a signal, as `kill -l` gives it.
-fn signal_name(signal: i32) -> String {
+pub(super) fn signal_name(signal: i32) -> String {
     const NAMES: [&str; 31] = [
         "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
         "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",

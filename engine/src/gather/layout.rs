@@ -19,7 +19,7 @@ impl Gather<'_> {
         // A resource of the user's own is there once; of others every rank must have enough.
         let everywhere = |task: Ref| match (task.extra().and_then(|extra| extra.need.as_ref()), least) {
             (Some(need), Some((cpus, memory))) => {
-                need.named.is_empty() && need.cpus <= cpus.max(assumed) && need.memory <= memory
+                need.named.is_empty() && need.all_cpus() <= cpus.max(assumed) && need.memory <= memory
             }
             _ => true,
         };

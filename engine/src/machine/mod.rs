@@ -59,6 +59,11 @@ impl Machine {
     }
 }
 
+/// This machine's own name.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// The CPUs the calling thread may run on; empty where the kernel's mask is longer than ours (1024 CPUs).
 fn affinity() -> Vec<u32> {
     use rustix::thread::{CpuSet, sched_getaffinity};

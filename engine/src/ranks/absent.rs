@@ -61,6 +61,7 @@ pub(crate) struct Setup {
     pub(crate) keeps_output: bool,
     pub(crate) is_unbound: bool,
     pub(crate) keeps_place: bool,
+    pub(crate) launcher: Option<PathBuf>,
     pub(crate) measures: bool,
     pub(crate) lock: Option<std::path::PathBuf>,
     pub(crate) errors: Vec<i64>,

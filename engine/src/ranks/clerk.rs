@@ -16,7 +16,7 @@ use crate::function::wire::WireError;
 use crate::plan::{Plan, missing};
 use crate::resume::Files;
 use crate::shared::Shared;
-use crate::task::output::{Which, so_far};
+use crate::task::output::{Portion, so_far};
 use crate::task::record::{Ref, state};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -224,6 +224,9 @@ impl Clerk {
             .signals(false)
             .errors(&setup.errors)
             .timing(setup.measures);
+        if let Some(launcher) = &setup.launcher {
+            builder = builder.launcher(launcher);
+        }
         let workers = self.ranks.workers_of(self.ranks.rank(), setup);
         builder = builder.workers(Workers::Threads(workers as usize));
         if setup.assumed_cpus > 0 {
@@ -285,12 +288,13 @@ impl Clerk {
     fn read(&self, list: u64, bytes: &[u8]) {
         let Some(((ticket, read), _)) = message::head::<(u64, Read)>(bytes) else { return };
         let task = self.parts.get(&list).and_then(|part| part.guest().tasks.get(read.task as usize).copied());
-        let which = if read.is_err { Which::Err } else { Which::Out };
         let wrote = match task.and_then(Ref::cohort).zip(task) {
             Some((cohort, task)) => {
-                let wrote = cohort.with_output(task.index(), |output| output.bytes(which));
+                let wrote = cohort.with_output(task.index(), |output| output.read_portion(read.portion));
                 let has_ended = matches!(cohort.progress(task), Progress::Ended(_));
-                wrote.map(|wrote| if has_ended { wrote } else { so_far(wrote) })
+                let is_whole = matches!(read.portion, Portion::Whole(_));
+                // A rank of a job that has written nothing has no files.
+                wrote.map(|wrote| if has_ended && is_whole { wrote } else { so_far(wrote) })
             }
             None => None,
         };

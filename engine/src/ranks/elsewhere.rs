@@ -19,7 +19,7 @@ use crate::compile::split::Export;
 use crate::error::{Cause, Error, Failure};
 use crate::run::{Others, Run, Timed};
 use crate::shared::Shared;
-use crate::task::output::Output;
+use crate::task::output::{Output, Portion};
 use crate::task::record::{Kept, Ref, state};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -381,12 +381,12 @@ impl Elsewhere {
     }
 
     /// What a task elsewhere has written so far; waits for the answer of its rank. `None` if it runs here.
-    pub(crate) fn read(&self, task: Ref, is_err: bool) -> Option<io::Result<Vec<u8>>> {
+    pub(crate) fn read(&self, task: Ref, portion: Portion) -> Option<io::Result<Vec<u8>>> {
         let (part, place) = self.place_of(task)?;
         let (ticket, read) = {
             let mut now = self.now.lock();
             now.tickets += 1;
-            (now.tickets, Read { task: place, is_err })
+            (now.tickets, Read { task: place, portion })
         };
         self.reading.lock().insert(ticket, None);
         let bytes = message::bytes(&(ticket, read));

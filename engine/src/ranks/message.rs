@@ -3,6 +3,7 @@
 use super::goods::Lens;
 use super::told::Told;
 use crate::journal::Entry;
+use crate::outputs::Portion;
 use serde::{Deserialize, Serialize};
 pub(super) use tarragon_transport::wire::head;
 use tarragon_transport::{HandlerId, wire};
@@ -148,8 +149,8 @@ impl Came {
 pub(super) struct Read {
     /// Place in the part.
     pub(super) task: u32,
-    /// Its error instead of its output.
-    pub(super) is_err: bool,
+    /// What of what it has written.
+    pub(super) portion: Portion,
 }
 
 /// What a rank did for others in a run.

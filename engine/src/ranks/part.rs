@@ -60,6 +60,8 @@ pub(crate) struct Setup {
     pub(crate) keeps_place: bool,
     /// It tells home of each task that succeeds, for a journal: the file that is locked while it may write.
     pub(crate) lock: Option<PathBuf>,
+    /// What starts its jobs, if the user said so.
+    pub(crate) launcher: Option<PathBuf>,
     /// Errors that it tells of as what they are (see `error::carried`).
     pub(crate) errors: Vec<i64>,
 }

@@ -2,7 +2,7 @@
 //! that can be written (`error::carried`).
 
 use crate::error::carried::Carried;
-use crate::error::{Cause, Failure, How, ProcessFailure};
+use crate::error::{Cause, Failure, How, JobFailure, ProcessFailure};
 use crate::task::Usage;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -118,6 +118,7 @@ enum Ended {
     OverMemory { limit: u64 },
     Cancelled,
     CouldNotStart { what: String, path: PathBuf, errno: Option<i32>, text: String },
+    Job(Box<JobFailure>),
     Lost,
 }
 
@@ -133,6 +134,7 @@ impl Ended {
                 let (what, path) = (what.to_string(), path.clone());
                 Ended::CouldNotStart { what, path, errno: error.raw_os_error(), text: error.to_string() }
             }
+            How::Job(job) => Ended::Job(job.clone()),
             How::Lost => Ended::Lost,
         }
     }
@@ -148,6 +150,7 @@ impl Ended {
                 let error = errno.map_or_else(|| io::Error::other(text), io::Error::from_raw_os_error);
                 How::CouldNotStart { what: what.into(), path, error }
             }
+            Ended::Job(job) => How::Job(job),
             Ended::Lost => How::Lost,
         }
     }

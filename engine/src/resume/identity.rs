@@ -3,10 +3,12 @@
 use crate::gather::each_input;
 use crate::journal::{Identity, IdentityHasher};
 use crate::plan::Plan;
+use crate::task::command::Variables;
 use crate::task::record::Ref;
 use crate::task::words::{Feed, Kind, Word};
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// For each task of a list its identity, and whether something of it is not known: then it is no task of a journal.
 pub(super) fn all(plan: &Plan, list: &[Ref], started: &mut HashMap<Identity, u32>) -> Vec<(Identity, bool)> {
@@ -59,18 +61,7 @@ fn of(plan: &Plan, task: Ref, producer: impl Fn(Ref) -> Option<Identity>) -> (Id
 
 fn process(task: Ref, hasher: &mut IdentityHasher) {
     let command = task.command_of();
-    hasher.text("program", command.program.as_os_str().as_bytes());
-    command.args.iter().for_each(|word| self::word("argument", word, hasher));
-    for (name, word) in &command.env {
-        hasher.text("variable", name.as_bytes());
-        match word {
-            Some(word) => self::word("value", word, hasher),
-            None => _ = hasher.number("unset", 1),
-        }
-    }
-    if let Some(cwd) = &command.cwd {
-        hasher.text("cwd", cwd.as_os_str().as_bytes());
-    }
+    executable(&command.program, &command.args, &command.env, command.cwd.as_deref(), hasher);
     match &command.stdin {
         Feed::Nothing => {}
         Feed::File(path) => _ = hasher.text("stdin", path.as_os_str().as_bytes()),
@@ -78,6 +69,34 @@ fn process(task: Ref, hasher: &mut IdentityHasher) {
     }
     for code in &command.accept {
         hasher.number("accepts", u64::from(*code as u32));
+    }
+    if let Some(job) = &command.job {
+        hasher.number("ranks", u64::from(job.ranks));
+        for more in &job.more {
+            hasher.number("more ranks", u64::from(more.ranks));
+            executable(&more.program, &more.args, &more.env, more.cwd.as_deref(), hasher);
+        }
+    }
+}
+
+fn executable(
+    program: &Path,
+    args: &[Word],
+    env: &Variables,
+    cwd: Option<&Path>,
+    hasher: &mut IdentityHasher,
+) {
+    hasher.text("program", program.as_os_str().as_bytes());
+    args.iter().for_each(|word| self::word("argument", word, hasher));
+    for (name, word) in env {
+        hasher.text("variable", name.as_bytes());
+        match word {
+            Some(word) => self::word("value", word, hasher),
+            None => _ = hasher.number("unset", 1),
+        }
+    }
+    if let Some(cwd) = cwd {
+        hasher.text("cwd", cwd.as_os_str().as_bytes());
     }
 }
 

@@ -13,10 +13,14 @@
 //!   resources of whichever process of its class ends first. At most [`standing_max`] per class, and only while the
 //!   class has the head and no other instance of the account waits; so standing passes over nobody.
 //!
+//! - A *job* takes cpus of several hosts at once, or of one (see `hosts`). Those of this machine are its account's;
+//!   other hosts have cpus for jobs alone, of all instances together.
+//!
 //! # States of a job
 //! `Waiting → Running → gone`, or `Waiting → Standing → Running`; `Standing → Waiting` when the supervisor could not
 //! let it stand. Time plays no part here.
 
+use super::hosts::{HERE, HostId, Placed, fit};
 use super::need::{Need, Stock};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -52,6 +56,8 @@ pub(crate) enum Place {
 
 /// Seats of an instance's pool: who runs anything there must have taken some.
 pub(crate) trait Seats {
+    /// How many could be had at once, if nobody who may sit kept them.
+    fn most(&self, instance: InstanceId) -> u32;
     /// Takes `cpus` seats at once, or none.
     fn take(&mut self, instance: InstanceId, cpus: u32) -> bool;
     /// The instance's workers have work of their own, for which standing would leave no seat.
@@ -73,6 +79,10 @@ struct Class {
 struct Instance {
     account: AccountId,
     stock: Stock,
+    /// Its jobs may use this machine.
+    is_here: bool,
+    /// Other hosts that they may use.
+    hosts: Vec<HostId>,
     classes: Vec<u32>,
     /// Jobs that started while the head did not fit.
     passed: u32,
@@ -85,6 +95,15 @@ struct Job {
     order: Order,
     place: Place,
     can_stand: bool,
+    /// Where its ranks are, while it runs.
+    placed: Vec<Placed>,
+}
+
+/// Another machine.
+struct Host {
+    name: String,
+    free: i64,
+    all: u32,
 }
 
 /// See the module's page.
@@ -93,6 +112,8 @@ pub(crate) struct Desk {
     /// Free cpus of each account, and how many there are. Bodies that go on after they waited may overdraw it for a
     /// while.
     accounts: HashMap<u32, (i64, u32)>,
+    /// Other hosts, the first of them number 1.
+    hosts: Vec<Host>,
     instances: BTreeMap<InstanceId, Instance>,
     classes: Vec<Class>,
     class_of: HashMap<(InstanceId, Need), u32>,
@@ -123,9 +144,39 @@ impl Desk {
         *all = cpus;
     }
 
-    pub(crate) fn open(&mut self, id: InstanceId, account: AccountId, stock: Stock) {
-        let instance = Instance { account, stock, classes: Vec::new(), passed: 0, blocked: None };
+    /// `hosts` are other machines that its jobs may use, and how many cpus of each.
+    /// Those of this machine are for its jobs, too, if `is_here`.
+    pub(crate) fn open(
+        &mut self,
+        id: InstanceId,
+        account: AccountId,
+        stock: Stock,
+        is_here: bool,
+        hosts: &[(String, u32)],
+    ) {
+        let hosts = hosts.iter().map(|(name, cpus)| self.host(name, *cpus)).collect();
+        let (classes, passed, blocked) = (Vec::new(), 0, None);
+        let instance = Instance { account, stock, is_here, hosts, classes, passed, blocked };
         self.instances.insert(id, instance);
+    }
+
+    /// A host has so many cpus for jobs, now.
+    fn host(&mut self, name: &str, cpus: u32) -> HostId {
+        let at = self.hosts.iter().position(|host| host.name == name).unwrap_or_else(|| {
+            self.hosts.push(Host { name: name.to_string(), free: 0, all: 0 });
+            self.hosts.len() - 1
+        });
+        let host = &mut self.hosts[at];
+        host.free += i64::from(cpus) - i64::from(host.all);
+        host.all = cpus;
+        HostId(at as u32 + 1)
+    }
+
+    /// Where the ranks of a job that runs are: hosts by name, this machine without one, and how many there.
+    pub(crate) fn placed(&self, id: JobId) -> Vec<(Option<String>, u32)> {
+        let placed = self.jobs.get(&id).map_or(&[][..], |job| &job.placed);
+        let name = |host: HostId| (host != HERE).then(|| self.hosts[host.0 as usize - 1].name.clone());
+        placed.iter().map(|placed| (name(placed.host), placed.ranks)).collect()
     }
 
     /// The instance is gone, and had no job left.
@@ -180,7 +231,7 @@ impl Desk {
             None => self.new_class(instance, need),
         };
         self.classes[class as usize].waiting.insert(order, id);
-        self.jobs.insert(id, Job { class, order, place: Place::Waiting, can_stand });
+        self.jobs.insert(id, Job { class, order, place: Place::Waiting, can_stand, placed: Vec::new() });
     }
 
     fn new_class(&mut self, instance: InstanceId, need: &Need) -> u32 {
@@ -206,9 +257,20 @@ impl Desk {
         class.running -= 1;
         let instance = self.instances.get_mut(&class.instance).expect("an open instance");
         instance.stock.give(&class.need);
+        let mut here = class.need.cpus;
+        if class.need.job.is_some() {
+            here = 0;
+            for placed in &job.placed {
+                let cpus = placed.ranks * class.need.cpus;
+                match placed.host {
+                    HERE => here = cpus,
+                    HostId(host) => self.hosts[host as usize - 1].free += i64::from(cpus),
+                }
+            }
+        }
         let account = self.accounts.get_mut(&instance.account.0).expect("an account");
-        account.0 += i64::from(class.need.cpus);
-        class.need.cpus
+        account.0 += i64::from(here);
+        here
     }
 
     /// Running jobs that `is_known` does not know any more.
@@ -313,21 +375,23 @@ impl Desk {
         let passes_max = self.passes_max(instance);
         for (i, (order, class)) in heads.iter().enumerate() {
             let class = *class as usize;
+            let claimed = self.claim(id, &self.classes[class].need, seats);
             let instance = self.instances.get_mut(&id).expect("an open instance");
             let free = self.accounts.get_mut(&instance.account.0).expect("an account");
             let need = &self.classes[class].need;
-            let fits =
-                i64::from(need.cpus) <= free.0 && instance.stock.has(need) && seats.take(id, need.cpus);
-            if !fits {
+            let Some((here, placed)) = claimed else {
                 if i == 0 {
-                    instance.blocked = Some(need.cpus);
+                    instance.blocked = Some(need.all_cpus().min(free.1));
                     if instance.passed >= passes_max {
                         return None;
                     }
                 }
                 continue;
+            };
+            free.0 -= i64::from(here);
+            for placed in placed.iter().filter(|placed| placed.host != HERE) {
+                self.hosts[placed.host.0 as usize - 1].free -= i64::from(placed.ranks * need.cpus);
             }
-            free.0 -= i64::from(need.cpus);
             instance.stock.take(need);
             if i == 0 {
                 (instance.passed, instance.blocked) = (0, None);
@@ -337,9 +401,38 @@ impl Desk {
             let class = &mut self.classes[class];
             class.running += 1;
             let job = class.waiting.remove(order).expect("the head of the class");
-            self.jobs.get_mut(&job).expect("a job that waits").place = Place::Running;
+            let entry = self.jobs.get_mut(&job).expect("a job that waits");
+            (entry.place, entry.placed) = (Place::Running, placed);
             self.passed_by(id);
             return Some(job);
+        }
+        None
+    }
+
+    /// The cpus of this machine that a task of an instance can have now, whose seats are taken, and where the ranks of
+    /// a job are to be.
+    fn claim(&self, id: InstanceId, need: &Need, seats: &mut dyn Seats) -> Option<(u32, Vec<Placed>)> {
+        let instance = &self.instances[&id];
+        if !instance.stock.has(need) {
+            return None;
+        }
+        let free = u32::try_from(self.accounts[&instance.account.0].0.max(0)).unwrap_or(u32::MAX);
+        let free = free.min(seats.most(id));
+        let Some(job) = need.job else {
+            return (need.cpus <= free && seats.take(id, need.cpus)).then(|| (need.cpus, Vec::new()));
+        };
+        let others = instance.hosts.iter().map(|host| {
+            let free = self.hosts[host.0 as usize - 1].free.max(0);
+            (*host, u32::try_from(free).unwrap_or(u32::MAX))
+        });
+        // Functions may keep the seats of what is free here; then others may do.
+        for free in [if instance.is_here { free } else { 0 }, 0] {
+            let placed = fit(job, need.cpus, [(HERE, free)].into_iter().chain(others.clone()))?;
+            let here = placed.iter().filter(|placed| placed.host == HERE).map(|placed| placed.ranks);
+            let here = here.sum::<u32>() * need.cpus;
+            if here == 0 || seats.take(id, here) {
+                return Some((here, placed));
+            }
         }
         None
     }
@@ -402,12 +495,24 @@ impl Desk {
         all.into_iter().map(|(_, job)| job).collect()
     }
 
-    /// Jobs of the instance that wait, and what the head needs: how many of its pool's seats to keep free for it.
+    /// What the head of an instance's jobs needs of this machine: how many of its pool's seats to keep free for it.
     pub(crate) fn wanted(&self, id: InstanceId) -> u32 {
         let Some(instance) = self.instances.get(&id) else { return 0 };
         let heads = instance.classes.iter().map(|c| &self.classes[*c as usize]);
-        let head = heads.filter_map(|c| Some((c.waiting.first_key_value()?.0, c.need.cpus))).min();
-        head.map_or(0, |(_, cpus)| cpus.max(1))
+        let heads = heads.filter_map(|c| Some((*c.waiting.first_key_value()?.0, &c.need)));
+        let Some((_, need)) = heads.min_by_key(|(order, _)| *order) else { return 0 };
+        let Some(job) = need.job.filter(|_| !instance.hosts.is_empty() || !instance.is_here) else {
+            return need.all_cpus().max(1);
+        };
+        // Other hosts will have room at last; what they can never have must be here.
+        let others = instance.hosts.iter().map(|host| (*host, self.hosts[host.0 as usize - 1].all));
+        if fit(job, need.cpus, others.clone()).is_some() {
+            return 0;
+        }
+        let here = (HERE, self.accounts[&instance.account.0].1);
+        let placed = fit(job, need.cpus, [here].into_iter().chain(others)).unwrap_or_default();
+        let here = placed.iter().filter(|placed| placed.host == HERE).map(|placed| placed.ranks);
+        here.sum::<u32>() * need.cpus
     }
 
     /// Cpus free in an account.

@@ -5,11 +5,13 @@
 //! more than a worker's turn (processes, resources) go through the [`Desk`].
 
 mod desk;
+mod hosts;
 mod need;
 pub(crate) mod ready;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use desk::{AccountId, Action, Desk, InstanceId, JobId, Place, Seats};
+pub(crate) use hosts::{HERE, HostId, JobNeed, fit};
 pub(crate) use need::{Need, Stock, UNITS};
 pub(crate) use ready::{Arrival, Ready};

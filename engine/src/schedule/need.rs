@@ -1,21 +1,33 @@
 //! What a task needs while it runs: cpus, memory, and resources that the user names.
 
+use super::hosts::JobNeed;
+
 /// Parts of a named resource that are told apart: a tenth of a thousandth.
 pub(crate) const UNITS: f64 = 10_000.0;
 
 /// What a task holds from its start to its end.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Need {
+    /// Of a job for each of its ranks.
     pub(crate) cpus: u32,
     /// Bytes; 0 when it does not say.
     pub(crate) memory: u64,
     /// Index among the batch's named resources, and how much in [`UNITS`]; by rising index.
     pub(crate) named: Vec<(u32, u64)>,
+    /// How many ranks, if it is a job.
+    pub(crate) job: Option<JobNeed>,
+}
+
+impl Need {
+    /// Cpus for all ranks of a job.
+    pub(crate) fn all_cpus(&self) -> u32 {
+        self.job.map_or(self.cpus, |job| job.ranks.saturating_mul(self.cpus))
+    }
 }
 
 impl Default for Need {
     fn default() -> Self {
-        Self { cpus: 1, memory: 0, named: Vec::new() }
+        Self { cpus: 1, memory: 0, named: Vec::new(), job: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The desk against what it promises: on random events nothing is ever taken twice, and everything starts at last.
 
 use super::desk::{AccountId, Action, Desk, InstanceId, JobId, Place, Seats};
+use super::hosts::{HostId, JobNeed, fit};
 use super::need::{Need, Stock};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -11,6 +12,10 @@ struct Counted {
 }
 
 impl Seats for Counted {
+    fn most(&self, instance: InstanceId) -> u32 {
+        self.free[&instance.0]
+    }
+
     fn take(&mut self, instance: InstanceId, cpus: u32) -> bool {
         let free = self.free.get_mut(&instance.0).expect("an instance");
         let fits = *free >= cpus;
@@ -39,7 +44,7 @@ impl World {
         desk.account(AccountId(0), account_cpus);
         for (i, _) in instances.iter().enumerate() {
             let stock = Stock { memory: 100, named: vec![3] };
-            desk.open(InstanceId(i as u32), AccountId(0), stock);
+            desk.open(InstanceId(i as u32), AccountId(0), stock, true, &hosts());
         }
         let free = instances.iter().enumerate().map(|(i, n)| (i as u32, *n)).collect();
         Self {
@@ -56,7 +61,7 @@ impl World {
     fn ready(&mut self, instance: u32, need: Need, priority: i32) -> JobId {
         self.next += 1;
         let id = JobId(self.next);
-        self.desk.ready(id, InstanceId(instance), &need, priority, true);
+        self.desk.ready(id, InstanceId(instance), &need, priority, need.job.is_none());
         self.needs.insert(id, (instance, need));
         id
     }
@@ -87,9 +92,19 @@ impl World {
             }
             assert!(memory <= 100 && named <= 3, "more held than there is");
         }
+        let mut on_hosts: HashMap<String, u32> = HashMap::new();
         for job in &self.running {
             assert_eq!(self.desk.place(*job), Some(Place::Running));
+            let need = &self.needs[job].1;
+            let placed = self.desk.placed(*job);
+            if let Some(job) = need.job {
+                assert_eq!(placed.iter().map(|(_, ranks)| ranks).sum::<u32>(), job.ranks);
+            }
+            for (host, ranks) in placed {
+                *on_hosts.entry(host.unwrap_or_default()).or_default() += ranks * need.cpus;
+            }
         }
+        assert!(hosts().iter().all(|(name, all)| on_hosts.get(name).is_none_or(|held| held <= all)));
     }
 
     /// A running job ends; a standing one of its class takes over, as the supervisor does it.
@@ -107,6 +122,15 @@ impl World {
             *self.seats.free.get_mut(instance).expect("an instance") += cpus;
         }
     }
+}
+
+/// Other machines, of all instances together.
+fn hosts() -> [(String, u32); 2] {
+    [("h1".to_string(), 2), ("h2".to_string(), 3)]
+}
+
+fn job(ranks: u32, per_host: u32, cpus: u32) -> Need {
+    Need { cpus, job: Some(JobNeed { ranks, per_host }), ..Need::default() }
 }
 
 fn cpus(cpus: u32) -> Need {
@@ -173,6 +197,37 @@ fn a_large_job_of_one_instance_is_not_starved_by_another() {
 }
 
 #[test]
+fn a_job_that_needs_all_hosts_is_not_starved() {
+    let mut world = World::new(4, &[4]);
+    let first: Vec<JobId> = (0..4).map(|_| world.ready(0, job(2, 0, 1), 0)).collect();
+    world.fill();
+    assert_eq!(world.starts, first, "they fit side by side");
+    let large = world.ready(0, job(9, 0, 1), 0);
+    (0..60).for_each(|_| assert!(world.ready(0, job(1, 0, 1), 0).0 > 0));
+    let mut rounds = 0;
+    while !world.starts.contains(&large) {
+        world.fill();
+        rounds += 1;
+        assert!(rounds < 60, "{} have passed it", world.starts.len());
+        if let Some(job) = world.running.iter().copied().filter(|job| *job != large).min() {
+            world.end(job);
+        }
+    }
+    assert_eq!(world.desk.placed(large).len(), 3);
+}
+
+#[test]
+fn a_job_goes_to_others_when_this_machine_has_no_seats() {
+    let mut world = World::new(4, &[0]);
+    let small = world.ready(0, job(2, 0, 1), 0);
+    let too_large = world.ready(0, job(6, 0, 1), 0);
+    world.fill();
+    assert_eq!(world.starts, [small]);
+    assert_eq!(world.desk.placed(small), [(Some("h1".to_string()), 2)]);
+    assert!(world.desk.placed(too_large).is_empty());
+}
+
+#[test]
 fn instances_take_turns() {
     let mut world = World::new(1, &[1, 1]);
     let a: Vec<JobId> = (0..3).map(|_| world.ready(0, cpus(1), 0)).collect();
@@ -220,12 +275,19 @@ fn a_withdrawn_job_never_starts() {
 proptest! {
     #[test]
     fn nothing_is_taken_twice_and_everything_starts(
-        events in prop::collection::vec((0u32..2, 0u32..4, 0u64..60, 0u64..3, -1i32..2, 0usize..4), 1..80)
+        events in prop::collection::vec(
+            ((0u32..2, 0u32..4, 0u64..60, 0u64..3, -1i32..2, 0usize..4), (0u32..12, 0u32..3)), 1..80
+        )
     ) {
         let mut world = World::new(4, &[4, 3]);
-        for (instance, cpu, memory, named, priority, ends) in events {
+        for ((instance, cpu, memory, named, priority, ends), (ranks, per_host)) in events {
             let named = if named > 0 { vec![(0, named)] } else { Vec::new() };
-            world.ready(instance, Need { cpus: cpu.min(3), memory, named }, priority);
+            // About half of them are jobs, as far as they fit at all.
+            let own = [4, 3][instance as usize];
+            let all = [own, 2, 3].into_iter().zip(0..).map(|(cpus, host)| (HostId(host), cpus));
+            let job = Some(JobNeed { ranks, per_host });
+            let job = job.filter(|job| ranks > 0 && cpu > 0 && ranks < 7 && fit(*job, cpu, all).is_some());
+            world.ready(instance, Need { cpus: cpu.min(3), memory, named, job }, priority);
             world.fill();
             for _ in 0..ends {
                 if let Some(job) = world.running.iter().copied().min() {

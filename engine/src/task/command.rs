@@ -6,6 +6,7 @@
 
 use super::builder::Task;
 use super::input::Input;
+use super::job::{Executable, JobSpec};
 use super::record::{Ref, state};
 use super::words::{Feed, ProcessArg, ProcessInput, Word};
 use crate::body::{Call, Verdict, function as body};
@@ -13,6 +14,7 @@ use crate::cohort::Progress;
 use crate::error::Mistake;
 use crate::function::wire::{Decoder, Encoder, WireError};
 use crate::function::{Code, Keep, Travel, travel};
+use crate::outputs::{JOB, Which};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -45,11 +47,12 @@ pub struct Usage {
 pub(crate) struct Command {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<Word>,
-    /// `None` removes.
-    pub(crate) env: Vec<(OsString, Option<Word>)>,
+    pub(crate) env: Variables,
     pub(crate) cwd: Option<PathBuf>,
     pub(crate) stdin: Feed,
     pub(crate) accept: Vec<i32>,
+    /// What is more than a process in it, if it is a job.
+    pub(crate) job: Option<Box<JobSpec>>,
 }
 
 impl Command {
@@ -61,6 +64,7 @@ impl Command {
             cwd: None,
             stdin: Feed::Nothing,
             accept: Vec::new(),
+            job: None,
         }
     }
 
@@ -68,22 +72,32 @@ impl Command {
     pub(crate) fn line(&self) -> String {
         let words = self.args.iter().map(Word::shown);
         let program = super::words::quoted(&self.program.to_string_lossy());
-        std::iter::once(program).chain(words).collect::<Vec<_>>().join(" ")
+        let line = std::iter::once(program).chain(words).collect::<Vec<_>>().join(" ");
+        self.job.as_ref().map_or(line.clone(), |job| job.line(&line))
     }
 
     /// Each argument that is another task's.
     fn words_mut(&mut self) -> impl Iterator<Item = &mut Word> {
         let env = self.env.iter_mut().filter_map(|(_, word)| word.as_mut());
-        self.args.iter_mut().chain(env).chain(self.stdin.word_mut())
+        let more = self.job.iter_mut().flat_map(|job| job.words_mut());
+        self.args.iter_mut().chain(env).chain(self.stdin.word_mut()).chain(more)
     }
 
     fn words(&self) -> impl Iterator<Item = &Word> {
         let env = self.env.iter().filter_map(|(_, word)| word.as_ref());
-        self.args.iter().chain(env).chain(self.stdin.word())
+        let more = self.job.iter().flat_map(|job| job.words());
+        self.args.iter().chain(env).chain(self.stdin.word()).chain(more)
     }
 }
 
-/// The code of every process task.
+/// What belongs to one executable of a command.
+struct Latest<'a> {
+    args: &'a mut Vec<Word>,
+    env: &'a mut Variables,
+    cwd: &'a mut Option<PathBuf>,
+}
+
+/// The code of every process task, jobs among them.
 pub(crate) static PROCESS: Code = Code {
     call: never,
     drop_args: drop_command,
@@ -120,22 +134,17 @@ impl Command {
     /// Writes it for another rank, where paths are to mean what they mean in `cwd` here.
     fn encode(&self, cwd: &Path, out: &mut Encoder) -> Result<(), WireError> {
         let path = |path: &Path| cwd.join(path).into_os_string().into_vec();
-        // A name without a slash is looked for along `PATH`.
-        let is_name = !self.program.as_os_str().as_bytes().contains(&b'/');
-        let program =
-            if is_name { self.program.as_os_str().as_bytes().to_vec() } else { path(&self.program) };
+        let program = program_from(&self.program, cwd);
         let home = path(self.cwd.as_deref().unwrap_or(Path::new("")));
         out.value(&(program, home, &self.accept, self.args.len(), self.env.len()))?;
-        self.args.iter().try_for_each(|word| word.encode(out))?;
-        for (name, word) in &self.env {
-            out.value(&(name.as_bytes(), word.is_some()))?;
-            word.iter().try_for_each(|word| word.encode(out))?;
-        }
+        encode_words(&self.args, &self.env, out)?;
         match &self.stdin {
             Feed::Nothing => out.value(&0u8),
             Feed::File(file) => out.value(&(1u8, path(file))),
             Feed::Word(word) => out.value(&2u8).and_then(|()| word.encode(out)),
-        }
+        }?;
+        out.value(&self.job.is_some())?;
+        self.job.as_ref().map_or(Ok(()), |job| job.encode(cwd, out))
     }
 
     /// Reads what [`encode`](Self::encode) wrote.
@@ -145,21 +154,54 @@ impl Command {
             from.value::<(Vec<u8>, Vec<u8>, Vec<i32>, usize, usize)>()?;
         let mut command = Self::new(&path(program));
         (command.cwd, command.accept) = (Some(path(home)), accept);
-        for _ in 0..args {
-            command.args.push(Word::decode(from)?);
-        }
-        for _ in 0..env {
-            let (name, is_set) = from.value::<(Vec<u8>, bool)>()?;
-            let word = if is_set { Some(Word::decode(from)?) } else { None };
-            command.env.push((OsString::from_vec(name), word));
-        }
+        (command.args, command.env) = decode_words(args, env, from)?;
         command.stdin = match from.value::<u8>()? {
             0 => Feed::Nothing,
             1 => Feed::File(path(from.value()?)),
             _ => Feed::Word(Word::decode(from)?),
         };
+        command.job = if from.value()? { Some(Box::new(JobSpec::decode(from)?)) } else { None };
         Ok(command)
     }
+}
+
+/// The bytes of a program's name or, if it has a slash, of its absolute path: names are looked for along `PATH`.
+pub(super) fn program_from(program: &Path, cwd: &Path) -> Vec<u8> {
+    let is_name = !program.as_os_str().as_bytes().contains(&b'/');
+    if is_name {
+        program.as_os_str().as_bytes().to_vec()
+    } else {
+        cwd.join(program).into_os_string().into_vec()
+    }
+}
+
+/// Changes to an environment; `None` removes.
+pub(crate) type Variables = Vec<(OsString, Option<Word>)>;
+
+pub(super) fn encode_words(args: &[Word], env: &Variables, out: &mut Encoder) -> Result<(), WireError> {
+    args.iter().try_for_each(|word| word.encode(out))?;
+    for (name, word) in env {
+        out.value(&(name.as_bytes(), word.is_some()))?;
+        word.iter().try_for_each(|word| word.encode(out))?;
+    }
+    Ok(())
+}
+
+pub(super) fn decode_words(
+    args: usize,
+    env: usize,
+    from: &mut Decoder<'_>,
+) -> Result<(Vec<Word>, Variables), WireError> {
+    let (mut words, mut variables) = (Vec::new(), Vec::new());
+    for _ in 0..args {
+        words.push(Word::decode(from)?);
+    }
+    for _ in 0..env {
+        let (name, is_set) = from.value::<(Vec<u8>, bool)>()?;
+        let word = if is_set { Some(Word::decode(from)?) } else { None };
+        variables.push((OsString::from_vec(name), word));
+    }
+    Ok((words, variables))
 }
 
 /// # Safety
@@ -217,13 +259,13 @@ impl Task<Exit> {
     ///
     /// Nothing is split or expanded: no shell is involved.
     pub fn arg(mut self, arg: impl ProcessArg) -> Self {
-        self.command().args.push(arg.word());
+        self.latest().args.push(arg.word());
         self
     }
 
     /// Adds arguments.
     pub fn args<A: ProcessArg>(mut self, args: impl IntoIterator<Item = A>) -> Self {
-        self.command().args.extend(args.into_iter().map(ProcessArg::word));
+        self.latest().args.extend(args.into_iter().map(ProcessArg::word));
         self
     }
 
@@ -232,7 +274,7 @@ impl Task<Exit> {
     pub fn env(mut self, name: impl Into<OsString>, value: impl ProcessArg) -> Self {
         let name = name.into();
         self.check_variable(&name);
-        self.command().env.push((name, Some(value.word())));
+        self.latest().env.push((name, Some(value.word())));
         self
     }
 
@@ -240,17 +282,17 @@ impl Task<Exit> {
     pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
         let name = name.into();
         self.check_variable(&name);
-        self.command().env.push((name, None));
+        self.latest().env.push((name, None));
         self
     }
 
     /// Where it runs; in the directory this program was in when the batch was built, when not given.
     pub fn cwd(mut self, directory: impl AsRef<Path>) -> Self {
-        self.command().cwd = Some(directory.as_ref().to_path_buf());
+        *self.latest().cwd = Some(directory.as_ref().to_path_buf());
         self
     }
 
-    /// What it reads on its standard input: a file (which declares that it reads it), or another task's `stdout()`,
+    /// What it (of a job: rank 0) reads on its standard input: a file (which declares that it reads it), or another task's `stdout()`,
     /// `stderr()` or text result. Nothing when not given.
     pub fn stdin(mut self, input: impl ProcessInput) -> Self {
         let feed = input.feed();
@@ -282,7 +324,16 @@ impl Task<Exit> {
         }
     }
 
-    fn command(&mut self) -> &mut Command {
+    /// The executable that was named last.
+    fn latest(&mut self) -> Latest<'_> {
+        let Command { args, env, cwd, job, .. } = self.command();
+        match job.as_mut().and_then(|job| job.more.last_mut()) {
+            Some(Executable { args, env, cwd, .. }) => Latest { args, env, cwd },
+            None => Latest { args, env, cwd },
+        }
+    }
+
+    pub(super) fn command(&mut self) -> &mut Command {
         assert!(
             self.task().head().code.command.is_some(),
             "this task is a function that returns `Exit`, not a process"
@@ -300,6 +351,13 @@ impl Ref {
     pub(crate) fn command_of<'a>(self) -> &'a Command {
         // SAFETY: commands change only before compile.
         unsafe { self.command() }.expect("a process task")
+    }
+
+    /// The folder of a job's own files, once it has started here.
+    pub(crate) fn job_folder(self) -> Option<PathBuf> {
+        self.command_of().job.as_ref()?;
+        let out = self.cohort()?.with_output(self.index(), |output| output.path(Which::Out))??;
+        Some(out.with_extension(JOB))
     }
 
     /// The result of a process that has succeeded. The caller executes the task, or keeps its value in place.

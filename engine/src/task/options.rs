@@ -6,11 +6,11 @@ use crate::schedule::{Need, UNITS};
 use std::time::Duration;
 
 impl<T> Task<T> {
-    /// How many cpus it holds while it runs: 1 for a process when not given. A function that says so (or has a
+    /// How many cpus it (of a job each rank) holds while it runs: 1 for a process when not given. A function that says so (or has a
     /// timeout, memory or another resource) runs on a thread of its own that waits for these cpus; other functions
     /// run on the batch's workers.
     ///
-    /// A process with more than one cpu is bound to the cpus it holds, unless the batch was built without binding.
+    /// A process with more than one cpu, and each rank of a job, is bound to the cpus it holds, unless the batch was built without binding.
     /// Zero, or more than the batch has, is a mistake that compile reports.
     pub fn cpus(mut self, cpus: u32) -> Self {
         let name = self.task().name();
@@ -25,7 +25,8 @@ impl<T> Task<T> {
 
     /// How much memory it may use, in bytes. Tasks that say so run together only while their sum fits in what the
     /// batch has; a process tree that uses more is killed, and its error says so
-    /// ([`ErrorKind::OverMemory`](crate::ErrorKind)). Functions are trusted.
+    /// ([`ErrorKind::OverMemory`](crate::ErrorKind)). Functions are trusted. Of a job it is what its ranks use on this
+    /// machine, together.
     pub fn memory(mut self, bytes: u64) -> Self {
         let name = self.task().name();
         self.attend(|extra| {

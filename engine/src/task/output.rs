@@ -5,7 +5,7 @@ use super::record::Ref;
 use crate::cohort::Cohort;
 use crate::error::TaskError;
 use crate::outputs::Outputs;
-pub(crate) use crate::outputs::Which;
+pub(crate) use crate::outputs::{Portion, Which};
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ pub(crate) fn bring(heard: &[(bool, Ref, Which)]) {
     let mut of_tasks = HashMap::<Ref, Output>::new();
     for (_, task, which) in heard {
         let elsewhere = task.cohort().and_then(Cohort::elsewhere);
-        let read = elsewhere.and_then(|elsewhere| elsewhere.read(*task, *which == Which::Err));
+        let read = elsewhere.and_then(|elsewhere| elsewhere.read(*task, Portion::Whole(*which)));
         let Some(read) = read else { continue };
         let output = of_tasks.entry(*task).or_default();
         match (read, which) {
@@ -125,11 +125,26 @@ impl Output {
     }
 
     pub(crate) fn path(&self, which: Which) -> Option<PathBuf> {
-        self.files.as_ref().map(|files| match (files, which) {
+        self.path_of(Portion::Whole(which))
+    }
+
+    /// The file of a portion, whether or not it is there.
+    pub(crate) fn path_of(&self, portion: Portion) -> Option<PathBuf> {
+        let files = self.files.as_ref()?;
+        Some(portion.path(|which| match (files, which) {
             (Files::Run(outputs, number), _) => outputs.file(*number, which),
             (Files::Earlier(out, _), Which::Out) => out.clone(),
             (Files::Earlier(_, err), Which::Err) => err.clone(),
-        })
+        }))
+    }
+
+    /// What is there of a portion.
+    pub(crate) fn read_portion(&mut self, portion: Portion) -> io::Result<Vec<u8>> {
+        match (portion, self.path_of(portion)) {
+            (Portion::Whole(which), _) => self.bytes(which),
+            (_, Some(path)) => std::fs::read(path),
+            (_, None) => Ok(Vec::new()),
+        }
     }
 
     pub(crate) fn out(&mut self) -> &mut dyn Write {
@@ -265,7 +280,7 @@ impl Stream {
     /// What it has written on another rank, if it runs there.
     fn elsewhere(&self) -> Option<io::Result<Vec<u8>>> {
         let elsewhere = self.task.cohort()?.elsewhere()?;
-        elsewhere.read(self.task, self.which == Which::Err)
+        elsewhere.read(self.task, Portion::Whole(self.which))
     }
 
     /// The text that is there, whether or not the task has ended.

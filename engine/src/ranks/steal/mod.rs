@@ -43,6 +43,7 @@ mod victim;
 
 use super::Ranks;
 use super::message::Came;
+use crate::outputs::Portion;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,7 +92,7 @@ enum Gift {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Wrote {
     place: u32,
-    is_err: bool,
+    portion: Portion,
 }
 
 /// One task in a `Returned`, which begins with what a task took in nanoseconds (0: not known yet): its place in the

@@ -8,11 +8,12 @@ use crate::ranks::unpack::{self, Unpacked};
 use crate::ranks::{Ranks, Setup};
 use crate::run::{Run, Timed};
 use crate::shared::Shared;
-use crate::task::output::Which;
+use crate::task::output::{Portion, Which};
 use crate::task::record::Ref;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::Read;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -335,22 +336,31 @@ impl Loot {
             let bytes = cohort.with_output(task.index(), |output| output.bytes(which).unwrap_or_default());
             return bytes.unwrap_or_default();
         };
-        let head = message::bytes(&Wrote { place, is_err: which == Which::Err });
-        let mut piece = Vec::new();
-        if let Ok(mut file) = std::fs::File::open(&path) {
-            loop {
-                piece.clear();
-                piece.extend_from_slice(&head);
-                let read = (&mut file).take(PIECE_BYTES).read_to_end(&mut piece);
-                if piece.len() > head.len() {
-                    self.ranks.tell(self.from, Kind::Wrote, self.number, &piece);
-                }
-                if !matches!(read, Ok(1..)) {
-                    break;
-                }
+        if let Some(folder) = task.job_folder().filter(|_| which == Which::Out) {
+            for portion in Portion::of_job(&folder) {
+                self.send_portion(place, portion, &portion.path(|_| path.clone()));
             }
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_dir_all(folder);
         }
+        self.send_portion(place, Portion::Whole(which), &path);
+        let _ = std::fs::remove_file(path);
         Vec::new()
+    }
+
+    fn send_portion(&self, place: u32, portion: Portion, path: &Path) {
+        let head = message::bytes(&Wrote { place, portion });
+        let mut bytes = Vec::new();
+        let Ok(mut file) = std::fs::File::open(path) else { return };
+        loop {
+            bytes.clear();
+            bytes.extend_from_slice(&head);
+            let read = (&mut file).take(PIECE_BYTES).read_to_end(&mut bytes);
+            if bytes.len() > head.len() {
+                self.ranks.tell(self.from, Kind::Wrote, self.number, &bytes);
+            }
+            if !matches!(read, Ok(1..)) {
+                break;
+            }
+        }
     }
 }

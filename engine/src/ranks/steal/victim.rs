@@ -7,7 +7,7 @@ use crate::ranks::message::{self, Came, Kind};
 use crate::ranks::pack;
 use crate::ranks::side::unreadable;
 use crate::run::{Pool, Run};
-use crate::task::output::{Output, Which};
+use crate::task::output::{Output, Portion, Which};
 use crate::task::record::Ref;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -178,11 +178,16 @@ impl Ranks {
     pub(in crate::ranks) fn wrote_elsewhere(&self, from: Rank, number: u64, bytes: &[u8]) {
         let Some((wrote, bytes)) = head::<Wrote>(bytes) else { return };
         let task = self.stealing.victim.lock().task_of(from, number, wrote.place);
-        let which = if wrote.is_err { Which::Err } else { Which::Out };
+        let portion = wrote.portion;
         let file =
-            task.and_then(|task| task.cohort()?.with_output(task.index(), |output| output.path(which)));
+            task.and_then(|task| task.cohort()?.with_output(task.index(), |output| output.path_of(portion)));
         let Some(path) = file.flatten() else { return };
-        let file = std::fs::OpenOptions::new().append(true).open(path);
+        let is_whole = matches!(portion, Portion::Whole(_));
+        if let Some(folder) = path.parent().filter(|_| !is_whole) {
+            // If it cannot be made, the file cannot either.
+            let _ = std::fs::create_dir_all(folder);
+        }
+        let file = std::fs::OpenOptions::new().append(true).create(!is_whole).open(path);
         if let Err(error) = file.and_then(|mut file| file.write_all(bytes))
             && let Some(given) = self.stealing.victim.lock().given.get_mut(&number)
         {

@@ -1,0 +1,223 @@
+//! The command line of a launcher: guards for all ranks, on the hosts that the desk has chosen. Pure.
+
+use super::launcher::{Flavour, Launcher};
+use std::ffi::OsString;
+
+/// How a job is launched.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) words: Vec<OsString>,
+    /// Changes to the launcher's environment.
+    pub(crate) env: Vec<(OsString, Option<OsString>)>,
+    /// The variable that tells a rank its number.
+    pub(crate) rank_variable: &'static str,
+    /// How variables begin that the launcher sets for each rank.
+    pub(crate) variables: Vec<String>,
+    /// A file that the launcher reads: where it is to be, and what is in it.
+    pub(crate) file: Option<(OsString, String)>,
+}
+
+/// What a job asks of its launcher.
+pub(crate) struct Asked<'a> {
+    /// Hosts in the order of ranks, and how many ranks each has.
+    pub(crate) hosts: &'a [(String, u32)],
+    /// All ranks are on this machine.
+    pub(crate) is_local: bool,
+    /// How many ranks each executable has.
+    pub(crate) executables: &'a [u32],
+    /// Cpus of a rank.
+    pub(crate) cpus: u32,
+    /// The user's own arguments for the launcher.
+    pub(crate) more: &'a [OsString],
+    /// What is to be started for each rank.
+    pub(crate) guard: &'a [OsString],
+    /// A variable that guards need.
+    pub(crate) variable: &'a str,
+    /// A path for a file that the launcher reads.
+    pub(crate) file: OsString,
+}
+
+/// The command line. Ranks are bound by their guards, so that jobs side by side do not share a cpu.
+pub(crate) fn line(launcher: &Launcher, asked: &Asked<'_>) -> Line {
+    let variables = tarragon_transport::launcher_variables().map(str::to_string).collect();
+    let mut line = Line { words: vec![launcher.program.clone().into()], variables, ..Line::default() };
+    match launcher.flavour {
+        Flavour::OpenMpi => open_mpi(asked, &mut line),
+        Flavour::Hydra => hydra(asked, &mut line),
+        Flavour::Srun => srun(asked, &mut line),
+    }
+    line
+}
+
+/// Hosts with their ranks: `h0:3,h1:1`.
+fn slots(asked: &Asked<'_>) -> String {
+    let slots = |(name, ranks): &(String, u32)| format!("{name}:{ranks}");
+    match asked.is_local {
+        true => format!("localhost:{}", asked.executables.iter().sum::<u32>()),
+        false => asked.hosts.iter().map(slots).collect::<Vec<_>>().join(","),
+    }
+}
+
+impl Line {
+    fn add(&mut self, words: &[&str]) {
+        self.words.extend(words.iter().map(OsString::from));
+    }
+
+    /// A guard for each rank, with words before each executable's.
+    fn guards(&mut self, asked: &Asked<'_>, before: &[&str], number: &str) {
+        for (index, ranks) in asked.executables.iter().enumerate() {
+            if index > 0 {
+                self.add(&[":"]);
+            }
+            self.add(before);
+            self.add(&[number, &ranks.to_string()]);
+            self.words.extend(asked.guard.iter().cloned());
+        }
+    }
+}
+
+fn open_mpi(asked: &Asked<'_>, line: &mut Line) {
+    line.rank_variable = "OMPI_COMM_WORLD_RANK";
+    line.add(&["--map-by", "slot", "--bind-to", "none"]);
+    line.words.extend(asked.more.iter().cloned());
+    // Each executable has hosts and variables of its own, there.
+    line.guards(asked, &["--host", &slots(asked), "-x", asked.variable], "-n");
+}
+
+fn hydra(asked: &Asked<'_>, line: &mut Line) {
+    line.rank_variable = "PMI_RANK";
+    line.add(&["-bind-to", "none", "-hosts", &slots(asked)]);
+    line.words.extend(asked.more.iter().cloned());
+    line.guards(asked, &[], "-n");
+}
+
+/// What a step has set, and a further `srun` would read as options; `--overlap` shares what this program's own step has.
+/// The ledger sees to it that jobs do not overlap each other.
+fn srun(asked: &Asked<'_>, line: &mut Line) {
+    line.rank_variable = "SLURM_PROCID";
+    line.variables.push("SLURM_".to_string());
+    line.env = OF_STEPS.iter().map(|name| (OsString::from(name), None)).collect();
+    let ranks: u32 = asked.executables.iter().sum();
+    let per_rank = |(name, ranks): &(String, u32)| std::iter::repeat_n(format!("{name}\n"), *ranks as usize);
+    // With more than one host exactly as the desk has dealt them.
+    line.file = Some((asked.file.clone(), asked.hosts.iter().flat_map(per_rank).collect()));
+    line.env.push(("SLURM_HOSTFILE".into(), Some(asked.file.clone())));
+    line.add(&["--overlap", "--cpu-bind=none", "--export=ALL", "--input=none", "--wait=0"]);
+    line.add(&["--kill-on-bad-exit=0", "--distribution=arbitrary"]);
+    line.add(&[
+        &format!("--nodes={}", asked.hosts.len()),
+        &format!("--ntasks={ranks}"),
+        &format!("--cpus-per-task={}", asked.cpus),
+    ]);
+    line.words.extend(asked.more.iter().cloned());
+    line.words.extend(asked.guard.iter().cloned());
+}
+
+/// *Source:* srun(1), input environment variables; and what a step sets that they are read from.
+const OF_STEPS: &[&str] = &[
+    "SLURM_CPUS_PER_TASK",
+    "SLURM_CPU_BIND",
+    "SLURM_CPU_BIND_LIST",
+    "SLURM_CPU_BIND_TYPE",
+    "SLURM_CPU_BIND_VERBOSE",
+    "SLURM_DISTRIBUTION",
+    "SLURM_EXACT",
+    "SLURM_EXCLUSIVE",
+    "SLURM_GTIDS",
+    "SLURM_LOCALID",
+    "SLURM_MEM_BIND",
+    "SLURM_MEM_PER_CPU",
+    "SLURM_MEM_PER_GPU",
+    "SLURM_MEM_PER_NODE",
+    "SLURM_NNODES",
+    "SLURM_NODEID",
+    "SLURM_NPROCS",
+    "SLURM_NTASKS",
+    "SLURM_NTASKS_PER_CORE",
+    "SLURM_NTASKS_PER_NODE",
+    "SLURM_NTASKS_PER_SOCKET",
+    "SLURM_OVERCOMMIT",
+    "SLURM_PROCID",
+    "SLURM_SRUN_COMM_HOST",
+    "SLURM_SRUN_COMM_PORT",
+    "SLURM_STEPID",
+    "SLURM_STEP_ID",
+    "SLURM_STEP_LAUNCHER_PORT",
+    "SLURM_STEP_NODELIST",
+    "SLURM_STEP_NUM_NODES",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_TASKS_PER_NODE",
+    "SLURM_TASK_PID",
+    "SLURM_TRES_PER_TASK",
+    "SLURM_UMASK",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    fn check(flavour: Flavour, is_local: bool, executables: &[u32], expected: Expect) {
+        let guard = ["/bin/program".into(), "guard".into()];
+        let hosts = [("h0".to_string(), 2), ("h1".to_string(), 1)];
+        let asked = Asked {
+            hosts: if is_local { &hosts[..1] } else { &hosts },
+            is_local,
+            executables,
+            cpus: 2,
+            more: &["--more".into()],
+            guard: &guard,
+            variable: "V",
+            file: "/run/hosts".into(),
+        };
+        let line = line(&Launcher { flavour, program: "/bin/launch".into() }, &asked);
+        let words: Vec<_> = line.words.iter().map(|word| word.to_string_lossy()).collect();
+        let file = line.file.map(|(_, text)| text.replace('\n', " ")).unwrap_or_default();
+        expected.assert_eq(&format!("{}\n{file}", words.join(" ")));
+    }
+
+    #[test]
+    fn open_mpis_line() {
+        check(
+            Flavour::OpenMpi,
+            true,
+            &[2],
+            expect![[r#"
+            /bin/launch --map-by slot --bind-to none --more --host localhost:2 -x V -n 2 /bin/program guard
+        "#]],
+        );
+        check(
+            Flavour::OpenMpi,
+            false,
+            &[1, 2],
+            expect![[r#"
+            /bin/launch --map-by slot --bind-to none --more --host h0:2,h1:1 -x V -n 1 /bin/program guard : --host h0:2,h1:1 -x V -n 2 /bin/program guard
+        "#]],
+        );
+    }
+
+    #[test]
+    fn hydras_line() {
+        check(
+            Flavour::Hydra,
+            false,
+            &[1, 2],
+            expect![[r#"
+            /bin/launch -bind-to none -hosts h0:2,h1:1 --more -n 1 /bin/program guard : -n 2 /bin/program guard
+        "#]],
+        );
+    }
+
+    #[test]
+    fn sruns_line() {
+        check(
+            Flavour::Srun,
+            false,
+            &[3],
+            expect![[r#"
+            /bin/launch --overlap --cpu-bind=none --export=ALL --input=none --wait=0 --kill-on-bad-exit=0 --distribution=arbitrary --nodes=2 --ntasks=3 --cpus-per-task=2 --more /bin/program guard
+            h0 h0 h1 "#]],
+        );
+    }
+}
