@@ -1,8 +1,8 @@
 //! Many small MPI jobs, and a reduction of what they found: `cargo run --release --example mpi_ensemble`
 //!
-//! The MPI program is `mpi_ensemble/heat.c`, compiled by `mpicc` as the first task. Each job runs it with another number
-//! and writes a file; jobs that fit on the cpus (in an allocation of Slurm on all its nodes) run side by side. One
-//! function reads all files. What it must find is known: the rod's heat falls by the same factor with each step.
+//! The MPI program is `mpi_ensemble/heat.c`, compiled by `mpicc` as the first task. Each job runs it with another
+//! number and writes a file; jobs that fit on the cpus (in an allocation of Slurm on all its nodes) run side by side.
+//! One function reads all files. What it must find is known: the rod's heat falls by the same factor with each step.
 #![expect(clippy::print_stdout, reason = "an example shows what it did")]
 
 mod command;

@@ -200,8 +200,8 @@ impl Batch {
     /// ranks; one for which there will never be is a mistake that compile reports.
     ///
     /// The first rank that fails ends the others, under each launcher, and the job's error names it. Its output has the
-    /// lines of all ranks, with `RANK: ` before each; see [`Task::rank_stdout`] for a rank's own, [`Task::job_ranks`] for
-    /// exit codes and hosts, [`Task::and`] for several executables under one launch.
+    /// lines of all ranks, with `RANK: ` before each; see [`Task::rank_stdout`] for a rank's own, [`Task::job_ranks`]
+    /// for exit codes and hosts, [`Task::and`] for several executables under one launch.
     ///
     /// ```no_run
     /// use tarragon_engine::{Batch, tasks};

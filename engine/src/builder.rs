@@ -156,8 +156,8 @@ impl Builder {
     }
 
     /// Other machines that [jobs](Batch::job) may use, and how many cpus of each: names that `mpirun` reaches without a
-    /// password. This program and what jobs run has to be there at the same paths. Without it, in an allocation of Slurm
-    /// its nodes. One of several ranks has its own machine only.
+    /// password. This program and what jobs run has to be there at the same paths. Without it, in an allocation of
+    /// Slurm its nodes. One of several ranks has its own machine only.
     ///
     /// A name that does not resolve is a mistake that compile reports.
     pub fn hosts<N: Into<String>>(mut self, hosts: impl IntoIterator<Item = (N, u32)>) -> Self {

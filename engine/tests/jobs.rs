@@ -1,5 +1,5 @@
-//! MPI jobs as tasks: under Open MPI's and MPICH's launchers and under `srun`, from the shell, from inside of a rank and
-//! over several hosts; how they fail, how they are ended, and how they share cpus.
+//! MPI jobs as tasks: under Open MPI's and MPICH's launchers and under `srun`, from the shell, from inside of a rank
+//! and over several hosts; how they fail, how they are ended, and how they share cpus.
 //!
 //! Most tests start this program once more in a role, whose environment has what a launcher needs here.
 

@@ -8,5 +8,5 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --time=10
 set -euo pipefail
-program=${PROGRAM:-target/release/examples/campaign}
+program=${PROGRAM:-target/release/examples/gang}
 exec srun --mpi=pmix --cpus-per-task="${SLURM_CPUS_ON_NODE:-1}" "$program" "$@"

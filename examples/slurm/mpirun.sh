@@ -7,5 +7,5 @@
 #SBATCH --ntasks-per-node=2
 #SBATCH --time=10
 set -euo pipefail
-program=${PROGRAM:-target/release/examples/campaign}
+program=${PROGRAM:-target/release/examples/gang}
 exec mpirun --bind-to none "$program" "$@"

@@ -1,5 +1,5 @@
-//! Jobs: what ranks write, how they end, and that nothing of them is left. The launcher here is a shell that starts each
-//! rank's guard, so that these run where there is no MPI; jobs under real launchers are tested in the engine.
+//! Jobs: what ranks write, how they end, and that nothing of them is left. The launcher here is a shell that starts
+//! each rank's guard, so that these run where there is no MPI; jobs under real launchers are tested in the engine.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;

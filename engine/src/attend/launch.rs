@@ -57,6 +57,18 @@ pub(super) struct Dealt<'a> {
     pub(super) need: &'a Need,
 }
 
+impl Dealt<'_> {
+    fn cpus(&self) -> Vec<Cpus> {
+        let of = |(host, ids): &OnHost<Vec<u32>>| Cpus {
+            host: host.clone().unwrap_or_default(),
+            per_rank: self.need.cpus,
+            ids: ids.clone(),
+            are_places: host.is_some(),
+        };
+        self.bound.iter().map(of).collect()
+    }
+}
+
 impl Place {
     /// Writes down what the leader of a job is to do; its program and arguments.
     pub(super) fn order(
@@ -102,12 +114,6 @@ impl Place {
                 file: folder.join("hosts").into(),
             },
         );
-        let cpus = dealt.bound.iter().map(|(host, ids)| Cpus {
-            host: host.clone().unwrap_or_default(),
-            per_rank: dealt.need.cpus,
-            ids: ids.clone(),
-            are_places: host.is_some(),
-        });
         // The launcher hears what the user sets for the ranks, its own settings among it.
         let mut launcher_env = executables[0].env.clone();
         launcher_env.extend(line.env);
@@ -121,7 +127,7 @@ impl Place {
             stdin: stdin.map(Into::into),
             grace,
             hosts: dealt.placed.iter().filter_map(|(host, _)| host.clone()).collect(),
-            cpus: cpus.collect(),
+            cpus: dealt.cpus(),
         };
         let wrote = order.write(folder).and_then(|()| match &line.file {
             Some((path, text)) => std::fs::write(path, text),

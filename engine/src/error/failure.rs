@@ -331,7 +331,8 @@ impl TaskError {
         }
     }
 
-    /// The signal that ended the process that failed (or the first rank of a job that failed), and whether it left a core file.
+    /// The signal that ended the process that failed (or the first rank of a job that failed), and whether it left a
+    /// core file.
     pub fn signal(&self) -> Option<(i32, bool)> {
         match self.process()?.how {
             How::Signal { signal, core } => Some((signal, core)),

@@ -9,7 +9,7 @@
 //! | where the program runs | a job's ranks run |
 //! |---|---|
 //! | anywhere | on this machine, within the batch's cpus |
-//! | in an allocation of Slurm, one process | also on the allocation's other nodes; on this machine only if it is one of them |
+//! | in an allocation of Slurm, one process | on the allocation's nodes, this machine only if it is one of them |
 //! | with hosts that the user named | also on those |
 //! | as one of several ranks | on this rank's machine, within this rank's cpus |
 //!

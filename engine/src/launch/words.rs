@@ -91,8 +91,8 @@ fn hydra(asked: &Asked<'_>, line: &mut Line) {
     line.guards(asked, &[], "-n");
 }
 
-/// What a step has set, and a further `srun` would read as options; `--overlap` shares what this program's own step has.
-/// The ledger sees to it that jobs do not overlap each other.
+/// Without what a step has set, which a further `srun` would read as options. `--overlap` shares what this program's
+/// own step has; the ledger sees to it that jobs do not overlap each other.
 fn srun(asked: &Asked<'_>, line: &mut Line) {
     line.rank_variable = "SLURM_PROCID";
     line.variables.push("SLURM_".to_string());
@@ -174,7 +174,8 @@ mod tests {
         let line = line(&Launcher { flavour, program: "/bin/launch".into() }, &asked);
         let words: Vec<_> = line.words.iter().map(|word| word.to_string_lossy()).collect();
         let file = line.file.map(|(_, text)| text.replace('\n', " ")).unwrap_or_default();
-        expected.assert_eq(&format!("{}\n{file}", words.join(" ")));
+        let text = words.join(" ").replace(" : ", "\n: ").replace(" --distribution", "\n--distribution");
+        expected.assert_eq(&format!("{text}\n{file}"));
     }
 
     #[test]
@@ -192,7 +193,8 @@ mod tests {
             false,
             &[1, 2],
             expect![[r#"
-            /bin/launch --map-by slot --bind-to none --more --host h0:2,h1:1 -x V -n 1 /bin/program guard : --host h0:2,h1:1 -x V -n 2 /bin/program guard
+            /bin/launch --map-by slot --bind-to none --more --host h0:2,h1:1 -x V -n 1 /bin/program guard
+            : --host h0:2,h1:1 -x V -n 2 /bin/program guard
         "#]],
         );
     }
@@ -204,7 +206,8 @@ mod tests {
             false,
             &[1, 2],
             expect![[r#"
-            /bin/launch -bind-to none -hosts h0:2,h1:1 --more -n 1 /bin/program guard : -n 2 /bin/program guard
+            /bin/launch -bind-to none -hosts h0:2,h1:1 --more -n 1 /bin/program guard
+            : -n 2 /bin/program guard
         "#]],
         );
     }
@@ -216,7 +219,8 @@ mod tests {
             false,
             &[3],
             expect![[r#"
-            /bin/launch --overlap --cpu-bind=none --export=ALL --input=none --wait=0 --kill-on-bad-exit=0 --distribution=arbitrary --nodes=2 --ntasks=3 --cpus-per-task=2 --more /bin/program guard
+            /bin/launch --overlap --cpu-bind=none --export=ALL --input=none --wait=0 --kill-on-bad-exit=0
+            --distribution=arbitrary --nodes=2 --ntasks=3 --cpus-per-task=2 --more /bin/program guard
             h0 h0 h1 "#]],
         );
     }

@@ -292,8 +292,8 @@ impl Task<Exit> {
         self
     }
 
-    /// What it (of a job: rank 0) reads on its standard input: a file (which declares that it reads it), or another task's `stdout()`,
-    /// `stderr()` or text result. Nothing when not given.
+    /// What it (of a job: rank 0) reads on its standard input: a file (which declares that it reads it), or another
+    /// task's `stdout()`, `stderr()` or text result. Nothing when not given.
     pub fn stdin(mut self, input: impl ProcessInput) -> Self {
         let feed = input.feed();
         if let Feed::File(path) = &feed {

@@ -6,12 +6,12 @@ use crate::schedule::{Need, UNITS};
 use std::time::Duration;
 
 impl<T> Task<T> {
-    /// How many cpus it (of a job each rank) holds while it runs: 1 for a process when not given. A function that says so (or has a
-    /// timeout, memory or another resource) runs on a thread of its own that waits for these cpus; other functions
-    /// run on the batch's workers.
+    /// How many cpus it (of a job each rank) holds while it runs: 1 for a process when not given. A function that says
+    /// so (or has a timeout, memory or another resource) runs on a thread of its own that waits for these cpus; other
+    /// functions run on the batch's workers.
     ///
-    /// A process with more than one cpu, and each rank of a job, is bound to the cpus it holds, unless the batch was built without binding.
-    /// Zero, or more than the batch has, is a mistake that compile reports.
+    /// A process with more than one cpu, and each rank of a job, is bound to the cpus it holds, unless the batch was
+    /// built without binding. Zero, or more than the batch has, is a mistake that compile reports.
     pub fn cpus(mut self, cpus: u32) -> Self {
         let name = self.task().name();
         self.attend(|extra| {

@@ -3,7 +3,8 @@
 //! | state | what leads out of it |
 //! |---|---|
 //! | greets | the leader says what to run; or its connection ends: exits |
-//! | runs | the program has ended, and nothing that it started is left: told. To be ended (the leader says so or is gone): TERM to all that descends from here, after the grace KILL |
+//! | runs | the program has ended, and nothing that it started is left: told |
+//! | runs, and is to end (the leader says so or is gone) | TERM to all that descends from here, after the grace KILL |
 //! | told | the leader has heard it: exits, with the program's code for the launcher |
 //!
 //! The program is in the group of its guard, so that what a launcher sends to the group reaches it as without a guard;

@@ -1,9 +1,9 @@
 //! The leader of a job: starts the launcher, tells guards what to run, takes what ranks write, and decides when the job
 //! is over.
 //!
-//! A rank: awaited (its guard has not come) → runs → ended. The job *ends* from the first failure on, or when the leader
-//! is asked to (TERM): those that run are told to end, those that come later are sent away. It is over when the launcher
-//! has ended and no guard is connected.
+//! A rank: awaited (its guard has not come) → runs → ended. The job *ends* from the first failure on, or when the
+//! leader is asked to (TERM): those that run are told to end, those that come later are sent away. It is over when the
+//! launcher has ended and no guard is connected.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;

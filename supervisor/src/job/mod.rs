@@ -7,13 +7,13 @@
 //!                             └──── a TCP connection each ────┴─ …
 //! ```
 //! For the supervisor a job is one process, the *leader*, so whatever holds for processes holds for jobs. The leader
-//! has a launcher start one *guard* per rank in place of the program; each guard connects back to the leader, hears what
-//! it is to run, runs it as its child, sends what that writes, and tells how it ended. Leader and guard are this
+//! has a launcher start one *guard* per rank in place of the program; each guard connects back to the leader, hears
+//! what it is to run, runs it as its child, sends what that writes, and tells how it ended. Leader and guard are this
 //! executable, which becomes them before its `main` (as it becomes the supervisor); so it has to be on every machine.
 //!
-//! A guard between launcher and program gives what launchers do not: output and exit code of each rank, whole; programs,
-//! arguments, environment and directory as they were given, through no shell and no launcher's command line; the same
-//! reading of a failure under each launcher; and an end on every machine, however the leader's went.
+//! A guard between launcher and program gives what launchers do not: output and exit code of each rank, whole;
+//! programs, arguments, environment and directory as they were given, through no shell and no launcher's command line;
+//! the same reading of a failure under each launcher; and an end on every machine, however the leader's went.
 //!
 //! # Who may die
 //! | who | what follows |
@@ -21,16 +21,18 @@
 //! | a rank fails | the leader has the others end (TERM, after the grace KILL): the first failure is the job's |
 //! | a guard | its connection ends: its rank counts as lost, the others end |
 //! | the launcher | the leader has all ranks end |
-//! | the leader, the supervisor, the engine, or its machine | guards see the connection end (or its keepalive fail, after ten seconds), and end what they run |
+//! | the leader, also with the supervisor, the engine, its machine | guards see the connection end, and end what runs |
+//!
+//! A machine that is gone without a word is noticed by the connection's keepalive, after ten seconds.
 //!
 //! # Files
 //! In the job's folder: `order`, which the engine writes; `R.out` and `R.err`, what rank R wrote; `launcher`, what the
-//! launcher wrote; `table`, what became of each rank. The leader's own output is what all ranks wrote, line by line, with
-//! `R: ` before each.
+//! launcher wrote; `table`, what became of each rank. The leader's own output is what all ranks wrote, line by line,
+//! with `R: ` before each.
 //!
 //! # Trust
-//! A leader listens on this machine's loopback, or if ranks are on others on all its addresses. Whoever connects must know
-//! a secret that guards have in their environment.
+//! A leader listens on this machine's loopback, or if ranks are on others on all its addresses. Whoever connects must
+//! know a secret that guards have in their environment.
 
 mod channel;
 mod guard;

@@ -30,8 +30,8 @@ const OUTLIVED: &[i32] = &[
     libc::SIGXCPU,
 ];
 
-/// Makes this process one that runs others for a job: it outlives the signals that they get, and adopts what they leave.
-/// Returns what is readable when a child has ended or, if `asked`, when it is asked to end by TERM or INT, which
+/// Makes this process one that runs others for a job: it outlives the signals that they get, and adopts what they
+/// leave. Returns what is readable when a child has ended or, if `asked`, when it is asked to end by TERM or INT, which
 /// [`drain`] then tells. Descriptors stay: they may be the launcher's.
 pub(crate) fn become_parent(asked: bool) -> io::Result<OwnedFd> {
     outlive_signals()?;

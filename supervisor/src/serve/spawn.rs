@@ -1,5 +1,5 @@
-//! One `posix_spawn`: every child starts in a process group of its own (but a job's), with all signals at their defaults and none
-//! blocked. What is opened, and which environment it gets, is left to `start`.
+//! One `posix_spawn`: every child starts in a process group of its own (but a job's), with all signals at their
+//! defaults and none blocked. What is opened, and which environment it gets, is left to `start`.
 //!
 //! `posix_spawn` rather than `fork`: the child borrows the memory until it executes, so that nothing is copied.
 #![expect(unsafe_code, reason = "posix_spawn takes C pointers")]
