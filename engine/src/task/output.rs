@@ -153,6 +153,16 @@ impl Output {
         text_of(self.bytes(which)?)
     }
 
+    /// What was written so far, if it is no more than this and can be read.
+    pub(crate) fn at_most(&mut self, which: Which, bytes_max: u64) -> Option<Vec<u8>> {
+        if let Some(path) = self.path(which)
+            && std::fs::metadata(path).is_ok_and(|it| it.len() > bytes_max)
+        {
+            return None;
+        }
+        self.bytes(which).ok().filter(|bytes| bytes.len() as u64 <= bytes_max)
+    }
+
     /// What was written so far.
     pub(crate) fn bytes(&mut self, which: Which) -> io::Result<Vec<u8>> {
         if let Some(path) = self.path(which) {
@@ -262,9 +272,22 @@ impl Stream {
         }
     }
 
-    /// What it has written on another rank, if it runs there.
+    /// What is there so far, as it is.
+    pub(crate) fn bytes(&self) -> io::Result<Vec<u8>> {
+        if let Some(path) = self.path() {
+            return so_far(std::fs::read(path));
+        }
+        let here = || Some(self.task.cohort()?.with_output(self.task.index(), |o| o.bytes(self.which)));
+        self.elsewhere().or_else(|| here().flatten()).unwrap_or(Ok(Vec::new()))
+    }
+
+    /// What it has written on another rank, or in another process, if it runs there.
     fn elsewhere(&self) -> Option<io::Result<Vec<u8>>> {
-        let elsewhere = self.task.cohort()?.elsewhere()?;
+        let cohort = self.task.cohort()?;
+        if let Some(sent) = cohort.sent() {
+            return sent.read(self.task, self.which);
+        }
+        let elsewhere = cohort.elsewhere()?;
         elsewhere.read(self.task, self.which == Which::Err)
     }
 
