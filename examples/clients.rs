@@ -3,8 +3,8 @@
 //!
 //! The process that began it all has the batch, and runs what all submit on its cpus. It starts itself four times more:
 //! one client takes the descriptor from a queue and submits functions, one reads it in a dictionary and submits
-//! processes, one is killed before it has closed, which counts as closed, and one finds the batch joined. To be a client
-//! by hand, say `clients --serve` in one shell and `clients DESCRIPTOR` in another one.
+//! processes, one aborts before it has closed, which counts as closed, and one finds the batch joined. To be a client
+//! by hand, say `clients --serve` in one shell, where a line of input ends it, and `clients DESCRIPTOR` in another.
 #![expect(clippy::print_stdout, reason = "an example shows what it did")]
 
 mod command;
@@ -19,7 +19,7 @@ use tarragon::{Batch, BatchDescriptor, DDict, DictDescriptor, Queue, QueueDescri
 const HELP: &str = "
 usage: clients [--serve | DESCRIPTOR]
 
-  --serve     has a batch, prints its descriptor, and ends when a client has come and closed
+  --serve     has a batch, prints its descriptor, and ends when it has read a line and all clients have closed
   DESCRIPTOR  is a client of that batch: has it count primes
 
 Without either it does all of it, in several processes.

@@ -28,8 +28,8 @@
 //!
 //! Start at [`Batch`], which makes tasks and compiles lists of them; [`Task`] says what can be declared,
 //! [`Compiled`] how to run a list once or many times and how to look at its graph, [`Handle`] how to get results. Data
-//! that processes share lie in a [`DDict`] (a dictionary) or a [`Queue`]; [`Stores`] ties them to a batch. Other programs
-//! become clients of a batch by its [`BatchDescriptor`].
+//! that processes share lie in a [`DDict`] (a dictionary) or a [`Queue`]; [`Stores`] ties them to a batch. Other
+//! programs become clients of a batch by its [`BatchDescriptor`].
 
 pub mod prelude;
 

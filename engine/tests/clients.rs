@@ -2,6 +2,10 @@
 //!
 //! A test is the primary; its clients are this program, executed again in a role.
 
+#[path = "clients/far.rs"]
+mod far;
+#[path = "clients/going.rs"]
+mod going;
 #[path = "clients/rig.rs"]
 mod rig;
 #[path = "clients/roles.rs"]
@@ -220,6 +224,19 @@ fn another_user_is_not_let_in() {
     std::fs::copy(std::env::current_exe().expect("this program"), &copy).expect("a copy");
     rig.open_to_all();
     rig.start_as(&copy, 65_534, "foreigner", &descriptor(&batch)).passes();
+    batch.join().expect("nothing ran");
+}
+
+/// As in a container: the process is there, but its socket cannot be reached.
+#[test]
+fn another_network_namespace_is_told_from_a_batch_that_is_closed() {
+    let can = std::process::Command::new("unshare").args(["--net", "true"]).status();
+    if !can.is_ok_and(|status| status.success()) {
+        println!("skipped: `unshare --net` is not there, or not allowed");
+        return;
+    }
+    let (rig, batch) = (Rig::new(), batch());
+    rig.start_apart("apart", &descriptor(&batch)).passes();
     batch.join().expect("nothing ran");
 }
 

@@ -1,5 +1,5 @@
-//! Under the model checker there are no clients in other processes: what the rest of the engine needs to know of them, of
-//! which there is none.
+//! Under the model checker there are no clients in other processes: what the rest of the engine needs to know of them,
+//! of which there is none.
 
 #[path = "error.rs"]
 mod error;

@@ -83,6 +83,13 @@ impl Rig {
         self.spawn(command, role, argument)
     }
 
+    /// In a network namespace of its own.
+    pub(crate) fn start_apart(&self, role: &str, argument: &str) -> Child {
+        let mut command = Command::new("unshare");
+        command.arg("--net").arg(std::env::current_exe().expect("this program"));
+        self.spawn(command, role, argument)
+    }
+
     fn spawn(&self, mut command: Command, role: &str, argument: &str) -> Child {
         command.args(["--exact", "role", "--nocapture", "--test-threads=1"]).current_dir(&self.dir);
         command.env(ROLE, role).env(ARGUMENT, argument).env(DIRECTORY, &self.dir);

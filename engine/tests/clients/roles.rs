@@ -1,30 +1,36 @@
 //! What processes do that the tests of clients start: clients, and a primary to be killed.
 
 use super::rig::{Rig, wait_until};
+use super::{far, going};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tarragon_engine::{
-    AttachError, Batch, BatchDescriptor, CompileError, Context, Error, ErrorKind, GangError, Handle, Mistake,
-    Status, Task, TaskError, Workers, results, tasks,
+    AttachError, Batch, BatchDescriptor, CompileError, Context, Error, ErrorKind, Handle, Mistake, Status,
+    Task, TaskError, Workers, results, tasks,
 };
 
 pub(crate) fn play(role: &str, argument: &str, rig: &Rig) {
     if role == "primary" {
-        return primary(rig);
+        return going::primary(rig);
     }
     if role == "silent" {
-        return silent();
+        return going::silent();
     }
     if role == super::rig::HOME {
-        return home(rig);
+        return far::home(rig);
     }
     let attached = argument.parse::<BatchDescriptor>().expect("a descriptor").attach();
     if role == "foreigner" {
         let error = attached.err().expect("it is not let in");
         assert!(matches!(error, Error::Attach(AttachError::OtherUser { theirs: 0, .. })), "{error}");
+        return;
+    }
+    if role == "apart" {
+        let error = attached.err().expect("it is not reached");
+        assert!(matches!(error, Error::Attach(AttachError::OtherNetwork { .. })), "{error}");
         return;
     }
     let batch = attached.expect("a client");
@@ -40,13 +46,13 @@ pub(crate) fn play(role: &str, argument: &str, rig: &Rig) {
         "mistakes" => mistakes(&batch),
         "many" => many(&batch),
         "random" => random(&batch, rig),
-        "counts" => counts(&batch, rig),
-        "dies" => dies(&batch, rig),
-        "floods" => floods(&batch, rig),
-        "bereft" => bereft(&batch, rig),
-        "outlives" => outlives(&batch, rig),
-        "stranger" => stranger(&batch),
-        "far" => far(&batch, rig),
+        "counts" => going::counts(&batch, rig),
+        "dies" => going::dies(&batch, rig),
+        "floods" => going::floods(&batch, rig),
+        "bereft" => going::bereft(&batch, rig),
+        "outlives" => going::outlives(&batch, rig),
+        "stranger" => going::stranger(&batch),
+        "far" => far::client(&batch, rig),
         other => panic!("no such role: {other}"),
     }
 }
@@ -55,7 +61,7 @@ pub(crate) fn square(x: u64) -> u64 {
     x * x
 }
 
-fn add(a: u64, b: u64) -> u64 {
+pub(crate) fn add(a: u64, b: u64) -> u64 {
     a + b
 }
 
@@ -63,7 +69,7 @@ fn sum(all: &[u64]) -> u64 {
     all.iter().sum()
 }
 
-fn process_id() -> u32 {
+pub(crate) fn process_id() -> u32 {
     std::process::id()
 }
 
@@ -72,13 +78,13 @@ pub(crate) fn append(path: &Path, number: u64) -> std::io::Result<()> {
     writeln!(file, "{number}")
 }
 
-fn says(context: &Context, text: &str) -> std::io::Result<usize> {
+pub(crate) fn says(context: &Context, text: &str) -> std::io::Result<usize> {
     write!(context.out(), "{text}")?;
     write!(context.err(), "not {text}")?;
     Ok(text.len())
 }
 
-fn long(len: usize) -> Vec<u8> {
+pub(crate) fn long(len: usize) -> Vec<u8> {
     (0..len).map(|i| i as u8).collect()
 }
 
@@ -102,7 +108,7 @@ fn panics(x: u64) -> u64 {
 #[error("no convergence after {0} steps")]
 pub(crate) struct Diverged(u32);
 
-fn diverges(steps: u32) -> Result<f64, Diverged> {
+pub(crate) fn diverges(steps: u32) -> Result<f64, Diverged> {
     Err(Diverged(steps))
 }
 
@@ -332,7 +338,7 @@ fn cancels(batch: &Batch, rig: &Rig) {
     assert_eq!(compiled.failures().len(), 10);
 }
 
-fn mistakes_in(error: Error) -> Vec<Mistake> {
+pub(crate) fn mistakes_in(error: Error) -> Vec<Mistake> {
     match error {
         Error::Compile(CompileError { mistakes }) => mistakes,
         other => panic!("another error: {other}"),
@@ -435,7 +441,7 @@ fn run_random(batch: &Batch, seed: u64, folder: &Path, submits: bool) -> Vec<Str
     all
 }
 
-fn random(batch: &Batch, rig: &Rig) {
+pub(crate) fn random(batch: &Batch, rig: &Rig) {
     let serial = Batch::builder().workers(Workers::Serial).alone().build().expect("a batch");
     for seed in 0..40 {
         let wanted = run_random(&serial, seed, &rig.path(&format!("serial{seed}")), false);
@@ -445,197 +451,4 @@ fn random(batch: &Batch, rig: &Rig) {
         let submitted = run_random(batch, seed, &rig.path(&format!("submitted{seed}")), true);
         assert_eq!(submitted, wanted, "seed {seed}, submitted");
     }
-}
-
-// ── coming and going ────────────────────────────────────────────────────────────────────────────────────────────
-
-fn counts(batch: &Batch, rig: &Rig) {
-    let me = std::process::id();
-    let path = rig.path(&format!("numbers.{me}"));
-    rig.touch(&format!("attached.{me}"));
-    for i in 0..50u64 {
-        let task = batch.function(append, (&path, i)).reads(&path).writes(&path);
-        batch.submit(&task).expect("it is submitted");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    batch.close().expect("all is fine");
-    let late = batch.function(square, (1u64,));
-    assert!(matches!(batch.submit(&late), Err(Error::Closed)));
-    wait_until("the test is done", || rig.has("go"));
-    batch.fence().expect("all have succeeded");
-}
-
-fn dies(batch: &Batch, rig: &Rig) {
-    let script = "touch running; while ! test -e go; do sleep 0.01; done; touch done";
-    let task = batch.process("sh").args(["-c", script]).cwd(rig.path(""));
-    let after = batch.process("touch").arg("after").stdin(task.stdout()).cwd(rig.path(""));
-    batch.submit(tasks![task, after]).expect("it is submitted");
-    let _ = task.result().get();
-}
-
-fn floods(batch: &Batch, rig: &Rig) {
-    rig.touch(&format!("flooding.{}", std::process::id()));
-    loop {
-        let tasks: Vec<_> = (0..500u64).map(|i| batch.function(square, (i,))).collect();
-        let processes: Vec<_> = (0..3).map(|_| batch.process("true")).collect();
-        batch.submit(tasks![tasks, processes]).expect("they are submitted");
-        if processes[0].result().get().is_err() {
-            return;
-        }
-    }
-}
-
-fn primary(rig: &Rig) {
-    let batch = Batch::builder().workers(Workers::Threads(2)).assume_cpus(4).build().expect("a batch");
-    rig.write("descriptor", &batch.descriptor().expect("a descriptor").to_string());
-    std::thread::sleep(Duration::from_secs(1000));
-}
-
-fn bereft(batch: &Batch, rig: &Rig) {
-    let done = batch.function(square, (2u64,));
-    done.run().expect("it runs");
-    let task = batch.process("sleep").arg("1000");
-    let after = batch.function(square, (done.result(),)).name("after");
-    batch.submit(tasks![task, after]).expect("it is submitted");
-    let compiled = batch.process("sleep").arg("1000");
-    let compiled_list = batch.compile(tasks![compiled]).expect("a list");
-    compiled_list.start().expect("it starts");
-    let readers: Vec<_> = [task.result(), compiled.result()]
-        .into_iter()
-        .map(|handle| std::thread::spawn(move || handle.get().expect_err("it never ends")))
-        .collect();
-    assert_eq!(after.result().get().expect("a value"), 16);
-    rig.touch("waiting");
-    let began = Instant::now();
-    let error = task.result().get().expect_err("it never ends");
-    assert_eq!(error.kind(), ErrorKind::Lost);
-    assert!(error.to_string().contains("its program has ended"), "{error}");
-    for reader in readers {
-        assert_eq!(reader.join().expect("it is told").kind(), ErrorKind::Lost);
-    }
-    compiled_list.wait().expect_err("it never ends");
-    assert!(began.elapsed() < Duration::from_secs(60));
-    // What came before is here; what comes now is an error.
-    assert_eq!(done.result().get().expect("a value"), 4);
-    let late = batch.function(square, (1u64,));
-    assert!(matches!(late.start(), Err(Error::BatchLost { .. })));
-    batch.submit(batch.function(square, (1u64,))).expect("it is queued");
-    let error = batch.fence().expect_err("nobody runs it");
-    assert!(matches!(error, Error::BatchLost { .. }), "{error}");
-    batch.close().expect("nothing is queued");
-}
-
-fn outlives(batch: &Batch, rig: &Rig) {
-    let script = "sleep 0.3; echo said; touch done";
-    let task = batch.process("sh").args(["-c", script]).cwd(rig.path(""));
-    task.start().expect("it starts");
-    rig.touch("started");
-    // The news of its end comes before the farewell.
-    assert_eq!(task.result().get().expect("how it ended").code, 0);
-    assert_eq!(task.stdout().get().expect("its output"), "said\n");
-    wait_until("the test has dropped it", || rig.has("go"));
-    let late = batch.function(square, (1u64,));
-    let error = late.start().expect_err("it is gone");
-    assert!(error.to_string().contains("dropped"), "{error}");
-}
-
-fn stranger(batch: &Batch) {
-    let said = batch.process("echo").arg("hello");
-    let again = batch.process("cat").stdin(said.stdout());
-    batch.submit(tasks![said, again]).expect("processes are welcome");
-    assert_eq!(again.stdout().get().expect("its output"), "hello\n");
-    let function = batch.function(square, (1u64,));
-    let decides = batch.process("true").retries(1).retry_if(|_| true);
-    let found = mistakes_in(batch.compile(tasks![function, decides]).expect_err("other code"));
-    let text = found[0].to_string();
-    let ours = std::env::current_exe().expect("this program").display().to_string();
-    assert!(text.contains(&ours) && text.contains("deps/clients"), "{text}");
-    assert!(text.contains("processes"), "{text}");
-    let are_code = found.iter().all(|it| matches!(it, Mistake::OtherExecutable { .. }));
-    assert!(are_code && found.len() == 2, "{found:?}");
-}
-
-// ── on ranks ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-fn home(rig: &Rig) {
-    let batch = Batch::builder().spawn(2).workers(Workers::Threads(2)).build().expect("a batch");
-    rig.start("far", &batch.descriptor().expect("a descriptor").to_string()).passes();
-    batch.join().expect("all is fine");
-}
-
-/// A body that is a client of the batch that runs it.
-fn submits(batch: BatchDescriptor, x: u64) -> Result<u64, Error> {
-    let batch = batch.attach()?;
-    let task = batch.function(square, (x,));
-    task.run()?;
-    Ok(task.result().get()?)
-}
-
-fn members(context: &Context, x: u64) -> Result<u64, GangError> {
-    let gang = context.gang();
-    gang.all_reduce(x + u64::from(gang.member()), |a, b| a + b)
-}
-
-fn far(batch: &Batch, rig: &Rig) {
-    let home = batch.descriptor().expect("the primary's");
-    let pids: Vec<_> = (0..2).map(|rank| batch.function(process_id, ()).at_rank(rank)).collect();
-    let mut last = batch.function(square, (2u64,));
-    let mut chain = Vec::new();
-    for i in 0..40u64 {
-        let next = batch.function(add, (last.result(), i)).at_rank((i % 2) as u32);
-        chain.push(std::mem::replace(&mut last, next));
-    }
-    let spoken = batch.function(says, ("far away".to_string(),)).at_rank(1);
-    let echo = batch.process("cat").stdin(spoken.stdout()).at_rank(1);
-    let fails = batch.try_function(diverges, (4u32,)).at_rank(1);
-    let big = batch.function(long, (200_000usize,)).at_rank(1);
-    let inside = batch.function(submits, (home.clone(), 11u64)).at_rank(1);
-    let gang = batch.function(members, (5u64,)).ranks(2);
-    let list = tasks![pids, chain, last, spoken, echo, fails, big, inside, gang];
-    batch.compile(list).expect("a list").run().expect_err("one fails");
-    let pids = results(&pids).expect("values");
-    assert!(pids[0] == home.pid() && pids[1] != home.pid(), "{pids:?}");
-    assert_eq!(last.result().get().expect("a value"), 784);
-    assert_eq!(spoken.stdout().get().expect("its output"), "far away");
-    assert_eq!(echo.stdout().get().expect("its output"), "far away");
-    let error = fails.result().get().expect_err("it fails");
-    assert_eq!((error.rank(), error.downcast_ref::<std::io::Error>().is_none()), (1, true));
-    assert!(error.to_string().contains("after 4 steps"), "{error}");
-    assert_eq!(big.result().get().expect("a value"), long(200_000));
-    assert_eq!(inside.result().get().expect("a value"), 121);
-    assert_eq!(gang.result().get().expect("a value"), 11);
-    random(batch, rig);
-}
-
-/// Threads of this process whose name begins so.
-fn threads(name: &str) -> usize {
-    let tasks = fs::read_dir("/proc/self/task").expect("our threads");
-    let names = tasks.flatten().filter_map(|it| fs::read_to_string(it.path().join("comm")).ok());
-    names.filter(|it| it.starts_with(name)).count()
-}
-
-fn sockets() -> usize {
-    let name = format!("@tarragon-batch-{}-", std::process::id());
-    fs::read_to_string("/proc/net/unix").expect("sockets").matches(&name).count()
-}
-
-fn silent() {
-    let batch = Batch::builder().workers(Workers::Threads(2)).build().expect("a batch");
-    let task = batch.function(square, (1u64,));
-    batch.submit(&task).expect("it is submitted");
-    batch.fence().expect("it runs");
-    assert_eq!((threads("tarragon-listen"), sockets()), (0, 0));
-    let text = batch.descriptor().expect("a descriptor").to_string();
-    assert_eq!(sockets(), 1);
-    // A thread names itself.
-    wait_until("a thread accepts", || threads("tarragon-listen") == 1);
-    let client = text.parse::<BatchDescriptor>().expect("its text").attach().expect("a client");
-    client.function(square, (1u64,)).run().expect("it runs");
-    client.close().expect("all is fine");
-    batch.join().expect("all is fine");
-    drop(client);
-    wait_until("all threads are gone", || {
-        ["tarragon-listen", "tarragon-sessio", "tarragon-news", "tarragon-client"].map(threads) == [0; 4]
-    });
-    wait_until("the socket is gone", || sockets() == 0);
 }

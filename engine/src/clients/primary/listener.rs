@@ -1,8 +1,8 @@
 //! Where clients of a batch attach: the socket, the thread that accepts, and the sessions under way.
 //!
 //! # States
-//! `Open` → `Closed`: no client attaches any more, and no session takes a list; all that was started ends → each session
-//! writes what it has to tell and `Bye`, and is cut off after [`PARTING`] at the latest.
+//! `Open` → `Closed`: no client attaches any more, and no session takes a list; all that was started ends → each
+//! session writes what it has to tell and `Bye`, and is cut off after [`PARTING`] at the latest.
 
 use super::session::{self, Session};
 use crate::clients::descriptor::BatchDescriptor;
@@ -130,8 +130,8 @@ impl Listener {
         sessions.iter().for_each(|session| session.seat.close());
     }
 
-    /// All that was started has ended: clients are told that nothing more will come, and why. Waits until they have read
-    /// it, in bounded time, if it `waits`.
+    /// All that was started has ended: clients are told that nothing more will come, and why. If it `waits` it returns
+    /// when that is written, in bounded time.
     pub(crate) fn part(&self, why: &str, waits: bool) {
         let sessions =
             || -> Vec<Arc<Session>> { self.state.lock().sessions.iter().filter_map(Weak::upgrade).collect() };
