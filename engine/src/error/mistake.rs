@@ -244,16 +244,19 @@ pub enum Mistake {
         /// The process of the batch.
         pid: u32,
     },
-    /// A task with code of this executable, of a batch whose process runs another one.
+    /// Tasks with code of this executable, of a batch whose process runs another one; said once for a list.
     #[error(
-        "task #{task} `{name}` has code of {ours}, and the batch's process {pid} runs {theirs}, which is not the same \
-         build: run the same executable on both sides, or submit processes, which need no code of ours"
+        "task #{task} `{name}`{} has code of {ours}, and the batch's process {pid} runs {theirs}, which is not the same \
+         build: run the same executable on both sides, or submit processes, which need no code of ours",
+        and_more(*more)
     )]
     OtherExecutable {
-        /// Its index.
+        /// Index of the first.
         task: u32,
         /// Its name.
         name: String,
+        /// How many more there are.
+        more: usize,
         /// The process of the batch.
         pid: u32,
         /// This program.
@@ -275,6 +278,10 @@ pub enum Mistake {
         /// As written.
         cost: String,
     },
+}
+
+fn and_more(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" (and {more} more)") }
 }
 
 fn known_resources(known: &[String]) -> String {

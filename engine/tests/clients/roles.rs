@@ -212,9 +212,16 @@ fn failures(batch: &Batch) {
 
 trait ChainText {
     fn chain_text(&self) -> String;
+    fn root_text(&self) -> String;
 }
 
 impl ChainText for TaskError {
+    fn root_text(&self) -> String {
+        let first = std::error::Error::source(self);
+        let all = std::iter::successors(first, |error| std::error::Error::source(*error));
+        all.last().map(ToString::to_string).unwrap_or_default()
+    }
+
     fn chain_text(&self) -> String {
         let mut text = self.to_string();
         let mut source = std::error::Error::source(self);
@@ -432,6 +439,8 @@ fn run_random(batch: &Batch, seed: u64, folder: &Path, submits: bool) -> Vec<Str
     }
     let outcome = |task: &Task<String>| match task.result().get() {
         Ok(text) => text,
+        // Which index a task has depends on when the queue before it was flushed.
+        Err(error) if submits => format!("{:?}, {}", error.kind(), error.root_text()),
         Err(error) => format!("{:?} {} {}", error.kind(), error.index(), error),
     };
     let mut all: Vec<String> = made.iter().map(outcome).collect();

@@ -227,17 +227,20 @@ impl Connection {
 
     /// Tasks that cannot run in the primary's process.
     pub(crate) fn check_tasks(&self, tasks: impl Iterator<Item = Ref>, mistakes: &mut Vec<Mistake>) {
+        let (pid, mut others) = (self.descriptor.pid, Vec::new());
         for (task, record) in (0..).zip(tasks) {
-            let (name, pid) = (|| record.name(), self.descriptor.pid);
             let code = record.head().code;
             let decides = || record.extra().is_some_and(|extra| extra.limits.retry_if.is_some());
             if code.travel.is_none() {
-                mistakes.push(Mistake::StaysHere { task, name: name(), pid });
+                mistakes.push(Mistake::StaysHere { task, name: record.name(), pid });
             } else if !self.shares_code && (code.command.is_none() || decides()) {
-                let ours = std::env::current_exe().unwrap_or_default().display().to_string();
-                let theirs = self.program.clone();
-                mistakes.push(Mistake::OtherExecutable { task, name: name(), pid, ours, theirs });
+                others.push((task, record));
             }
+        }
+        if let Some((task, first)) = others.first() {
+            let ours = std::env::current_exe().unwrap_or_default().display().to_string();
+            let (task, name, more, theirs) = (*task, first.name(), others.len() - 1, self.program.clone());
+            mistakes.push(Mistake::OtherExecutable { task, name, more, pid, ours, theirs });
         }
     }
 
