@@ -28,7 +28,8 @@
 //!
 //! Start at [`Batch`], which makes tasks and compiles lists of them; [`Task`] says what can be declared,
 //! [`Compiled`] how to run a list once or many times and how to look at its graph, [`Handle`] how to get results. Data
-//! that processes share lie in a [`DDict`] (a dictionary) or a [`Queue`]; [`Stores`] ties them to a batch.
+//! that processes share lie in a [`DDict`] (a dictionary) or a [`Queue`]; [`Stores`] ties them to a batch. Other
+//! programs become clients of a batch by its [`BatchDescriptor`].
 
 pub mod prelude;
 
@@ -42,11 +43,11 @@ pub use tarragon_ddict::{
     remove_persisted,
 };
 pub use tarragon_engine::{
-    AnyTask, Batch, Builder, Cause, CompileError, Compiled, Context, Counts, Data, DataFile, DataId, Edge,
-    Error, ErrorKind, Exit, Failure, Gang, GangError, Graph, Handle, HasResult, Hazard, IntoDatum, JobRank,
-    JournalStatus, JournalSync, Keys, Mistake, ProcessArg, ProcessFailure, ProcessInput, RankStream, Report,
-    Status, Stream, Submitted, Summary, Task, TaskError, TaskList, ToWord, Traffic, Usage, Val, Watch,
-    Workers, results, serve, tasks, value, wire,
+    AnyTask, AttachError, Batch, BatchDescriptor, Builder, Cause, CompileError, Compiled, Context, Counts,
+    Data, DataFile, DataId, Edge, Error, ErrorKind, Exit, Failure, Gang, GangError, Graph, Handle, HasResult,
+    Hazard, IntoDatum, JobRank, JournalStatus, JournalSync, Keys, Mistake, ProcessArg, ProcessFailure,
+    ProcessInput, RankStream, Report, Status, Stream, Submitted, Summary, Task, TaskError, TaskList, ToWord,
+    Traffic, Usage, Val, Watch, Workers, results, serve, tasks, value, wire,
 };
 
 pub use tarragon_queue as queue;

@@ -12,6 +12,7 @@
 //! ```
 
 pub use crate::{
-    Batch, Compiled, Context, DDict, DataId, DictDescriptor, DictError, ErrorKind, Exit, Handle, Keys, Queue,
-    QueueDescriptor, QueueError, Stores, Task, TaskError, TaskList, Workers, tasks, value,
+    Batch, BatchDescriptor, Compiled, Context, DDict, DataId, DictDescriptor, DictError, ErrorKind, Exit,
+    Handle, Keys, Queue, QueueDescriptor, QueueError, Stores, Task, TaskError, TaskList, Workers, tasks,
+    value,
 };

@@ -200,7 +200,7 @@ fn a_campaign_that_is_out_of_time_goes_back_to_the_queue() {
     std::fs::create_dir(&folder).unwrap();
     let job = cluster.begin(&folder, &[]);
     // As Slurm does half a minute before the limit, so the script says.
-    cluster.scancel(&["--batch", "--signal=TERM", &job]);
+    cluster.scancel(&["--batch", "--signal=USR1", &job]);
     patiently("the job to be back in the queue", || cluster.state(&job) == "PENDING");
     cluster.expect_gone("examples/resume");
     // Slurm lets it wait for two minutes, in case its node is not well.

@@ -20,7 +20,8 @@
 //! # Who may write what
 //! `queue` is held for moments. `frontier` is held by whoever flushes, from taking the queue until the list is compiled
 //! and noted, so batches of one client are compiled in the order of its tasks; in which order they start does not
-//! matter, since gates wait for tasks that have not started, too. Lists of different clients have no order.
+//! matter, since gates wait for tasks that have not started, too; only of a batch whose tasks run in another process
+//! `frontier` is held until the list is there. Lists of different clients have no order.
 
 use crate::cohort::Progress;
 use crate::data::Access;
@@ -31,9 +32,9 @@ use crate::plan::Owned;
 use crate::shared::Shared;
 use crate::task::list::{Entry, Item, TaskList};
 use crate::task::record::{Kept, Ref, state};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,8 @@ enum Queued {
 
 /// One `Batch` value.
 pub(crate) struct Client {
+    /// No other of this process has it.
+    pub(crate) number: u32,
     shared: Weak<Shared>,
     queue: Mutex<Vec<Queued>>,
     /// When the queue got its latest task.
@@ -111,7 +114,9 @@ fn matters(task: Ref) -> bool {
 impl Client {
     /// A client; others wait for its end if it `counts`.
     pub(crate) fn new(shared: &Arc<Shared>, counts: bool) -> Arc<Self> {
+        static NUMBERS: AtomicU32 = AtomicU32::new(1);
         let client = Arc::new(Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             shared: Arc::downgrade(shared),
             queue: Mutex::default(),
             latest: Mutex::new(Instant::now()),
@@ -133,6 +138,43 @@ impl Client {
 
     /// Queues a list.
     pub(crate) fn submit(self: &Arc<Self>, shared: &Arc<Shared>, list: &dyn TaskList) -> Result<(), Error> {
+        let (entries, others) = self.take_in(shared, list)?;
+        if others {
+            // Tasks that wait in another client's queue come first.
+            shared.flush_others(self);
+        }
+        let len = {
+            let mut queue = self.queue.lock();
+            queue.extend(entries);
+            queue.len()
+        };
+        *self.latest.lock() = Instant::now();
+        if len >= WINDOW {
+            self.flush()?;
+            self.wait_for_room(shared);
+        } else if !self.is_watched.swap(true, Ordering::AcqRel) {
+            shared.office().watch(self, Instant::now() + IDLE);
+        }
+        Ok(())
+    }
+
+    /// Compiles and starts a list behind all that was submitted before. What is wrong with it nobody else is told:
+    /// whoever flushes waits for the frontier first.
+    pub(crate) fn submit_now(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        list: &dyn TaskList,
+    ) -> Result<(), Error> {
+        let (entries, _) = self.take_in(shared, list)?;
+        let frontier = self.frontier.lock();
+        self.queue.lock().extend(entries);
+        self.flush_from(frontier)?;
+        self.wait_for_room(shared);
+        Ok(())
+    }
+
+    /// What of a list is to be queued; and whether its tasks take results of tasks that are queued.
+    fn take_in(&self, shared: &Arc<Shared>, list: &dyn TaskList) -> Result<(Vec<Queued>, bool), Error> {
         self.check_open()?;
         self.tell()?;
         if !shared.background {
@@ -164,23 +206,7 @@ impl Client {
             }
             each_input(task, &mut |input| others |= input.task.is_queued());
         }
-        if others {
-            // Tasks that wait in another client's queue come first.
-            shared.flush_others(self);
-        }
-        let len = {
-            let mut queue = self.queue.lock();
-            queue.extend(entries);
-            queue.len()
-        };
-        *self.latest.lock() = Instant::now();
-        if len >= WINDOW {
-            self.flush()?;
-            self.wait_for_room(shared);
-        } else if !self.is_watched.swap(true, Ordering::AcqRel) {
-            shared.office().watch(self, Instant::now() + IDLE);
-        }
-        Ok(())
+        Ok((entries, others))
     }
 
     /// The office looks at the queue; when to look again, if it is to.
@@ -210,8 +236,11 @@ impl Client {
 
     /// Compiles and starts what is queued.
     pub(crate) fn flush(self: &Arc<Self>) -> Result<(), Error> {
+        self.flush_from(self.frontier.lock())
+    }
+
+    fn flush_from(self: &Arc<Self>, mut frontier: MutexGuard<'_, Frontier>) -> Result<(), Error> {
         let Some(shared) = self.shared.upgrade() else { return Ok(()) };
-        let mut frontier = self.frontier.lock();
         let queue = std::mem::take(&mut *self.queue.lock());
         if queue.is_empty() {
             return Ok(());
@@ -245,10 +274,12 @@ impl Client {
             frontier.add(*task);
         }
         frontier.sweep();
-        drop(frontier);
+        // In another process the lists of a client are ordered as they come.
+        let keeps_order = shared.executor.connection().map(|_| frontier);
         events::flushed(list.len());
         let owned = Owned::new(plan);
         let started = owned.start(true);
+        drop(keeps_order);
         tasks().for_each(Ref::unqueue);
         if started.is_err() {
             self.pending.fetch_sub(list.len(), Ordering::AcqRel);
@@ -292,12 +323,20 @@ impl Client {
             return Err(Error::WaitsForItself);
         }
         self.wait_for_fewer_than(shared, 1);
-        self.frontier.lock().rows.clear();
+        self.forget();
+        if let Some(connection) = shared.executor.connection() {
+            connection.forget(self.number);
+        }
         self.tell()?;
         match self.ended.lock().take() {
             Some(error) => Err(Error::Task(error)),
             None => Ok(()),
         }
+    }
+
+    /// What is submitted from now on depends on nothing that was.
+    pub(crate) fn forget(&self) {
+        self.frontier.lock().rows.clear();
     }
 
     /// Runs what is queued; nothing more may come. Also says whether this closed it, or it was closed before.

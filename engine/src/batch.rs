@@ -2,6 +2,7 @@
 
 use crate::background::Client;
 use crate::builder::Builder;
+use crate::clients::BatchDescriptor;
 use crate::compiled::Compiled;
 use crate::data::{DataFile, DataId, IntoDatum, Keys, SpaceRef, Submitted};
 use crate::error::{CompileError, Error, Mistake};
@@ -323,6 +324,9 @@ impl Batch {
     /// Closes this client, waits until every other one is closed or gone and all work has ended, and removes the output
     /// of processes, unless it is to be kept or a task failed.
     ///
+    /// Clients in [other processes](Self::descriptor) count; one that dies is closed by that. Of a batch that is such a
+    /// client the others are those in this process, and the work what it has started.
+    ///
     /// # Errors
     /// As [`close`](Self::close); [`Error::Task`] for the first task that this client submitted and that failed since
     /// the last fence; [`Error::WaitsForItself`] inside a body.
@@ -332,7 +336,15 @@ impl Batch {
             return Err(Error::WaitsForItself);
         }
         self.shared.wait_for_clients();
+        if let Some(listener) = self.shared.open_listener() {
+            listener.close();
+            // One may have attached in between.
+            self.shared.wait_for_clients();
+        }
         self.shared.wait_for_all();
+        if let Some(listener) = self.shared.open_listener() {
+            listener.part("it is joined", true);
+        }
         let fenced = self.client.fence(&self.shared);
         self.shared.outputs.remove();
         if let Some(book) = &self.shared.book {
@@ -368,6 +380,21 @@ impl Batch {
         self.shared.ranks.as_ref().map(|ranks| ranks.world())
     }
 
+    /// What other processes of this node attach to the batch with: a line of text, or plain data for a task's argument,
+    /// a queue, a dictionary. See [`BatchDescriptor::attach`]. Of a batch that is itself a client it leads to the same
+    /// batch as its own.
+    ///
+    /// The first call costs a thread, which sleeps until somebody attaches.
+    ///
+    /// # Errors
+    /// [`Error::Attach`], [`Error::Threads`] if the system refuses a socket or a thread.
+    pub fn descriptor(&self) -> Result<BatchDescriptor, Error> {
+        match self.shared.executor.connection() {
+            Some(connection) => Ok(connection.descriptor().clone()),
+            None => self.shared.listener().map(|listener| listener.descriptor().clone()),
+        }
+    }
+
     /// Number of workers of this rank.
     pub fn workers(&self) -> usize {
         self.shared.executor.workers()
@@ -390,8 +417,14 @@ impl Drop for Batch {
             self.shared.inner_clients.fetch_sub(1, Ordering::AcqRel);
             self.shared.close_if_unused();
         } else if self.shared.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
-            if !self.shared.executor.is_worker() {
+            let listener = self.shared.open_listener();
+            listener.iter().for_each(|listener| listener.close());
+            let waits = !self.shared.executor.is_worker();
+            if waits {
                 self.shared.wait_for_all();
+            }
+            listener.iter().for_each(|listener| listener.part("it is dropped", waits));
+            if waits {
                 self.shared.let_go();
                 // Not left to whoever drops the last part of the batch: that may be a worker, and the program may end
                 // before.

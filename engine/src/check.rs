@@ -85,7 +85,7 @@ pub(crate) fn processes(
         }
         if command.job.is_some()
             && !std::mem::replace(&mut has_jobs, true)
-            && let Err(bad) = shared.launching.launcher(&shared.env, &shared.cwd)
+            && let Err(bad) = shared.launching.check(&shared.env, &shared.cwd)
         {
             mistakes.push(Mistake::BadProgram { name: task.name(), what: bad.to_string() });
         }

@@ -13,11 +13,12 @@
 //!   consumer; should both look away at the same moment, the end of the run sweeps it (`orphans`).
 //!
 //! - `elsewhere`: who compiles its list, before any run; then who begins a run, be it of that list or of one that holds
-//!   it.
+//!   it. `sent`: who begins a run.
 //!
 //! A cohort lives as long as its compiled batch, a run of it, or any chunk of memory with a task of it.
 
 use crate::body::inside;
+use crate::clients::Sent;
 use crate::error::{Error, Failure, TaskError};
 use crate::journal::Identity;
 use crate::ranks::Elsewhere;
@@ -47,6 +48,8 @@ pub(crate) struct Cohort {
     /// Where its tasks are that run on other ranks in the latest run, be it of its own list or of one that holds it.
     elsewhere: RwLock<Option<Arc<Elsewhere>>>,
     may_be_elsewhere: AtomicBool,
+    /// The list of the latest run, of a batch whose tasks run in another process.
+    sent: RwLock<Option<Arc<Sent>>>,
 }
 
 #[derive(Default)]
@@ -111,7 +114,19 @@ impl Cohort {
             notes: Mutex::default(),
             elsewhere: RwLock::default(),
             may_be_elsewhere: AtomicBool::new(false),
+            sent: RwLock::default(),
         }
+    }
+
+    /// The list of the run that begins has gone to another process, or to none.
+    pub(crate) fn bind_sent(&self, sent: Option<Arc<Sent>>) {
+        let before = std::mem::replace(&mut *self.sent.write(), sent);
+        // It may be the last share, and then the other process is told.
+        drop(before);
+    }
+
+    pub(crate) fn sent(&self) -> Option<Arc<Sent>> {
+        self.sent.read().clone()
     }
 
     /// Some of its tasks run on other ranks, or none: said when its list is compiled, and when a run begins.

@@ -287,7 +287,11 @@ impl<'a> Gather<'a> {
             self.mistakes.push(Mistake::TooManyTasks { tasks, max: TASKS_MAX });
             return Err(self.mistakes());
         }
-        if self.has_processes {
+        if let Some(connection) = self.shared.executor.connection() {
+            let mut mistakes = Vec::new();
+            connection.check_tasks(self.tasks(), &mut mistakes);
+            self.mistakes.append(&mut mistakes);
+        } else if self.has_processes {
             let mut mistakes = Vec::new();
             check::processes(self.shared, self.tasks(), self.submitted, &mut mistakes);
             self.mistakes.append(&mut mistakes);
@@ -491,7 +495,9 @@ pub(crate) fn check_task(shared: &Arc<Shared>, index: u32, task: Ref, mistakes: 
             check::need(shared, index, task, need, mistakes);
         }
     }
-    if task.head().code.command.is_some() {
+    if let Some(connection) = shared.executor.connection() {
+        connection.check_tasks(std::iter::once(task), mistakes);
+    } else if task.head().code.command.is_some() {
         check::processes(shared, std::iter::once(task), true, mistakes);
     }
 }

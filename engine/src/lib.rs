@@ -50,6 +50,11 @@ mod body;
 mod journal;
 mod resume;
 
+#[cfg(not(loom))]
+mod clients;
+#[cfg(loom)]
+#[path = "clients/absent.rs"]
+mod clients;
 mod cohort;
 mod counts;
 mod error;
@@ -68,6 +73,7 @@ mod sync;
 pub use batch::{Batch, Workers};
 pub use body::Context;
 pub use builder::{Builder, JournalSync};
+pub use clients::{AttachError, BatchDescriptor};
 pub use compile::Hazard;
 pub use compiled::Compiled;
 pub use counts::{Counts, Watch};

@@ -396,6 +396,7 @@ impl Owned {
         }
         let plan = self.plan();
         let mut cohorts = plan.cohorts();
+        let turn = plan.shared.executor.connection().map(|connection| connection.turn());
         plan.side.as_ref().map_or(Ok(()), |side| side.check())?;
         cohorts.iter().filter_map(|c| c.elsewhere()).try_for_each(|elsewhere| elsewhere.check())?;
         // In the order in which `launch` waits for producers, so that no two wait for each other.
@@ -406,6 +407,13 @@ impl Owned {
                 plan.shared.awaited.look_again();
                 return Err(error);
             }
+        }
+        if let Some(turn) = turn
+            && let Err(error) = turn.offer(plan)
+        {
+            cohorts.iter().for_each(|c| c.never_mind());
+            plan.shared.awaited.look_again();
+            return Err(error);
         }
         let ledger = match plan
             .shared

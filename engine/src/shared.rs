@@ -2,9 +2,11 @@
 
 use crate::attend::{Desk, Office, Share, Totals};
 use crate::background::Client;
+use crate::clients::Listener;
 use crate::cohort::Cohort;
 use crate::compile::{Frontier, Listing};
 use crate::data::Space;
+use crate::error::Error;
 use crate::events;
 use crate::launch::Launching;
 use crate::outputs::Outputs;
@@ -79,6 +81,8 @@ pub(crate) struct Shared {
     /// The same runs, as far as they can be told to stop.
     pub(crate) active: Arc<ActiveRuns>,
     all_ended: Condvar,
+    /// Where clients of other processes attach, once somebody has asked for a descriptor.
+    listener: Mutex<Option<Arc<Listener>>>,
 }
 
 /// Runs of a batch that are under way.
@@ -135,7 +139,7 @@ impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             arena: Arena::new(),
-            space: Space::new(),
+            space: Space::new(parts.executor.connection().map(|connection| connection.names().clone())),
             cohorts: Arc::default(),
             executor: parts.executor,
             awaited: Awaited::default(),
@@ -166,6 +170,7 @@ impl Shared {
             runs: Mutex::default(),
             active: Arc::default(),
             all_ended: Condvar::new(),
+            listener: Mutex::default(),
         }
     }
 
@@ -199,13 +204,42 @@ impl Shared {
         let mut all = self.all_clients.lock();
         all.retain(|client| client.strong_count() > 0);
         all.push(Arc::downgrade(client));
-        *self.open_clients.lock() += usize::from(counts);
+        drop(all);
+        if counts {
+            self.client_is_open();
+        }
+    }
+
+    /// Others wait until a client is closed.
+    pub(crate) fn client_is_open(&self) {
+        *self.open_clients.lock() += 1;
     }
 
     /// A client closes, or goes without having done so.
     pub(crate) fn client_is_closed(&self) {
-        *self.open_clients.lock() -= 1;
+        let left = {
+            let mut open = self.open_clients.lock();
+            *open -= 1;
+            *open
+        };
         self.client_closed.notify_all();
+        if let Some(connection) = self.executor.connection().filter(|_| left == 0) {
+            connection.close();
+        }
+    }
+
+    /// Where clients of other processes attach.
+    pub(crate) fn listener(self: &Arc<Self>) -> Result<Arc<Listener>, Error> {
+        let mut listener = self.listener.lock();
+        if let Some(listener) = &*listener {
+            return Ok(Arc::clone(listener));
+        }
+        Ok(Arc::clone(listener.insert(Listener::open(self)?)))
+    }
+
+    /// The same, if there is one.
+    pub(crate) fn open_listener(&self) -> Option<Arc<Listener>> {
+        self.listener.lock().clone()
     }
 
     fn clients_now(&self) -> Vec<Arc<Client>> {
@@ -310,6 +344,9 @@ impl Drop for Shared {
     fn drop(&mut self) {
         events::batch_closed();
         self.outputs.remove();
+        if let Some(connection) = self.executor.connection() {
+            connection.hang_up();
+        }
     }
 }
 

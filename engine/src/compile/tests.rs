@@ -115,7 +115,9 @@ impl std::ops::Deref for Arrays {
 
 /// Compiles with buffers that an earlier list has used.
 fn compiled(steps: &[Step], frontier: &mut Frontier) -> Arrays {
-    Arrays(compile(&listing(steps, &Space::new()), frontier, &Layout::local()).expect("few edges").outline)
+    Arrays(
+        compile(&listing(steps, &Space::new(None)), frontier, &Layout::local()).expect("few edges").outline,
+    )
 }
 
 /// For each task the set of tasks that come after it, by list index; joins are passed through.

@@ -1,6 +1,7 @@
 //! Keys of a namespace: integers without hashing where they are dense, anything else through a table.
 
 use super::{DataId, fresh};
+use crate::clients::{DataName, NameLog};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -58,10 +59,21 @@ pub(crate) struct KeySpace {
     high: [OnceLock<Box<Directory>>; DIRECTORIES],
     sparse: Mutex<HashMap<u64, u32, RandomState>>,
     bytes: Mutex<HashMap<Box<[u8]>, u32, RandomState>>,
+    /// Where keys are noted by number, if they must be.
+    log: Option<(NameLog, Whose)>,
+}
+
+/// What a space of keys stands for.
+#[derive(Clone, Copy)]
+pub(super) enum Whose {
+    /// The namespace of its name.
+    Namespace,
+    /// What lies in the segment with this number.
+    Segment(u128),
 }
 
 impl KeySpace {
-    pub(super) fn new(tag: u32, name: &str, next: Arc<AtomicU32>) -> Self {
+    pub(super) fn new(tag: u32, name: &str, next: Arc<AtomicU32>, log: Option<(NameLog, Whose)>) -> Self {
         let high = [const { OnceLock::new() }; DIRECTORIES];
         Self {
             tag,
@@ -71,7 +83,17 @@ impl KeySpace {
             high,
             sparse: Mutex::default(),
             bytes: Mutex::default(),
+            log,
         }
+    }
+
+    /// A number for a key.
+    fn fresh(&self, name: impl FnOnce(Whose, &str) -> DataName) -> u32 {
+        let id = fresh(&self.next);
+        if let Some((log, whose)) = &self.log {
+            log.add(id, name(*whose, &self.name));
+        }
+        id
     }
 
     fn datum(&self, id: u32) -> DataId {
@@ -90,18 +112,20 @@ impl KeySpace {
         };
         let cell = &page.get_or_init(new_page)[key as usize % PAGE_KEYS];
         match cell.load(Ordering::Acquire) {
-            0 => self.first_use(cell),
+            0 => self.first_use(key, cell),
             id => self.datum(id),
         }
     }
 
     fn sparse(&self, key: u64) -> DataId {
-        let id = *self.sparse.lock().entry(key).or_insert_with(|| fresh(&self.next));
+        let number = || self.fresh(|_, namespace| DataName::Key(namespace.to_string(), key));
+        let id = *self.sparse.lock().entry(key).or_insert_with(number);
         self.datum(id)
     }
 
-    fn first_use(&self, cell: &AtomicU32) -> DataId {
-        let id = fresh(&self.next);
+    fn first_use(&self, key: u64, cell: &AtomicU32) -> DataId {
+        // Of two who are first one number has a name and no use.
+        let id = self.fresh(|_, namespace| DataName::Key(namespace.to_string(), key));
         match cell.compare_exchange(0, id, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => self.datum(id),
             Err(other) => self.datum(other),
@@ -113,7 +137,10 @@ impl KeySpace {
         let id = match bytes.get(key) {
             Some(id) => *id,
             None => {
-                let id = fresh(&self.next);
+                let id = self.fresh(|whose, namespace| match whose {
+                    Whose::Namespace => DataName::Bytes(namespace.to_string(), key.to_vec()),
+                    Whose::Segment(uid) => DataName::Place(uid, key.to_vec()),
+                });
                 bytes.insert(key.into(), id);
                 id
             }

@@ -14,10 +14,11 @@ pub use file::DataFile;
 pub use keys::Keys;
 pub use submitted::Submitted;
 
+use crate::clients::{DataName, NameLog};
 use crate::shared::Shared;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use keys::KeySpace;
+use keys::{KeySpace, Whose};
 use parking_lot::Mutex;
 use paths::Paths;
 use std::ffi::OsString;
@@ -82,6 +83,8 @@ pub(crate) struct Space {
     keys: Mutex<HashMap<Box<str>, Arc<KeySpace>, RandomState>>,
     /// By the number of their segment.
     places: Mutex<HashMap<u128, Arc<KeySpace>, RandomState>>,
+    /// What data without a path are called, of a batch that tells another process.
+    log: Option<NameLog>,
 }
 
 /// Why a name does not name a datum.
@@ -94,7 +97,7 @@ pub enum BadDatum {
 }
 
 impl Space {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(log: Option<NameLog>) -> Self {
         static TAGS: AtomicU32 = AtomicU32::new(1);
         Self {
             tag: TAGS.fetch_add(1, Ordering::Relaxed),
@@ -103,6 +106,7 @@ impl Space {
             paths: Mutex::default(),
             keys: Mutex::default(),
             places: Mutex::default(),
+            log,
         }
     }
 
@@ -129,6 +133,9 @@ impl Space {
             return self.datum(*id);
         }
         let id = fresh(&self.next);
+        if let Some(log) = &self.log {
+            log.add(id, DataName::Named(name.to_string()));
+        }
         names.insert(name.into(), id);
         self.datum(id)
     }
@@ -145,7 +152,8 @@ impl Space {
         let space = match keys.get(namespace) {
             Some(space) => Arc::clone(space),
             None => {
-                let space = Arc::new(KeySpace::new(self.tag, namespace, Arc::clone(&self.next)));
+                let log = self.log.clone().map(|log| (log, Whose::Namespace));
+                let space = Arc::new(KeySpace::new(self.tag, namespace, Arc::clone(&self.next), log));
                 keys.insert(namespace.into(), Arc::clone(&space));
                 space
             }
@@ -154,11 +162,12 @@ impl Space {
     }
 
     /// Something in a segment. Never equal to a key of a namespace.
-    fn place(&self, place: &Place) -> DataId {
+    pub(crate) fn place(&self, place: &Place) -> DataId {
         let mut places = self.places.lock();
         let space = places.entry(place.uid).or_insert_with(|| {
             let name = format!("segment {:08x}", place.uid >> 96);
-            Arc::new(KeySpace::new(self.tag, &name, Arc::clone(&self.next)))
+            let log = self.log.clone().map(|log| (log, Whose::Segment(place.uid)));
+            Arc::new(KeySpace::new(self.tag, &name, Arc::clone(&self.next), log))
         });
         Keys { space: Arc::clone(space) }.bytes(&place.bytes)
     }

@@ -44,6 +44,15 @@ pub enum Cause {
         /// What is known of it.
         why: String,
     },
+    /// The process that was to run it is gone.
+    BatchLost {
+        /// The process.
+        pid: u32,
+        /// Its machine.
+        host: String,
+        /// What is known of it.
+        why: String,
+    },
     /// A task it needs did not succeed.
     Upstream(Arc<Failure>),
 }
@@ -63,6 +72,9 @@ impl fmt::Display for Cause {
             Cause::Cancelled => write!(f, "it was cancelled"),
             Cause::Process(process) => write!(f, "{process}"),
             Cause::RankLost { rank, host, why } => write!(f, "rank {rank} on {host} is lost: {why}"),
+            Cause::BatchLost { pid, host, why } => {
+                write!(f, "the batch of process {pid} on {host} is gone: {why}")
+            }
             Cause::Upstream(failure) => write!(f, "{failure}"),
         }
     }
@@ -205,7 +217,7 @@ pub enum ErrorKind {
     OverMemory,
     /// The task was cancelled.
     Cancelled,
-    /// The task was under way, or was to run, where its supervisor or its rank died.
+    /// The task was under way, or was to run, where its supervisor, its rank or the process of its batch died.
     Lost,
 }
 
@@ -228,7 +240,7 @@ impl TaskError {
             Cause::TimedOut(_) => ErrorKind::OverTime,
             Cause::Cancelled => ErrorKind::Cancelled,
             Cause::Process(process) => process.kind(),
-            Cause::RankLost { .. } => ErrorKind::Lost,
+            Cause::RankLost { .. } | Cause::BatchLost { .. } => ErrorKind::Lost,
             _ => ErrorKind::Failed,
         };
         Self { kind, failure, stdout: None }

@@ -234,6 +234,45 @@ pub enum Mistake {
         /// Where.
         place: String,
     },
+    /// A task that cannot leave this process, of a batch that is in another.
+    #[error(
+        "task #{task} `{name}` is a closure, which stays in this process, and the batch is in process {pid}: make it a \
+         function with arguments"
+    )]
+    StaysHere {
+        /// Its index.
+        task: u32,
+        /// Its name.
+        name: String,
+        /// The process of the batch.
+        pid: u32,
+    },
+    /// Tasks with code of this executable, of a batch whose process runs another one; said once for a list.
+    #[error(
+        "task #{task} `{name}`{} has code of {ours}, and the batch's process {pid} runs {theirs}, which is not the same \
+         build: run the same executable on both sides, or submit processes, which need no code of ours",
+        and_more(*more)
+    )]
+    OtherExecutable {
+        /// Index of the first.
+        task: u32,
+        /// Its name.
+        name: String,
+        /// How many more there are.
+        more: usize,
+        /// The process of the batch.
+        pid: u32,
+        /// This program.
+        ours: String,
+        /// The batch's.
+        theirs: String,
+    },
+    /// What the process of the batch, which is another, found wrong.
+    #[error("{what}")]
+    Refused {
+        /// As said there; indices are those of the list there.
+        what: String,
+    },
     /// A cost that is no positive number.
     #[error("task `{name}` has a cost of {cost}: give a positive, finite number")]
     BadCost {
@@ -242,6 +281,10 @@ pub enum Mistake {
         /// As written.
         cost: String,
     },
+}
+
+fn and_more(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" (and {more} more)") }
 }
 
 fn known_resources(known: &[String]) -> String {

@@ -13,6 +13,7 @@ pub use mistake::Mistake;
 pub(crate) use process::How;
 pub use process::ProcessFailure;
 
+use crate::clients::AttachError;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -163,6 +164,27 @@ pub enum Error {
         "rank {0} cannot start lists on other ranks: call `serve` there, or build the batch with `alone()`"
     )]
     NotHome(u32),
+    /// This process cannot become a client of a batch of another.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The process with the batch is gone, or has let its clients go.
+    #[error("the batch of process {pid} on {host} is gone ({why}): what it had not finished is lost")]
+    BatchLost {
+        /// The process.
+        pid: u32,
+        /// Its machine.
+        host: String,
+        /// What is known of it.
+        why: String,
+    },
+    /// The process with the batch cannot start a list of this client.
+    #[error("the batch of process {pid} cannot start the list: {why}")]
+    BatchRefused {
+        /// The process.
+        pid: u32,
+        /// What it says.
+        why: String,
+    },
     /// A task or compiled batch failed, and the caller asked for success.
     #[error(transparent)]
     Task(#[from] TaskError),

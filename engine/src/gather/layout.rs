@@ -10,6 +10,10 @@ impl Gather<'_> {
     /// On which ranks the list may run, and what of it must run where.
     pub(super) fn layout(&mut self, externals: &[(u32, Ref)]) -> Layout {
         let shared = self.shared;
+        if shared.executor.connection().is_some() {
+            // Where it runs is decided there.
+            return Layout::local();
+        }
         let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home());
         let ranks = ranks.filter(|_| !shared.executor.is_serial()).map_or(1, |ranks| ranks.size());
         let ranks = u16::try_from(ranks).unwrap_or(ANY);

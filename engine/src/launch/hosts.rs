@@ -59,6 +59,12 @@ impl Hosts {
         hosts
     }
 
+    /// As another process, whose batch starts the jobs, says.
+    #[cfg(not(loom))]
+    pub(super) fn of_primary(is_here: bool, others: Vec<(String, u32)>) -> Self {
+        Self { is_here, others, ..Self::default() }
+    }
+
     /// *Source:* sbatch(1) and srun(1), output environment variables. A step's own nodes count, in one.
     fn of_slurm(env: &dyn Fn(&str) -> Option<String>) -> Self {
         let Some(list) = env("SLURM_STEP_NODELIST").or_else(|| env("SLURM_JOB_NODELIST")) else {

@@ -37,12 +37,28 @@ pub(crate) struct Launching {
     pub(crate) hosts: Hosts,
     /// The launcher that the user wants.
     pub(crate) wanted: Option<PathBuf>,
+    /// It is another process that starts them.
+    starts_elsewhere: bool,
     found: OnceLock<Result<Launcher, BadLauncher>>,
 }
 
 impl Launching {
     pub(crate) fn new(hosts: Hosts, wanted: Option<PathBuf>) -> Self {
-        Self { hosts, wanted, found: OnceLock::new() }
+        Self { hosts, wanted, ..Self::default() }
+    }
+
+    /// Of a batch whose jobs another process starts.
+    #[cfg(not(loom))]
+    pub(crate) fn of_primary(is_here: bool, others: Vec<(String, u32)>) -> Self {
+        Self { hosts: Hosts::of_primary(is_here, others), starts_elsewhere: true, ..Self::default() }
+    }
+
+    /// What keeps jobs from starting, as far as this process can know.
+    pub(crate) fn check(&self, env: &[(OsString, OsString)], cwd: &Path) -> Result<(), BadLauncher> {
+        if self.starts_elsewhere {
+            return Ok(());
+        }
+        self.launcher(env, cwd).map(|_| ()).map_err(Clone::clone)
     }
 
     /// The launcher; looked for once.

@@ -124,11 +124,12 @@ pub(crate) use elsewhere::Elsewhere;
 pub use gang::{Gang, GangError};
 pub(crate) use gang::{OfPlan, Role, join as join_gang};
 pub(crate) use pack::{Places, Unwritten, spread};
-pub(crate) use part::Setup;
+pub(crate) use part::{Limited, Setup};
 pub(crate) use records::Recorder;
 pub use serve::serve;
 pub(crate) use serve::{of_environment, of_spawn};
 pub(crate) use side::Side;
+pub(crate) use told::Told;
 
 use crate::error::Error;
 use crate::machine::Machine;

@@ -86,7 +86,7 @@ pub(super) const FIXED: u8 = 128;
 
 /// What a task holds while it runs, how long it may run and how often it is tried.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Limited {
+pub(crate) struct Limited {
     pub(super) need: Option<Need>,
     pub(super) timeout: Option<Duration>,
     pub(super) grace: Option<Duration>,
@@ -100,7 +100,7 @@ pub(super) struct Limited {
 
 impl Limited {
     /// Those of a task; `None` if it has none.
-    pub(super) fn of(extra: &Extra) -> Option<Limited> {
+    pub(crate) fn of(extra: &Extra) -> Option<Limited> {
         let limits = &extra.limits;
         let retry_if = limits.retry_if.map(|is_worth| distance(is_worth as *const ()));
         let has_limits = limits.timeout.is_some() || limits.grace.is_some() || limits.retries > 0;
@@ -121,8 +121,13 @@ impl Limited {
         Limited { need: Some(need), timeout, grace, retries, back_off, retry_if, gang: 1 }
     }
 
+    /// Whether a function of the user's decides on retries.
+    pub(crate) fn decides(&self) -> bool {
+        self.retry_if.is_some()
+    }
+
     /// Gives them to a task.
-    pub(super) fn give(self, extra: &mut Extra) -> Result<(), WireError> {
+    pub(crate) fn give(self, extra: &mut Extra) -> Result<(), WireError> {
         let Limited { need, timeout, grace, retries, back_off, retry_if, gang } = self;
         let retry_if = retry_if.map(is_worth_at).transpose()?;
         extra.gang = gang;

@@ -19,7 +19,7 @@ const CHAIN_MAX: usize = 256;
 
 /// Why tasks did not succeed: failures, each behind the one that it comes from.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
-pub(super) struct Told(Vec<Link>);
+pub(crate) struct Told(Vec<Link>);
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 struct Link {
@@ -158,7 +158,7 @@ impl Ended {
 
 impl Told {
     /// One failure.
-    pub(super) fn of(failure: &Failure) -> Told {
+    pub(crate) fn of(failure: &Failure) -> Told {
         let (mut chain, mut last, mut is_foreign) = (Vec::new(), failure, false);
         loop {
             if chain.len() == CHAIN_MAX {
@@ -177,6 +177,17 @@ impl Told {
             links.push(Link::of(failure, upstream, is_foreign));
         }
         Told(links)
+    }
+
+    /// For a process that runs another executable: what errors say, and not what they are.
+    pub(crate) fn forget_types(&mut self) {
+        for link in &mut self.0 {
+            if let Why::Error(_, Some(Carried::Own(..))) = &link.why
+                && let Why::Error(_, carried) = &mut link.why
+            {
+                *carried = None;
+            }
+        }
     }
 
     /// The same of a task of another list.
@@ -204,7 +215,7 @@ impl Told {
     }
 
     /// The one failure again.
-    pub(super) fn failure(self, index_of: &dyn Fn(u32) -> Option<u32>) -> Arc<Failure> {
+    pub(crate) fn failure(self, index_of: &dyn Fn(u32) -> Option<u32>) -> Arc<Failure> {
         self.failures(index_of).pop().unwrap_or_else(|| {
             let cause = Cause::Error("a rank told of a failure without a task".into());
             Failure::of(String::new(), u32::MAX, 0, 0, cause)

@@ -27,6 +27,7 @@ pub(crate) use stop::{Stop, Wanted};
 
 use crate::attend::while_waiting;
 use crate::body::inside;
+use crate::clients::Connection;
 use crate::shared::Shared;
 use crate::task::record::Ref;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(crate) enum Executor {
     Serial,
     /// On worker threads.
     Pool(Arc<Pool>),
+    /// In another process, which tells how its tasks end.
+    Remote(Arc<Connection>),
 }
 
 impl Executor {
@@ -46,6 +49,10 @@ impl Executor {
         match self {
             Executor::Serial => serial::execute(run),
             Executor::Pool(pool) => pool.execute(run),
+            Executor::Remote(_) => match run.plan.cohort.sent() {
+                Some(sent) => sent.begin(run),
+                None => run.finish(),
+            },
         }
     }
 
@@ -78,8 +85,16 @@ impl Executor {
 
     pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
         match self {
-            Executor::Serial => None,
+            Executor::Serial | Executor::Remote(_) => None,
             Executor::Pool(pool) => Some(pool),
+        }
+    }
+
+    /// The process that runs the tasks, if it is another.
+    pub(crate) fn connection(&self) -> Option<&Arc<Connection>> {
+        match self {
+            Executor::Serial | Executor::Pool(_) => None,
+            Executor::Remote(connection) => Some(connection),
         }
     }
 
@@ -92,6 +107,7 @@ impl Executor {
         match self {
             Executor::Serial => serial::is_inside(),
             Executor::Pool(pool) => worker::is_me(pool),
+            Executor::Remote(_) => false,
         }
     }
 
@@ -99,6 +115,7 @@ impl Executor {
         match self {
             Executor::Serial => 1,
             Executor::Pool(pool) => pool.threads(),
+            Executor::Remote(connection) => connection.workers(),
         }
     }
 }

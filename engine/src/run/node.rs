@@ -340,6 +340,30 @@ impl Run {
         self.failed(task, failure, if skipped { state::SKIPPED } else { state::FAILED });
     }
 
+    /// A task of a list that another process runs has ended there: with this value or without any, or not well.
+    pub(crate) fn ended_there(&self, task: Ref, how: Result<Option<&[u8]>, (Arc<Failure>, bool)>) {
+        self.begin(task);
+        task.pass();
+        let (failure, skipped) = match how {
+            // What serde does for the user's type is the user's code.
+            Ok(Some(value))
+                if catch_unwind(AssertUnwindSafe(|| task.unpack_value(value))).unwrap_or(false) =>
+            {
+                return self.publish(task);
+            }
+            Ok(Some(_)) => {
+                let what = "its result came from the batch's program as bytes that are no value of it";
+                (Failure::new(task, Cause::Error(what.into()), 1), false)
+            }
+            Ok(None) => {
+                task.head().status.store(state::EMPTY | self.parity(task), Ordering::Release);
+                return self.plan.shared.awaited.ended(task);
+            }
+            Err(failed) => failed,
+        };
+        self.failed(task, failure, if skipped { state::SKIPPED } else { state::FAILED });
+    }
+
     /// A task that is attended to goes to those who do that.
     #[cold]
     fn attend(&self, node: u32, task: Ref) -> Ran {

@@ -72,6 +72,9 @@ impl Run {
     /// Cancels one task, or all that is left.
     pub(crate) fn cancel(self: &Arc<Self>, task: Option<Ref>) {
         events::cancelled(task);
+        if self.plan.shared.executor.connection().is_some() {
+            return self.plan.cohort.sent().iter().for_each(|sent| sent.cancel(task));
+        }
         match task {
             None => self.stop.all(),
             Some(task) => self.stop.task(task),

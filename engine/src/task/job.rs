@@ -3,8 +3,7 @@
 
 use super::builder::Task;
 use super::command::{Exit, Usage, Variables, decode_words, encode_words, program_from};
-use super::output::{Portion, Stream, Which, so_far};
-use super::record::Ref;
+use super::output::{Portion, Stream, Which, read_so_far};
 use super::words::{Word, quoted};
 use crate::error::{Mistake, TaskError};
 use crate::function::wire::{Decoder, Encoder, WireError};
@@ -201,7 +200,7 @@ impl Task<Exit> {
     /// What became of each rank of a job, when it has ended, well or not. Nothing before that, and for processes that
     /// are no jobs.
     pub fn job_ranks(&self) -> Vec<JobRank> {
-        let table = read(self.task(), Portion::Table).and_then(|bytes| Table::parse(&bytes));
+        let table = read_so_far(self.task(), Portion::Table).and_then(|bytes| Table::parse(&bytes));
         table.map_or_else(|_| Vec::new(), |table| JobRank::all(&table))
     }
 
@@ -215,17 +214,6 @@ impl Task<Exit> {
     pub fn rank_stderr(&self, rank: u32) -> RankStream {
         RankStream { stream: self.stderr(), rank, which: Which::Err }
     }
-}
-
-/// A portion of what a job has written, from wherever it runs.
-fn read(task: Ref, portion: Portion) -> std::io::Result<Vec<u8>> {
-    let Some(cohort) = task.cohort() else { return Ok(Vec::new()) };
-    if let Some(read) = cohort.elsewhere().and_then(|elsewhere| elsewhere.read(task, portion)) {
-        return read;
-    }
-    let read = cohort.with_output(task.index(), |output| output.read_portion(portion));
-    // Who has written nothing has no file.
-    so_far(read.unwrap_or(Ok(Vec::new())))
 }
 
 fn bad_ranks(name: String) -> Mistake {
@@ -256,7 +244,7 @@ impl RankStream {
     /// # Errors
     /// If the file cannot be read.
     pub fn so_far(&self) -> std::io::Result<String> {
-        let bytes = read(self.stream.task(), Portion::OfRank(self.rank, self.which))?;
+        let bytes = read_so_far(self.stream.task(), Portion::OfRank(self.rank, self.which))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 

@@ -168,6 +168,16 @@ impl Output {
         text_of(self.bytes(which)?)
     }
 
+    /// What was written so far, if it is no more than this and can be read.
+    pub(crate) fn at_most(&mut self, which: Which, bytes_max: u64) -> Option<Vec<u8>> {
+        if let Some(path) = self.path(which)
+            && std::fs::metadata(path).is_ok_and(|it| it.len() > bytes_max)
+        {
+            return None;
+        }
+        self.bytes(which).ok().filter(|bytes| bytes.len() as u64 <= bytes_max)
+    }
+
     /// What was written so far.
     pub(crate) fn bytes(&mut self, which: Which) -> io::Result<Vec<u8>> {
         if let Some(path) = self.path(which) {
@@ -187,6 +197,25 @@ impl Output {
         file.seek(SeekFrom::End(0))?;
         Ok(bytes)
     }
+}
+
+/// A portion of what a task has written on another rank, or in another process, if it runs there.
+fn read_elsewhere(task: Ref, portion: Portion) -> Option<io::Result<Vec<u8>>> {
+    let cohort = task.cohort()?;
+    if let Some(sent) = cohort.sent() {
+        return sent.read(task, portion);
+    }
+    cohort.elsewhere()?.read(task, portion)
+}
+
+/// A portion of what a task has written so far, from wherever it runs.
+pub(crate) fn read_so_far(task: Ref, portion: Portion) -> io::Result<Vec<u8>> {
+    if let Some(read) = read_elsewhere(task, portion) {
+        return read;
+    }
+    let read = |cohort: &Cohort| cohort.with_output(task.index(), |output| output.read_portion(portion));
+    // Who has written nothing has no file.
+    so_far(task.cohort().and_then(read).unwrap_or(Ok(Vec::new())))
 }
 
 /// Of a process that is about to start the files are not there yet.
@@ -277,10 +306,9 @@ impl Stream {
         }
     }
 
-    /// What it has written on another rank, if it runs there.
+    /// What it has written elsewhere, if it runs there.
     fn elsewhere(&self) -> Option<io::Result<Vec<u8>>> {
-        let elsewhere = self.task.cohort()?.elsewhere()?;
-        elsewhere.read(self.task, Portion::Whole(self.which))
+        read_elsewhere(self.task, Portion::Whole(self.which))
     }
 
     /// The text that is there, whether or not the task has ended.

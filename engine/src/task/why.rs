@@ -35,6 +35,9 @@ fn without_list(task: Ref) -> String {
 fn in_run(task: Ref, cohort: &Cohort, running: bool) -> Option<String> {
     // Between the start of a run and its first task, and just after its last, there is no run to look at.
     let run = cohort.run()?;
+    if let Some(sent) = cohort.sent() {
+        return Some(sent.why_waiting());
+    }
     let plan = &*run.plan;
     let node = plan.node_of(task)?;
     let may_be_attended = task.is_attended() || task.keeps_arguments();

@@ -6,7 +6,7 @@ use expect_test::{Expect, expect};
 /// Compares every reason for order in `list` with `wanted`; `implied` marks those that follow from others.
 fn check(list: &str, wanted: &Expect) {
     let steps = parse(list);
-    let space = Space::new();
+    let space = Space::new(None);
     let listing = listing(&steps, &space);
     let edges = explain(&listing);
     let mut text = String::new();

@@ -106,7 +106,7 @@ fn holds(steps: &[Step], failing: &[bool], frontier: &mut Frontier) {
     assert_eq!(closure(&csr, steps.len()), naive, "the order of {steps:?}");
     assert_eq!(outcomes_of(&csr, failing), outcomes(steps, failing), "failing {failing:?} in {steps:?}");
     let mut explained = vec![vec![false; steps.len()]; steps.len()];
-    for (from, to, ..) in explain(&listing(steps, &Space::new())) {
+    for (from, to, ..) in explain(&listing(steps, &Space::new(None))) {
         assert!(naive[from as usize][to as usize], "{from} → {to} is explained in {steps:?}");
         explained[from as usize][to as usize] = true;
     }
