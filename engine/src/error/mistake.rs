@@ -249,8 +249,8 @@ pub enum Mistake {
     },
     /// Tasks with code of this executable, of a batch whose process runs another one; said once for a list.
     #[error(
-        "task #{task} `{name}`{} has code of {ours}, and the batch's process {pid} runs {theirs}, which is not the same \
-         build: run the same executable on both sides, or submit processes, which need no code of ours",
+        "task #{task} `{name}`{} has code of {ours}, and the batch's process {pid} runs {theirs}, which is not the \
+         same build: run the same executable on both sides, or submit processes, which need no code of ours",
         and_more(*more)
     )]
     OtherExecutable {
