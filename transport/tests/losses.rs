@@ -369,6 +369,11 @@ fn told(text: &[&str]) -> Vec<String> {
 fn say_losses(rig: &Rig, losses: &[Loss]) {
     let losses: Vec<String> = losses.iter().map(|it| format!("{} on {}", it.rank, it.host)).collect();
     say(&format!("rank {} goes on without {}", rig.world.rank(), losses.join(", ")));
+    // The launcher may end the others as soon as one ends: all have said what they have to say.
+    let here = |rank: &Rank| *rank != rig.world.rank() && rig.world.peer(*rank) == PeerState::Here;
+    let others: Vec<Rank> = rig.world.ranks().filter(here).collect();
+    others.iter().for_each(|&rank| rig.world.send(rank, HEARD, 1, b"").unwrap());
+    rig.until("the end of the others", || rig.heard.load(SeqCst) >= others.len() as u64);
     drop(rig.world.leave());
 }
 
