@@ -563,7 +563,6 @@ fn keep(
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
     use crate::builder::{MEMORY_DEFAULT, make};
