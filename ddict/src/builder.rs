@@ -100,7 +100,8 @@ impl<K: 'static, V: 'static> Builder<K, V> {
     /// How many nodes keep each key, of a dictionary that [`Builder::create_on`] makes: the one that its hash chooses,
     /// from where it is read, and the next ones, which stand by. A write of any kind returns when all of them have it,
     /// and nobody sees it before: what was read or acknowledged is on so many nodes, as long as none of them is lost.
-    /// Where one is, writes go on with the others.
+    /// Where one is, writes go on with the others, and its keys are served by the next one if the world survives losses
+    /// (`Losses::survived`). No further copies are made then.
     ///
     /// Reads cost what they cost without. Every write, also of a process of the key's node, is done by that node's
     /// first rank, and takes a way to it and one from there to the others and back: about two round trips. Each node

@@ -16,8 +16,8 @@
 //! chooses; processes of that node read and write it in shared memory, others ask the node's first rank, which takes a
 //! round trip. What is read in place there, is a copy here. What was read before is read again one-sidedly, without the
 //! other process, where the network can. [`DDict::bput`] gives a key a copy on every node, which [`DDict::bget`] reads
-//! there. With [`Builder::replicas`] several nodes keep each key, so that what was written is not lost with one; it
-//! cannot yet be read there without the rank that answers for it.
+//! there. With [`Builder::replicas`] several nodes keep each key, so that what was written is not lost with one: in a
+//! world that survives losses the next node that keeps a key serves it when the rank that did is lost.
 //!
 //! # Signals
 //! A dictionary goes with its last user: when that drops it, exits, or is ended by SIGHUP, SIGINT or SIGTERM. For the

@@ -5,8 +5,8 @@
 //! holds there, written down so that a survivor can settle it; `lock` a lock whose dead owner is found; `heap` the
 //! allocator in a segment, `pin` a reader's hold on a block; `doorbell` wakes who waits, `ring` are the queues of
 //! cells. Above these: `message` is what one rank sends another and `wire` how values become bytes, `fabric` is how
-//! they move, `region` memory that peers reach one-sidedly; `world` is all ranks, and `bootstrap` how they find one
-//! another.
+//! they move, `membership` says who of them is lost, `region` memory that peers reach one-sidedly; `world` is all
+//! ranks, and `bootstrap` how they find one another.
 //!
 //! # Signals
 //! A process that makes or opens a segment takes SIGHUP, SIGINT and SIGTERM, each if it has its default action then: it
@@ -48,6 +48,8 @@ pub mod conformance;
 #[cfg(not(loom))]
 pub mod fabric;
 #[cfg(not(loom))]
+mod membership;
+#[cfg(not(loom))]
 pub mod message;
 #[cfg(not(loom))]
 pub mod region;
@@ -66,6 +68,7 @@ mod rank;
 pub use self::{
     bootstrap::{Bootstrap, Launched, PmixStatus, Spawn},
     fabric::{Fabric, FabricError, PeerState},
+    membership::{CastOut, Change, LOSS_LIMIT_MS, Loss, Losses, Why},
     message::{Faults, HandlerId, Message},
     region::{Region, RemoteKey},
     world::{Group, GroupError, Install, MAIL_BYTES_MAX, RankEnd, Request, Stranger, World, WorldError},

@@ -150,7 +150,7 @@ impl<'d> Walk<'d> {
                 Some((value, keep)) => read(key, &self.page.bytes[value.clone()], *keep)?,
                 None => {
                     let peeked = match asked {
-                        Some(asked) => self.store.finish_peek(&asked, key)?,
+                        Some(asked) => self.store.finish_peek(&asked, self.checkpoint, key)?,
                         None => self.store.peek(key, self.checkpoint)?,
                     };
                     match peeked {

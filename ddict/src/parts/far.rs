@@ -11,10 +11,23 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tarragon_transport::{Fabric, FabricError, HeapError, PeerState, Request};
+use tarragon_transport::{Fabric, FabricError, HeapError, PeerState, Rank, Request};
 
 /// How long who waits for keys sleeps before it asks again whether a checkpoint can retire.
 const NAP: Duration = Duration::from_millis(1);
+
+/// Who answers for a part: a node, its server, and the number by which that knows the part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    pub(super) node: u32,
+    pub(super) rank: Rank,
+    pub(super) uid: u128,
+}
+
+/// What makes the state of a key's waiters on one node another than the same number on another node.
+fn mark(part: u32, node: u32) -> u32 {
+    (node ^ part).wrapping_mul(0x9E37_79B9)
+}
 
 /// The parts of other nodes, as one process reaches them.
 pub(super) struct Far {
@@ -105,16 +118,78 @@ impl Far {
         self.newest.load(Ordering::Relaxed)
     }
 
-    /// The node of a key with this hash.
+    /// The part of a key with this hash.
     #[inline]
-    pub(super) fn node_of(&self, hash: u64) -> u32 {
-        self.placement.home_of(self.placement.part_of(hash))
+    pub(super) fn part_of(&self, hash: u64) -> u32 {
+        self.placement.part_of(hash)
     }
 
     /// Whether several nodes keep each key, so that its home's server does all writes.
     #[inline]
     pub(super) fn is_replicated(&self) -> bool {
         self.placement.replicas() > 1
+    }
+
+    // ── where a part is ─────────────────────────────────────────────────────────────────────────────────────
+
+    /// Whether a part is to be read in this node's memory.
+    #[inline(always)]
+    pub(super) fn is_near(&self, part: u32) -> bool {
+        part == self.here && (!self.fabric.is_disturbed() || self.is_still_near())
+    }
+
+    #[cold]
+    fn is_still_near(&self) -> bool {
+        let is_out = self.fabric.survives_losses() && self.fabric.cast_out().is_some();
+        !(is_out || self.is_replicated() && self.is_moved(self.here))
+    }
+
+    /// Whether a part's first server is lost in a world that goes on.
+    pub(super) fn is_moved(&self, part: u32) -> bool {
+        self.fabric.survives_losses() && self.fabric.lost_in(self.homes[part as usize].rank).is_some()
+    }
+
+    /// Whether another node may take this one's part over.
+    pub(super) fn is_movable(&self) -> bool {
+        self.is_replicated() && self.fabric.survives_losses()
+    }
+
+    /// Who answers for a part.
+    pub(super) fn place_of(&self, part: u32) -> Result<Place, Error> {
+        let home = &self.homes[part as usize];
+        if self.is_movable()
+            && let Some(why) = self.fabric.cast_out()
+        {
+            // What lies here is others' by now.
+            return Err(self.lost(part, &FabricError::CastOut { rank: self.fabric.rank(), why }));
+        }
+        if !self.is_moved(part) {
+            return Ok(Place { node: part, rank: home.rank, uid: home.segment.uid });
+        }
+        let mut others = self.placement.all_keepers(part).skip(1);
+        let next = others.find(|node| !self.is_moved(*node)).and_then(|node| {
+            let home = &self.homes[node as usize];
+            let replica = home.replicas.get(self.placement.replica_of(part, node)?)?;
+            Some(Place { node, rank: home.rank, uid: replica.uid })
+        });
+        next.ok_or_else(|| {
+            let loss = self.fabric.losses().into_iter().find(|loss| loss.rank == home.rank);
+            let why = loss.map_or_else(String::new, |loss| loss.to_string());
+            let why = match self.placement.replicas() {
+                1 => format!("{why}; no other node keeps them (see `replicas`)"),
+                count => format!("{why}; so are all {count} ranks that kept them"),
+            };
+            Error::Lost { name: self.name().to_owned(), rank: home.rank.0, host: home.host.clone(), why }
+        })
+    }
+
+    /// Who was asked is gone: waits until that is decided. Whether to ask whoever comes next.
+    fn is_to_ask_again(&self, rank: Rank, why: &FabricError) -> bool {
+        let is_gone = why.is_of_the_gone() || matches!(why, FabricError::Unreachable { .. });
+        if !self.is_movable() || !is_gone {
+            return false;
+        }
+        matches!(self.fabric.fate_of(rank), FabricError::Lost(_))
     }
 
     // ── questions ───────────────────────────────────────────────────────────────────────────────────────────
@@ -132,23 +207,51 @@ impl Far {
         key: &[u8],
         value: &[u8],
     ) -> Result<Request, Error> {
-        let home = &self.homes[node as usize];
-        let head = Question { part: home.segment.uid, key: key.len() as u32, write, verb };
+        let place = self.place_of(node)?;
+        self.send(&place, verb, write, key, value).map_err(|why| self.lost(node, &why))
+    }
+
+    fn send(
+        &self,
+        place: &Place,
+        verb: Verb,
+        write: Option<WriteId>,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Request, FabricError> {
+        let head = Question { part: place.uid, key: key.len() as u32, write, verb };
         let mut bytes = message::bytes(&head);
         bytes.reserve_exact(key.len() + value.len());
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(value);
-        self.fabric.request_owned(home.rank, QUESTION, bytes).map_err(|why| self.lost(node, &why))
+        self.fabric.request_owned(place.rank, QUESTION, bytes)
     }
 
     /// Waits for the answer.
     pub(super) fn finish(&self, node: u32, request: &Request, key: &[u8]) -> Result<(Reply, Body), Error> {
-        let answer = request.wait(Duration::MAX).map_err(|why| self.lost(node, &why))?;
+        self.hear(node, request, key)?.ok_or_else(|| self.odd(node))
+    }
+
+    /// The same; `None` if whoever answers now is to be asked once more.
+    pub(super) fn hear(
+        &self,
+        node: u32,
+        request: &Request,
+        key: &[u8],
+    ) -> Result<Option<(Reply, Body)>, Error> {
+        let answer = match request.wait(Duration::MAX) {
+            Err(why) if self.is_to_ask_again(request.to(), &why) => return Ok(None),
+            answer => answer.map_err(|why| self.lost(node, &why))?,
+        };
         let bytes = answer.ok_or_else(|| self.odd(node))?;
         let (head, rest) = message::head::<Result<Reply, Fault>>(&bytes).ok_or_else(|| self.odd(node))?;
         let start = bytes.len() - rest.len();
         match head {
-            Ok(reply) => Ok((reply, Body { bytes, start })),
+            Ok(reply) => Ok(Some((reply, Body { bytes, start }))),
+            Err(Fault::NotYet) => {
+                self.fabric.wait(NAP);
+                Ok(None)
+            }
             Err(fault) => {
                 let Home { rank, host, .. } = &self.homes[node as usize];
                 Err(fault.error(self.name(), (*rank, host), key))
@@ -165,13 +268,35 @@ impl Far {
     ) -> Result<(Reply, Body), Error> {
         let is_write = verb.is_write() || matches!(verb, Verb::Broadcast { .. });
         let write = (self.is_replicated() && is_write).then(Writing::begin);
-        let request = self.begin_as(node, verb, write.as_ref().map(|it| it.0), key, value)?;
-        self.finish(node, &request, key)
+        loop {
+            // The same write, so that it is done once.
+            let id = write.as_ref().map(|it| it.0);
+            if let Some(answer) = self.ask_once(node, verb.clone(), id, key, value)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// `None` if whoever answers now is to be asked once more.
+    fn ask_once(
+        &self,
+        part: u32,
+        verb: Verb,
+        write: Option<WriteId>,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Option<(Reply, Body)>, Error> {
+        let place = self.place_of(part)?;
+        match self.send(&place, verb, write, key, value) {
+            Ok(request) => self.hear(part, &request, key),
+            Err(why) if self.is_to_ask_again(place.rank, &why) => Ok(None),
+            Err(why) => Err(self.lost(part, &why)),
+        }
     }
 
     /// What all other parts say, asked at once; the first error after all have answered.
     pub(super) fn ask_all<R>(&self, verb: Verb, read: impl Fn(Reply) -> Option<R>) -> Result<Vec<R>, Error> {
-        self.ask_those(|node| node != self.here, verb, read)
+        self.ask_those(|part| !self.is_near(part), verb, read)
     }
 
     /// What these parts say.
@@ -184,7 +309,12 @@ impl Far {
         let those = (0..self.nodes()).filter(|node| is_asked(*node));
         let asked: Vec<_> = those.map(|node| (node, self.begin(node, verb.clone(), &[], &[]))).collect();
         let answer = |(node, request): (u32, Result<Request, Error>)| {
-            let (reply, _) = self.finish(node, &request?, &[])?;
+            let heard = match request {
+                Ok(request) => self.hear(node, &request, &[])?,
+                // It may be gone since; if not, it says the same once more.
+                Err(_) => None,
+            };
+            let (reply, _) = heard.map_or_else(|| self.ask(node, verb.clone(), &[], &[]), Ok)?;
             read(reply).ok_or_else(|| self.odd(node))
         };
         let all: Vec<Result<R, Error>> = asked.into_iter().map(answer).collect();
@@ -247,6 +377,19 @@ impl Far {
         }
     }
 
+    /// See `Store::watch`.
+    pub(super) fn watch(&self, part: u32, key: &[u8]) -> Result<Watch, Error> {
+        loop {
+            let node = self.place_of(part)?.node;
+            let (Reply::Watch(watch), _) = self.ask(part, Verb::Watch, key, &[])? else {
+                return Err(self.odd(part));
+            };
+            if self.place_of(part)?.node == node {
+                return Ok(Watch(watch.wrapping_add(mark(part, node))));
+            }
+        }
+    }
+
     /// Sleeps until the key may have changed, or the deadline.
     pub(super) fn wait(
         &self,
@@ -258,7 +401,9 @@ impl Far {
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         // Rounded up: who asks again before its time is over would only ask once more.
         let ms = left.map(|left| u64::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u64::MAX));
-        self.ask(node, Verb::Wait { seen: seen.0, ms }, key, &[]).map(|_| ())
+        // Who has taken the part over counts otherwise: to it this is a change.
+        let seen = seen.0.wrapping_sub(mark(node, self.place_of(node)?.node));
+        self.ask_once(node, Verb::Wait { seen, ms }, None, key, &[]).map(drop)
     }
 
     /// Shows a page of keys, with the values that came with them; returns where the next one begins.
@@ -281,7 +426,7 @@ impl Far {
                 Reply::Missing(key) => Some(Some(key)),
                 _ => None,
             };
-            let is_asked = |node| node != self.here || self.is_replicated();
+            let is_asked = |part| self.is_replicated() || !self.is_near(part);
             let mut all = self.ask_those(is_asked, Verb::Advance { checkpoint }, missing)?;
             if !self.is_replicated() {
                 all.push(near.try_advance(checkpoint)?);
@@ -318,8 +463,8 @@ impl Far {
 
     /// Tells all servers that this process has it open. If one cannot be told, none is in the end.
     pub(super) fn enter(&self) -> Result<(), Error> {
-        let asked: Vec<_> =
-            (0..self.nodes()).map(|node| (node, self.begin(node, Verb::Enter, &[], &[]))).collect();
+        let those = (0..self.nodes()).filter(|node| !(self.is_movable() && self.is_moved(*node)));
+        let asked: Vec<_> = those.map(|node| (node, self.begin(node, Verb::Enter, &[], &[]))).collect();
         let answer = |(node, request): (u32, Result<Request, Error>)| {
             (node, request.and_then(|request| self.finish(node, &request, &[])))
         };
@@ -368,7 +513,7 @@ impl Far {
         let home = &self.homes[node as usize];
         let (rank, host) = (home.rank.0, home.host.clone());
         match why {
-            FabricError::PeerDead { .. } | FabricError::PeerLeft { .. } | FabricError::Unreachable { .. } => {
+            _ if why.is_of_the_gone() || matches!(why, FabricError::Unreachable { .. }) => {
                 Error::Lost { name: self.name().to_owned(), rank, host, why: why.to_string() }
             }
             other => Error::Far { rank, host, what: other.to_string() },

@@ -2,7 +2,7 @@
 
 use super::far::Far;
 use super::message::{self, Fault, Home, QUESTION, Question, Reply, Verb};
-use super::{Parts, serve};
+use super::{Parts, serve, succession};
 use crate::error::Error;
 use crate::store::{Options, Store};
 use std::hash::{BuildHasher, RandomState};
@@ -67,6 +67,9 @@ impl Parts {
                 let far = Arc::new(far);
                 let asked = Arc::clone(&far);
                 near.ask_before_change(Box::new(move |cell| asked.give_up(cell)));
+                if far.is_movable() {
+                    succession::look_after(&far);
+                }
                 Ok(Self { near, far: Some(far), copies: Some(copies) })
             }
             Err(error) => {

@@ -27,6 +27,11 @@ pub(super) const REPLICATED: HandlerId = HandlerId(0xED05);
 /// What concerns all keys, to this one of a replica; a request.
 pub(super) const WHOLE: HandlerId = HandlerId(0xED06);
 
+/// To a replica, from the one that takes the part over: what has it done that may not be settled? A request.
+pub(super) const TAKE_OVER: HandlerId = HandlerId(0xED07);
+/// A write to a replica, from the one that takes the part over; a request.
+pub(super) const MEND: HandlerId = HandlerId(0xED08);
+
 /// The bytes of a value, and how it is kept.
 pub(crate) type KeptBytes<'b> = (&'b [u8], Keep);
 
@@ -68,6 +73,8 @@ pub(super) struct WriteHead {
     pub(super) change: Change,
     /// It puts the key to what it was before `write`.
     pub(super) takes_back: bool,
+    /// It comes from who takes the part over: one that cannot do it has fallen behind.
+    pub(super) mends: bool,
     /// Bytes of the key.
     pub(super) key: u32,
     /// Whose write it is.
@@ -84,6 +91,16 @@ pub(super) enum Change {
     Pop,
     /// The checkpoint says nothing of it.
     Withdraw,
+}
+
+/// A write that a replica has done and that may not be settled.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Recent {
+    pub(super) key: Vec<u8>,
+    pub(super) checkpoint: u32,
+    pub(super) change: Change,
+    pub(super) takes_back: bool,
+    pub(super) write: Option<(Rank, WriteId)>,
 }
 
 /// That a replica has done the write whose version is the tag.
@@ -292,10 +309,23 @@ impl Reply {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(super) enum Fault {
     Gone,
+    /// It will answer for the part, and does not yet: who asks is to ask again.
+    NotYet,
     Frozen,
-    Retired { checkpoint: u32, oldest: u32, kept: u32 },
-    Full { needed: u64, free: u64, capacity: u64 },
-    TooLarge { needed: u64, capacity: u64 },
+    Retired {
+        checkpoint: u32,
+        oldest: u32,
+        kept: u32,
+    },
+    Full {
+        needed: u64,
+        free: u64,
+        capacity: u64,
+    },
+    TooLarge {
+        needed: u64,
+        capacity: u64,
+    },
     Checksum,
     Other(String),
 }
@@ -322,7 +352,7 @@ impl Fault {
     /// The same error, of the part of the dictionary `name` that a rank answers for.
     pub(super) fn error(self, name: &str, (rank, host): (Rank, &str), key: &[u8]) -> Error {
         match self {
-            Fault::Gone => Error::Gone { name: name.to_owned() },
+            Fault::Gone | Fault::NotYet => Error::Gone { name: name.to_owned() },
             Fault::Frozen => Error::Frozen { name: name.to_owned() },
             Fault::Retired { checkpoint, oldest, kept } => Error::Retired { checkpoint, oldest, kept },
             Fault::Full { needed, free, capacity } => {

@@ -51,10 +51,15 @@ impl Placement {
         ((mixed * u64::from(self.nodes)) >> 32) as u32
     }
 
+    /// Who keeps a part as long as nobody is lost: its home first.
+    pub(super) fn all_keepers(&self, part: u32) -> impl Iterator<Item = u32> + use<> {
+        let nodes = self.nodes;
+        (0..self.replicas).map(move |step| (part + step) % nodes)
+    }
+
     /// Who keeps a part and is not lost: its home first.
     fn keepers(&self, part: u32) -> impl Iterator<Item = u32> {
-        let all = (0..self.replicas).map(move |step| (part + step) % self.nodes);
-        all.filter(|node| !self.lost.contains(node))
+        self.all_keepers(part).filter(|node| !self.lost.contains(node))
     }
 
     /// Who is read and written to; where nobody is left, who was at first.

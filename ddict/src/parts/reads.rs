@@ -162,7 +162,9 @@ impl Far {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<(Pinned<'static>, bool)>, Error> {
-        let Some(shown) = self.shown(node) else {
+        // Of a part that was taken over nobody shows the memory.
+        let shown = if self.is_moved(node) { None } else { self.shown(node) };
+        let Some(shown) = shown else {
             return Ok(self
                 .value(node, Verb::Get { checkpoint, verified: false }, key)?
                 .map(|value| (value, false)));
@@ -176,7 +178,8 @@ impl Far {
         }
         match self.ask(node, Verb::Find { checkpoint }, key, &[])? {
             (Reply::Found(spot), body) => {
-                if let Some(spot) = spot.filter(|_| body.len() <= BYTES_MAX) {
+                let is_there = body.len() <= BYTES_MAX && !self.is_moved(node);
+                if let Some(spot) = spot.filter(|_| is_there) {
                     let kept = self.reads.keep(&body, spot.block == 0);
                     let (len, since) = (body.len(), Instant::now());
                     let at = Place { checkpoint, spot, len, hash: xxh3_64(&body), kept, since };

@@ -36,14 +36,11 @@
 //! |---|---|
 //! | who asked | the write is done or not; nobody waits for it |
 //! | a replica's server | the home goes on without it: later writes are on fewer nodes; what waits for it is done |
-//! | the home's server | its keys are out of reach; replicas have all that was acknowledged, and what was under way |
+//! | the home's server | where losses are survived the next who keeps the part takes it over (`succession`); else its
+//!   keys are out of reach; replicas have all that was acknowledged, and what was under way |
 //!
-//! # Going on without a home
-//! That is `Placement::without`: the next who keeps the part is its home then. Before it answers it asks the others who
-//! keep the part for their writes that are not settled (`Standby`, at most one of a key), takes those it lacks and has
-//! them take those they lack: nobody can have read them, and who asked for them may ask again. Who asks once more bears
-//! the same `WriteId`, and is answered what was answered before (`past`). A home that was given up and does not know
-//! is refused by its epoch.
+//! Where losses are survived, dead is who rank 0 has declared lost: a home that goes on without a replica because it
+//! alone cannot reach it could be the one that is given up, with writes that the other lacks.
 
 use super::message::{self, Change, Fault, Question, Verb, WriteHead};
 use super::past::Past;
@@ -79,6 +76,8 @@ pub(super) struct Writes {
 
 struct State {
     placement: Placement,
+    /// That of whoever took the part over; 0: nobody has.
+    epoch: u32,
     /// The next version.
     next: u64,
     /// By key.
@@ -133,8 +132,13 @@ pub(super) struct Around<'a> {
 
 impl Writes {
     pub(super) fn new(placement: Placement) -> Self {
-        let (lines, open, past) = (HashMap::new(), BTreeMap::new(), Past::default());
-        let state = State { placement, next: 1, lines, open, past, outside: None };
+        Self::inherited(placement, 0, 1, Past::default())
+    }
+
+    /// Those of a part that was taken over, with the next version and what was answered before.
+    pub(super) fn inherited(placement: Placement, epoch: u32, next: u64, past: Past) -> Self {
+        let (lines, open) = (HashMap::new(), BTreeMap::new());
+        let state = State { placement, epoch, next, lines, open, past, outside: None };
         Self { state: Mutex::new(state), drained: Condvar::new() }
     }
 
@@ -248,7 +252,7 @@ impl State {
         if let Some(answer) = before {
             return deeds.push(Deed::Respond(asked.who, answer.clone()));
         }
-        let is_copied = matches!(asked.question.verb, Verb::Broadcast { .. });
+        let is_copied = matches!(asked.question.verb, Verb::Broadcast { .. }) && !around.part.is_inherited;
         let sought = match seek(around.part, &asked) {
             Ok(Ok(sought)) => sought,
             Ok(Err(answer)) => return deeds.push(Deed::Respond(asked.who, answer)),
@@ -291,12 +295,13 @@ impl State {
                 part: around.part.replica_on(*node),
                 home: around.part.store.name().uid,
                 node: *node,
-                epoch: self.placement.epoch(),
+                epoch: self.epoch + self.placement.epoch(),
                 version: write.version,
                 settled,
                 checkpoint: write.sought.checkpoint,
                 change,
                 takes_back: write.is_back,
+                mends: false,
                 key: key.len() as u32,
                 write: write.asked.question.write.map(|id| (write.asked.who.0, id)),
             };
@@ -415,7 +420,9 @@ fn seek(part: &Served, asked: &Asked) -> Result<Result<Sought, Vec<u8>>, Error> 
             Ok(Err(is(false)))
         }
         Verb::Put { checkpoint, keep, .. } => sought(checkpoint, Change::Put(keep), value, false),
-        Verb::Broadcast { checkpoint, keep } => sought(checkpoint, Change::Put(keep), value, true),
+        Verb::Broadcast { checkpoint, keep } => {
+            sought(checkpoint, Change::Put(keep), value, !part.is_inherited)
+        }
         Verb::Remove { checkpoint } => match store.contains(key, checkpoint)? {
             true => sought(checkpoint, Change::Pop, 0..0, false),
             false => Ok(Err(nothing())),

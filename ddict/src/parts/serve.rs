@@ -9,6 +9,7 @@ use super::placement::Placement;
 use super::replicas::{Around, Asked, Writes};
 use super::slow::{Order, Task};
 use super::standby::{self, Standby};
+use super::succession;
 use super::waiting::Waiting;
 use crate::error::Error;
 use crate::store::{Change, Keep, Options, Store, Watch};
@@ -35,6 +36,8 @@ pub(super) struct Server {
     pub(super) orders: Mutex<Option<Sender<Order>>>,
     /// To the one for what takes long of replicas, which waits for nobody.
     pub(super) wholes: Mutex<Option<Sender<Order>>>,
+    /// It hears of losses.
+    pub(super) is_listening: AtomicBool,
     /// The thread looks now and then whether somebody has died for whom something waits.
     pub(super) is_looking: AtomicBool,
     waiting: Arc<Waiting>,
@@ -49,7 +52,7 @@ pub(super) struct Served {
     pub(super) copies: Store,
     pub(super) span: OnceLock<Span>,
     /// Its memory, as others read it.
-    shown: OnceLock<Region>,
+    pub(super) shown: OnceLock<Region>,
     /// Held while a key is written on behalf of others, and while a cell is set: see `store::copies`.
     pub(super) given: Mutex<Given>,
     /// By root, the last broadcast that was taken up.
@@ -58,6 +61,8 @@ pub(super) struct Served {
     pub(super) writes: Option<Writes>,
     /// Replicas of other parts that lie here.
     pub(super) standbys: Vec<Arc<Standby>>,
+    /// It was another rank's, which is lost. Its keys get no copies.
+    pub(super) is_inherited: bool,
 }
 
 /// An answer: its head, then bytes.
@@ -98,6 +103,7 @@ pub(super) fn install(fabric: &Arc<Fabric>) {
     });
     copies::install(fabric);
     install_replicas(fabric);
+    succession::install(fabric);
 }
 
 /// Lets this rank have replicas, and hear of those of its own parts.
@@ -138,6 +144,11 @@ impl Server {
         let Some((question, rest)) = message::head::<Question>(message.payload) else {
             return respond(fabric, source, tag, Err(odd()));
         };
+        if fabric.is_disturbed()
+            && let Some(fault) = self.not_yet(question.part)
+        {
+            return drop(fabric.respond_to(source, tag, &message::bytes(&Err::<Reply, _>(fault))));
+        }
         if let Verb::Wait { seen, ms } = question.verb {
             return match self.part(question.part) {
                 Ok(part) => {
@@ -271,6 +282,7 @@ impl Served {
         let writes = || Writes::new(Placement::new(nodes, options.replicas));
         Ok(Self {
             writes: (options.replicas > 1).then(writes),
+            is_inherited: false,
             standbys: (1..options.replicas).map(replica).collect::<Result<_, Error>>()?,
             store: Store::create(options)?,
             users: Mutex::new(HashMap::from([(source, 1)])),
@@ -291,7 +303,11 @@ impl Served {
     pub(super) fn is_live<'a>(&'a self, fabric: &'a Fabric) -> impl Fn(u32) -> bool + 'a {
         move |node| {
             let home = self.span.get().and_then(|span| span.homes.get(node as usize));
-            home.is_some_and(|home| fabric.peer(home.rank) == PeerState::Here)
+            home.is_some_and(|home| match fabric.peer(home.rank) {
+                // Others must come to know it, too: see `replicas`.
+                PeerState::Dead if fabric.survives_losses() => fabric.lost_in(home.rank).is_none(),
+                state => state == PeerState::Here,
+            })
         }
     }
 

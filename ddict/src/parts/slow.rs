@@ -42,6 +42,8 @@ pub(super) enum Task {
     Whole(u128, Whole),
     /// Looks from now on whether somebody has died.
     Look,
+    /// Goes on without those that were lost, and takes over what was theirs.
+    Inherit,
 }
 
 impl Server {
@@ -326,7 +328,12 @@ impl Server {
     fn drop_part(&self, uid: u128) -> Option<Arc<Served>> {
         let part = lock(&self.parts).remove(&uid)?;
         let mut standbys = lock(&self.standbys);
-        part.standbys.iter().for_each(|standby| drop(standbys.remove(&standby.store.name().uid)));
+        for standby in &part.standbys {
+            let uid = standby.store.name().uid;
+            standbys.remove(&uid);
+            // What was taken over lasts as long as what lay there before.
+            lock(&self.parts).remove(&uid);
+        }
         Some(part)
     }
 
@@ -356,6 +363,10 @@ impl Server {
             Task::Leave(part) => self.leave(&fabric, part, source),
             Task::Whole(part, whole) => respond(&fabric, source, tag, self.whole(part, &whole)),
             Task::Look => {}
+            Task::Inherit => {
+                self.look_at_all(&fabric);
+                self.inherit(&fabric);
+            }
         }
     }
 }

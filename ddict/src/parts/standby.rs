@@ -2,10 +2,13 @@
 //!
 //! It is a store with the settings of the part, whose server alone tells it what to do (see `replicas`). A write bears
 //! a *version*; the home has one write of a key under way at a time, so of one key they come in their order, whatever
-//! becomes of the order of others. A version is done once: those that the home has not called settled are remembered
-//! with their keys, which is also what another home would have to compare among replicas before it goes on.
+//! becomes of the order of others. A version is done once: those that the home has not called settled are remembered,
+//! which is also what another home compares among replicas before it goes on (`succession`).
+//!
+//! A replica that could not take back what it had to take back has fallen behind. It knows that before its home does,
+//! and never takes the part over.
 
-use super::message::{self, Change, REPLICATED, Replicated, Whole, WriteHead};
+use super::message::{self, Change, REPLICATED, Recent, Replicated, Whole, WriteHead};
 use super::past::Past;
 use super::serve::{is, lock, with_value};
 use crate::error::Error;
@@ -28,9 +31,21 @@ struct Known {
     epoch: u32,
     /// Versions below are settled.
     settled: u64,
-    /// The others that were done, and their keys.
-    recent: BTreeMap<u64, Box<[u8]>>,
+    /// The others that were done.
+    recent: BTreeMap<u64, Recent>,
     past: Past,
+    /// It could not do what it had to, and its home has gone on without it, or will.
+    is_given_up: bool,
+}
+
+/// What a replica has when it takes its part over.
+pub(super) struct Estate {
+    /// Higher than all versions that it knows.
+    pub(super) next: u64,
+    /// Versions below are settled.
+    pub(super) settled: u64,
+    pub(super) recent: BTreeMap<u64, Recent>,
+    pub(super) past: Past,
 }
 
 impl Standby {
@@ -49,6 +64,13 @@ impl Standby {
         if head.epoch < known.epoch {
             return Err(Error::Damaged { what: "a write of a home that was given up", offset: 0 });
         }
+        let taken = self.take_in(&mut known, head, key, value);
+        // What could not be taken back, or brought up to date, is no replica any more, whoever knows of it.
+        known.is_given_up |= taken.is_err() && (head.takes_back || head.mends);
+        taken
+    }
+
+    fn take_in(&self, known: &mut Known, head: &WriteHead, key: &[u8], value: &[u8]) -> Result<(), Error> {
         known.epoch = head.epoch;
         known.settled = known.settled.max(head.settled);
         let settled = known.settled;
@@ -72,7 +94,8 @@ impl Standby {
                 is(true)
             }
         };
-        known.recent.insert(head.version, key.into());
+        let (key, change, takes_back) = (key.to_vec(), head.change, head.takes_back);
+        known.recent.insert(head.version, Recent { key, checkpoint, change, takes_back, write: head.write });
         match head.write {
             Some((rank, id)) if head.takes_back => known.past.forget(rank, id.number),
             Some((rank, id)) => known.past.note(rank, id, answer),
@@ -87,6 +110,31 @@ impl Standby {
             Whole::Follow { checkpoint } => self.store.follow(checkpoint),
             Whole::Clear { checkpoint } => self.store.clear(checkpoint),
             Whole::Freeze(frozen) => self.store.freeze(frozen),
+        }
+    }
+
+    /// Whether its home has gone on without it, so that it must not take its part over.
+    pub(super) fn is_given_up(&self) -> bool {
+        lock(&self.known).is_given_up
+    }
+
+    /// What it has done that may not be settled. From now on it refuses homes of earlier epochs.
+    pub(super) fn tell_recent(&self, epoch: u32) -> Vec<(u64, Recent)> {
+        let mut known = lock(&self.known);
+        known.epoch = known.epoch.max(epoch);
+        known.recent.iter().map(|(version, recent)| (*version, recent.clone())).collect()
+    }
+
+    /// The same of one that takes its part over.
+    pub(super) fn take_over(&self, epoch: u32) -> Estate {
+        let mut known = lock(&self.known);
+        known.epoch = known.epoch.max(epoch);
+        let last = known.recent.last_key_value().map_or(0, |(version, _)| version + 1);
+        Estate {
+            next: last.max(known.settled).max(1),
+            settled: known.settled,
+            recent: known.recent.clone(),
+            past: std::mem::take(&mut known.past),
         }
     }
 
@@ -145,6 +193,7 @@ mod tests {
             checkpoint,
             change,
             takes_back: false,
+            mends: false,
             key: 1,
             write,
         }
@@ -190,6 +239,31 @@ mod tests {
         assert_eq!(standby.store.get(b"a", 1, <[u8]>::to_vec).expect("it is there"), Some(b"old".to_vec()));
         assert_eq!(standby.store.exact(b"a", 1).expect("it is there"), Exact::Nothing);
         assert!(lock(&standby.known).past.answer(Rank(0), 2).is_none());
+    }
+
+    #[test]
+    fn one_that_cannot_take_back_has_fallen_behind() {
+        let standby = standby(1);
+        let (put, large) = (Change::Put(Keep::Default), vec![1; 8 << 20]);
+        // The home takes back what it has not done: this one is as good as before.
+        assert!(standby.take(&head(1, 1, put), b"a", &large).is_err() && !standby.is_given_up());
+        let back = WriteHead { takes_back: true, ..head(2, 2, put) };
+        assert!(standby.take(&back, b"a", &large).is_err() && standby.is_given_up());
+    }
+
+    #[test]
+    fn who_takes_over_goes_on_where_the_home_was() {
+        let standby = standby(1);
+        let put = Change::Put(Keep::Default);
+        standby.take(&head(4, 3, put), b"a", b"new").expect("room");
+        standby.take(&head(7, 3, Change::Pop), b"a", b"").expect("room");
+        let told: Vec<u64> = standby.tell_recent(256).into_iter().map(|(version, _)| version).collect();
+        let estate = standby.take_over(256);
+        assert_eq!((estate.next, estate.settled, told), (8, 3, vec![4, 7]));
+        assert_eq!(estate.recent[&7].change, Change::Pop);
+        // Who asked for the removal and asks again hears what was removed.
+        assert_eq!(estate.past.answer(Rank(0), 7), Some(&with_value(b"new")));
+        assert!(standby.take(&head(8, 3, put), b"a", b"late").is_err() && !standby.is_given_up());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! publishes before the value that gets copies, or fails to take the entry, which has changed. One that is killed
 //! anywhere leaves no copy of an older value behind a newer one.
 
-use super::layout::{COPIED, COPIED_CELLS, REPLICATED, ROOT_BYTES, SHARD_BYTES, WAITERS};
+use super::layout::{COPIED, COPIED_CELLS, ELSEWHERE, REPLICATED, ROOT_BYTES, SHARD_BYTES, WAITERS};
 use super::{Store, damaged, key::Key};
 use crate::error::Error;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -69,6 +69,11 @@ impl Store {
     /// Whether keys of a cell have copies.
     pub(crate) fn has_copies(&self, cell: u32) -> bool {
         self.copied_at(cell).load(Ordering::Acquire) != 0
+    }
+
+    /// Has all processes ask who serves the part before they read it here.
+    pub(crate) fn set_elsewhere(&self) {
+        self.root().flags.fetch_or(ELSEWHERE, Ordering::SeqCst);
     }
 
     /// Says that keys of a cell have copies from now on, or have none any more.

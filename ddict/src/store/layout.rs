@@ -38,6 +38,8 @@ pub(super) const FROZEN: u64 = 2;
 pub(super) const READY: u64 = 4;
 /// A checkpoint was retired, so the first one is not there any more.
 pub(super) const RETIRED: u64 = 8;
+/// The part may be served by another node: whoever reads asks who serves it first.
+pub(super) const ELSEWHERE: u64 = 64;
 /// Keys have, or had, copies on other nodes.
 pub(super) const COPIED: u64 = 16;
 /// Other nodes have replicas: one rank alone writes, see `parts`.

@@ -2,7 +2,7 @@
 
 use super::entry::{BLOCK, Ctl, EMPTY, Entry, FULL, INLINE_MAX, Meta, REMOVED, Slot};
 use super::key::{self, Key, ShortKey};
-use super::layout::{DESTROYED, OFFSET, RETIRED, Root, Shard, Word, open};
+use super::layout::{DESTROYED, ELSEWHERE, OFFSET, RETIRED, Root, Shard, Word, open};
 use super::page::{PLACES, Page};
 use super::{Store, damaged};
 use crate::error::Error;
@@ -148,7 +148,7 @@ impl Store {
     /// `ctl`, wherever it was found; and after a miss `find` looks at everything.
     #[inline(always)]
     pub(crate) fn hit(&self, key: ShortKey, hash: u64, checkpoint: u32) -> Option<Seen<'_>> {
-        let flags = self.root().flags.load(Ordering::Relaxed) & (DESTROYED | RETIRED);
+        let flags = self.root().flags.load(Ordering::Relaxed) & (DESTROYED | RETIRED | ELSEWHERE);
         if flags | u64::from(checkpoint) != 0 {
             return None;
         }

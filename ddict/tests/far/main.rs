@@ -6,6 +6,7 @@
 
 mod bed;
 mod copies;
+mod losses;
 mod many;
 mod nodes;
 mod reads;

@@ -11,14 +11,14 @@ use tarragon_transport::{HandlerId, Rank, World};
 
 type Dict = DDict<u64, Vec<u8>>;
 
-fn bytes(key: u64, number: u64) -> Vec<u8> {
+pub(super) fn bytes(key: u64, number: u64) -> Vec<u8> {
     let len = [0, 3, 9, 16, 17, 300, 5000][(key + number) as usize % 7];
     let mut bytes: Vec<u8> = (0..len).map(|at| (at as u64 * 7 + key + number) as u8).collect();
     bytes.extend_from_slice(&number.to_le_bytes());
     bytes
 }
 
-fn number(value: &[u8]) -> u64 {
+pub(super) fn number(value: &[u8]) -> u64 {
     u64::from_le_bytes(*value.last_chunk().expect("a number stands last"))
 }
 
@@ -65,17 +65,23 @@ fn expect_same_everywhere(world: &World, dict: &Dict, replicas: u32) {
 }
 
 /// A small generator, so that a run can be repeated.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
 }
 
 /// One random operation on a key that this rank alone writes; what it answers is what the model says.
-fn operate(dict: &Dict, random: &mut Random, key: u64, number: u64, model: &mut BTreeMap<u64, Vec<u8>>) {
+pub(super) fn operate(
+    dict: &Dict,
+    random: &mut Random,
+    key: u64,
+    number: u64,
+    model: &mut BTreeMap<u64, Vec<u8>>,
+) {
     let new = bytes(key, number);
     let before = model.get(&key).cloned();
     match random.below(9) {

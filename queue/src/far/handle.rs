@@ -177,8 +177,21 @@ impl Far {
         self.pace().last = Instant::now();
         match told {
             // A serving rank that is dead gives it to nobody else; one that has left does.
-            Err(Error::Lost { source, .. }) if matches!(*source, FabricError::PeerDead { .. }) => kept,
+            Err(Error::Lost { source, .. }) if self.is_dead_for_all(&source) => kept,
             told => told.and(kept),
+        }
+    }
+
+    /// Whether the serving rank is dead: to all, not only to this one, which may be the one that the others go on
+    /// without. Where losses are survived that is decided elsewhere, and waited for.
+    fn is_dead_for_all(&self, why: &FabricError) -> bool {
+        match why {
+            FabricError::Lost(_) => true,
+            FabricError::PeerDead { .. } => self.fabric().is_ok_and(|fabric| {
+                let fate = fabric.fate_of(self.rank());
+                matches!(fate, FabricError::Lost(_) | FabricError::PeerDead { .. })
+            }),
+            _ => false,
         }
     }
 
@@ -235,9 +248,14 @@ impl Far {
     fn ask(&self, what: Asked, item: Vec<u8>) -> Result<(Answer, Vec<u8>, usize), Error> {
         let fabric = self.fabric()?;
         let request = close(item, &Ask { queue: self.segment.uid, what });
-        let request = fabric.request(self.rank(), ASK, &request).map_err(|source| self.lost(source))?;
+        let lost = |source| match source {
+            // Once it is decided who is lost, it is said why.
+            FabricError::PeerDead { .. } => self.lost(fabric.fate_of(self.rank())),
+            source => self.lost(source),
+        };
+        let request = fabric.request(self.rank(), ASK, &request).map_err(lost)?;
         let bytes = loop {
-            if let Some(bytes) = request.wait(LOOK).map_err(|source| self.lost(source))? {
+            if let Some(bytes) = request.wait(LOOK).map_err(lost)? {
                 break bytes;
             }
             self.fabric()?;

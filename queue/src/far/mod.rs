@@ -62,6 +62,10 @@
 //! | the serving rank | far handles say `Lost`; for those at home its items in hand are lost with it, as taken |
 //! | the serving rank, in good order | all who wait are refused, what is in hand is returned, far handles say `Lost` |
 //!
+//! In a world that survives losses, dead is who rank 0 has declared lost. A rank that was frozen, and is given up, may
+//! find the response with an item when it wakes up: it cannot tell `Came` any more, and its caller gets an error.
+//! Another one has the item.
+//!
 //! An abandoned item is called done by the porter after it was counted in `abandoned`, so that a death between the two
 //! makes `join` tell one too many and never wait for ever.
 //!

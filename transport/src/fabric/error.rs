@@ -1,6 +1,7 @@
 //! What can go wrong between ranks.
 
 use crate::error::{HeapError, SegmentError};
+use crate::membership::{CastOut, Loss};
 use crate::rank::Rank;
 
 /// Why bytes did not get to a peer, or not from it.
@@ -27,6 +28,17 @@ pub enum FabricError {
     PeerDead {
         /// Who.
         rank: Rank,
+    },
+    /// The world has lost the peer, and goes on without it.
+    #[error("{0}")]
+    Lost(Box<Loss>),
+    /// This rank is of the world no longer: nothing goes out any more.
+    #[error("rank {rank} is of the world no longer: {why}; it must end")]
+    CastOut {
+        /// This rank.
+        rank: Rank,
+        /// Why.
+        why: CastOut,
     },
     /// The peer has left the world.
     #[error("rank {rank} has left the world")]
@@ -121,10 +133,23 @@ pub enum FabricError {
 }
 
 impl FabricError {
+    /// Whether the peer is gone, or this rank: nothing that is sent will come there.
+    pub fn is_of_the_gone(&self) -> bool {
+        matches!(
+            self,
+            FabricError::PeerDead { .. }
+                | FabricError::PeerLeft { .. }
+                | FabricError::Lost(_)
+                | FabricError::CastOut { .. }
+        )
+    }
+
     /// The rank that it is about, if it is about one.
     pub fn rank(&self) -> Option<Rank> {
         match self {
+            FabricError::Lost(loss) => Some(loss.rank),
             FabricError::NoSuchRank { rank, .. }
+            | FabricError::CastOut { rank, .. }
             | FabricError::PeerDead { rank }
             | FabricError::PeerLeft { rank }
             | FabricError::Stalled { rank, .. }

@@ -144,6 +144,11 @@ impl Mixed {
         dead
     }
 
+    /// See [`Shm::end`].
+    pub(super) fn end(&self, rank: Rank) {
+        self.node.end(rank);
+    }
+
     pub(super) fn payload_bytes(&self) -> u64 {
         self.node.payload_bytes() + self.network.payload_bytes()
     }

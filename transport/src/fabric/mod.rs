@@ -18,6 +18,7 @@ mod loopback;
 mod mixed;
 mod shm;
 mod ucx;
+mod watch;
 
 pub use error::FabricError;
 pub(crate) use loopback::Loopback;
@@ -32,6 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::membership::Members;
 use crate::message::{Faults, HandlerId, Handlers, Message, Sent, is_handling};
 use crate::rank::Rank;
 use crate::region::{Region, RemoteKey};
@@ -52,6 +54,7 @@ pub struct Fabric {
     states: States,
     /// By rank its node, once the world has joined.
     nodes: OnceLock<Box<[u32]>>,
+    members: Arc<Members>,
 }
 
 /// The ways bytes move.
@@ -94,7 +97,13 @@ impl Fabric {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let (handlers, states, nodes) = (Handlers::default(), States::default(), OnceLock::new());
-        Fabric { number, way, handlers, states, nodes }
+        let members = match &way {
+            Way::Loopback(_) => Arc::new(Members::new(Rank(0), 1)),
+            Way::Shm(shm) => Arc::new(Members::new(shm.rank(), shm.size())),
+            Way::Ucx(ucx) => Arc::clone(ucx.members()),
+            Way::Mixed(mixed) => Arc::clone(mixed.network().members()),
+        };
+        Fabric { number, way, handlers, states, nodes, members }
     }
 
     pub(crate) fn way(&self) -> &Way {
@@ -149,8 +158,8 @@ impl Fabric {
     /// that fits into the header's cell or one block; larger ones are put together by the receiver.
     ///
     /// # Errors
-    /// `NoSuchRank`, `TooLarge`; `PeerDead`, `PeerLeft`, `Unreachable`; `Stalled` if the peer has made no room for
-    /// the patience of the fabric; inside a handler `Backlog`.
+    /// `NoSuchRank`, `TooLarge`; `PeerDead`, `PeerLeft`, `Unreachable`, where losses are survived `Lost`, `CastOut`;
+    /// `Stalled` if the peer has made no room for the patience of the fabric; inside a handler `Backlog`.
     pub fn send(&self, to: Rank, id: HandlerId, tag: u64, payload: &[u8]) -> Result<(), FabricError> {
         self.send_as(to, id, tag, Sent::Lent(payload))
     }
@@ -346,6 +355,14 @@ impl Fabric {
 
     /// What is known of a peer, at the cost of a load; [`Fabric::check_peers`] finds out.
     pub fn peer(&self, rank: Rank) -> PeerState {
+        match self.way_peer(rank) {
+            PeerState::Here if self.members.is_gone(rank) => PeerState::Dead,
+            state => state,
+        }
+    }
+
+    /// As [`Fabric::peer`], whatever rank 0 has decided.
+    pub(crate) fn way_peer(&self, rank: Rank) -> PeerState {
         match &self.way {
             Way::Loopback(_) => PeerState::Here,
             Way::Shm(shm) => shm.peer(rank),
@@ -355,14 +372,15 @@ impl Fabric {
     }
 
     /// Asks the system who lives (a system call for each peer), and cleans up after those found dead. Returns the
-    /// dead ones, of now and of before.
+    /// dead ones, of now and of before, and those that the world has lost.
     pub fn check_peers(&self) -> Vec<Rank> {
-        match &self.way {
-            Way::Loopback(_) => Vec::new(),
-            Way::Shm(shm) => shm.check_peers(),
-            Way::Ucx(ucx) => ucx.check_peers(),
-            Way::Mixed(mixed) => mixed.check_peers(),
+        let mut dead = self.find_dead();
+        if self.members.is_marked() {
+            dead.extend((0..self.size()).map(Rank).filter(|&rank| self.peer(rank) == PeerState::Dead));
+            dead.sort_unstable();
+            dead.dedup();
         }
+        dead
     }
 
     /// Bytes of shared memory that payloads on their way take, of all ranks together: a scan of the heap. On a network
@@ -388,7 +406,7 @@ impl Fabric {
 
     /// What could not be delivered on this rank.
     pub fn faults(&self) -> Faults {
-        self.handlers.faults()
+        Faults { stale: self.members.stale(), ..self.handlers.faults() }
     }
 
     /// An error if `rank` is known to be dead or to have left.
@@ -396,7 +414,7 @@ impl Fabric {
         match self.peer(rank) {
             PeerState::Here => Ok(()),
             PeerState::Left => Err(FabricError::PeerLeft { rank }),
-            PeerState::Dead => Err(FabricError::PeerDead { rank }),
+            PeerState::Dead => Err(self.members.error_of(rank)),
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Faults {
     pub last_unknown: Option<(Rank, HandlerId)>,
     /// Messages whose header or place cannot be.
     pub malformed: u64,
+    /// Messages of ranks that were lost, refused.
+    pub stale: u64,
 }
 
 type Handler = Arc<dyn Fn(&Fabric, &Message<'_>) + Send + Sync>;
@@ -122,6 +124,7 @@ impl Handlers {
             unknown_handlers: self.unknown.load(Relaxed),
             last_unknown,
             malformed: self.malformed.load(Relaxed),
+            stale: 0,
         }
     }
 }

@@ -17,6 +17,10 @@ use std::sync::Arc;
 
 /// The most bytes a payload may have: 4 GiB.
 pub const PAYLOAD_BYTES_MAX: u64 = 1 << 32;
+/// The most losses that a header can tell of.
+const EPOCH_MAX: u32 = (1 << 20) - 1;
+/// Where the source stands in a header's first word.
+const SOURCE_AT: u32 = 40;
 /// Words of a header.
 pub(crate) const HEADER_WORDS: usize = 4;
 
@@ -80,8 +84,9 @@ pub(crate) enum Carriage {
 /// | word | bits | what |
 /// |---|---|---|
 /// | 0 | 0-15 | handler |
-/// | 0 | 16-31 | carriage |
-/// | 0 | 32-63 | source rank |
+/// | 0 | 16-19 | carriage |
+/// | 0 | 20-39 | the last epoch of the membership that its sender knew |
+/// | 0 | 40-63 | source rank |
 /// | 1 | all | bytes of the whole payload |
 /// | 2 | all | tag |
 /// | 3 | all | where in the payload this chunk begins; 0 otherwise |
@@ -90,6 +95,7 @@ pub(crate) struct Header {
     pub(crate) handler: HandlerId,
     pub(crate) carriage: Carriage,
     pub(crate) source: Rank,
+    pub(crate) epoch: u32,
     pub(crate) bytes: u64,
     pub(crate) tag: u64,
     pub(crate) at: u64,
@@ -115,25 +121,26 @@ pub(crate) enum Malformed {
 impl Header {
     /// The header of a message that was not sent yet.
     pub(crate) fn new(source: Rank, handler: HandlerId, tag: u64, bytes: u64) -> Header {
-        Header { handler, carriage: Carriage::Inline, source, bytes, tag, at: 0 }
+        Header { handler, carriage: Carriage::Inline, source, epoch: 0, bytes, tag, at: 0 }
     }
 
     /// Its words.
     pub(crate) fn encode(&self) -> [u64; HEADER_WORDS] {
-        let first = u64::from(self.handler.0) | (self.carriage as u64) << 16 | u64::from(self.source.0) << 32;
+        let low = u64::from(self.handler.0) | (self.carriage as u64) << 16;
+        let first = low | u64::from(self.epoch & EPOCH_MAX) << 20 | u64::from(self.source.0) << SOURCE_AT;
         [first, self.bytes, self.tag, self.at]
     }
 
     /// The header that came from `from` as these words, if it can be one.
     pub(crate) fn decode(words: [u64; HEADER_WORDS], from: Rank) -> Result<Header, Malformed> {
         let [first, bytes, tag, at] = words;
-        let carriage = match (first >> 16) as u16 {
+        let carriage = match (first >> 16) as u16 & 0xF {
             0 => Carriage::Inline,
             1 => Carriage::Block,
             2 => Carriage::Chunk,
             other => return Err(Malformed::Carriage(other)),
         };
-        let source = Rank((first >> 32) as u32);
+        let (source, epoch) = (Header::source_of(first), (first >> 20) as u32 & EPOCH_MAX);
         if source != from {
             return Err(Malformed::Source { said: source, from });
         }
@@ -144,7 +151,12 @@ impl Header {
         if !begins_inside {
             return Err(Malformed::At { at, bytes });
         }
-        Ok(Header { handler: HandlerId(first as u16), carriage, source, bytes, tag, at })
+        Ok(Header { handler: HandlerId(first as u16), carriage, source, epoch, bytes, tag, at })
+    }
+
+    /// The rank that a header's first word names.
+    pub(crate) fn source_of(first: u64) -> Rank {
+        Rank((first >> SOURCE_AT) as u32)
     }
 
     /// The message it heads.
@@ -159,7 +171,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn header(carriage: Carriage, bytes: u64, at: u64) -> Header {
-        Header { handler: HandlerId(0xFEDC), carriage, source: Rank(7), bytes, tag: u64::MAX - 1, at }
+        let (handler, source, epoch) = (HandlerId(0xFEDC), Rank(7), 0xF_1234);
+        Header { handler, carriage, source, epoch, bytes, tag: u64::MAX - 1, at }
     }
 
     #[test]
@@ -189,7 +202,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_words_are_decoded_or_refused(words: [u64; 4]) {
-            let from = Rank((words[0] >> 32) as u32);
+            let from = Header::source_of(words[0]);
             if let Ok(header) = Header::decode(words, from) {
                 prop_assert_eq!(header.encode(), words);
             }

@@ -8,6 +8,7 @@ mod library;
 mod network;
 mod request;
 mod slice;
+mod watch;
 
 pub use error::{Stranger, WorldError};
 pub use group::{Group, GroupError, MAIL_BYTES_MAX};
@@ -21,11 +22,13 @@ use std::time::{Duration, Instant};
 
 use crate::bootstrap::{Bootstrap, Children, Joined, Roster, Spawn};
 use crate::fabric::{Deadline, Fabric, FabricError, PeerState, Way};
+use crate::membership::{CastOut, Change, Loss, Losses};
 use crate::message::{HandlerId, Message};
 use crate::rank::Rank;
 use crate::region::Region;
 use attendants::Attendants;
 use collective::Collective;
+use watch::Watch;
 
 /// How often rank 0 looks whether the processes it waits for have ended, in milliseconds.
 const END_LOOK_MS: u64 = 5;
@@ -49,7 +52,9 @@ const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct World {
-    /// End before anything else does.
+    /// Ends before anything else does: who stops giving signs has left, or is lost.
+    watch: Mutex<Option<Watch>>,
+    /// End next.
     attendants: Mutex<Option<Attendants>>,
     /// What is done before this rank leaves.
     farewells: Mutex<Vec<Farewell>>,
@@ -78,7 +83,7 @@ impl World {
     pub fn solo() -> World {
         let mut world =
             World::new(Joined::solo(Fabric::new(Way::Loopback(crate::fabric::Loopback::direct()))));
-        world.enter(crate::segment::random().unwrap_or_default());
+        world.enter(crate::segment::random().unwrap_or_default(), Losses::from_environment());
         world
     }
 
@@ -112,6 +117,14 @@ impl World {
     /// several machines `NoWay`. `Fabric` (for a network with `NoLibrary`, `Network`; then `Elsewhere` at the others),
     /// `System`.
     pub fn join(bootstrap: &Bootstrap) -> Result<World, WorldError> {
+        World::join_with(bootstrap, Losses::from_environment())
+    }
+
+    /// As [`World::join`]; `losses` says what happens when a rank is lost. All ranks do as rank 0 says.
+    ///
+    /// # Errors
+    /// See [`World::join`].
+    pub fn join_with(bootstrap: &Bootstrap, losses: Losses) -> Result<World, WorldError> {
         let begin = Instant::now();
         let mut world = World::new(bootstrap.join()?);
         if let Bootstrap::Spawn(spawn) = bootstrap
@@ -122,19 +135,28 @@ impl World {
         world.attendants = Mutex::new(Some(Attendants::start(&world.fabric)?));
         let system = |source| WorldError::System { verb: "draw a random number", source };
         let drawn = crate::segment::random().map_err(system)?.to_le_bytes();
-        // All take the number that rank 0 drew.
-        let uid = match world.fabric.way() {
-            _ if world.size() == 1 => drawn.to_vec(),
+        // All take the number that rank 0 drew, and what it says of losses.
+        let drawn = [&drawn[..], &losses.encode()].concat();
+        let told = match world.fabric.way() {
+            _ if world.size() == 1 => drawn,
             Way::Mixed(_) | Way::Ucx(_) => world.meet(&drawn, bootstrap.time_left(begin))?,
             Way::Shm(_) | Way::Loopback(_) => world.broadcast_bytes(Rank(0), &drawn)?,
         };
-        world.enter(u128::from_le_bytes(uid.try_into().unwrap_or(drawn)));
+        let (uid, said) = told.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
+        world.enter(u128::from_le_bytes(*uid), Losses::decode(said).unwrap_or(losses));
+        world.watch = Mutex::new(Some(Watch::start(&world.fabric)?));
+        if world.fabric.survives_losses() {
+            // To a launcher that knows a rank until it leaves, the death of one is the end of all.
+            world.roster.close();
+        }
         Ok(world)
     }
 
     /// From now on libraries find it by this number.
-    fn enter(&mut self, uid: u128) {
+    fn enter(&mut self, uid: u128, losses: Losses) {
         self.uid = uid;
+        let host = |rank| self.roster.host(rank).unwrap_or_default().to_owned();
+        self.fabric.members().begin(losses, self.ranks().map(host).collect());
         self.fabric.set_nodes(self.ranks().map(|rank| self.roster.node_of(rank).unwrap_or(0)).collect());
         library::enter(uid, &self.fabric);
     }
@@ -147,6 +169,7 @@ impl World {
         request::register(&fabric);
         group::register(&fabric);
         World {
+            watch: Mutex::default(),
             attendants: Mutex::default(),
             farewells: Mutex::default(),
             fabric,
@@ -319,7 +342,7 @@ impl World {
         let farewells = std::mem::take(&mut *self.farewells.lock().unwrap_or_else(PoisonError::into_inner));
         farewells.into_iter().for_each(|farewell| farewell(&self.fabric));
         let flushed = match self.fabric.flush() {
-            Err(FabricError::PeerLeft { .. }) => Ok(()),
+            Err(FabricError::PeerLeft { .. } | FabricError::Lost(_)) => Ok(()),
             other => other,
         };
         let deadline = Deadline::after(timeout);
@@ -338,6 +361,7 @@ impl World {
 
     /// Says that this rank leaves. Nobody looks any more.
     fn depart(&self) {
+        drop(self.watch.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(self.attendants.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.fabric.leave();
         self.roster.close();
@@ -346,6 +370,21 @@ impl World {
     /// What is known of a peer; see [`Fabric::check_peers`] to find out.
     pub fn peer(&self, rank: Rank) -> PeerState {
         self.fabric.peer(rank)
+    }
+
+    /// See [`Fabric::losses`].
+    pub fn losses(&self) -> Vec<Loss> {
+        self.fabric.losses()
+    }
+
+    /// See [`Fabric::on_change`].
+    pub fn on_change(&self, listener: impl Fn(&Fabric, &Change) + Send + Sync + 'static) {
+        self.fabric.on_change(listener);
+    }
+
+    /// See [`Fabric::cast_out`].
+    pub fn cast_out(&self) -> Option<CastOut> {
+        self.fabric.cast_out()
     }
 
     fn lock_children(&self) -> std::sync::MutexGuard<'_, Children> {

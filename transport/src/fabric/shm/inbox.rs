@@ -137,7 +137,7 @@ impl Shm {
         if header.carriage == Carriage::Inline {
             release();
             let payload = inline(&header, words)?;
-            fabric.handlers.dispatch(fabric, &header.message(&payload.0[..payload.1]));
+            fabric.deliver(&header, &payload.0[..payload.1]);
             return Ok(Some(true));
         }
         let wrong = Malformed::Length { found: bytes, wanted: header.bytes };
@@ -153,11 +153,11 @@ impl Shm {
                 None => return Ok(Some(false)),
                 Some((header, whole)) => {
                     drop(payload);
-                    fabric.handlers.dispatch(fabric, &header.message(&whole));
+                    fabric.deliver(&header, &whole);
                 }
             },
             _ if bytes != header.bytes => return Err(wrong),
-            _ => fabric.handlers.dispatch(fabric, &header.message(payload.bytes())),
+            _ => fabric.deliver(&header, payload.bytes()),
         }
         Ok(Some(true))
     }

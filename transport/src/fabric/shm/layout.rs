@@ -2,8 +2,8 @@
 //!
 //! | part | size | who writes |
 //! |---|---|---|
-//! | [`Head`] | 128 B | rank 0, before anybody else maps it; `state` later |
-//! | [`RankLine`] for each rank | 128 B | that rank; its bell: all |
+//! | [`Head`] | 128 B | rank 0, before anybody else maps it; `state`, `settled` later |
+//! | [`RankLine`] for each rank | 128 B | that rank; `lost`: rank 0; `alarm`, bell: all |
 //! | [`LaneLine`] for each ordered pair | 64 B | see `lane` |
 //! | cells for each ordered pair | 128 B each | see `lane` |
 //!
@@ -21,7 +21,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Kind and layout version of a world's segment.
 pub(crate) const KIND: &str = "world";
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 /// The most ranks a world of one node can have.
 pub(crate) const RANKS_MAX: u32 = 1024;
 /// Cells of all lanes together, as far as each has at least [`LANE_CELLS_MIN`].
@@ -47,7 +47,8 @@ pub(crate) struct Head {
     pub(crate) size: AtomicU32,
     pub(crate) lane_cells: AtomicU32,
     pub(crate) state: AtomicU32,
-    pad: AtomicU32,
+    /// Losses up to this epoch are known to all members; rank 0 writes it.
+    pub(crate) settled: AtomicU32,
     /// The executable of rank 0: device, inode, bytes, time of its last change in nanoseconds.
     pub(crate) executable: [AtomicU64; 4],
 }
@@ -59,6 +60,14 @@ pub(crate) struct RankLine {
     pub(crate) pid: AtomicU32,
     /// The member of the segment that this rank is, and 1 more.
     pub(crate) member: AtomicU64,
+    /// The rank's last sign of life: the epoch that it knows, and above when, in milliseconds of the node's clock.
+    pub(crate) sign: AtomicU64,
+    /// 0, or the epoch in which it was declared lost, and above why; rank 0 writes it.
+    pub(crate) lost: AtomicU64,
+    /// The numbering of processes in which `pid` names it.
+    pub(crate) namespace: AtomicU64,
+    /// Where the rank's watch sleeps: all add one to it to wake it.
+    pub(crate) alarm: AtomicU32,
     /// Where the rank's threads sleep.
     pub(crate) bell: Doorbell,
 }

@@ -28,6 +28,7 @@ pub(crate) mod layout;
 mod link;
 mod payload;
 mod peers;
+mod watch;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -147,6 +148,7 @@ impl Shm {
     pub(crate) fn enter(&self) {
         let line = self.map.line(self.seat);
         line.pid.store(std::process::id(), Ordering::Release);
+        line.namespace.store(watch::namespace(), Ordering::Release);
         line.member.store(self.map.own_member(), Ordering::Release);
         line.state.store(layout::JOINED, Ordering::Release);
     }
@@ -248,6 +250,7 @@ impl Shm {
         let size = self.size();
         let to = self.seat_of(to).ok_or(FabricError::NoSuchRank { rank: to, size })?;
         let header = Header::new(self.rank(), id, tag, payload.len() as u64);
+        let header = Header { epoch: fabric.epoch(), ..header };
         if is_handling() {
             return self.post(to, header, payload);
         }
@@ -280,7 +283,7 @@ impl Shm {
         let mut lost = None;
         for to in (0..self.size()).map(Rank) {
             match self.flush_to(fabric, to) {
-                Err(error @ (FabricError::PeerDead { .. } | FabricError::PeerLeft { .. })) => {
+                Err(error) if error.is_of_the_gone() => {
                     if self.give_up(to) {
                         lost = Some(error);
                     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::buffer::{Buffer, Load};
 use super::frame::{Frame, Note};
@@ -13,6 +14,7 @@ use super::result::Request;
 use super::worker::{Arrived, Body, HEADER_BYTES, Worker};
 use super::{BACKLOG_BYTES_MAX, DEAD, HERE, LEFT, Target};
 use crate::fabric::FabricError;
+use crate::membership::{Members, Why};
 use crate::message::{Header, Malformed, Sent};
 use crate::rank::Rank;
 
@@ -27,6 +29,7 @@ pub(super) struct Engine {
     pub(super) moves: Arc<AtomicU64>,
     window: u64,
     states: Arc<[AtomicU8]>,
+    members: Arc<Members>,
     neighbours: Neighbours,
     outward: Vec<Outward>,
     inward: Vec<Inward>,
@@ -51,7 +54,7 @@ impl Engine {
         rank: Rank,
         world: u64,
         window: u64,
-        states: Arc<[AtomicU8]>,
+        (states, members): (Arc<[AtomicU8]>, Arc<Members>),
         neighbours: Neighbours,
     ) -> Engine {
         let size = states.len();
@@ -62,6 +65,7 @@ impl Engine {
             moves: Arc::default(),
             window,
             states,
+            members,
             neighbours,
             outward: (0..size).map(|_| Outward::default()).collect(),
             inward: (0..size).map(|_| Inward::default()).collect(),
@@ -113,7 +117,7 @@ impl Engine {
         let request = match sent {
             Ok(request) => request,
             Err(FabricError::Network { why, .. }) => {
-                self.find_dead(at);
+                self.find_dead(at, Why::Broken);
                 return Err(FabricError::Unreachable { rank: to, why });
             }
             Err(error) => return Err(error),
@@ -167,16 +171,16 @@ impl Engine {
         }
     }
 
-    fn note(&mut self, at: usize, note: Note, about: u64) {
+    pub(super) fn note(&mut self, at: usize, note: Note, about: u64) {
         let taken = self.inward[at].tell();
-        let frame = Frame::note(self.rank, note, about, taken).encode(self.world);
+        let frame = Frame::note((self.rank, self.members.epoch()), note, about, taken).encode(self.world);
         self.sent_bytes += HEADER_BYTES as u64;
         match self.worker.send(at, frame, &[]) {
             Ok(request) => {
                 self.outward[at].requests.push_back(request);
                 self.forget_ended(at);
             }
-            Err(_) if self.is_here(at) => self.find_dead(at),
+            Err(_) if self.is_here(at) => self.find_dead(at, Why::Broken),
             // Who has left need not hear more.
             Err(_) => {}
         }
@@ -266,7 +270,7 @@ impl Engine {
         if self.worker.take_failed() {
             for at in 0..self.inward.len() {
                 if self.is_here(at) && self.worker.has_failed(at) {
-                    self.find_dead(at);
+                    self.find_dead(at, Why::Broken);
                 }
             }
         }
@@ -286,7 +290,7 @@ impl Engine {
         while let Some(at) = self.active_from(next) {
             next = at + 1;
             if self.move_fetches(at) && self.is_here(at) {
-                self.find_dead(at);
+                self.find_dead(at, Why::Broken);
             }
             self.forget_ended(at);
             if !self.outward[at].kept.is_empty() {
@@ -310,14 +314,32 @@ impl Engine {
         }
         for rank in ended {
             if self.is_here(rank.index()) {
-                self.find_dead(rank.index());
+                self.find_dead(rank.index(), Why::Ended);
             }
         }
     }
 
-    fn find_dead(&mut self, at: usize) {
+    fn find_dead(&mut self, at: usize, why: Why) {
         self.states[at].store(DEAD, Ordering::Relaxed);
         self.bury(at);
+        self.members.found(Rank(at as u32), why);
+    }
+
+    /// Nothing goes to a rank that was declared lost, nor comes from there.
+    pub(super) fn lose(&mut self, at: usize) {
+        if at != self.rank.index() && self.is_here(at) {
+            self.states[at].store(DEAD, Ordering::Relaxed);
+            self.bury(at);
+        }
+    }
+
+    /// Tells all that are here, but for this rank.
+    pub(super) fn note_all(&mut self, note: Note, about: u64) {
+        for at in 0..self.outward.len() {
+            if at != self.rank.index() && self.is_here(at) {
+                self.note(at, note, about);
+            }
+        }
     }
 
     fn accept(&mut self, arrived: Arrived) -> Result<(), Malformed> {
@@ -335,11 +357,17 @@ impl Engine {
         if bytes != frame.header.bytes {
             return Err(Malformed::Length { found: bytes, wanted: frame.header.bytes });
         }
+        if self.members.refuses(&frame.header) {
+            if let Body::Here(load) = arrived.body {
+                self.give_back(load);
+            }
+            return Ok(());
+        }
         let at = frame.header.source.index();
         self.outward[at].was_taken(frame.taken);
         if frame.number == 0 {
             let note = frame.as_note().ok_or(Malformed::Carriage(frame.header.handler.0))?;
-            self.heed(at, note, frame.header.tag);
+            self.heed(at, note, &frame.header);
             return Ok(());
         }
         let payload = match arrived.body {
@@ -350,9 +378,24 @@ impl Engine {
         self.inward[at].add(&frame, payload)
     }
 
-    fn heed(&mut self, at: usize, note: Note, about: u64) {
+    fn heed(&mut self, at: usize, note: Note, header: &Header) {
+        let (about, source) = (header.tag, header.source);
         match note {
             Note::Taken => {}
+            Note::Sign if self.rank == Rank(0) => {
+                self.members.sign(source, about as u32, Instant::now());
+                if self.is_here(at) {
+                    self.note(at, Note::Heard, u64::from(self.members.settled()));
+                }
+            }
+            Note::Accuse if self.rank == Rank(0) => self.members.accuse(source, Rank(about as u32)),
+            Note::Heard if source == Rank(0) => self.members.hear(about as u32, Instant::now()),
+            Note::Lost if source == Rank(0) => {
+                let (epoch, why) = ((about >> 32) as u32 & 0xFF_FFFF, Why::decode((about >> 56) as u8));
+                self.members.lose(epoch, Rank(about as u32), why);
+            }
+            // Nobody else decides.
+            Note::Sign | Note::Accuse | Note::Heard | Note::Lost => {}
             Note::Ask => {
                 self.inward[at].ask(about);
                 if self.is_here(at) && self.inward[at].owes(self.window) {

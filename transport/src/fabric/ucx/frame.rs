@@ -25,6 +25,14 @@ pub(super) enum Note {
     Goodbye = 3,
     /// That the receiver left was seen.
     Seen = 4,
+    /// To rank 0: the sender lives, and all there know of the losses up to the note's number.
+    Sign = 5,
+    /// From rank 0: it lives, and the losses up to the note's number are settled.
+    Heard = 6,
+    /// To rank 0: the rank of the note's number cannot be reached.
+    Accuse = 7,
+    /// From rank 0: a rank is lost. The number is the rank, from bit 32 on the epoch, from bit 56 on why.
+    Lost = 8,
 }
 
 /// The words before a payload.
@@ -36,9 +44,10 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// A note of `source`.
-    pub(super) fn note(source: Rank, note: Note, about: u64, taken: u64) -> Frame {
-        Frame { header: Header::new(source, HandlerId(note as u16), about, 0), number: 0, taken }
+    /// A note of `source`, which knows of the losses up to `epoch`.
+    pub(super) fn note((source, epoch): (Rank, u32), note: Note, about: u64, taken: u64) -> Frame {
+        let header = Header { epoch, ..Header::new(source, HandlerId(note as u16), about, 0) };
+        Frame { header, number: 0, taken }
     }
 
     /// Its bytes.
@@ -59,7 +68,7 @@ impl Frame {
         }
         raw.end().map_err(wrong)?;
         let [a, b, c, d, number, taken, theirs] = words;
-        let source = Rank((a >> 32) as u32);
+        let source = Header::source_of(a);
         if source.0 >= size || theirs != world {
             return Err(Malformed::Source { said: source, from: Rank(u32::MAX) });
         }
@@ -68,7 +77,8 @@ impl Frame {
 
     /// The note that it is, if it is one.
     pub(super) fn as_note(&self) -> Option<Note> {
-        let notes = [Note::Taken, Note::Ask, Note::Goodbye, Note::Seen];
+        use Note::{Accuse, Ask, Goodbye, Heard, Lost, Seen, Sign, Taken};
+        let notes = [Taken, Ask, Goodbye, Seen, Sign, Heard, Accuse, Lost];
         notes.into_iter().find(|&note| self.number == 0 && self.header.handler.0 == note as u16)
     }
 }
@@ -87,7 +97,7 @@ mod tests {
         assert!(Frame::decode(&bytes, 99, 3).is_err());
         assert!(Frame::decode(&bytes[1..], 99, 4).is_err());
         assert!(Frame::decode(&[bytes.to_vec(), vec![0]].concat(), 99, 4).is_err());
-        let note = Frame::note(Rank(1), Note::Seen, 0, 4);
+        let note = Frame::note((Rank(1), 2), Note::Seen, 0, 4);
         assert_eq!((note.as_note(), frame.as_note()), (Some(Note::Seen), None));
     }
 }

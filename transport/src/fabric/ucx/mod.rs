@@ -45,12 +45,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::{BACKLOG_BYTES_MAX, Deadline, Fabric, FabricError, LIVENESS_MS, PeerState, Wait};
+use crate::membership::{Members, Why};
 use crate::message::{HandlerId, Header, Sent, is_handling};
 use crate::rank::Rank;
 use crate::region::NetworkRegions;
 use crate::segment::Segment;
 use buffer::{Buffer, Load};
 use engine::Engine;
+use frame::Note;
 pub(crate) use memory::Pages;
 use result::Request;
 use worker::Worker;
@@ -79,6 +81,7 @@ pub(crate) struct Ucx {
     /// Its drop ends the worker, whose descriptor `events` is.
     engine: Mutex<Engine>,
     states: Arc<[AtomicU8]>,
+    members: Arc<Members>,
     delivering: Mutex<()>,
     patience: Duration,
     spins: bool,
@@ -123,13 +126,16 @@ impl Listening {
         self.worker.set_addresses(addresses);
         let states: Arc<[AtomicU8]> = (0..size).map(|_| AtomicU8::new(HERE)).collect();
         let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
-        let engine = Engine::new(self.worker, rank, world, window, states.clone(), neighbours);
+        let members = Arc::new(Members::new(rank, size));
+        let known = (states.clone(), members.clone());
+        let engine = Engine::new(self.worker, rank, world, window, known, neighbours);
         Ok(Ucx {
             rank,
             size,
             moves: engine.moves.clone(),
             engine: Mutex::new(engine),
             states,
+            members,
             delivering: Mutex::new(()),
             patience,
             spins: size as usize <= cores,
@@ -157,11 +163,54 @@ impl Ucx {
     /// would be made anew.
     fn lock_for(&self, peer: Rank) -> Result<MutexGuard<'_, Engine>, FabricError> {
         let engine = self.lock();
-        match self.peer(peer) {
-            PeerState::Here => Ok(engine),
-            PeerState::Left => Err(FabricError::PeerLeft { rank: peer }),
-            PeerState::Dead => Err(FabricError::PeerDead { rank: peer }),
+        self.expect_here(peer).map(|()| engine)
+    }
+
+    fn expect_here(&self, rank: Rank) -> Result<(), FabricError> {
+        match self.peer(rank) {
+            PeerState::Left => Err(FabricError::PeerLeft { rank }),
+            PeerState::Here if !self.members.is_gone(rank) => Ok(()),
+            PeerState::Here | PeerState::Dead => Err(self.members.error_of(rank)),
         }
+    }
+
+    pub(super) fn members(&self) -> &Arc<Members> {
+        &self.members
+    }
+
+    /// Gives rank 0 a sign of life.
+    pub(super) fn give_sign(&self, told: u32) {
+        self.note(|engine| engine.note(0, Note::Sign, u64::from(told)));
+    }
+
+    /// At rank 0: tells all what is settled.
+    pub(super) fn tell_settled(&self) {
+        self.note(|engine| engine.note_all(Note::Heard, u64::from(self.members.settled())));
+    }
+
+    /// Tells rank 0 that a rank cannot be reached.
+    pub(super) fn accuse(&self, rank: Rank) {
+        self.note(|engine| engine.note(0, Note::Accuse, u64::from(rank.0)));
+    }
+
+    /// At rank 0: tells all, the lost one too, that a rank is lost.
+    pub(super) fn spread(&self, epoch: u32, rank: Rank, why: Why) {
+        let about = u64::from(rank.0) | u64::from(epoch) << 32 | (why as u64) << 56;
+        self.note(|engine| engine.note_all(Note::Lost, about));
+    }
+
+    /// A rank was declared lost.
+    pub(super) fn lose(&self, rank: Rank) {
+        self.note(|engine| engine.lose(rank.index()));
+    }
+
+    fn note(&self, send: impl FnOnce(&mut Engine)) {
+        {
+            let mut engine = self.lock();
+            send(&mut engine);
+            engine.pump();
+        }
+        self.sleepers.nudge();
     }
 
     pub(super) fn peer(&self, rank: Rank) -> PeerState {
@@ -190,6 +239,7 @@ impl Ucx {
         payload: Sent<'_>,
     ) -> Result<(), FabricError> {
         let header = Header::new(self.rank, id, tag, payload.bytes().len() as u64);
+        let header = Header { epoch: self.members.epoch(), ..header };
         let mut wait = Wait::new(self.patience);
         loop {
             let mut engine = self.lock_for(to)?;
@@ -230,7 +280,7 @@ impl Ucx {
                 }
             };
             match flushed {
-                Err(error @ (FabricError::PeerDead { .. } | FabricError::PeerLeft { .. })) => {
+                Err(error) if error.is_of_the_gone() => {
                     if self.lock().give_up(to) {
                         lost = Some(error);
                     }
@@ -273,11 +323,7 @@ impl Ucx {
         if wait.liveness.is_due() {
             self.check_peers();
         }
-        match self.peer(to) {
-            PeerState::Dead => return Err(FabricError::PeerDead { rank: to }),
-            PeerState::Left => return Err(FabricError::PeerLeft { rank: to }),
-            PeerState::Here => {}
-        }
+        self.expect_here(to)?;
         match wait.deadline.left() {
             Some(_) => Ok(()),
             None => Err(FabricError::Stalled { rank: to, waited_ms: self.patience.as_millis() as u64 }),
@@ -302,7 +348,7 @@ impl Ucx {
         while ran < BATCH_MAX {
             let Some((header, payload)) = engine.take() else { break };
             drop(engine);
-            fabric.handlers.dispatch(fabric, &header.message(payload.bytes()));
+            fabric.deliver(&header, payload.bytes());
             ran += 1;
             engine = self.lock();
             engine.give_back(payload);

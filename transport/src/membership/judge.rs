@@ -1,0 +1,116 @@
+//! What rank 0 decides: who is lost. Pure: time is an argument.
+
+use std::time::{Duration, Instant};
+
+use super::Why;
+use crate::rank::Rank;
+
+/// What rank 0 knows of the others.
+pub(super) struct Judge {
+    limit: Option<Duration>,
+    ranks: Vec<Watched>,
+    /// Whom rank 0 has found gone itself.
+    found: Vec<(Rank, Why)>,
+    accusations: Vec<Accusation>,
+}
+
+#[derive(Clone)]
+struct Watched {
+    /// The last sign of life.
+    sign: Instant,
+    /// Losses that it knows of.
+    epoch: u32,
+    /// Lost, or left.
+    is_over: bool,
+}
+
+struct Accusation {
+    by: Rank,
+    of: Rank,
+    at: Instant,
+}
+
+impl Judge {
+    pub(super) fn new(size: u32, now: Instant) -> Judge {
+        let ranks = vec![Watched { sign: now, epoch: 0, is_over: false }; size as usize];
+        Judge { limit: None, ranks, found: Vec::new(), accusations: Vec::new() }
+    }
+
+    /// All have joined.
+    pub(super) fn begin(&mut self, limit: Option<Duration>, now: Instant) {
+        self.limit = limit;
+        self.ranks.iter_mut().for_each(|it| it.sign = now);
+    }
+
+    /// A rank lives. Whether that may change something: it knows of more, or somebody waits to hear of it.
+    pub(super) fn sign(&mut self, rank: Rank, epoch: u32, now: Instant) -> bool {
+        let Some(watched) = self.ranks.get_mut(rank.index()) else { return false };
+        watched.sign = now;
+        let is_news = epoch > watched.epoch;
+        watched.epoch = watched.epoch.max(epoch);
+        is_news || !self.accusations.is_empty()
+    }
+
+    /// Rank 0 has found it gone.
+    pub(super) fn find(&mut self, rank: Rank, why: Why) {
+        self.found.push((rank, why));
+    }
+
+    pub(super) fn accuse(&mut self, by: Rank, of: Rank, now: Instant) {
+        if self.accusations.iter().all(|it| (it.by, it.of) != (by, of)) {
+            self.accusations.push(Accusation { by, of, at: now });
+        }
+    }
+
+    /// It was declared lost.
+    pub(super) fn lose(&mut self, rank: Rank) {
+        self.leave(rank);
+    }
+
+    /// It has left: not watched any more.
+    pub(super) fn leave(&mut self, rank: Rank) {
+        if let Some(watched) = self.ranks.get_mut(rank.index()) {
+            watched.is_over = true;
+        }
+        self.accusations.retain(|it| it.by != rank && it.of != rank);
+        self.found.retain(|(other, _)| *other != rank);
+    }
+
+    fn is_over(&self, rank: Rank) -> bool {
+        self.ranks.get(rank.index()).is_none_or(|it| it.is_over)
+    }
+
+    /// The next one to be declared lost, if any is.
+    pub(super) fn verdict(&mut self, now: Instant) -> Option<(Rank, Why)> {
+        if let Some(&found) = self.found.iter().find(|(rank, _)| !self.is_over(*rank)) {
+            return Some(found);
+        }
+        let limit = self.limit;
+        let is_silent = |it: &Watched| limit.is_some_and(|limit| now.duration_since(it.sign) >= limit);
+        let silent = self.ranks.iter().skip(1).position(|it| !it.is_over && is_silent(it));
+        if let Some(at) = silent {
+            return Some((Rank(at as u32 + 1), Why::Silent));
+        }
+        let sign = |rank: Rank| self.ranks[rank.index()].sign;
+        let is_alive = |rank: Rank, since: Instant| rank == Rank(0) || sign(rank) > since;
+        let apart = self
+            .accusations
+            .iter()
+            .find(|it| limit.is_none() || (is_alive(it.of, it.at) && is_alive(it.by, it.at)))?;
+        let count = |rank: Rank| self.accusations.iter().filter(|it| it.by == rank || it.of == rank).count();
+        let loser =
+            if (count(apart.by), apart.by) > (count(apart.of), apart.of) { apart.by } else { apart.of };
+        Some((loser, Why::Apart))
+    }
+
+    /// Whether all that are left know of all losses up to this epoch.
+    pub(super) fn is_settled(&self, epoch: u32) -> bool {
+        self.ranks.iter().skip(1).all(|it| it.is_over || it.epoch >= epoch)
+    }
+
+    /// When the first of those whose signs are missing is silent for too long.
+    pub(super) fn next_silence(&self) -> Option<Instant> {
+        let limit = self.limit?;
+        self.ranks.iter().skip(1).filter(|it| !it.is_over).map(|it| it.sign + limit).min()
+    }
+}
