@@ -32,7 +32,7 @@ fn main() {
         let allowed = ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"].map(|name| (name, "1"));
         let again = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).envs(allowed).status();
         let code = again.ok().and_then(|status| status.code());
-        return std::process::exit(code.unwrap_or(1));
+        std::process::exit(code.unwrap_or(1));
     }
     let options = Options::parse();
     for (launcher, compiler, words) in KINDS {
