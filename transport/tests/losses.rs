@@ -243,6 +243,27 @@ fn who_only_computes_is_not_lost() {
     assert!(ends(&world).iter().all(|(_, code)| *code == Some(0)));
 }
 
+/// As by Ctrl-Z and `fg`: nobody was silent for the others.
+#[test]
+fn a_world_that_is_stopped_as_a_whole_goes_on() {
+    let losses = Losses::from_environment().limit(LIMIT);
+    let spawn = spawn(3, "a_world_that_is_stopped_as_a_whole_goes_on");
+    let world = World::join_with(&Bootstrap::Spawn(spawn), losses).unwrap();
+    world.barrier_timeout(PATIENCE).unwrap();
+    if world.rank() == Rank(0) {
+        let others = (1..3).map(|rank| world.pid(Rank(rank)).unwrap());
+        let pids: Vec<String> = others.chain([std::process::id()]).map(|pid| pid.to_string()).collect();
+        let (all, seconds) = (pids.join(" "), (3 * LIMIT).as_secs_f64());
+        let script = format!("kill -STOP {all}; sleep {seconds}; kill -CONT {all}");
+        assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+        // Whoever is taken for lost is so by now.
+        std::thread::sleep(2 * LIMIT);
+    }
+    world.barrier_timeout(PATIENCE).unwrap();
+    assert_eq!((world.losses(), world.cast_out()), (vec![], None));
+    assert!(ends(&world).iter().all(|(_, code)| *code == Some(0)));
+}
+
 #[test]
 fn where_a_loss_ends_the_world_a_frozen_rank_is_a_dead_one() {
     let test = "where_a_loss_ends_the_world_a_frozen_rank_is_a_dead_one";
@@ -352,7 +373,8 @@ fn srun(slurm: &Slurm, machines: u32) -> Command {
 /// Waits until the ranks have written a word so often.
 fn wait_for(text: &dyn Fn() -> String, count: usize, word: &str) {
     let begin = Instant::now();
-    while text().matches(word).count() < count && begin.elapsed() < PATIENCE {
+    while text().matches(word).count() < count {
+        assert!(begin.elapsed() < PATIENCE / 2, "{count} times `{word}` has not come in:\n{}", text());
         std::thread::sleep(Duration::from_millis(20));
     }
 }

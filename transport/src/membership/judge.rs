@@ -12,6 +12,7 @@ pub(super) struct Judge {
     /// Whom rank 0 has found gone itself.
     found: Vec<(Rank, Why)>,
     accusations: Vec<Accusation>,
+    own: OwnLooks,
 }
 
 #[derive(Clone)]
@@ -30,15 +31,40 @@ struct Accusation {
     at: Instant,
 }
 
+/// Whether who looks was stopped itself since the last look (with all others maybe, by the user's terminal): it has not
+/// heard of anybody meanwhile, so that is no silence of theirs. Looks come every third of the limit. One that comes late
+/// so often that it is slow rather than stopped does not put decisions off for longer than a limit.
+pub(super) struct OwnLooks {
+    last: Instant,
+    away: Option<Instant>,
+}
+
+impl OwnLooks {
+    pub(super) fn new(now: Instant) -> OwnLooks {
+        OwnLooks { last: now, away: None }
+    }
+
+    pub(super) fn was_away(&mut self, limit: Option<Duration>, now: Instant) -> bool {
+        let Some(limit) = limit else { return false };
+        let last = std::mem::replace(&mut self.last, now);
+        let is_late = now.saturating_duration_since(last) > limit / 2;
+        let was_away = is_late && self.away.is_none_or(|away| now - away > 2 * limit);
+        if was_away {
+            self.away = Some(now);
+        }
+        was_away
+    }
+}
+
 impl Judge {
     pub(super) fn new(size: u32, now: Instant) -> Judge {
         let ranks = vec![Watched { sign: now, epoch: 0, is_over: false }; size as usize];
-        Judge { limit: None, ranks, found: Vec::new(), accusations: Vec::new() }
+        Judge { limit: None, ranks, found: Vec::new(), accusations: Vec::new(), own: OwnLooks::new(now) }
     }
 
     /// All have joined.
     pub(super) fn begin(&mut self, limit: Option<Duration>, now: Instant) {
-        self.limit = limit;
+        (self.limit, self.own) = (limit, OwnLooks::new(now));
         self.ranks.iter_mut().for_each(|it| it.sign = now);
     }
 
@@ -82,6 +108,11 @@ impl Judge {
 
     /// The next one to be declared lost, if any is.
     pub(super) fn verdict(&mut self, now: Instant) -> Option<(Rank, Why)> {
+        if self.own.was_away(self.limit, now) {
+            self.ranks.iter_mut().for_each(|it| it.sign = it.sign.max(now));
+            // Nor was that a sign of those who stand in accusations.
+            self.accusations.iter_mut().for_each(|it| it.at = it.at.max(now));
+        }
         if let Some(&found) = self.found.iter().find(|(rank, _)| !self.is_over(*rank)) {
             return Some(found);
         }

@@ -33,6 +33,11 @@
 //! The epoch that its sender knew. What comes from a rank that was lost in a later one is *stale*: refused and counted
 //! (`Faults::stale`). Connections to a lost rank are taken away, so its one-sided accesses end, too.
 //!
+//! # A stopped world
+//! If all are stopped together, as by Ctrl-Z, nobody is silent: rank 0, which finds that it has not looked for long,
+//! gives everybody a whole limit anew. So does each other rank with rank 0, where a loss ends the world; where losses
+//! are survived the others may have gone on without it, and it may not.
+//!
 //! # Frozen ranks
 //! One that wakes up has not heard of rank 0 for longer than the limit, finds its connection gone, or finds its loss
 //! written down: it is cast out before its next sign. From then on whatever it sends or waits for is an error. One
@@ -67,7 +72,7 @@ use std::time::{Duration, Instant};
 use crate::fabric::{Fabric, FabricError};
 use crate::message::Header;
 use crate::rank::Rank;
-use judge::Judge;
+use judge::{Judge, OwnLooks};
 pub(crate) use standing::Beats;
 
 /// How long a rank may give no sign of life, if nothing else is said, in milliseconds.
@@ -248,6 +253,7 @@ struct State {
     reported: usize,
     /// When something last came from rank 0.
     heard: Instant,
+    own: OwnLooks,
     /// At rank 0.
     judge: Judge,
 }
@@ -273,6 +279,7 @@ impl Members {
                 found: Vec::new(),
                 reported: 0,
                 heard: now,
+                own: OwnLooks::new(now),
                 judge: Judge::new(size, now),
             }),
             called: Condvar::new(),
@@ -285,6 +292,7 @@ impl Members {
         self.hosts.get_or_init(|| hosts);
         let mut state = self.lock();
         state.heard = Instant::now();
+        state.own = OwnLooks::new(state.heard);
         state.judge.begin(losses.limit, Instant::now());
     }
 

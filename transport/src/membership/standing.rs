@@ -149,7 +149,11 @@ impl Fabric {
     fn report(&self, now: Instant) {
         let members = self.members();
         let mut state = members.lock();
-        let silence = now.duration_since(state.heard);
+        let is_away = state.own.was_away(members.limit(), now);
+        if is_away && !members.is_survived() {
+            state.heard = state.heard.max(now);
+        }
+        let silence = now.saturating_duration_since(state.heard);
         let found = state.found[state.reported..].to_vec();
         state.reported = state.found.len();
         drop(state);

@@ -25,6 +25,7 @@ fn verdicts(judge: &mut Judge, now: Instant) -> Vec<(u32, Why)> {
 #[test]
 fn who_is_silent_for_the_limit_is_lost() {
     let (mut judge, at) = judge(3, Some(LIMIT));
+    assert_eq!(verdicts(&mut judge, at(4)), []);
     judge.sign(Rank(1), 0, at(5));
     assert_eq!(verdicts(&mut judge, at(9)), []);
     assert_eq!(judge.next_silence(), Some(at(10)));
@@ -32,6 +33,17 @@ fn who_is_silent_for_the_limit_is_lost() {
     assert_eq!(verdicts(&mut judge, at(14)), []);
     assert_eq!(verdicts(&mut judge, at(15)), [(1, Why::Silent)]);
     assert_eq!(judge.next_silence(), None);
+}
+
+/// Else all would be lost that were stopped together with rank 0.
+#[test]
+fn who_was_stopped_itself_has_not_heard_of_anybody() {
+    let (mut judge, at) = judge(2, Some(LIMIT));
+    for second in [100, 103, 109] {
+        assert_eq!(verdicts(&mut judge, at(second)), [], "{second}");
+    }
+    // One that is always late decides all the same.
+    assert_eq!(verdicts(&mut judge, at(116)), [(1, Why::Silent)]);
 }
 
 #[test]
