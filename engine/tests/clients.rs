@@ -12,6 +12,7 @@ mod rig;
 mod roles;
 
 use rig::{Child, Rig, wait_until};
+use std::path::Path;
 use std::time::Duration;
 use tarragon_engine::{AttachError, Batch, BatchDescriptor, Error, Workers, tasks};
 
@@ -220,10 +221,9 @@ fn another_user_is_not_let_in() {
         return;
     }
     let (rig, batch) = (Rig::new(), batch());
-    let copy = rig.path("readable-by-all");
-    std::fs::copy(std::env::current_exe().expect("this program"), &copy).expect("a copy");
     rig.open_to_all();
-    rig.start_as(&copy, 65_534, "foreigner", &descriptor(&batch)).passes();
+    // By this name whoever may not enter the folders above it can execute it.
+    rig.start_as(Path::new("/proc/self/exe"), 65_534, "foreigner", &descriptor(&batch)).passes();
     batch.join().expect("nothing ran");
 }
 

@@ -112,6 +112,7 @@ impl Place {
                 guard: &guard,
                 variable: Order::variable(),
                 file: folder.join("hosts").into(),
+                session: self.session(command, folder),
             },
         );
         // The launcher hears what the user sets for the ranks, its own settings among it.
@@ -135,6 +136,16 @@ impl Place {
         });
         wrote.map_err(|e| could_not_start("the job's folder", folder.to_path_buf(), e))?;
         Ok(Order::leader(folder))
+    }
+
+    /// Where the launcher may have a folder of its own, if the user has not said where; paths of its sockets may not be
+    /// long.
+    fn session(&self, command: &Command, folder: &Path) -> Option<OsString> {
+        const PATH_BYTES_MAX: usize = 64;
+        let names = self.env.iter().map(|(name, _)| name).chain(command.env.iter().map(|(name, _)| name));
+        let is_chosen = names.into_iter().any(|name| name.to_string_lossy().contains("tmpdir_base"));
+        let session = folder.join("session").into_os_string();
+        (!is_chosen && session.len() <= PATH_BYTES_MAX).then_some(session)
     }
 
     fn executable(

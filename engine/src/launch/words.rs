@@ -35,6 +35,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) variable: &'a str,
     /// A path for a file that the launcher reads.
     pub(crate) file: OsString,
+    /// A folder for what it needs for itself, unless the user has chosen one.
+    pub(crate) session: Option<OsString>,
 }
 
 /// The command line. Ranks are bound by their guards, so that jobs side by side do not share a cpu.
@@ -76,9 +78,16 @@ impl Line {
     }
 }
 
+/// All `mpirun` of a user share a folder, which one that ends may remove while another begins; so each gets its own.
 fn open_mpi(asked: &Asked<'_>, line: &mut Line) {
     line.rank_variable = "OMPI_COMM_WORLD_RANK";
     line.add(&["--map-by", "slot", "--bind-to", "none"]);
+    if let Some(session) = &asked.session {
+        // Other hosts need not have what lies around this one.
+        let name = if asked.is_local { "orte_tmpdir_base" } else { "orte_local_tmpdir_base" };
+        line.add(&["--mca", name]);
+        line.words.push(session.clone());
+    }
     line.words.extend(asked.more.iter().cloned());
     // Each executable has hosts and variables of its own, there.
     line.guards(asked, &["--host", &slots(asked), "-x", asked.variable], "-n");
@@ -170,6 +179,7 @@ mod tests {
             guard: &guard,
             variable: "V",
             file: "/run/hosts".into(),
+            session: is_local.then(|| "/run/session".into()),
         };
         let line = line(&Launcher { flavour, program: "/bin/launch".into() }, &asked);
         let words: Vec<_> = line.words.iter().map(|word| word.to_string_lossy()).collect();
@@ -185,7 +195,7 @@ mod tests {
             true,
             &[2],
             expect![[r#"
-            /bin/launch --map-by slot --bind-to none --more --host localhost:2 -x V -n 2 /bin/program guard
+            /bin/launch --map-by slot --bind-to none --mca orte_tmpdir_base /run/session --more --host localhost:2 -x V -n 2 /bin/program guard
         "#]],
         );
         check(
