@@ -78,14 +78,14 @@ impl Line {
     }
 }
 
-/// All `mpirun` of a user share a folder, which one that ends may remove while another begins; so each gets its own.
+/// All `mpirun` of a user share a folder, which one that ends may remove while another begins; so on one host each gets
+/// its own.
 fn open_mpi(asked: &Asked<'_>, line: &mut Line) {
     line.rank_variable = "OMPI_COMM_WORLD_RANK";
     line.add(&["--map-by", "slot", "--bind-to", "none"]);
-    if let Some(session) = &asked.session {
-        // Other hosts need not have what lies around this one.
-        let name = if asked.is_local { "orte_tmpdir_base" } else { "orte_local_tmpdir_base" };
-        line.add(&["--mca", name]);
+    // On other hosts nobody would remove it; and ranks refuse one for this host alone.
+    if let Some(session) = asked.session.as_ref().filter(|_| asked.is_local) {
+        line.add(&["--mca", "orte_tmpdir_base"]);
         line.words.push(session.clone());
     }
     line.words.extend(asked.more.iter().cloned());
@@ -179,7 +179,7 @@ mod tests {
             guard: &guard,
             variable: "V",
             file: "/run/hosts".into(),
-            session: is_local.then(|| "/run/session".into()),
+            session: Some("/run/session".into()),
         };
         let line = line(&Launcher { flavour, program: "/bin/launch".into() }, &asked);
         let words: Vec<_> = line.words.iter().map(|word| word.to_string_lossy()).collect();
