@@ -7,10 +7,12 @@ use crate::compile::split::Piece;
 use crate::error::{Cause, Error, Failure};
 use crate::function::wire::WireError;
 use crate::journal::Entry;
+use crate::outputs::Portion;
 use crate::plan::Plan;
 use crate::resume::Ledger;
 use crate::run::{Others, Run, Timed};
 use crate::task::record::Ref;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -212,7 +214,7 @@ impl Side {
 }
 
 impl Elsewhere {
-    pub(crate) fn read(&self, _: Ref, _: bool) -> Option<std::io::Result<Vec<u8>>> {
+    pub(crate) fn read(&self, _: Ref, _: Portion) -> Option<std::io::Result<Vec<u8>>> {
         match *self {}
     }
 
