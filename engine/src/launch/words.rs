@@ -184,7 +184,11 @@ mod tests {
         let line = line(&Launcher { flavour, program: "/bin/launch".into() }, &asked);
         let words: Vec<_> = line.words.iter().map(|word| word.to_string_lossy()).collect();
         let file = line.file.map(|(_, text)| text.replace('\n', " ")).unwrap_or_default();
-        let text = words.join(" ").replace(" : ", "\n: ").replace(" --distribution", "\n--distribution");
+        let text = words
+            .join(" ")
+            .replace(" --more", "\n--more")
+            .replace(" : ", "\n: ")
+            .replace(" --distribution", "\n--distribution");
         expected.assert_eq(&format!("{text}\n{file}"));
     }
 
@@ -195,7 +199,8 @@ mod tests {
             true,
             &[2],
             expect![[r#"
-            /bin/launch --map-by slot --bind-to none --mca orte_tmpdir_base /run/session --more --host localhost:2 -x V -n 2 /bin/program guard
+            /bin/launch --map-by slot --bind-to none --mca orte_tmpdir_base /run/session
+            --more --host localhost:2 -x V -n 2 /bin/program guard
         "#]],
         );
         check(
@@ -203,7 +208,8 @@ mod tests {
             false,
             &[1, 2],
             expect![[r#"
-            /bin/launch --map-by slot --bind-to none --more --host h0:2,h1:1 -x V -n 1 /bin/program guard
+            /bin/launch --map-by slot --bind-to none
+            --more --host h0:2,h1:1 -x V -n 1 /bin/program guard
             : --host h0:2,h1:1 -x V -n 2 /bin/program guard
         "#]],
         );
@@ -216,7 +222,8 @@ mod tests {
             false,
             &[1, 2],
             expect![[r#"
-            /bin/launch -bind-to none -hosts h0:2,h1:1 --more -n 1 /bin/program guard
+            /bin/launch -bind-to none -hosts h0:2,h1:1
+            --more -n 1 /bin/program guard
             : -n 2 /bin/program guard
         "#]],
         );
@@ -230,7 +237,8 @@ mod tests {
             &[3],
             expect![[r#"
             /bin/launch --overlap --cpu-bind=none --export=ALL --input=none --wait=0 --kill-on-bad-exit=0
-            --distribution=arbitrary --nodes=2 --ntasks=3 --cpus-per-task=2 --more /bin/program guard
+            --distribution=arbitrary --nodes=2 --ntasks=3 --cpus-per-task=2
+            --more /bin/program guard
             h0 h0 h1 "#]],
         );
     }

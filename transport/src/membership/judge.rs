@@ -32,8 +32,8 @@ struct Accusation {
 }
 
 /// Whether who looks was stopped itself since the last look (with all others maybe, by the user's terminal): it has not
-/// heard of anybody meanwhile, so that is no silence of theirs. Looks come every third of the limit. One that comes late
-/// so often that it is slow rather than stopped does not put decisions off for longer than a limit.
+/// heard of anybody meanwhile, so that is no silence of theirs. Looks come every third of the limit. One who is late so
+/// often that it is slow rather than stopped does not put decisions off for longer than a limit.
 pub(super) struct OwnLooks {
     last: Instant,
     away: Option<Instant>,
