@@ -84,6 +84,8 @@ fn measure(
         let file = |end: &str| File::create(folder.path().join(format!("{number}.{end}"))).expect("a file");
         let mut command = Command::new(launcher);
         command.args(words).arg(format!("localhost:{RANKS}")).args(["-n", &RANKS.to_string()]).arg(program);
+        // As ours: those of one user share a folder otherwise, which one that ends may remove under another.
+        command.env("OMPI_MCA_orte_tmpdir_base", folder.path().join(number.to_string()));
         command.stdin(Stdio::null()).stdout(file("out")).stderr(file("err")).spawn().expect("a launcher")
     };
     let theirs = || -> Duration {

@@ -141,7 +141,7 @@ impl Place {
     /// Where the launcher may have a folder of its own, if the user has not said where; paths of its sockets may not be
     /// long.
     fn session(&self, command: &Command, folder: &Path) -> Option<OsString> {
-        const PATH_BYTES_MAX: usize = 64;
+        const PATH_BYTES_MAX: usize = 90;
         let names = self.env.iter().map(|(name, _)| name).chain(command.env.iter().map(|(name, _)| name));
         let is_chosen = names.into_iter().any(|name| name.to_string_lossy().contains("tmpdir_base"));
         let session = folder.join("session").into_os_string();
