@@ -40,6 +40,7 @@ pub struct Builder {
     /// Locked as long as what is built may write.
     lock: Option<PathBuf>,
     reach: Reach,
+    survives_losses: bool,
     /// The names of errors that come from other ranks as what they are.
     errors: Vec<i64>,
 }
@@ -244,6 +245,22 @@ impl Builder {
         self
     }
 
+    /// The other ranks go on when one is lost: its process was killed, its machine went down, or it gave no sign of life
+    /// for ten seconds (`TARRAGON_LOSS_LIMIT_MS` says how many milliseconds instead; `TARRAGON_SURVIVE_LOSSES=1` is
+    /// the same as calling this). What it ran runs on others, as does what it had run as far as something needs what
+    /// went with it; a body may run more than once. Tasks that write data and have ended do not run again: what takes
+    /// their results fails with [`Cause::RankLost`](crate::Cause) if those are gone. Results that are on the lost rank
+    /// after a run are errors. Rank 0 cannot be spared.
+    ///
+    /// Counts for the first batch of the program that has ranks, on rank 0; with [`world`](Self::world) it is the
+    /// program that says so when it joins the world. Launchers end all ranks when one ends unless they are told not to:
+    /// `srun --no-kill --kill-on-bad-exit=0`.
+    #[cfg(not(loom))]
+    pub fn survive_losses(mut self, on: bool) -> Self {
+        self.survives_losses = on;
+        self
+    }
+
     /// Whether a rank with nothing to do runs ready tasks of other ranks, with their arguments sent to it and their
     /// results back. On without it. Of functions whose rank the user did not choose ([`Task::at_rank`](crate::Task)),
     /// where that takes less time than waiting, as far as a rank has seen; and processes that wait for cpus, whose
@@ -342,7 +359,7 @@ impl Builder {
     pub fn build(self) -> Result<Batch, Error> {
         install_panic_hook();
         carried::learn(&self.errors);
-        let ranks = self.reach.ranks()?;
+        let ranks = self.reach.ranks(self.survives_losses)?;
         let machine = Machine::look();
         let granted = ranks.as_ref().map_or(machine.cpus_granted, |ranks| ranks.cpus()).max(1);
         let share = match self.cpus {
@@ -407,11 +424,13 @@ impl Builder {
 impl Reach {
     /// The ranks; `None` if this process is alone.
     #[cfg(not(loom))]
-    fn ranks(&self) -> Result<Option<Arc<Ranks>>, Error> {
+    fn ranks(&self, survives_losses: bool) -> Result<Option<Arc<Ranks>>, Error> {
+        let losses = tarragon_transport::Losses::from_environment();
+        let losses = if survives_losses { losses.survived() } else { losses };
         let ranks = match self {
-            Reach::Launch => crate::ranks::of_environment()?,
+            Reach::Launch => crate::ranks::of_environment(losses)?,
             Reach::Alone => None,
-            Reach::Spawn(size) => Some(crate::ranks::of_spawn(*size)?),
+            Reach::Spawn(size) => Some(crate::ranks::of_spawn(*size, losses)?),
             Reach::World(world) if world.rank().0 != 0 => return Err(Error::NotHome(world.rank().0)),
             Reach::World(world) => Some(Ranks::of(world)?),
             Reach::Of(ranks) => Some(Arc::clone(ranks)),
@@ -420,7 +439,7 @@ impl Reach {
     }
 
     #[cfg(loom)]
-    fn ranks(&self) -> Result<Option<Arc<Ranks>>, Error> {
+    fn ranks(&self, _: bool) -> Result<Option<Arc<Ranks>>, Error> {
         Ok(None)
     }
 }

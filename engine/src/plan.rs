@@ -419,7 +419,7 @@ impl Owned {
             .shared
             .book
             .as_ref()
-            .filter(|_| !plan.is_gift)
+            .filter(|_| !plan.is_gift && plan.side.as_ref().is_none_or(|side| side.keeps_journal()))
             .map(|book| book.begin(plan))
             .transpose()
         {

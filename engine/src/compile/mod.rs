@@ -193,7 +193,7 @@ pub(crate) fn compile(
             Compilation { outline, pieces: Vec::new(), whole: None, edges: None }
         }
         Placement::Spread(rank_of) => {
-            let pieces = split::split(list, &dependences, &rank_of, layout.ranks);
+            let pieces = split::split(list, &dependences, &rank_of, layout.pieces());
             let outline = priority::order_piece(list, &pieces[0].found);
             let whole = layout.keeps_whole.then(|| priority::order(list, &dependences));
             Compilation { outline, pieces, whole, edges: Some(dependences.sources.len()) }

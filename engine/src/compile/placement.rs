@@ -28,6 +28,8 @@ pub(crate) struct Layout {
     pub(crate) gangs: HashMap<u32, u16>,
     /// The rank of each producer outside of the list.
     pub(crate) outside: Vec<u16>,
+    /// If ranks are lost, those that are not; all of the above counts these alone, from 0.
+    pub(crate) live: Vec<u16>,
     /// Whoever looks at runs wants the graph over all ranks, too.
     pub(crate) keeps_whole: bool,
 }
@@ -39,7 +41,33 @@ impl Layout {
     /// The submitting rank alone.
     pub(crate) fn local() -> Self {
         let (near, nodes, gangs) = (HashMap::new(), Vec::new(), HashMap::new());
-        Self { ranks: 1, fixed: Vec::new(), near, nodes, gangs, outside: Vec::new(), keeps_whole: false }
+        let (fixed, outside, live) = (Vec::new(), Vec::new(), Vec::new());
+        Self { ranks: 1, fixed, near, nodes, gangs, outside, live, keeps_whole: false }
+    }
+
+    /// The same without the ranks that are not in `live`, which is in order and has rank 0. What was to be on one of
+    /// them can be anywhere.
+    pub(crate) fn without_lost(mut self, live: Vec<u16>) -> Self {
+        if live.len() >= usize::from(self.ranks) {
+            return self;
+        }
+        let place = |rank: u16| live.binary_search(&rank).ok().map(|place| place as u16);
+        self.fixed.iter_mut().filter(|rank| **rank != ANY).for_each(|rank| *rank = place(*rank).unwrap_or(ANY));
+        self.outside.iter_mut().for_each(|rank| *rank = place(*rank).unwrap_or(0));
+        for node in &mut self.nodes {
+            *node = node.iter().filter_map(|rank| place(*rank)).collect();
+        }
+        Self { ranks: live.len() as u16, live, ..self }
+    }
+
+    /// The rank that is meant by a number of one.
+    fn rank(&self, place: u16) -> u16 {
+        self.live.get(usize::from(place)).copied().unwrap_or(place)
+    }
+
+    /// How many ranks there are with those that are lost, as far as tasks can be placed on them.
+    pub(crate) fn pieces(&self) -> u16 {
+        self.live.last().map_or(self.ranks, |last| last + 1)
     }
 }
 
@@ -70,7 +98,11 @@ pub(crate) fn place(list: &Listing, found: &Dependences, layout: &Layout) -> Pla
     if placed.rank_of.iter().all(|rank| *rank == 0) {
         return Placement::Local;
     }
-    Placement::Spread(placed.rank_of)
+    let mut rank_of = placed.rank_of;
+    if !layout.live.is_empty() {
+        rank_of.iter_mut().for_each(|rank| *rank = layout.rank(*rank));
+    }
+    Placement::Spread(rank_of)
 }
 
 /// Vertices sorted by level, in order within each, and the end of each level.

@@ -114,6 +114,18 @@ pub enum Mistake {
         /// How many there are.
         ranks: u32,
     },
+    /// A task is to run on a rank that is lost.
+    #[error("task #{task} `{name}` is to run on rank {rank}, which is lost: {why}; let the engine choose its rank")]
+    LostRank {
+        /// Its index.
+        task: u32,
+        /// Its name.
+        name: String,
+        /// As given.
+        rank: u32,
+        /// Why it is lost.
+        why: String,
+    },
     /// A task is to run on another rank, and must stay on the one of the program.
     #[error("task #{task} `{name}` is to run on rank {rank}, but must run on rank 0: {why}")]
     MustStay {

@@ -14,8 +14,8 @@ impl Gather<'_> {
             // Where it runs is decided there.
             return Layout::local();
         }
-        let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home());
-        let ranks = ranks.filter(|_| !shared.executor.is_serial()).map_or(1, |ranks| ranks.size());
+        let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home() && !shared.executor.is_serial());
+        let (ranks, live) = ranks.map_or((1, vec![0]), |ranks| (ranks.size(), ranks.live()));
         let ranks = u16::try_from(ranks).unwrap_or(ANY);
         let gangs = if self.has_gangs { self.gangs() } else { HashMap::new() };
         let least = shared.ranks.as_ref().map(|ranks| ranks.least());
@@ -58,7 +58,9 @@ impl Gather<'_> {
         }
         let (near, nodes) = if self.has_near && ranks > 1 { self.near(ranks) } else { Default::default() };
         let outside = if ranks > 1 { self.outside(externals) } else { Vec::new() };
-        Layout { ranks, fixed, near, nodes, gangs, outside, keeps_whole: shared.timing }
+        let layout =
+            Layout { ranks, fixed, near, nodes, gangs, outside, live: Vec::new(), keeps_whole: shared.timing };
+        layout.without_lost(live)
     }
 
     /// By task how many ranks run it at once, of those that more than one does.
@@ -66,15 +68,15 @@ impl Gather<'_> {
     fn gangs(&mut self) -> HashMap<u32, u16> {
         let (mut gangs, mut mistakes) = (HashMap::new(), Vec::new());
         let (rank, all) = match &self.shared.ranks {
-            Some(ranks) if !self.shared.executor.is_serial() => (ranks.rank(), ranks.size()),
-            _ => (0, 1),
+            Some(ranks) if !self.shared.executor.is_serial() => (ranks.rank(), ranks.live()),
+            _ => (0, vec![0]),
         };
         for (task, record) in (self.gates.len() as u32..).zip(self.tasks()) {
             let Some(extra) = record.extra().filter(|extra| extra.gang > 1) else { continue };
             let (name, asked) = (record.name(), extra.gang);
             // Home may place it anywhere, a guest on itself.
             let from = extra.rank.filter(|_| rank == 0).unwrap_or(rank);
-            let there = all.saturating_sub(from);
+            let there = all.iter().filter(|rank| u32::from(**rank) >= from).count() as u32;
             if record.head().code.travel.is_none() || record.head().code.command.is_some() {
                 let what = if record.head().code.command.is_some() { "a process" } else { "a closure" };
                 mistakes.push(Mistake::NoGang { task, name, asked, what });
@@ -124,11 +126,14 @@ impl Gather<'_> {
     fn fix_ranks(&mut self, ranks: u16, fixed: &mut [u16]) {
         let mut mistakes = Vec::new();
         let all = self.shared.ranks.as_ref().map_or(1, |ranks| ranks.size());
+        let loss = |rank| self.shared.ranks.as_ref().and_then(|ranks| ranks.loss_of(rank));
         for (index, task) in (self.gates.len()..).zip(self.tasks()) {
             let Some(rank) = task.extra().and_then(|extra| extra.rank) else { continue };
             let (index, name) = (index as u32, task.name());
             if rank >= all {
                 mistakes.push(Mistake::NoSuchRank { task: index, name, rank, ranks: all });
+            } else if let Some(why) = loss(rank) {
+                mistakes.push(Mistake::LostRank { task: index, name, rank, why });
             } else if rank != 0 && ranks == 1 {
                 let why = "lists of a batch that is serial do";
                 mistakes.push(Mistake::MustStay { task: index, name, rank, why });

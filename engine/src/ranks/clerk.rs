@@ -2,7 +2,9 @@
 
 use super::Ranks;
 use super::goods::{given_by, unwritable, value_of};
-use super::message::{self, Came, Cancel, End, Fetch, Give, Kind, Notice, Read, Replied, RunNumber, Start};
+use super::message::{
+    self, Adopted, Came, Cancel, End, Fetch, Give, Have, Kind, Moved, Notice, Read, Replied, RunNumber, Start,
+};
 use super::part::Setup;
 use super::records::Records;
 use super::side::{Side, is_there};
@@ -15,9 +17,11 @@ use crate::error::{Cause, Error, Failure};
 use crate::function::wire::WireError;
 use crate::plan::{Plan, missing};
 use crate::resume::Files;
+use crate::run::Past;
 use crate::shared::Shared;
 use crate::task::output::{Portion, so_far};
 use crate::task::record::{Ref, state};
+use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -74,6 +78,10 @@ pub(super) enum Order {
         number: u64,
         bytes: Vec<u8>,
     },
+    Moved {
+        list: u64,
+        bytes: Vec<u8>,
+    },
     /// A gang that this rank was mustered for has ended here.
     Dismissed {
         number: u64,
@@ -87,12 +95,34 @@ pub(super) struct Guest {
     /// The tasks of its part in order; kept by the plan.
     tasks: Box<[Ref]>,
     pub(super) records: Records,
+    /// What of it has run before in this run, if it was another rank's.
+    past: RwLock<Option<Arc<Past>>>,
 }
 
 impl Guest {
     /// With the files of each node.
     pub(super) fn new(tasks: Vec<Ref>, files: Vec<Files>) -> Guest {
-        Guest { number: AtomicU32::new(0), tasks: tasks.into(), records: Records::new(files) }
+        let (number, records) = (AtomicU32::new(0), Records::new(files));
+        Guest { number, tasks: tasks.into(), records, past: RwLock::default() }
+    }
+
+    pub(super) fn past(&self) -> Option<Arc<Past>> {
+        self.past.read().clone()
+    }
+
+    /// The part was another rank's, where some of it has run in the run that is about to start here.
+    pub(super) fn adopt(&self, side: &Side, adopted: &Adopted) {
+        let Adopted { done, spoilt, lost: (rank, why), .. } = adopted;
+        let is_new = done.is_empty() && spoilt.is_empty();
+        let past = (!is_new).then(|| {
+            let (imports, host) = (side.imports(), side.ranks().host(Rank(*rank)));
+            let nodes = imports as usize + self.tasks.len();
+            let mut past = Past::new(nodes, *rank, host, why.clone());
+            done.iter().for_each(|place| past.is_over(imports + place));
+            spoilt.iter().for_each(|place| past.is_spoilt(imports + place));
+            Arc::new(past)
+        });
+        *self.past.write() = past;
     }
 
     pub(super) fn number(&self) -> RunNumber {
@@ -166,6 +196,7 @@ impl Clerk {
                     }
                 }
                 Order::Muster { number, bytes } => self.muster(number, &bytes),
+                Order::Moved { list, bytes } => self.moved(list, &bytes),
                 Order::Dismissed { number } => {
                     self.musters.remove(&number);
                     self.drop_batches();
@@ -181,7 +212,11 @@ impl Clerk {
     fn part(&mut self, list: u64, bytes: &[u8]) {
         let text = |error: WireError| error.to_string();
         let unpacked = unpack::open(bytes).map_err(text).and_then(|(head, tasks)| {
-            let batch = self.batch(&head.setup).map_err(|error| error.to_string())?;
+            let batch = match self.ranks.elsewhere(list) {
+                // At home, where the list's own batch runs what was a lost rank's.
+                Some(elsewhere) => elsewhere.shared().ok_or("its batch is gone")?,
+                None => self.batch(&head.setup).map_err(|error| error.to_string())?,
+            };
             unpack::unpack(&self.ranks, &batch, list, &head, tasks).map_err(text)
         });
         match unpacked {
@@ -267,16 +302,30 @@ impl Clerk {
     }
 
     fn start(&mut self, list: u64, bytes: &[u8]) {
-        let Some((Start { run: number, recording }, _)) = message::head::<Start>(bytes) else { return };
+        let Some((Start { run: number, recording, adopted }, _)) = message::head::<Start>(bytes) else { return };
         // Without a part this rank has resigned.
         let Some(part) = self.parts.get(&list) else { return };
         part.guest().number.store(number, Ordering::Release);
+        if let (Some(side), Some(adopted)) = (&part.owned.plan().side, adopted) {
+            side.adopt(&adopted);
+        }
         if let Some(recording) = recording {
             part.guest().records.begin(&self.ranks, part.owned.plan(), number, recording);
         }
         if let Err(why) = part.owned.start(false) {
             self.resign(&format!("it cannot start its part of a list: {why}"));
         }
+    }
+
+    /// The part of a seat has another holder.
+    fn moved(&self, list: u64, bytes: &[u8]) {
+        let (Some(part), Some((moved, _))) = (self.parts.get(&list), message::head::<Moved>(bytes)) else {
+            return;
+        };
+        let plan = part.owned.plan();
+        let Some(side) = &plan.side else { return };
+        let have = Have { run: moved.run, seat: moved.seat, ended: side.moved(plan, &moved) };
+        self.ranks.tell_owned(Rank(0), Kind::Have, list, message::bytes(&have));
     }
 
     /// A world with a rank that cannot do its part is no world.

@@ -11,18 +11,19 @@
 //! Values are asked for once: who asks keeps the record until the reply has come (`asked`).
 
 use super::Ranks;
-use super::message::{self, Came, Cancel, End, Fetch, Give, Kind, Read, Replied, RunNumber, Sent};
-use super::side::unreadable;
+use super::loss::Recovery;
+use super::message::{self, Came, Cancel, End, Fetch, Give, Kind, Read, Replied, RunNumber, Sent, Start};
+use super::seats::Holder;
+use super::side::{Side, unreadable};
 use super::times::{self, Heard};
 use crate::cohort::Cohort;
-use crate::compile::split::Export;
 use crate::error::{Cause, Error, Failure};
 use crate::run::{Others, Run, Timed};
 use crate::shared::Shared;
 use crate::task::output::{Output, Portion};
 use crate::task::record::{Kept, Ref, state};
-use parking_lot::Mutex;
-use std::collections::HashMap;
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -30,13 +31,36 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tarragon_transport::{Message, Rank};
 
-/// The part of one guest: its tasks in order.
+/// The part of one seat: its tasks in order.
 pub(super) struct Away {
-    pub(super) rank: Rank,
+    /// The rank that it was cut for.
+    pub(super) seat: u16,
+    holder: RwLock<Holder>,
     /// Where they are in the list.
     pub(super) places: Box<[u32]>,
     /// Kept by the plan.
     pub(super) tasks: Box<[Ref]>,
+}
+
+impl Away {
+    pub(super) fn new(rank: Rank, list: u64, places: &[u32], tasks: impl Iterator<Item = Ref>) -> Self {
+        let holder = RwLock::new(Holder { rank: rank.0, list });
+        Self { seat: rank.0 as u16, holder, places: places.into(), tasks: tasks.collect() }
+    }
+
+    /// Who has it.
+    pub(super) fn holder(&self) -> Holder {
+        *self.holder.read()
+    }
+
+    pub(super) fn rank(&self) -> Rank {
+        Rank(self.holder().rank)
+    }
+
+    /// It goes to another rank.
+    pub(super) fn goes_to(&self, holder: Holder) {
+        *self.holder.write() = holder;
+    }
 }
 
 /// See the page.
@@ -44,36 +68,43 @@ pub(crate) struct Elsewhere {
     pub(super) ranks: Arc<Ranks>,
     shared: Weak<Shared>,
     pub(super) list: u64,
+    /// Held by who starts a run elsewhere, and by who finds other holders for parts of lost ranks; by no handler.
+    pub(super) turn: Mutex<()>,
+    pub(super) recoveries: Mutex<Vec<Recovery>>,
     /// For each cohort in the list, by id, what to add to a task's index to have its place in the list.
     bases: Box<[(u32, u32)]>,
     /// By place of the task: one above the place of its part in `away` (0: it runs here), and its place in that.
     places: Box<[(u16, u32)]>,
     pub(super) away: Box<[Away]>,
-    now: Mutex<Now>,
-    /// Output that was asked for, once it has come.
-    reading: Mutex<HashMap<u64, Option<io::Result<Vec<u8>>>>>,
+    pub(super) now: Mutex<Now>,
+    /// Output that was asked for, of which part, once it has come.
+    reading: Mutex<HashMap<u64, (usize, Option<io::Result<Vec<u8>>>)>>,
     /// When tasks ran, if the batch measures.
     times: Mutex<Heard>,
-    /// What guests are to run, until they were told.
-    parts: Mutex<Vec<(Rank, Vec<u8>)>>,
+    /// What guests are to run: until they were told, or as long as others may have to be.
+    parts: Mutex<Vec<Vec<u8>>>,
     part_bytes: u64,
     /// Workers of each rank but this.
     workers: Box<[u32]>,
 }
 
 #[derive(Default)]
-struct Now {
-    number: RunNumber,
+pub(super) struct Now {
+    pub(super) number: RunNumber,
     /// By id of each cohort in the list the parity under which the run writes.
     parities: Vec<(u32, u8)>,
-    run: Weak<Run>,
+    pub(super) run: Weak<Run>,
     /// By part: it has not ended in this run.
-    open: Vec<bool>,
+    pub(super) open: Vec<bool>,
     /// By part the latest run in which a body was given up that stayed in its task, and the latest after which all were
     /// back.
-    held: Vec<(RunNumber, RunNumber)>,
+    pub(super) held: Vec<(RunNumber, RunNumber)>,
     /// Guests were told of the run.
-    is_known: bool,
+    pub(super) is_known: bool,
+    /// Parts of which the values of this run are gone, with the rank that had them.
+    pub(super) gone: BTreeSet<usize>,
+    /// Tasks that were begun anew on other ranks in this run, since theirs was lost.
+    pub(super) rerun: u64,
     /// Values that were asked for, by part and place.
     asked: HashMap<(usize, u32), Kept>,
     /// What guests have sent.
@@ -89,9 +120,9 @@ impl Elsewhere {
         list: u64,
         (tasks, bases): (usize, &[(u32, u32)]),
         away: Vec<Away>,
-        parts: Vec<(Rank, Vec<u8>)>,
+        parts: Vec<Vec<u8>>,
     ) -> Arc<Self> {
-        let part_bytes = parts.iter().map(|(_, part)| part.len() as u64).sum();
+        let part_bytes = parts.iter().map(|part| part.len() as u64).sum();
         let mut places = vec![(0u16, 0u32); tasks];
         for (part, away) in away.iter().enumerate() {
             for (place, at) in (0..).zip(&away.places) {
@@ -105,6 +136,8 @@ impl Elsewhere {
             ranks,
             shared,
             list,
+            turn: Mutex::default(),
+            recoveries: Mutex::default(),
             bases: bases.into(),
             places,
             away,
@@ -119,12 +152,55 @@ impl Elsewhere {
 
     /// Tells guests what they are to run.
     pub(super) fn send_parts(&self) {
-        let parts = std::mem::take(&mut *self.parts.lock());
-        parts.into_iter().for_each(|(rank, part)| self.ranks.tell_owned(rank, Kind::Part, self.list, part));
+        let _turn = self.turn.lock();
+        let parts = match self.ranks.survives() {
+            true => self.parts.lock().clone(),
+            false => std::mem::take(&mut *self.parts.lock()),
+        };
+        for (away, part) in self.away.iter().zip(parts) {
+            // If it is lost by now, others are told when that is settled.
+            let Holder { rank, list } = away.holder();
+            self.ranks.tell_owned(Rank(rank), Kind::Part, list, part);
+        }
+    }
+
+    /// What the holder of a part was sent.
+    pub(super) fn bytes_of(&self, part: usize) -> Vec<u8> {
+        self.parts.lock().get(part).cloned().unwrap_or_default()
+    }
+
+    /// Tells the holder of a part.
+    pub(super) fn tell(&self, part: usize, kind: Kind, bytes: &[u8]) {
+        let Holder { rank, list } = self.away[part].holder();
+        self.ranks.tell(Rank(rank), kind, list, bytes);
+    }
+
+    /// A run begins: guests are told what of it was recorded, and start theirs.
+    pub(super) fn start(&self, side: &Side, run: &Arc<Run>, number: RunNumber) {
+        let _turn = self.turn.lock();
+        let recording = run.ledger.as_ref().map(|ledger| self.tell_reused(ledger));
+        if run.plan.shared.timing {
+            // Before the run: an answer comes before what the guest tells of its times.
+            self.ranks_of().for_each(|rank| self.ranks.ask_clock(rank));
+        }
+        for part in 0..self.away.len() {
+            let start = Start { run: number, recording, adopted: self.adopted(part) };
+            self.tell(part, Kind::Start, &message::bytes(&start));
+        }
+        self.is_known();
+        if !run.plan.members.is_empty() {
+            self.request_awaited();
+        }
+        side.give_outside(number, None);
     }
 
     pub(super) fn sent(&self) -> Sent {
         self.now.lock().sent
+    }
+
+    /// Tasks that were begun anew on other ranks in the latest run.
+    pub(super) fn rerun(&self) -> u64 {
+        self.now.lock().rerun
     }
 
     /// The list's batch, unless it is gone.
@@ -141,7 +217,7 @@ impl Elsewhere {
     }
 
     pub(super) fn ranks_of(&self) -> impl Iterator<Item = Rank> + '_ {
-        self.away.iter().map(|away| away.rank)
+        self.away.iter().map(Away::rank)
     }
 
     pub(super) fn tasks(&self) -> impl Iterator<Item = Ref> + '_ {
@@ -182,7 +258,8 @@ impl Elsewhere {
         let mut now = self.now.lock();
         (now.number, now.parities, now.run, now.open) = (number, parities, run, open);
         // Who waits for a value waits for one of this run now.
-        (now.is_known, now.sent) = (false, Sent::default());
+        (now.is_known, now.sent, now.rerun) = (false, Sent::default(), 0);
+        now.gone.clear();
         now.held.resize(self.away.len(), (0, 0));
         self.times.lock().begin(self.away.len());
     }
@@ -190,7 +267,7 @@ impl Elsewhere {
     /// Has the values of tasks of this cohort brought here that are not and were not asked for; how they came out is
     /// told as for tasks that end here.
     pub(crate) fn request(&self, tasks: impl Iterator<Item = Ref>) {
-        let mut wanted: Vec<Vec<u32>> = vec![Vec::new(); self.away.len()];
+        let (mut wanted, mut gone) = (vec![Vec::new(); self.away.len()], Vec::new());
         let run = {
             let mut now = self.now.lock();
             for task in tasks {
@@ -201,6 +278,10 @@ impl Elsewhere {
                 {
                     continue;
                 }
+                if now.gone.contains(&part) {
+                    gone.push((Kept::new(task), parity));
+                    continue;
+                }
                 now.asked.insert((part, place), Kept::new(task));
                 // Of a run that guests do not know of yet it is asked when they do.
                 if now.is_known && task.cohort().is_some_and(|cohort| cohort.parity() == parity) {
@@ -209,7 +290,44 @@ impl Elsewhere {
             }
             now.number
         };
+        gone.iter().for_each(|(kept, parity)| fail(kept.0, *parity, self.loss_of(kept.0), false));
         self.fetch(run, wanted);
+    }
+
+    /// Asks once more for values that the lost holder of a part did not send.
+    pub(super) fn ask_again(&self, part: usize) {
+        let mut wanted: Vec<Vec<u32>> = vec![Vec::new(); self.away.len()];
+        let run = {
+            let now = self.now.lock();
+            wanted[part] = now.asked.keys().filter(|(of, _)| *of == part).map(|(_, place)| *place).collect();
+            now.number
+        };
+        self.fetch(run, wanted);
+    }
+
+    /// Whoever waits for something of a part whose values are gone is told so; who reads output of it, too.
+    pub(super) fn part_is_gone(&self, part: usize) {
+        let asked: Vec<(Kept, u8)> = {
+            let mut now = self.now.lock();
+            now.gone.insert(part);
+            let keys: Vec<_> = now.asked.keys().filter(|(of, _)| *of == part).copied().collect();
+            let asked = keys.iter().filter_map(|key| now.asked.remove(key)).collect::<Vec<_>>();
+            asked.into_iter().map(|kept| (now.parity_of(kept.0), kept)).map(|(p, kept)| (kept, p)).collect()
+        };
+        asked.iter().for_each(|(kept, parity)| fail(kept.0, *parity, self.loss_of(kept.0), false));
+        self.reads_fail(part);
+    }
+
+    /// Who reads output of a part whose holder is lost is told so.
+    pub(super) fn reads_fail(&self, part: usize) {
+        for (of, came) in self.reading.lock().values_mut() {
+            if *of == part && came.is_none() {
+                *came = Some(Err(io::Error::other("its rank is lost")));
+            }
+        }
+        if let Some(shared) = self.shared.upgrade() {
+            shared.awaited.look_again();
+        }
     }
 
     /// Tasks of lists that this one holds may be waited for by who asked elsewhere, or nobody, for their values.
@@ -230,38 +348,43 @@ impl Elsewhere {
     }
 
     fn fetch(&self, run: RunNumber, wanted: Vec<Vec<u32>>) {
-        for (away, tasks) in self.away.iter().zip(wanted).filter(|(_, tasks)| !tasks.is_empty()) {
-            let fetch = message::bytes(&Fetch { run, tasks });
-            self.ranks.tell(away.rank, Kind::Fetch, self.list, &fetch);
+        for (part, tasks) in wanted.into_iter().enumerate().filter(|(_, tasks)| !tasks.is_empty()) {
+            self.tell(part, Kind::Fetch, &message::bytes(&Fetch { run, tasks }));
         }
         if self.ranks.lost.get().is_some() {
             self.give_up();
         }
     }
 
-    /// Has the rank of a task, which is done there, send its value to ranks where a run of another list takes it.
-    /// False if it runs here.
+    /// Has the rank of a task, which is done there, send its value to ranks where a run of another list takes it: to
+    /// imports there, by rank. How many bytes that took; `None` if it runs here, or its rank is lost.
     pub(super) fn give(
         &self,
         task: Ref,
         (to, to_run): (u64, RunNumber),
-        exports: &[Export],
+        imports: Vec<(u16, u32)>,
     ) -> Option<usize> {
         let (part, place) = self.place_of(task)?;
-        let run = self.now.lock().number;
-        let imports = exports.iter().map(|export| (export.rank, export.import)).collect();
+        let run = {
+            let now = self.now.lock();
+            if now.gone.contains(&part) {
+                return None;
+            }
+            now.number
+        };
         let bytes = message::bytes(&Give { run, task: place, to, to_run, imports });
-        self.ranks.tell(self.away[part].rank, Kind::Give, self.list, &bytes);
+        self.tell(part, Kind::Give, &bytes);
         Some(bytes.len())
     }
 
     /// The rank that runs a task.
     pub(crate) fn rank_of(&self, task: Ref) -> u32 {
-        self.place_of(task).map_or(0, |(part, _)| self.away[part].rank.0)
+        self.place_of(task).map_or(0, |(part, _)| self.away[part].rank().0)
     }
 
     pub(super) fn receive(&self, kind: Kind, message: &Message<'_>) {
-        let part = self.away.iter().position(|away| away.rank == message.source);
+        let from = Holder { rank: message.source.0, list: message.tag };
+        let part = self.away.iter().position(|away| away.holder() == from);
         match (kind, part) {
             (Kind::End, Some(part)) => self.part_ended(part, message.payload),
             (Kind::Free, Some(part)) => self.part_freed(part, message.payload),
@@ -269,6 +392,9 @@ impl Elsewhere {
             (Kind::Times, Some(part)) => self.times_came(part, message.payload),
             (Kind::Reply, Some(part)) => self.reply(part, message.payload),
             (Kind::Written, Some(_)) => self.written(message.payload),
+            (Kind::Have, Some(part)) => self.have(part, message.payload),
+            // A rank that is lost was heard of late.
+            (_, None) if self.ranks.is_lost(message.source) => {}
             _ => {
                 tracing::warn!(target: "tarragon", source = message.source.0, ?kind, "a message for another list")
             }
@@ -339,7 +465,7 @@ impl Elsewhere {
         let (mut all, mut within) = (Vec::new(), [0; 2]);
         for (part, away) in self.away.iter().enumerate() {
             // Who has never said what its clock says has told no times.
-            let Some(clock) = self.ranks.clock_of(away.rank, started_ns) else { continue };
+            let Some(clock) = self.ranks.clock_of(away.rank(), started_ns) else { continue };
             within = [within[0].max(clock.within), within[1].max(within[0].min(clock.within))];
             let times = told.of_part(part, clock, started_ns);
             all.extend(away.places.iter().copied().zip(times));
@@ -388,22 +514,25 @@ impl Elsewhere {
             now.tickets += 1;
             (now.tickets, Read { task: place, portion })
         };
-        self.reading.lock().insert(ticket, None);
-        let bytes = message::bytes(&(ticket, read));
-        self.ranks.tell(self.away[part].rank, Kind::Read, self.list, &bytes);
+        let is_gone = self.now.lock().gone.contains(&part) || self.ranks.is_lost(self.away[part].rank());
+        let gone = is_gone.then(|| Err(io::Error::other("its rank is lost")));
+        self.reading.lock().insert(ticket, (part, gone));
+        if !is_gone {
+            self.tell(part, Kind::Read, &message::bytes(&(ticket, read)));
+        }
         let came = || {
             let is_lost = self.ranks.lost.get().is_some();
-            is_lost || self.reading.lock().get(&ticket).is_some_and(Option::is_some)
+            is_lost || self.reading.lock().get(&ticket).is_some_and(|(_, came)| came.is_some())
         };
         let shared = task.shared();
         shared.executor.wait(shared, task, None, &came);
-        let read = self.reading.lock().remove(&ticket).flatten();
+        let read = self.reading.lock().remove(&ticket).and_then(|(_, came)| came);
         Some(read.unwrap_or_else(|| Err(io::Error::other("its rank is lost"))))
     }
 
     fn written(&self, bytes: &[u8]) {
         let Some(((ticket, error), bytes)) = message::head::<(u64, String)>(bytes) else { return };
-        if let Some(place) = self.reading.lock().get_mut(&ticket) {
+        if let Some((_, place)) = self.reading.lock().get_mut(&ticket) {
             let read = if error.is_empty() { Ok(bytes.to_vec()) } else { Err(io::Error::other(error)) };
             *place = Some(read);
         }
@@ -419,11 +548,11 @@ impl Elsewhere {
         match task.map(|task| self.place_of(task)) {
             None => {
                 let bytes = message::bytes(&Cancel { run, task: None });
-                self.ranks_of().for_each(|rank| self.ranks.tell(rank, Kind::Cancel, self.list, &bytes));
+                (0..self.away.len()).for_each(|part| self.tell(part, Kind::Cancel, &bytes));
             }
             Some(Some((part, place))) => {
                 let bytes = message::bytes(&Cancel { run, task: Some(place) });
-                self.ranks.tell(self.away[part].rank, Kind::Cancel, self.list, &bytes);
+                self.tell(part, Kind::Cancel, &bytes);
             }
             Some(None) => {}
         }
@@ -464,6 +593,15 @@ impl Elsewhere {
         asked.iter().for_each(|(kept, parity)| fail(kept.0, *parity, self.loss(Some(kept.0)), false));
     }
 
+    /// What a task gave went with the rank that ran it.
+    fn loss_of(&self, task: Ref) -> Arc<Failure> {
+        let rank = self.place_of(task).map_or(0, |(part, _)| u32::from(self.away[part].seat));
+        let (rank, why) = self.ranks.last_loss(rank);
+        let why = format!("{why}; what the task had given there is gone: run the list again");
+        let cause = Cause::RankLost { rank: rank.0, host: self.ranks.host(rank), why };
+        Failure::of(task.name(), task.index(), 0, rank.0, cause)
+    }
+
     fn loss(&self, task: Option<Ref>) -> Arc<Failure> {
         let (rank, why) = self.ranks.lost.get().cloned().unwrap_or((Rank(0), String::new()));
         let cause = Cause::RankLost { rank: rank.0, host: self.ranks.host(rank), why };
@@ -475,8 +613,11 @@ impl Elsewhere {
 
 impl Drop for Elsewhere {
     fn drop(&mut self) {
-        self.ranks.elsewheres.write().remove(&self.list);
-        self.ranks_of().for_each(|rank| self.ranks.tell(rank, Kind::Drop, self.list, &[]));
+        let mut lists = self.ranks.elsewheres.write();
+        lists.remove(&self.list);
+        self.away.iter().for_each(|away| drop(lists.remove(&away.holder().list)));
+        drop(lists);
+        (0..self.away.len()).for_each(|part| self.tell(part, Kind::Drop, &[]));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What ranks tell one another, as bytes: heads in postcard, and a value behind them as it is.
 
 use super::goods::Lens;
+use super::seats::Holder;
 use super::told::Told;
 use crate::journal::Entry;
 use crate::outputs::Portion;
@@ -38,10 +39,12 @@ pub(super) enum Kind {
     Wrote,
     Look,
     Muster,
+    Moved,
+    Have,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 27] = [
+    pub(super) const ALL: [Kind; 29] = [
         Kind::Part,
         Kind::Start,
         Kind::Notice,
@@ -69,6 +72,8 @@ impl Kind {
         Kind::Wrote,
         Kind::Look,
         Kind::Muster,
+        Kind::Moved,
+        Kind::Have,
     ];
 
     /// Far from the numbers that programs begin with.
@@ -86,6 +91,40 @@ pub(super) struct Start {
     pub(super) run: RunNumber,
     /// The batch keeps a journal.
     pub(super) recording: Option<Recording>,
+    /// The part was another rank's, which is lost.
+    pub(super) adopted: Option<Adopted>,
+}
+
+/// What the holder of a lost rank's part is to know when a run starts.
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
+pub(super) struct Adopted {
+    /// The number of the list at ranks that have the part of their own seat.
+    pub(super) list: u64,
+    /// Seats of other lost ranks, and this one's.
+    pub(super) moved: Vec<(u16, Holder)>,
+    /// By place: tasks that have run, and of which nobody needs anything any more.
+    pub(super) done: Vec<u32>,
+    /// By place: tasks that have run, of which something is needed that is lost, and which must not run again.
+    pub(super) spoilt: Vec<u32>,
+    /// Who is lost, and why.
+    pub(super) lost: (u32, String),
+}
+
+/// A `Moved`: the part of a seat has another holder, and what has ended in this run is to be told there.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Moved {
+    pub(super) run: RunNumber,
+    pub(super) seat: u16,
+    pub(super) holder: Holder,
+}
+
+/// A `Have`: the answer to a `Moved`: which imports have ended in the run, a bit for each.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Have {
+    pub(super) run: RunNumber,
+    /// The seat that has moved.
+    pub(super) seat: u16,
+    pub(super) ended: Vec<u8>,
 }
 
 /// How guests record what they do.

@@ -36,6 +36,7 @@
 //! | `Steal`, `Gift`, `Wrote`, `Returned`, `Recall` | rank ↔ rank | see `steal` |
 //! | `Look` | to itself | the listener wakes up |
 //! | `Muster` | rank → rank | see `gang` |
+//! | `Moved`, `Have` | home ↔ guest | see `loss` |
 //! | `Give` | home → guest | sends what a task gave to the ranks where a run of another list takes it |
 //! | `Reuse` | home → guest | what a journal says of tasks that the run which starts next need not do |
 //! | `Record` | guest → home | in run n a task has succeeded: what a journal is to remember of it |
@@ -99,7 +100,7 @@
 //! fraction of a second over tcp. The report says how exact they are.
 //!
 //! # Deaths
-//! A lost rank ends the world. Home's tasks elsewhere that have not ended fail, and so does every later start of a list
+//! Where the world survives losses, `loss` says what becomes of the list. Else a lost rank ends the world. Home's tasks elsewhere that have not ended fail, and so does every later start of a list
 //! that is spread; home then stops the guests. A guest that finds another dead tells home, and goes on until it is told
 //! to stop; one that finds home dead stops.
 
@@ -108,11 +109,13 @@ mod clock;
 mod elsewhere;
 mod gang;
 mod goods;
+mod loss;
 mod message;
 mod outside;
 mod pack;
 mod part;
 mod records;
+mod seats;
 mod serve;
 mod side;
 mod steal;
@@ -148,7 +151,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 use steal::Stealing;
-use tarragon_transport::{FabricError, Message, PeerState, Rank, World};
+use tarragon_transport::{Change, FabricError, Message, PeerState, Rank, World};
 
 /// How long the thread that receives sleeps at most: how late it may see that a rank has died of which no message told.
 const NAP: Duration = Duration::from_secs(1);
@@ -167,6 +170,8 @@ pub struct Traffic {
     pub tasks_elsewhere: u64,
     /// Tasks that ran on another rank than where they were placed, in the latest run.
     pub tasks_stolen: u64,
+    /// Tasks that were begun once more on another rank in the latest run, since theirs was lost.
+    pub tasks_rerun: u64,
 }
 
 /// How long workers may not have looked for messages before the listener does.
@@ -186,9 +191,12 @@ pub(crate) struct Ranks {
     /// The clerk's end, until there is one.
     desk: Mutex<Option<Receiver<Order>>>,
     next: AtomicU64,
-    /// The first rank that was found dead or could not go on, and what is known of that.
+    /// The first rank that was found dead or could not go on, and what is known of that, if it ends the world.
     lost: OnceLock<(Rank, String)>,
     is_stopped: AtomicBool,
+    /// Of membership, for the listener, where losses are survived; and that there is something for it to do.
+    changes: Mutex<Vec<Change>>,
+    has_changes: AtomicBool,
     /// What ranks have.
     have: OnceLock<Have>,
     /// At home: what the clocks of others say.
@@ -242,6 +250,8 @@ impl Ranks {
             next: AtomicU64::new(1),
             lost: OnceLock::new(),
             is_stopped: AtomicBool::new(false),
+            changes: Mutex::default(),
+            has_changes: AtomicBool::new(false),
             have: OnceLock::new(),
             clocks: Clocks::new(world.size()),
             is_looked: AtomicBool::new(false),
@@ -259,6 +269,7 @@ impl Ranks {
         }
         // Whoever has heard of all knows that they can receive.
         let have = look(world)?;
+        ranks.watch_membership();
         ranks.have.get_or_init(|| have);
         if ranks.is_home() {
             ranks.start_listener()?;
@@ -376,20 +387,26 @@ impl Ranks {
 
     /// Receives what comes, unless workers do that; looks now and then whether all ranks are there. Returns now and
     /// then.
-    fn listen(&self, last: &mut Instant) {
+    fn listen(self: &Arc<Self>, last: &mut Instant) {
         if self.is_looked.swap(false, Ordering::Relaxed) {
             std::thread::park_timeout(PAUSE);
         } else {
             self.world.wait(self.until_due().unwrap_or(NAP));
         }
+        self.act_on_changes();
         self.steal_when_due();
         if last.elapsed() >= NAP {
             *last = Instant::now();
-            if let Some(rank) = self.world.fabric().check_peers().first() {
+            let survives = self.survives();
+            if !survives && let Some(rank) = self.world.fabric().check_peers().first() {
                 self.lose(*rank, "its process has ended");
             }
-            // A guest leaves when it is told to, or cannot go on.
-            let gone = |rank: &Rank| self.world.peer(*rank) != PeerState::Here;
+            // A guest leaves when it is told to, or cannot go on. Of others that are gone membership tells.
+            let gone = |rank: &Rank| match self.world.peer(*rank) {
+                PeerState::Here => false,
+                PeerState::Left => true,
+                _ => !survives,
+            };
             if self.is_home()
                 && !self.is_stopped.load(Ordering::Acquire)
                 && let Some(rank) = self.world.ranks().skip(1).find(gone)
@@ -423,6 +440,8 @@ impl Ranks {
                 // Who is gone needs not be told.
                 let _ = self.send(rank, Kind::Stop, 0, &[]);
             }
+            // If it has parts itself.
+            let _ = self.orders.send(Order::Stop);
         }
     }
 
@@ -436,7 +455,7 @@ impl Ranks {
             return;
         }
         if let Err(error) = self.send(to, kind, list, bytes) {
-            self.lose(to, &error.to_string());
+            self.was_not_told(to, &error);
         }
     }
 
@@ -446,7 +465,7 @@ impl Ranks {
             return;
         }
         if let Err(error) = self.world.fabric().send_owned(to, kind.handler(), list, bytes) {
-            self.lose(to, &error.to_string());
+            self.was_not_told(to, &error);
         }
     }
 
@@ -481,9 +500,14 @@ impl Ranks {
         let (list, bytes) = (message.tag, message.payload);
         let order = match kind {
             Kind::Notice => return self.notice(list, bytes),
-            Kind::End | Kind::Reply | Kind::Written | Kind::Times | Kind::Free | Kind::Record => {
-                let elsewhere = self.elsewheres.read().get(&list).and_then(Weak::upgrade);
-                if let Some(elsewhere) = elsewhere {
+            Kind::End
+            | Kind::Reply
+            | Kind::Written
+            | Kind::Times
+            | Kind::Free
+            | Kind::Record
+            | Kind::Have => {
+                if let Some(elsewhere) = self.elsewhere(list) {
                     elsewhere.receive(kind, message);
                 }
                 return;
@@ -510,6 +534,7 @@ impl Ranks {
                 }
             }
             Kind::Muster => Order::Muster { number: list, bytes: bytes.to_vec() },
+            Kind::Moved => Order::Moved { list, bytes: bytes.to_vec() },
             Kind::Part => Order::Part { list, bytes: bytes.to_vec() },
             Kind::Start => Order::Start { list, bytes: bytes.to_vec() },
             Kind::Fetch => Order::Fetch { list, bytes: bytes.to_vec() },
@@ -557,6 +582,11 @@ impl Ranks {
                 elsewhere.send_parts();
             }
         }
+    }
+
+    /// The plan of what this rank has of a list.
+    fn plan_of(&self, list: u64) -> Option<Arc<Plan>> {
+        self.lists.read().get(&list).and_then(Weak::upgrade)
     }
 
     fn forget(&self, list: u64) {

@@ -5,14 +5,16 @@
 //! that one task takes, the first of its arguments.
 
 use super::goods::{Given, Goods, given_by};
+use super::elsewhere::Elsewhere;
 use super::message::RunNumber;
+use super::seats::Holder;
 use super::side::{Side, is_there};
 use super::told::Told;
-use crate::compile::split::Exports;
+use crate::compile::split::{Export, Exports};
 use crate::compile::{Dependences, NEEDS};
 use crate::plan::missing;
 use crate::task::record::{Ref, state};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 /// See the page.
@@ -68,25 +70,41 @@ impl Outside {
 
 impl Side {
     /// At home, where the run has waited for the producers, which stay as they are until it has ended: sends what they
-    /// gave to who takes it.
-    pub(super) fn give_outside(&self, run: RunNumber) {
+    /// gave to who takes it, or to one seat alone.
+    pub(super) fn give_outside(&self, run: RunNumber, seat: Option<u16>) {
         for (producer, place) in self.outside.taken() {
-            let exports = self.outside.exports.of(place);
+            let mut exports = self.outside.exports.of(place).to_vec();
+            exports.retain(|export| seat.is_none_or(|seat| export.rank == seat));
+            if exports.is_empty() {
+                continue;
+            }
             let elsewhere = producer.cohort().and_then(|cohort| cohort.elsewhere());
             // A value that has come here is also where it came from, which may be where it goes.
             let may_be_there = |task: &Ref| is_there(*task) || is_away(*task);
             let told = elsewhere.filter(|_| may_be_there(&producer));
-            match told.and_then(|elsewhere| elsewhere.give(producer, (self.list(), run), exports)) {
-                Some(bytes) => self.count_sent(exports.len(), bytes),
-                None => {
-                    let value = if is_there(producer) { given_by(producer) } else { Err(missing(producer)) };
-                    let given: Given = value
-                        .map(|value| Goods::of_value(Some(value)))
-                        .map_err(|failure| Told::of_outside(&failure));
-                    self.tell_all(exports, run, &given);
-                }
+            if !told.is_some_and(|elsewhere| self.has_given(&elsewhere, producer, run, &exports)) {
+                let value = if is_there(producer) { given_by(producer) } else { Err(missing(producer)) };
+                let given: Given = value
+                    .map(|value| Goods::of_value(Some(value)))
+                    .map_err(|failure| Told::of_outside(&failure));
+                self.tell_all(&exports, run, &given);
             }
         }
+    }
+
+    /// Has the rank of a producer send what it gave; false if it runs here, or is lost.
+    fn has_given(&self, of: &Elsewhere, producer: Ref, run: RunNumber, exports: &[Export]) -> bool {
+        let mut lists: BTreeMap<u64, Vec<(u16, u32)>> = BTreeMap::new();
+        for export in exports {
+            let Holder { rank, list } = self.seats.holder(export.rank);
+            lists.entry(list).or_default().push((rank as u16, export.import));
+        }
+        for (list, imports) in lists {
+            let n = imports.len();
+            let Some(bytes) = of.give(producer, (list, run), imports) else { return false };
+            self.count_sent(n, bytes);
+        }
+        true
     }
 }
 

@@ -64,17 +64,15 @@ pub(crate) fn spread(
     places.bases.sort_unstable();
     let places = Rc::new(places);
     let (mut parts, mut unwritten) = (Vec::new(), Vec::new());
-    for (rank, piece) in (1..).map(Rank).zip(&pieces[1..]).filter(|(_, piece)| !piece.own().is_empty()) {
-        parts.push((rank, pack(&places, piece, setup, task, &nodes, &mut unwritten)));
+    for piece in pieces[1..].iter().filter(|piece| !piece.own().is_empty()) {
+        parts.push(pack(&places, piece, setup, task, &nodes, &mut unwritten));
     }
     if !unwritten.is_empty() {
         return Err(unwritten);
     }
     let list = ranks.next_list();
-    let away = |(rank, piece): (usize, &Piece)| Away {
-        rank: Rank(rank as u32),
-        places: piece.own().into(),
-        tasks: piece.own().iter().map(|index| task(*index)).collect(),
+    let away = |(rank, piece): (usize, &Piece)| {
+        Away::new(Rank(rank as u32), list, piece.own(), piece.own().iter().map(|index| task(*index)))
     };
     let away = pieces.iter().enumerate().skip(1).map(away).filter(|away| !away.tasks.is_empty()).collect();
     let elsewhere = Elsewhere::new(ranks, shared, list, (tasks, &places.bases), away, parts);

@@ -5,7 +5,7 @@
 //! such a journal all ranks together are as fast as its disk.
 
 use super::Ranks;
-use super::elsewhere::{Away, Elsewhere};
+use super::elsewhere::Elsewhere;
 use super::message::{self, Kind, Recorded, Recording, Reused, RunNumber};
 use crate::journal::Entry;
 use crate::plan::Plan;
@@ -130,30 +130,37 @@ impl Ranks {
 impl Elsewhere {
     /// At home, before guests start a run: tells them what of it they need not do, and how to record the rest.
     pub(super) fn tell_reused(&self, ledger: &Ledger) -> Recording {
-        for away in &self.away {
-            let (mut some, mut bytes) = (Reused::new(), 0);
-            for (place, task) in (0..).zip(&away.tasks) {
-                let Some(entry) = ledger.reused_away(*task) else { continue };
-                bytes += entry.value.as_ref().map_or(0, Vec::len);
-                // Home has looked at the files.
-                some.push((place, Entry { inputs: Vec::new(), outputs: Vec::new(), ..Entry::clone(entry) }));
-                if bytes > REUSE_BYTES {
-                    let full = message::bytes(&std::mem::take(&mut some));
-                    self.ranks.tell(away.rank, Kind::Reuse, self.list, &full);
-                    bytes = 0;
-                }
-            }
-            if !some.is_empty() {
-                self.ranks.tell(away.rank, Kind::Reuse, self.list, &message::bytes(&some));
+        (0..self.away.len()).for_each(|part| self.tell_reused_of(part, ledger));
+        Self::recording(ledger)
+    }
+
+    pub(super) fn recording(ledger: &Ledger) -> Recording {
+        Recording { reads_files: ledger.reads_files(), waits: ledger.waits() }
+    }
+
+    /// As [`tell_reused`](Self::tell_reused), of one part.
+    pub(super) fn tell_reused_of(&self, part: usize, ledger: &Ledger) {
+        let (mut some, mut bytes) = (Reused::new(), 0);
+        for (place, task) in (0..).zip(&self.away[part].tasks) {
+            let Some(entry) = ledger.reused_away(*task) else { continue };
+            bytes += entry.value.as_ref().map_or(0, Vec::len);
+            // Home has looked at the files.
+            some.push((place, Entry { inputs: Vec::new(), outputs: Vec::new(), ..Entry::clone(entry) }));
+            if bytes > REUSE_BYTES {
+                let full = message::bytes(&std::mem::take(&mut some));
+                self.tell(part, Kind::Reuse, &full);
+                bytes = 0;
             }
         }
-        Recording { reads_files: ledger.reads_files(), waits: ledger.waits() }
+        if !some.is_empty() {
+            self.tell(part, Kind::Reuse, &message::bytes(&some));
+        }
     }
 
     /// At home: a task of another rank has succeeded.
     pub(super) fn record(&self, part: usize, bytes: &[u8]) {
         let Some(((run, place, number, entry), _)) = message::head::<Recorded>(bytes) else { return };
-        let Away { rank, tasks, .. } = &self.away[part];
+        let tasks = &self.away[part].tasks;
         let run = self.run_with(run);
         let ledger = run.as_ref().and_then(|run| run.ledger.as_ref());
         if let (Some(ledger), Some(task)) = (ledger, tasks.get(place as usize)) {
@@ -162,6 +169,6 @@ impl Elsewhere {
                 return;
             }
         }
-        self.ranks.tell(*rank, Kind::Recorded, self.list, &message::bytes(&number));
+        self.tell(part, Kind::Recorded, &message::bytes(&number));
     }
 }

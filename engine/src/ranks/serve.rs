@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
-use tarragon_transport::{Bootstrap, PeerState, Rank, World, WorldError, before_exit};
+use tarragon_transport::{Bootstrap, Losses, PeerState, Rank, Spawn, World, WorldError, before_exit};
 
 /// How long a rank that stops waits for what it runs.
 const PARTING: Duration = Duration::from_secs(5);
@@ -55,15 +55,16 @@ static OURS: Mutex<Option<Arc<World>>> = Mutex::new(None);
 
 /// The ranks that a launcher started this process among; `None` if it is alone, or its program has joined that world
 /// itself. On other ranks than 0 it does not return.
-pub(crate) fn of_environment() -> Result<Option<Arc<Ranks>>, Error> {
+pub(crate) fn of_environment(losses: Losses) -> Result<Option<Arc<Ranks>>, Error> {
     let mut ours = OURS.lock();
     if let Some(world) = &*ours {
         return Ranks::of(world).map(Some);
     }
-    if !matches!(Bootstrap::from_environment(), Bootstrap::Launched(_)) {
+    let bootstrap = Bootstrap::from_environment();
+    if !matches!(bootstrap, Bootstrap::Launched(_)) {
         return Ok(None);
     }
-    let world = match World::from_environment() {
+    let world = match World::join_with(&bootstrap, losses) {
         Ok(world) => world,
         Err(WorldError::Taken { .. }) => return Ok(None),
         Err(error) => return Err(Error::World(Box::new(error))),
@@ -72,15 +73,15 @@ pub(crate) fn of_environment() -> Result<Option<Arc<Ranks>>, Error> {
 }
 
 /// As many ranks of this node, which this program starts as copies of itself; those of a launch if there is one.
-pub(crate) fn of_spawn(size: u32) -> Result<Arc<Ranks>, Error> {
-    if let Some(ranks) = of_environment()? {
+pub(crate) fn of_spawn(size: u32, losses: Losses) -> Result<Arc<Ranks>, Error> {
+    if let Some(ranks) = of_environment(losses)? {
         return Ok(ranks);
     }
     let mut ours = OURS.lock();
     if let Some(world) = &*ours {
         return Ranks::of(world);
     }
-    let world = World::spawn(size).map_err(|error| Error::World(Box::new(error)))?;
+    let world = World::join_with(&Bootstrap::Spawn(Spawn::new(size)), losses).map_err(|error| Error::World(Box::new(error)))?;
     take_part(world, &mut ours)
 }
 

@@ -3,8 +3,9 @@
 use super::clerk::Guest;
 use super::elsewhere::{Elsewhere, arrive};
 use super::goods::{self, Given, Goods, given_by};
-use super::message::{self, Came, Kind, Notice, RunNumber, Sent, Start};
+use super::message::{self, Adopted, Came, Kind, Moved, Notice, RunNumber, Sent};
 use super::outside::Outside;
+use super::seats::{Holder, Seats};
 use super::steal::Price;
 use super::told::Told;
 use super::{Ranks, Traffic};
@@ -13,7 +14,7 @@ use crate::compile::split::{Export, Exports};
 use crate::error::{Cause, Failure};
 use crate::plan::{Plan, missing};
 use crate::resume::Ledger;
-use crate::run::{Others, Run, Timed};
+use crate::run::{Others, Past, Run, Timed};
 use crate::task::record::{Ref, state};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,10 @@ pub(crate) struct Side {
     /// Per import the record that its value goes to, if it brings one.
     imports: Box<[Option<Ref>]>,
     exports: Exports,
+    /// Where exports go.
+    pub(super) seats: Seats,
+    /// What goes elsewhere stays until the next run: it may have to go there once more.
+    keeps_exports: bool,
     /// What comes from other lists.
     pub(super) outside: Outside,
     now: Mutex<Now>,
@@ -64,10 +69,12 @@ impl Side {
         role: Role,
     ) -> Self {
         Self {
+            keeps_exports: ranks.survives(),
             ranks: Arc::clone(ranks),
             list,
             imports,
             exports,
+            seats: Seats::new(list),
             outside,
             now: Mutex::default(),
             sent: Default::default(),
@@ -96,6 +103,16 @@ impl Side {
 
     pub(super) fn ranks(&self) -> &Arc<Ranks> {
         &self.ranks
+    }
+
+    /// Whether a journal here is about its tasks: not if it is a part, of which home is told.
+    pub(crate) fn keeps_journal(&self) -> bool {
+        matches!(self.role, Role::Home(_))
+    }
+
+    /// Of a part that was another rank's: what of it has run there.
+    pub(crate) fn past(&self) -> Option<Arc<Past>> {
+        self.guest()?.past()
     }
 
     /// At a guest, of a batch that keeps a journal: what was decided for the run that begins.
@@ -158,6 +175,7 @@ impl Side {
         now.run = Weak::new();
         now.ended.clear();
         now.ended.resize(self.imports.len(), false);
+        self.seats.begin();
     }
 
     /// The run is under way here: imports can end, and guests may begin.
@@ -176,18 +194,7 @@ impl Side {
         // Before guests know of it: whoever asks for work must not hear that there is none.
         self.ranks.steals_for(run);
         if let Role::Home(elsewhere) = &self.role {
-            let recording = run.ledger.as_ref().map(|ledger| elsewhere.tell_reused(ledger));
-            let bytes = message::bytes(&Start { run: number, recording });
-            if run.plan.shared.timing {
-                // Before the run: an answer comes before what the guest tells of its times.
-                elsewhere.ranks_of().for_each(|rank| self.ranks.ask_clock(rank));
-            }
-            elsewhere.ranks_of().for_each(|rank| self.ranks.tell(rank, Kind::Start, self.list, &bytes));
-            elsewhere.is_known();
-            if !run.plan.members.is_empty() {
-                elsewhere.request_awaited();
-            }
-            self.give_outside(number);
+            elsewhere.start(self, run, number);
         }
     }
 
@@ -252,18 +259,17 @@ impl Side {
     #[inline(never)]
     fn export_all(&self, exports: &[Export], node: u32, plan: &Plan, failure: Option<&Arc<Failure>>) {
         let taken = exports.iter().fold(Taken::NOTHING, |all, export| all.and(export.taken));
-        let given = match (failure, plan.record(node)) {
-            (Some(failure), _) if plan.gate(node).is_some() => Err(Told::of_outside(failure)),
-            (Some(failure), _) => Err(Told::of(failure)),
-            (None, Some(task)) => Goods::of(task, taken).map_err(|failure| Told::of(&failure)),
-            (None, None) => {
-                let gate = plan.gate(node).filter(|_| taken.has(Taken::VALUE));
-                let given = gate.map(given_by_gate).transpose();
-                given.map(Goods::of_value).map_err(|failure| Told::of_outside(&failure))
-            }
+        let record = plan.record(node);
+        if record.is_none() && self.keeps_exports {
+            self.seats.tells(node, failure);
+        }
+        let given = match self.past().filter(|past| past.has_ended(node)) {
+            // Whoever takes what it gave has it.
+            Some(_) => Ok(Goods::default()),
+            None => given_by_node(node, plan, taken, failure),
         };
         self.tell_all(exports, self.now.lock().number, &given);
-        if let Some(task) = plan.record(node).filter(|_| taken.has(Taken::VALUE)) {
+        if let Some(task) = record.filter(|_| taken.has(Taken::VALUE) && !self.keeps_exports) {
             task.used();
         }
     }
@@ -278,7 +284,67 @@ impl Side {
             let mut bytes = message::bytes(&Notice { run, import: export.import, came, wrote });
             bodies.iter().for_each(|body| bytes.extend_from_slice(body));
             self.count_sent(1, bytes.len());
-            self.ranks.tell_owned(Rank(u32::from(export.rank)), Kind::Notice, self.list, bytes);
+            let Holder { rank, list } = self.seats.holder(export.rank);
+            if rank == self.ranks.rank() {
+                self.ranks.notice(list, &bytes);
+            } else {
+                self.ranks.tell_owned(Rank(rank), Kind::Notice, list, bytes);
+            }
+        }
+    }
+
+    /// The part of a seat has another holder: tells it of all that has ended here in this run. Which imports have ended
+    /// here, a bit for each.
+    pub(super) fn moved(&self, plan: &Plan, moved: &Moved) -> Vec<u8> {
+        // From here on what ends is told there; whatever ended before is found below.
+        self.seats.set(moved.seat, moved.holder);
+        let ended: Vec<u8> = {
+            let now = self.now.lock();
+            if now.number != moved.run {
+                return Vec::new();
+            }
+            let bits = |some: &[bool]| some.iter().rev().fold(0, |bits, ended| bits << 1 | u8::from(*ended));
+            now.ended.chunks(8).map(bits).collect()
+        };
+        for own in 0..self.exports.len() {
+            let node = self.imports() + own as u32;
+            let here = || self.exports.of(own).iter().copied().filter(|export| export.rank == moved.seat);
+            if here().next().is_none() {
+                continue;
+            }
+            let exports: Vec<Export> = here().collect();
+            if let Some(failure) = self.how_ended(node, plan) {
+                let taken = exports.iter().fold(Taken::NOTHING, |all, export| all.and(export.taken));
+                let past = self.past().filter(|past| past.has_ended(node));
+                let given = match past.zip(plan.record(node)) {
+                    // It has run on a rank that is lost, and who had what it gave is lost, too.
+                    Some((past, task)) if taken != Taken::NOTHING => Err(Told::of(&past.failure(task))),
+                    Some(_) => Ok(Goods::default()),
+                    None => given_by_node(node, plan, taken, failure.as_ref()),
+                };
+                self.tell_all(&exports, moved.run, &given);
+            }
+        }
+        ended
+    }
+
+    /// Whether a node has ended in this run, and why it failed if it did.
+    fn how_ended(&self, node: u32, plan: &Plan) -> Option<Option<Arc<Failure>>> {
+        let Some(task) = plan.record(node) else { return self.seats.has_told(node) };
+        let cohort = task.cohort()?;
+        let status = task.head().status.load(Ordering::Acquire);
+        match status & !state::PARITY {
+            _ if !task.has_ended(cohort.parity()) => None,
+            state::FAILED | state::SKIPPED => Some(cohort.failure_of(task.index())),
+            _ => Some(None),
+        }
+    }
+
+    /// The part was another rank's.
+    pub(super) fn adopt(&self, adopted: &Adopted) {
+        self.seats.are_of(adopted.list, &adopted.moved);
+        if let Role::Guest(guest) = &self.role {
+            guest.adopt(self, adopted);
         }
     }
 
@@ -313,6 +379,7 @@ impl Side {
             part_bytes: elsewhere.part_bytes(),
             tasks_elsewhere: self.away().count() as u64,
             tasks_stolen: theirs.stolen + mine.stolen,
+            tasks_rerun: elsewhere.rerun(),
         })
     }
 
@@ -347,6 +414,20 @@ impl Side {
 impl Drop for Side {
     fn drop(&mut self) {
         self.ranks.forget(self.list);
+    }
+}
+
+/// What a node gave that has ended.
+fn given_by_node(node: u32, plan: &Plan, taken: Taken, failure: Option<&Arc<Failure>>) -> Given {
+    match (failure, plan.record(node)) {
+        (Some(failure), _) if plan.gate(node).is_some() => Err(Told::of_outside(failure)),
+        (Some(failure), _) => Err(Told::of(failure)),
+        (None, Some(task)) => Goods::of(task, taken).map_err(|failure| Told::of(&failure)),
+        (None, None) => {
+            let gate = plan.gate(node).filter(|_| taken.has(Taken::VALUE));
+            let given = gate.map(given_by_gate).transpose();
+            given.map(Goods::of_value).map_err(|failure| Told::of_outside(&failure))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `seats` decides who is awake, `hoard` what a worker keeps for itself, `worker` is the loop, `pool` the threads,
 //! `solo` how a run begins, `search` how a worker finds more, `give` how another rank does, `outside` how nodes end
-//! that no worker runs, `stop` and `retry` what is cancelled and tried again, `measured` when nodes ran, `serial` the
+//! that no worker runs, `past` what has run on a lost rank, `stop` and `retry` what is cancelled and tried again, `measured` when nodes ran, `serial` the
 //! reference that everything else must agree with, and `node` what it means to run one node.
 
 mod give;
@@ -10,6 +10,7 @@ mod hoard;
 pub(crate) mod measured;
 mod node;
 mod outside;
+mod past;
 mod pool;
 pub(crate) mod retry;
 mod search;
@@ -21,6 +22,7 @@ mod worker;
 
 pub(crate) use measured::{Measured, Others, Timed};
 pub(crate) use node::{Ran, Run};
+pub(crate) use past::Past;
 pub(crate) use pool::Pool;
 pub(crate) use seats::WORKERS_MAX;
 pub(crate) use stop::{Stop, Wanted};

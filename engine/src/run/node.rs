@@ -1,6 +1,7 @@
 //! One run of a plan, and what it means to run one of its nodes: call the body, publish how it ended, or skip it.
 
 use super::measured::{Span, monotonic_ns};
+use super::past::Past;
 use super::retry;
 use super::stop::Stop;
 use crate::body::{Call, Verdict};
@@ -44,6 +45,8 @@ pub(crate) struct Run {
     pub(crate) stop: Arc<Stop>,
     /// What the journal says of its tasks, if the batch keeps one.
     pub(crate) ledger: Option<Ledger>,
+    /// What of it has run on a rank that is lost.
+    past: Option<Arc<Past>>,
     left: Mutex<Left>,
     /// How the node ended that a serial run waits for.
     pub(super) told: Mutex<Option<Option<Arc<Failure>>>>,
@@ -98,6 +101,7 @@ impl Run {
             spans,
             stop: Arc::default(),
             ledger,
+            past: plan.side.as_ref().and_then(|side| side.past()),
             left: Mutex::default(),
             told: Mutex::default(),
             told_changed: Condvar::new(),
@@ -181,8 +185,10 @@ impl Run {
         if self.stop.is_told(task) {
             return self.stopped(task);
         }
-        if self.ledger.is_some() && self.reuse(node, task) {
-            return Ran::Done;
+        if (self.ledger.is_some() || self.past.is_some())
+            && let Some(ran) = self.is_over_before(node, task)
+        {
+            return ran;
         }
         if task.is_attended() {
             return self.attend(node, task);
@@ -261,8 +267,29 @@ impl Run {
         self.plan.shared.awaited.ended(task);
     }
 
-    /// Puts in place what the task of a node gave in an earlier run; false if it must run.
+    /// How the task of a node came out, if it has run before and need not, or must not, run again.
     #[cold]
+    fn is_over_before(&self, node: u32, task: Ref) -> Option<Ran> {
+        let Some(past) = self.past.as_ref().filter(|past| past.has(node)) else {
+            return self.reuse(node, task).then_some(Ran::Done);
+        };
+        self.begin(task);
+        task.pass();
+        if !past.has_ended(node) {
+            return Some(Ran::Failed(self.failed(task, past.failure(task), state::FAILED)));
+        }
+        task.head().status.store(state::EMPTY | self.parity(task), Ordering::Release);
+        self.plan.shared.awaited.ended(task);
+        Some(Ran::Done)
+    }
+
+    /// Whether a node does not run, since it has before.
+    pub(super) fn has_past(&self, node: u32) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| ledger.is_reused(node))
+            || self.past.as_ref().is_some_and(|past| past.has(node))
+    }
+
+    /// Puts in place what the task of a node gave in an earlier run; false if it must run.
     fn reuse(&self, node: u32, task: Ref) -> bool {
         let Some(ledger) = self.ledger.as_ref().filter(|ledger| ledger.is_reused(node)) else { return false };
         self.begin(task);

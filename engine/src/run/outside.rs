@@ -62,6 +62,13 @@ impl Run {
         }
     }
 
+    /// All that another rank had to run had ended, but is lost. False if the run is over.
+    pub(crate) fn part_reopens(&self) -> bool {
+        let total = self.total();
+        let less = |ended: u32| (ended < total).then(|| ended.wrapping_sub(1));
+        self.ended.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
+    }
+
     /// All that another rank had to run has ended.
     pub(crate) fn part_ended(&self) {
         if let Some(pool) = self.plan.shared.executor.pool() {
@@ -92,8 +99,8 @@ impl Run {
         if node & POISONED != 0 {
             return None;
         }
-        let is_reused = || self.ledger.as_ref().is_some_and(|ledger| ledger.is_reused(node));
-        self.plan.record(node).filter(|task| task.is_attended() && !self.stop.is_told(*task) && !is_reused())
+        let may_be = |task: &Ref| task.is_attended() && !self.stop.is_told(*task) && !self.has_past(node);
+        self.plan.record(node).filter(may_be)
     }
 
     /// Has the gates of the list opened when the tasks end for which they stand.

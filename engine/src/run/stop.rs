@@ -26,6 +26,11 @@ impl Stop {
         self.any.store(true, Ordering::Release);
     }
 
+    /// Whether all is cancelled.
+    pub(crate) fn is_all(&self) -> bool {
+        self.all.load(Ordering::Acquire)
+    }
+
     #[inline(always)]
     pub(crate) fn is_told(&self, task: Ref) -> bool {
         self.any.load(Ordering::Relaxed) && self.looks_up(task)

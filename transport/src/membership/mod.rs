@@ -79,6 +79,8 @@ pub(crate) use standing::Beats;
 pub const LOSS_LIMIT_MS: u64 = 10_000;
 /// Says another limit, in milliseconds; 0 means none.
 const ENV_LIMIT: &str = "TARRAGON_LOSS_LIMIT_MS";
+/// 1 says that the others go on without a lost rank.
+const ENV_SURVIVE: &str = "TARRAGON_SURVIVE_LOSSES";
 /// The least limit: below it a busy machine loses ranks that live.
 const LIMIT_MS_MIN: u64 = 100;
 /// Signs of life within a limit.
@@ -92,11 +94,13 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// A loss ends the world. A rank is lost that gives no sign of life for ten seconds, or as many milliseconds as
-    /// `TARRAGON_LOSS_LIMIT_MS` says; where that is 0, only one whose process has ended or whose connection is broken.
+    /// A loss ends the world, unless `TARRAGON_SURVIVE_LOSSES` is 1. A rank is lost that gives no sign of life for ten
+    /// seconds, or as many milliseconds as `TARRAGON_LOSS_LIMIT_MS` says; where that is 0, only one whose process has
+    /// ended or whose connection is broken.
     pub fn from_environment() -> Losses {
-        let said = std::env::var(ENV_LIMIT).ok().and_then(|it| it.trim().parse().ok());
-        Losses { limit: None, is_survived: false }.limit(Duration::from_millis(said.unwrap_or(LOSS_LIMIT_MS)))
+        let said = |name| std::env::var(name).ok().and_then(|it| it.trim().parse::<u64>().ok());
+        let limit = Duration::from_millis(said(ENV_LIMIT).unwrap_or(LOSS_LIMIT_MS));
+        Losses { limit: None, is_survived: said(ENV_SURVIVE) == Some(1) }.limit(limit)
     }
 
     /// How long a rank may give no sign of life; zero: for ever. A tenth of a second at least.

@@ -74,7 +74,13 @@ impl Leader {
         let lone = || Cause::Error("a gang needs the ranks of a world".into());
         let ranks = shared.ranks.as_ref().ok_or_else(lone)?;
         let me = ranks.rank();
-        let all: Vec<Rank> = (me..me + members).map(Rank).collect();
+        let live = ranks.live().into_iter().map(u32::from).filter(|rank| *rank >= me);
+        let all: Vec<Rank> = live.take(members as usize).map(Rank).collect();
+        if all.len() < members as usize {
+            let (rank, why) = ranks.last_loss(me + all.len() as u32);
+            let why = format!("{why}; of {members} ranks from rank {me} on only {} are left", all.len());
+            return Err(Cause::RankLost { rank: rank.0, host: ranks.host(rank), why });
+        }
         // Apart from the numbers of gifts. Only draws a number.
         let next = ranks.gangs.next.fetch_add(1, Ordering::Relaxed);
         let number = 1 << 63 | u64::from(me) << 32 | u64::from(next);

@@ -73,16 +73,17 @@ impl Thief {
     }
 
     /// The next rank to ask; every so often home, which knows whether a list is under way.
-    fn victim(&mut self, me: u32, ranks: u32) -> Rank {
+    fn victim(&mut self, me: u32, ranks: u32, is_lost: impl Fn(Rank) -> bool) -> Option<Rank> {
         if me != 0 && self.refused + 1 == sweep(ranks) {
-            return Rank(0);
+            return Some(Rank(0));
         }
-        loop {
+        for _ in 0..ranks {
             self.next = (self.next + 1) % ranks;
-            if self.next != me {
-                return Rank(self.next);
+            if self.next != me && !is_lost(Rank(self.next)) {
+                return Some(Rank(self.next));
             }
         }
+        None
     }
 }
 
@@ -165,11 +166,25 @@ impl Ranks {
             if idle == 0 {
                 return;
             }
-            let victim = thief.victim(self.rank(), self.size());
+            let Some(victim) = thief.victim(self.rank(), self.size(), |rank| self.is_lost(rank)) else { return };
             thief.asked = Some((victim, now));
             (victim, Ask { idle, latency_ns: thief.latency_ns })
         };
         self.tell(victim, Kind::Steal, 0, &message::bytes(&ask));
+        if self.is_lost(victim) {
+            // Who was told of that may have looked before it was asked.
+            self.thief_forgets(victim);
+        }
+    }
+
+    /// A rank is lost: it answers no more, and what it gave is for nobody.
+    pub(in crate::ranks) fn thief_forgets(&self, lost: Rank) {
+        let gifts: Vec<u64> = {
+            let mut thief = self.stealing.thief.lock();
+            thief.asked.take_if(|(victim, _)| *victim == lost);
+            thief.gifts.keys().filter(|(from, _)| *from == lost).map(|(_, number)| *number).collect()
+        };
+        gifts.into_iter().for_each(|number| self.recalled(lost, number, None));
     }
 
     /// How long whoever listens may sleep, if it is to look whether to steal.

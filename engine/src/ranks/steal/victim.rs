@@ -150,6 +150,8 @@ impl Ranks {
                 // Who is lost does not bring them back, and whoever found that out may not have seen them.
                 if self.lost.get().is_some() {
                     self.lose_gifts();
+                } else if self.is_lost(from) {
+                    self.take_back(from);
                 }
                 return;
             }
@@ -283,6 +285,24 @@ impl Ranks {
         }
         for (to, number, place) in recalled {
             self.tell(to, Kind::Recall, number, &message::bytes(&place));
+        }
+    }
+
+    /// A rank is lost, and others go on: what was given to it runs here, or wherever it is given next.
+    pub(in crate::ranks) fn take_back(&self, lost: Rank) {
+        let given: Vec<Given> = {
+            let mut victim = self.stealing.victim.lock();
+            victim.given.extract_if(|_, given| given.to == lost).map(|(_, given)| given).collect()
+        };
+        for Given { run, tasks, .. } in given {
+            let tasks = tasks.into_iter().flatten();
+            let (attended, others): (Vec<_>, Vec<_>) = tasks.partition(|(_, task)| task.is_attended());
+            if let Some(pool) = run.plan.shared.executor.pool() {
+                pool.put_back(&run, others.into_iter().map(|(node, _)| node));
+            }
+            if !attended.is_empty() {
+                run.plan.shared.office().ready_all(&run, attended);
+            }
         }
     }
 

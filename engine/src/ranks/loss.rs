@@ -1,0 +1,440 @@
+//! Ranks that are lost while the others go on.
+//!
+//! Only where the world survives losses (`transport::membership`); else the first loss ends it. Rank 0 is home, and
+//! cannot be spared: the others stop without it.
+//!
+//! # What is lost with a rank
+//! - Parts that it had, with the values and the output of their tasks. Home kept the bytes of each part, and sends them
+//!   to another *holder* (`seats`): the guest that has the fewest parts of the list, home itself if there is no guest,
+//!   or if gangs are in it, which need ranks above their leader's. There the part is a part like any other.
+//! - Ready tasks of others that it had stolen: their victims put them back, and they run as if they had stayed.
+//! - What it asked of others. What it has sent before counts, as far as it has come: membership sees to it that after a
+//!   loss is *settled* nobody takes anything more of it.
+//!
+//! # A run that is under way
+//! | step | who | does |
+//! |---|---|---|
+//! | 1 | home, once the loss is settled | gives the part another holder and sends it there; keeps the run from ending |
+//! | 2 | home → all with a part, itself among them | `Moved`: exports to that seat go to the new holder from now on |
+//! | 3 | each of them | tells the new holder of all that has ended here, as if for the first time |
+//! | 4 | each → home | `Have`: which imports have ended |
+//! | 5 | home, when it has all answers | decides what of the part must run again, and starts it |
+//!
+//! What has ended is known to home from those imports: a task has ended if anything that waits for it heard so, or if a
+//! task has ended that waits for it. What has ended runs again only if something needs what it gave and does not have
+//! it: a task of the part that has not ended and takes its value, a rank that has not heard of it and takes something
+//! of it, or a handle of the user's. And so on back to what is there (*lineage*). For that, each rank keeps what it has
+//! sent to other ranks until the next run of the list begins.
+//!
+//! A task that has declared that it writes data is never run again once it has ended: what came after it may have
+//! written them, too. If what it gave is needed, it fails, with the loss as the cause, and so does what depends on it.
+//! A task that was running, or of whose end nobody knows, runs again: in a world that loses ranks a body may run more
+//! than once.
+//!
+//! A notice may come twice; the second one is passed over (`Side::ends`).
+//!
+//! # Between runs
+//! The part gets another holder, and the next run starts there. Values of the last run that were asked for of the lost
+//! rank, or are later, are errors that name it.
+//!
+//! # A second loss
+//! The new holder may be lost as well: the same again, from the bytes. Who owes a `Have` and is lost is not waited for:
+//! its own part runs again, and needs all that was sent to it. Of tasks that were passed over on a new holder, since
+//! the second rank had what they gave, that is gone for good: whoever takes it fails, with the loss as the cause.
+//!
+//! # Who may write what
+//! Holders and recoveries: home's listener, under the list's `turn`, which who starts a run elsewhere holds, too. The
+//! handler of a `Have` only notes it. A seat's holder as other parts know it: the clerk, and at home the listener.
+
+use super::clerk::Clerk;
+use super::elsewhere::Elsewhere;
+use super::message::{self, Adopted, Cancel, Have, Kind, Moved, RunNumber, Start};
+use super::part::{self, TaskHead};
+use super::seats::Holder;
+use super::{Ranks, unpack};
+use crate::compile::split::Export;
+use crate::compile::{NEEDS, Taken};
+use crate::error::Error;
+use crate::function::wire::WireError;
+use crate::gather::each_input;
+use crate::run::Run;
+use crate::task::record::{Ref, state};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tarragon_transport::{Change, FabricError, Rank};
+
+/// A part that is to run again in the run under way, until all have said what they have of it.
+pub(super) struct Recovery {
+    part: usize,
+    run: RunNumber,
+    /// Parts whose holders were asked and have not answered.
+    waiting: BTreeSet<usize>,
+    /// By seat the imports that have ended, a bit for each.
+    have: HashMap<u16, Vec<u8>>,
+    /// Who is lost, and why.
+    lost: (u32, String),
+}
+
+impl Ranks {
+    /// Whether the others go on without a rank that is lost.
+    pub(super) fn survives(&self) -> bool {
+        self.world.fabric().survives_losses()
+    }
+
+    /// Whether the others go on without this rank.
+    pub(super) fn is_lost(&self, rank: Rank) -> bool {
+        self.world.fabric().lost_in(rank).is_some()
+    }
+
+    /// The ranks that are not lost, in order.
+    pub(crate) fn live(&self) -> Vec<u16> {
+        let live = self.world.ranks().filter(|rank| !self.survives() || !self.is_lost(*rank));
+        live.map(|rank| rank.0 as u16).collect()
+    }
+
+    /// Why a rank is lost, if it is and others go on.
+    pub(crate) fn loss_of(&self, rank: u32) -> Option<String> {
+        (self.survives() && self.is_lost(Rank(rank))).then(|| self.last_loss(rank).1)
+    }
+
+    /// Of that rank, or else of the last one that was lost: who it was, and why.
+    pub(super) fn last_loss(&self, rank: u32) -> (Rank, String) {
+        let losses = self.world.losses();
+        let loss = losses.iter().find(|loss| loss.rank.0 == rank).or(losses.last());
+        loss.map_or((Rank(rank), String::new()), |loss| (loss.rank, loss.why.to_string()))
+    }
+
+    /// A message could not be sent. Where losses are survived, it will be heard of by other means who is lost.
+    pub(super) fn was_not_told(&self, to: Rank, error: &FabricError) {
+        let is_gone = matches!(
+            error,
+            FabricError::PeerDead { .. } | FabricError::Lost(_) | FabricError::CastOut { .. }
+        );
+        if !(is_gone && self.survives()) {
+            self.lose(to, &error.to_string());
+        }
+    }
+
+    /// From now on the listener hears of changes of membership.
+    pub(super) fn watch_membership(self: &Arc<Self>) {
+        let this = Arc::downgrade(self);
+        self.world.on_change(move |_, change| {
+            if let Some(ranks) = this.upgrade().filter(|ranks| ranks.survives()) {
+                ranks.changes.lock().push(change.clone());
+                ranks.wake();
+            }
+        });
+    }
+
+    /// The listener looks at all there is to do.
+    fn wake(&self) {
+        self.has_changes.store(true, Ordering::Release);
+        // A rank that cannot tell itself is not waiting.
+        let _ = self.send(self.world.rank(), Kind::Look, 0, &[]);
+    }
+
+    /// Does what changes of membership ask for. Called by the listener.
+    pub(super) fn act_on_changes(self: &Arc<Self>) {
+        if !self.has_changes.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let changes = std::mem::take(&mut *self.changes.lock());
+        for change in changes {
+            match change {
+                Change::Lost(loss) => {
+                    tracing::warn!(target: "tarragon", %loss, "a rank is lost; the others go on");
+                    self.thief_forgets(loss.rank);
+                    self.take_back(loss.rank);
+                }
+                Change::Settled(epoch) if self.is_home() => {
+                    self.all_elsewheres().iter().for_each(|list| list.find_holders(epoch));
+                }
+                Change::Settled(_) => {}
+                Change::CastOut(why) => self.is_cast_out(&why.to_string()),
+            }
+        }
+        if self.is_home() {
+            self.all_elsewheres().iter().for_each(|list| list.go_on());
+        }
+    }
+
+    fn is_cast_out(&self, why: &str) {
+        let _ = self.lost.set((self.world.rank(), why.to_string()));
+        self.is_stopped.store(true, Ordering::Release);
+    }
+
+    fn all_elsewheres(&self) -> Vec<Arc<Elsewhere>> {
+        // A list has several numbers if parts of it have moved.
+        let lists: HashMap<u64, Arc<Elsewhere>> = {
+            let all = self.elsewheres.read();
+            all.values().filter_map(std::sync::Weak::upgrade).map(|list| (list.list, list)).collect()
+        };
+        lists.into_values().collect()
+    }
+
+    /// At home: the tasks of a list that run elsewhere, by any of its numbers.
+    pub(super) fn elsewhere(&self, list: u64) -> Option<Arc<Elsewhere>> {
+        self.elsewheres.read().get(&list).and_then(std::sync::Weak::upgrade)
+    }
+
+    /// At home: a thread that keeps parts here, as guests have one.
+    fn keep_parts(self: &Arc<Self>) -> Result<(), Error> {
+        let Some(desk) = self.desk.lock().take() else { return Ok(()) };
+        let clerk = Clerk::new(self);
+        let thread = std::thread::Builder::new().name("tarragon-clerk".to_string());
+        let spawned = thread.spawn(move || clerk.work(&desk));
+        spawned.map(drop).map_err(|e| Error::Threads { threads: 1, source: Box::new(e) })
+    }
+}
+
+impl Elsewhere {
+    /// What the holder of a part that has moved is to know when a run of it starts.
+    pub(super) fn adopted(&self, part: usize) -> Option<Adopted> {
+        let away = &self.away[part];
+        (away.holder().list != self.list).then(|| Adopted {
+            list: self.list,
+            moved: self.moved(),
+            done: Vec::new(),
+            spoilt: Vec::new(),
+            lost: (u32::from(away.seat), String::new()),
+        })
+    }
+
+    fn moved(&self) -> Vec<(u16, Holder)> {
+        let seats = self.away.iter().map(|away| (away.seat, away.holder()));
+        seats.filter(|(_, holder)| holder.list != self.list).collect()
+    }
+
+    /// Other holders for parts of ranks that are lost, of which all know.
+    fn find_holders(self: &Arc<Self>, settled: u32) {
+        let _turn = self.turn.lock();
+        let fabric = self.ranks.world.fabric();
+        let is_lost = |part: &usize| {
+            let epoch = fabric.lost_in(self.away[*part].rank());
+            epoch.is_some_and(|epoch| epoch <= settled)
+        };
+        let lost: Vec<usize> = (0..self.away.len()).filter(is_lost).collect();
+        if lost.is_empty() {
+            return;
+        }
+        let (run, number) = {
+            let now = self.now.lock();
+            let run = now.run.upgrade().filter(|run| now.is_known && !run.is_over());
+            (run, now.number)
+        };
+        {
+            let mut recoveries = self.recoveries.lock();
+            recoveries.retain(|it| !lost.contains(&it.part));
+            recoveries.iter_mut().for_each(|it| it.waiting.retain(|part| !lost.contains(part)));
+        }
+        let mut again = Vec::new();
+        for part in &lost {
+            let was = self.away[*part].rank();
+            self.give_to_another(*part);
+            self.reads_fail(*part);
+            if run.as_ref().is_some_and(|run| self.reopens(run, *part)) {
+                let (_, why) = self.ranks.last_loss(was.0);
+                let (waiting, have) = (BTreeSet::new(), HashMap::new());
+                again.push(Recovery { part: *part, run: number, waiting, have, lost: (was.0, why) });
+            } else if number > 0 {
+                self.part_is_gone(*part);
+            }
+        }
+        let plan = self.ranks.plan_of(self.list);
+        for part in &lost {
+            let away = &self.away[*part];
+            let mut recovery = again.iter_mut().find(|it| it.part == *part);
+            // Of a run that is over nothing is told once more.
+            let run = recovery.as_ref().map_or(0, |it| it.run);
+            let moved = Moved { run, seat: away.seat, holder: away.holder() };
+            for other in (0..self.away.len()).filter(|other| !lost.contains(other)) {
+                if let Some(recovery) = &mut recovery {
+                    recovery.waiting.insert(other);
+                }
+                self.tell(other, Kind::Moved, &message::bytes(&moved));
+            }
+            if let Some(plan) = &plan
+                && let Some(side) = &plan.side
+            {
+                let ended = side.moved(plan, &moved);
+                if let Some(recovery) = recovery {
+                    recovery.have.insert(0, ended);
+                }
+            }
+        }
+        self.recoveries.lock().extend(again);
+        self.ranks.has_changes.store(true, Ordering::Release);
+    }
+
+    /// Sends a part to another rank.
+    fn give_to_another(self: &Arc<Self>, part: usize) {
+        let away = &self.away[part];
+        let parts_of = |rank: u16| self.away.iter().filter(|it| it.rank().0 == u32::from(rank)).count();
+        let guests = self.ranks.live().into_iter().filter(|rank| *rank != 0);
+        let needs_room = away.tasks.iter().any(|task| task.gang() > 1);
+        let rank = guests.filter(|_| !needs_room).min_by_key(|rank| (parts_of(*rank), *rank)).unwrap_or(0);
+        if rank == 0
+            && let Err(error) = self.ranks.keep_parts()
+        {
+            self.ranks.lose(Rank(0), &format!("it cannot run what was a lost rank's: {error}"));
+        }
+        let holder = Holder { rank: u32::from(rank), list: self.ranks.next_list() };
+        self.ranks.elsewheres.write().insert(holder.list, Arc::downgrade(self));
+        let before = away.holder();
+        away.goes_to(holder);
+        if before.list != self.list {
+            self.ranks.elsewheres.write().remove(&before.list);
+        }
+        if let Some(held) = self.now.lock().held.get_mut(part) {
+            // Bodies that stayed in their tasks went with their process.
+            *held = (0, 0);
+        }
+        self.ranks.tell_owned(Rank(holder.rank), Kind::Part, holder.list, self.bytes_of(part));
+    }
+
+    /// Keeps the run from ending before a part that is lost has; false if it is over.
+    fn reopens(&self, run: &Arc<Run>, part: usize) -> bool {
+        let mut now = self.now.lock();
+        let Some(open) = now.open.get_mut(part) else { return false };
+        if !*open {
+            *open = run.part_reopens();
+        }
+        *open
+    }
+
+    /// The holder of a part says what it has of one that has moved.
+    pub(super) fn have(&self, from: usize, bytes: &[u8]) {
+        let Some((Have { run, seat, ended }, _)) = message::head::<Have>(bytes) else { return };
+        let mut recoveries = self.recoveries.lock();
+        let of = |it: &&mut Recovery| self.away[it.part].seat == seat && it.run == run;
+        let Some(recovery) = recoveries.iter_mut().find(of) else { return };
+        recovery.waiting.remove(&from);
+        recovery.have.insert(self.away[from].seat, ended);
+        let is_ready = recovery.waiting.is_empty();
+        drop(recoveries);
+        if is_ready {
+            self.ranks.wake();
+        }
+    }
+
+    /// Starts parts of which all have said what they have.
+    fn go_on(&self) {
+        let _turn = self.turn.lock();
+        let ready: Vec<Recovery> = self.recoveries.lock().extract_if(.., |it| it.waiting.is_empty()).collect();
+        ready.into_iter().for_each(|recovery| self.start_again(recovery));
+    }
+
+    fn start_again(&self, recovery: Recovery) {
+        let Recovery { part, run: number, have, lost, .. } = recovery;
+        let Some(run) = self.run_with(number) else { return self.part_is_gone(part) };
+        let away = &self.away[part];
+        let (done, spoilt) = match Lost::read(&self.bytes_of(part)) {
+            Ok(lost) => lost.decide(&away.tasks, &have),
+            // It could be read when it was written; what cannot be decided runs again.
+            Err(_) => (Vec::new(), Vec::new()),
+        };
+        let again = away.tasks.len() - done.len() - spoilt.len();
+        self.now.lock().rerun += again as u64;
+        tracing::warn!(
+            target: "tarragon", lost = lost.0, seat = away.seat, rank = away.rank().0, tasks = again,
+            "tasks of a lost rank run on another one"
+        );
+        let recording = run.ledger.as_ref().map(|ledger| {
+            self.tell_reused_of(part, ledger);
+            Self::recording(ledger)
+        });
+        let adopted = Adopted { list: self.list, moved: self.moved(), done, spoilt, lost };
+        let start = Start { run: number, recording, adopted: Some(adopted) };
+        self.tell(part, Kind::Start, &message::bytes(&start));
+        if let Some(side) = &run.plan.side {
+            side.give_outside(number, Some(away.seat));
+        }
+        self.ask_again(part);
+        if run.stop.is_all() {
+            self.tell(part, Kind::Cancel, &message::bytes(&Cancel { run: number, task: None }));
+            return;
+        }
+        for (place, _) in (0..).zip(&away.tasks).filter(|(_, task)| run.stop.is_told(**task)) {
+            self.tell(part, Kind::Cancel, &message::bytes(&Cancel { run: number, task: Some(place) }));
+        }
+    }
+}
+
+/// The graph of a part that was a lost rank's, by place.
+struct Lost {
+    imports: u32,
+    is_wanted: Vec<bool>,
+    /// For each task the end of its sources.
+    ends: Vec<usize>,
+    /// Places of tasks of the part that one waits for.
+    sources: Vec<u32>,
+    exports: Vec<Vec<Export>>,
+}
+
+impl Lost {
+    fn read(bytes: &[u8]) -> Result<Lost, WireError> {
+        let (head, mut from) = unpack::open(bytes)?;
+        let imports = head.imports.len() as u32;
+        let (is_wanted, ends, sources, exports) = Default::default();
+        let mut lost = Lost { imports, is_wanted, ends, sources, exports };
+        let mut all = Vec::new();
+        for place in 0..head.tasks {
+            lost.is_wanted.push(TaskHead::read(&mut from)?.is_wanted);
+            from.bytes_of()?;
+            all.clear();
+            lost.exports.push(part::read_edges(&mut from, imports + place, &mut all)?);
+            let own = all.iter().filter_map(|source| (source & !NEEDS).checked_sub(imports));
+            lost.sources.extend(own);
+            lost.ends.push(lost.sources.len());
+        }
+        Ok(lost)
+    }
+
+    fn sources_of(&self, place: usize) -> &[u32] {
+        let start = if place == 0 { 0 } else { self.ends[place - 1] };
+        &self.sources[start..self.ends[place]]
+    }
+
+    /// By place: tasks that have ended and need not run, and tasks that have ended, are needed and must not run.
+    fn decide(&self, tasks: &[Ref], have: &HashMap<u16, Vec<u8>>) -> (Vec<u32>, Vec<u32>) {
+        debug_assert_eq!(self.ends.len(), tasks.len(), "after {} imports", self.imports);
+        let heard = |export: &Export| {
+            let ended = have.get(&export.rank).and_then(|ended| ended.get(export.import as usize / 8));
+            ended.is_some_and(|bits| bits >> (export.import % 8) & 1 == 1)
+        };
+        let is_here = |task: Ref| {
+            let parity = task.cohort().map_or(0, |cohort| cohort.parity());
+            task.head().status.load(Ordering::Acquire) == state::DONE | parity
+        };
+        let mut ended: Vec<bool> =
+            (0..tasks.len()).map(|it| is_here(tasks[it]) || self.exports[it].iter().any(heard)).collect();
+        for place in (0..tasks.len()).rev().collect::<Vec<_>>() {
+            if ended[place] {
+                self.sources_of(place).iter().for_each(|source| ended[*source as usize] = true);
+            }
+        }
+        let places: HashMap<Ref, usize> = tasks.iter().copied().zip(0..).collect();
+        let writes = |place: usize| tasks[place].accesses().iter().any(|access| access.writes());
+        let mut is_needed: Vec<bool> = (0..tasks.len())
+            .map(|it| {
+                let takes = |export: &Export| export.taken != Taken::NOTHING && !heard(export);
+                let is_asked = || self.is_wanted[it] && !writes(it) && !is_here(tasks[it]);
+                !ended[it] || self.exports[it].iter().any(takes) || is_asked()
+            })
+            .collect();
+        let (mut done, mut spoilt) = (Vec::new(), Vec::new());
+        for place in (0..tasks.len()).rev() {
+            match (is_needed[place], ended[place]) {
+                (false, _) => done.push(place as u32),
+                (true, true) if writes(place) => spoilt.push(place as u32),
+                (true, _) => each_input(tasks[place], &mut |input| {
+                    if let Some(producer) = places.get(&input.task) {
+                        is_needed[*producer] = true;
+                    }
+                }),
+            }
+        }
+        (done, spoilt)
+    }
+}
