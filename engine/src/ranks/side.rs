@@ -268,7 +268,9 @@ impl Side {
             Some(_) => Ok(Goods::default()),
             None => given_by_node(node, plan, taken, failure),
         };
-        self.tell_all(exports, self.now.lock().number, &given);
+        // Not locked while it is told: the part may be of a seat that is here.
+        let number = self.now.lock().number;
+        self.tell_all(exports, number, &given);
         if let Some(task) = record.filter(|_| taken.has(Taken::VALUE) && !self.keeps_exports) {
             task.used();
         }
