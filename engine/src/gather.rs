@@ -252,6 +252,11 @@ impl<'a> Gather<'a> {
         self.has_ranks |= extra.rank.is_some();
         self.has_near |= extra.near.is_some();
         self.has_gangs |= extra.gang > 1;
+        if extra.gang > 1 && self.shared.ranks.as_ref().is_some_and(|ranks| ranks.survives()) {
+            // A member may be lost; then others take its place.
+            task.keep_arguments();
+            self.attended = true;
+        }
         if let Some(need) = &extra.need {
             check::need(self.shared, index as u32, task, need, &mut self.mistakes);
         }

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tarragon_engine::{Batch, Context, Handle, Task, Workers, results};
+use tarragon_engine::{Batch, Context, Handle, Task, Workers, results, tasks};
 use tarragon_testbed::{Launch, die, role, say};
 
 /// How a rank goes.
@@ -142,6 +142,157 @@ fn losses(test: &'static str, fate: Fate, ranks: u32, n: u32, seeds: std::ops::R
         ended.expect_success();
         println!("{}", ended.said().join("\n"));
     }
+}
+
+/// Runs a role, in a folder of its own, with ranks that are lost when they give no sign of life for a second.
+fn in_folder(test: &'static str, play: impl FnOnce(&Path)) {
+    if role().is_some() {
+        let folder = std::env::var("TARRAGON_LOSSES_FOLDER").expect("a folder");
+        return play(Path::new(&folder));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let launch = Launch::alone(test, "home").env("TARRAGON_LOSSES_FOLDER", folder.path());
+    launch.env("TARRAGON_LOSS_LIMIT_MS", "1000").run().expect_success();
+}
+
+fn killed(folder: &Path, name: &str) -> Blow {
+    Blow { fate: Fate::Killed, file: folder.join(name) }
+}
+
+fn hit(context: &Context, blow: Blow, word: String) -> String {
+    blow.strike(context);
+    format!("{word} on {}", context.rank())
+}
+
+fn whisper(context: &Context, word: String) -> String {
+    format!("{word} on {}", context.rank())
+}
+
+/// What a rank has when it is lost is gone, and who asks for it is told so; the list runs again on the others, and new
+/// lists are placed on them.
+#[test]
+fn values_of_a_lost_rank_are_errors_until_the_list_runs_again() {
+    in_folder("values_of_a_lost_rank_are_errors_until_the_list_runs_again", |folder| {
+        let batch = batch(3, 1);
+        let words: Vec<_> =
+            (0..6u32).map(|i| batch.function(whisper, (format!("w{i}"),)).at_rank(i % 3)).collect();
+        let list = batch.compile(&words).expect("a list");
+        list.run().expect("all succeed");
+        let fatal = batch.function(hit, (killed(folder, "struck"), "hit".to_string())).at_rank(2);
+        let other = batch.compile(&[fatal]).expect("a list");
+        other.run().expect("it runs elsewhere");
+        assert_eq!(other.traffic().expect("it was elsewhere").tasks_rerun, 1);
+        for (i, word) in (0u32..).zip(&words) {
+            match (i % 3, word.result().get()) {
+                (2, Err(error)) => {
+                    let text = error.to_string();
+                    assert!(text.contains("rank 2") && text.contains("run the list again"), "{text}");
+                }
+                (rank, Ok(value)) => assert_eq!(value, format!("w{i} on {rank}")),
+                (rank, Err(error)) => panic!("of rank {rank}: {error}"),
+            }
+        }
+        for _ in 0..2 {
+            list.run().expect("all succeed without it");
+            let values = results(&words).expect("all are there");
+            assert!(values.iter().all(|value| !value.ends_with("on 2")), "{values:?}");
+            assert!(values.iter().any(|value| value.ends_with("on 1")), "{values:?}");
+        }
+        let error = batch.compile(&[batch.function(whisper, ("x".to_string(),)).at_rank(2)]);
+        let error = error.expect_err("it is lost").to_string();
+        assert!(error.contains("is to run on rank 2, which is lost: its process has ended"), "{error}");
+        let new: Vec<_> = (0..12u32).map(|i| batch.function(whisper, (format!("n{i}"),))).collect();
+        batch.compile(&new).expect("a list").run().expect("all succeed");
+        let values = results(&new).expect("all are there");
+        let on = |rank: &str| values.iter().filter(|value| value.ends_with(rank)).count();
+        assert_eq!((on("on 0") + on("on 1"), on("on 2")), (12, 0), "{values:?}");
+        assert!(on("on 1") > 0, "{values:?}");
+    });
+}
+
+fn noted(_: &Context, path: PathBuf, word: String) -> String {
+    let mut file = std::fs::File::options().append(true).create(true).open(path).expect("a file");
+    std::io::Write::write_all(&mut file, format!("{word}\n").as_bytes()).expect("it is written");
+    word
+}
+
+fn join(_: &Context, first: String, second: String) -> String {
+    format!("{first}, {second}")
+}
+
+fn lines(path: &Path) -> usize {
+    std::fs::read_to_string(path).unwrap_or_default().lines().count()
+}
+
+/// What has ended and writes data is not run a second time: if nothing needs what it gave, nothing is lost, else who
+/// takes that fails, with the loss as the cause.
+#[test]
+fn what_has_written_data_is_not_run_again() {
+    in_folder("what_has_written_data_is_not_run_again", |folder| {
+        let batch = batch(3, 1);
+        let (one, two) = (folder.join("one"), folder.join("two"));
+        let note = |path: &Path| {
+            let word = path.file_name().expect("a name").to_string_lossy().into_owned();
+            batch.function(noted, (path.to_path_buf(), word)).writes(path).at_rank(1)
+        };
+        let (first, second) = (note(&one), note(&two));
+        // Another rank hears of both, before theirs is lost.
+        let heard = batch.function(whisper, (first.result(),)).reads(&two).at_rank(2);
+        let fatal = batch.function(hit, (killed(folder, "struck"), heard.result())).at_rank(1);
+        let needs = batch.function(join, (second.result(), fatal.result())).at_rank(1);
+        let list = batch.compile(tasks![&first, &second, &heard, &fatal, &needs]).expect("a list");
+        assert!(list.run().is_err());
+        assert_eq!((lines(&one), lines(&two)), (1, 1));
+        assert_eq!(heard.result().get().expect("it had heard"), "one on 2");
+        assert!(fatal.result().get().expect("it ran again").starts_with("one on 2 on "));
+        let error = needs.result().get().expect_err("what it takes is gone");
+        assert!(error.to_string().contains("is not run again"), "{error}");
+        assert!(error.chain().iter().any(|it| it.contains("two") || it.contains("noted")), "{:?}", error.chain());
+    });
+}
+
+fn in_gang(context: &Context, blow: Blow, round: u64) -> u64 {
+    let gang = context.gang();
+    if gang.member() == 1 {
+        blow.strike(context);
+    }
+    gang.all_reduce(round + u64::from(gang.member()), |a, b| a + b).unwrap_or(0)
+}
+
+/// A gang that loses a member starts anew with another rank in its place.
+#[test]
+fn a_gang_that_loses_a_member_gets_another() {
+    in_folder("a_gang_that_loses_a_member_gets_another", |folder| {
+        let batch = batch(4, 1);
+        let task = batch.function(in_gang, (killed(folder, "struck"), 10u64)).ranks(3);
+        batch.compile(&task).expect("a list").run().expect("it succeeds");
+        assert_eq!(task.result().get().expect("a sum"), 33);
+        let too_many = batch.function(in_gang, (killed(folder, "struck"), 10u64)).ranks(4);
+        assert!(batch.compile(&too_many).is_err(), "three are left");
+    });
+}
+
+/// As long as home is there, a list goes on, however many are lost.
+#[test]
+fn one_after_the_other_is_lost() {
+    in_folder("one_after_the_other_is_lost", |folder| {
+        let batch = batch(4, 1);
+        let mut tasks: Vec<Task<String>> = Vec::new();
+        for i in 0..3 {
+            let blow = killed(folder, &format!("struck{i}"));
+            let task = match tasks.last() {
+                None => batch.function(hit, (blow, "hit".to_string())),
+                Some(last) => batch.function(hit, (blow, last.result())),
+            };
+            tasks.push(task.at_rank(1 + i));
+            tasks.extend((0..20).map(|k| batch.function(whisper, (format!("{i} {k}"),)).at_rank(k % 4)));
+        }
+        let list = batch.compile(&tasks).expect("a list");
+        list.run().expect("all succeed");
+        let values = results(&tasks).expect("all are there");
+        assert!(values.iter().all(|value| value.contains(" on ")), "{values:?}");
+        list.run().expect("and once more");
+    });
 }
 
 #[test]

@@ -145,7 +145,18 @@ impl Bodies {
     }
 }
 
+/// Between an attempt of a gang that has lost a member and the next one: by then it may be known who is lost.
+const GANG_PAUSE: Duration = Duration::from_millis(20);
+
 impl Attempt {
+    /// Whether it failed because a member of its gang was lost, and others can take its place.
+    fn may_lose_a_member(&self, failure: &Failure) -> bool {
+        let ranks = self.run.plan.shared.ranks.as_ref();
+        let gang = self.task.gang();
+        let has_room = || ranks.is_some_and(|ranks| ranks.has_room_for(gang));
+        gang > 1 && matches!(failure.cause, Cause::RankLost { .. }) && has_room()
+    }
+
     /// How the body came out, and of a failure the rank that it was on, if that was another.
     fn call_in_gang(&self, office: &Weak<Office>) -> (Verdict, Option<u32>) {
         let over = &self.body.over;
@@ -197,7 +208,11 @@ impl Attempt {
                 };
                 let rank = rank.unwrap_or_else(|| task.shared().rank());
                 let failure = Failure::of(task.name(), task.index(), self.number, rank, cause);
-                match retry::delay(*task, self.number, &failure) {
+                let again = match self.may_lose_a_member(&failure) {
+                    true => Some(GANG_PAUSE),
+                    false => retry::delay(*task, self.number, &failure),
+                };
+                match again {
                     Some(delay) if !run.stop.is_told(*task) => Some(Returned::Again(delay)),
                     _ => Some(Returned::Failed(run.fail(*task, failure))),
                 }

@@ -118,6 +118,14 @@ impl Ranks {
         match *self {}
     }
 
+    pub(crate) fn survives(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn has_room_for(&self, _: u32) -> bool {
+        match *self {}
+    }
+
     pub(crate) fn loss_of(&self, _: u32) -> Option<String> {
         match *self {}
     }

@@ -78,7 +78,7 @@ pub(super) struct Recovery {
 
 impl Ranks {
     /// Whether the others go on without a rank that is lost.
-    pub(super) fn survives(&self) -> bool {
+    pub(crate) fn survives(&self) -> bool {
         self.world.fabric().survives_losses()
     }
 
@@ -91,6 +91,12 @@ impl Ranks {
     pub(crate) fn live(&self) -> Vec<u16> {
         let live = self.world.ranks().filter(|rank| !self.survives() || !self.is_lost(*rank));
         live.map(|rank| rank.0 as u16).collect()
+    }
+
+    /// Whether as many ranks are left, from this one on, as a gang needs that has lost one.
+    pub(crate) fn has_room_for(&self, gang: u32) -> bool {
+        let me = self.rank();
+        self.survives() && self.live().into_iter().filter(|rank| u32::from(*rank) >= me).count() >= gang as usize
     }
 
     /// Why a rank is lost, if it is and others go on.
