@@ -248,9 +248,10 @@ impl Builder {
     /// The other ranks go on when one is lost: its process was killed, its machine went down, or it gave no sign of life
     /// for ten seconds (`TARRAGON_LOSS_LIMIT_MS` says how many milliseconds instead; `TARRAGON_SURVIVE_LOSSES=1` is
     /// the same as calling this). What it ran runs on others, as does what it had run as far as something needs what
-    /// went with it; a body may run more than once. Tasks that write data and have ended do not run again: what takes
-    /// their results fails with [`Cause::RankLost`](crate::Cause) if those are gone. Results that are on the lost rank
-    /// after a run are errors. Rank 0 cannot be spared.
+    /// went with it; a body may run more than once. A task that has ended does not run again if a later one of the list
+    /// writes what it reads, or accesses what it writes: what takes its result then fails with
+    /// [`Cause::RankLost`](crate::Cause). Results that are on the lost rank after a run are errors. Rank 0 cannot be
+    /// spared.
     ///
     /// Counts for the first batch of the program that has ranks, on rank 0; with [`world`](Self::world) it is the
     /// program that says so when it joins the world. Launchers end all ranks when one ends unless they are told not to:

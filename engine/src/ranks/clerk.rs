@@ -446,7 +446,13 @@ impl Clerk {
 
 /// Adds how a task came out, which has ended.
 fn add_reply(reply: &mut Vec<u8>, plan: &Plan, place: u32, task: Ref) {
-    let (came, value) = came_of(&plan.cohort, task);
+    let side = plan.side.as_ref();
+    let past = side.and_then(|side| side.past().filter(|past| past.has_ended(side.imports() + place)));
+    let (came, value) = match past {
+        None => came_of(&plan.cohort, task),
+        // It has run on a rank that is lost, and not here.
+        Some(past) => (badly(task, past.failure(task)), Vec::new()),
+    };
     let head: Replied = (place, came, value.len() as u64);
     reply.extend_from_slice(&message::bytes(&head));
     reply.extend_from_slice(&value);

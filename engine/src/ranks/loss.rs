@@ -26,10 +26,11 @@
 //! of it, or a handle of the user's. And so on back to what is there (*lineage*). For that, each rank keeps what it has
 //! sent to other ranks until the next run of the list begins.
 //!
-//! A task that has declared that it writes data is never run again once it has ended: what came after it may have
-//! written them, too. If what it gave is needed, it fails, with the loss as the cause, and so does what depends on it.
-//! A task that was running, or of whose end nobody knows, runs again: in a world that loses ranks a body may run more
-//! than once.
+//! A task that has ended is not run again if something after it in the list writes data that it has declared to read,
+//! or accesses data that it writes: it would not find what it found, or take away what others have. If what it gave is
+//! needed, it fails, with the loss as the cause, and so does what depends on it. A task that was running, or of whose
+//! end nobody knows, runs again: in a world that loses ranks a body may run more than once. Whatever has to come after
+//! it has not begun, then.
 //!
 //! A notice may come twice; the second one is passed over (`Side::ends`).
 //!
@@ -47,7 +48,7 @@
 //! handler of a `Have` only notes it. A seat's holder as other parts know it: the clerk, and at home the listener.
 
 use super::clerk::Clerk;
-use super::elsewhere::Elsewhere;
+use super::elsewhere::{Away, Elsewhere};
 use super::message::{self, Adopted, Cancel, Have, Kind, Moved, RunNumber, Start};
 use super::part::{self, TaskHead};
 use super::seats::Holder;
@@ -57,6 +58,7 @@ use crate::compile::{NEEDS, Taken};
 use crate::error::Error;
 use crate::function::wire::WireError;
 use crate::gather::each_input;
+use crate::plan::Plan;
 use crate::run::Run;
 use crate::task::record::{Ref, state};
 use std::collections::{BTreeSet, HashMap};
@@ -336,7 +338,7 @@ impl Elsewhere {
         let Some(run) = self.run_with(number) else { return self.part_is_gone(part) };
         let away = &self.away[part];
         let (done, spoilt) = match Lost::read(&self.bytes_of(part)) {
-            Ok(lost) => lost.decide(&away.tasks, &have),
+            Ok(lost) => lost.decide(&away.tasks, &have, &may_run_again(&run.plan, away)),
             // It could be read when it was written; what cannot be decided runs again.
             Err(_) => (Vec::new(), Vec::new()),
         };
@@ -365,6 +367,29 @@ impl Elsewhere {
             self.tell(part, Kind::Cancel, &message::bytes(&Cancel { run: number, task: Some(place) }));
         }
     }
+}
+
+/// By place of a part: whether a task could run again when it has ended, and would do the same.
+fn may_run_again(plan: &Plan, away: &Away) -> Vec<bool> {
+    if away.tasks.iter().all(|task| task.accesses().is_empty()) {
+        return vec![true; away.tasks.len()];
+    }
+    // By datum the last task of the list that reads it, and the last one that writes it.
+    let mut last: HashMap<u32, (u32, u32)> = HashMap::new();
+    for (index, task) in plan.indexed() {
+        for access in task.accesses() {
+            let (read, written) = last.entry(access.datum()).or_default();
+            let place = if access.writes() { written } else { read };
+            *place = index.max(*place);
+        }
+    }
+    let may = |(index, task): (&u32, &Ref)| {
+        task.accesses().iter().all(|access| {
+            let (read, written) = last.get(&access.datum()).copied().unwrap_or_default();
+            written <= *index && (!access.writes() || read <= *index)
+        })
+    };
+    away.places.iter().zip(&away.tasks).map(may).collect()
 }
 
 /// The graph of a part that was a lost rank's, by place.
@@ -403,7 +428,7 @@ impl Lost {
     }
 
     /// By place: tasks that have ended and need not run, and tasks that have ended, are needed and must not run.
-    fn decide(&self, tasks: &[Ref], have: &HashMap<u16, Vec<u8>>) -> (Vec<u32>, Vec<u32>) {
+    fn decide(&self, tasks: &[Ref], have: &HashMap<u16, Vec<u8>>, may: &[bool]) -> (Vec<u32>, Vec<u32>) {
         debug_assert_eq!(self.ends.len(), tasks.len(), "after {} imports", self.imports);
         let heard = |export: &Export| {
             let ended = have.get(&export.rank).and_then(|ended| ended.get(export.import as usize / 8));
@@ -421,11 +446,10 @@ impl Lost {
             }
         }
         let places: HashMap<Ref, usize> = tasks.iter().copied().zip(0..).collect();
-        let writes = |place: usize| tasks[place].accesses().iter().any(|access| access.writes());
         let mut is_needed: Vec<bool> = (0..tasks.len())
             .map(|it| {
                 let takes = |export: &Export| export.taken != Taken::NOTHING && !heard(export);
-                let is_asked = || self.is_wanted[it] && !writes(it) && !is_here(tasks[it]);
+                let is_asked = || self.is_wanted[it] && may[it] && !is_here(tasks[it]);
                 !ended[it] || self.exports[it].iter().any(takes) || is_asked()
             })
             .collect();
@@ -433,7 +457,7 @@ impl Lost {
         for place in (0..tasks.len()).rev() {
             match (is_needed[place], ended[place]) {
                 (false, _) => done.push(place as u32),
-                (true, true) if writes(place) => spoilt.push(place as u32),
+                (true, true) if !may[place] => spoilt.push(place as u32),
                 (true, _) => each_input(tasks[place], &mut |input| {
                     if let Some(producer) = places.get(&input.task) {
                         is_needed[*producer] = true;
