@@ -12,7 +12,6 @@ mod rig;
 mod roles;
 
 use rig::{Child, Rig, wait_until};
-use std::path::Path;
 use std::time::Duration;
 use tarragon_engine::{AttachError, Batch, BatchDescriptor, Error, Workers, tasks};
 
@@ -22,9 +21,12 @@ fn role() {
     rig::play(roles::play);
 }
 
-fn batch() -> Batch {
-    let builder = Batch::builder().workers(Workers::Threads(2)).assume_cpus(2);
-    builder.error::<roles::Diverged>().build().expect("a batch")
+/// A batch whose output stays in the directory of the test, also when tasks fail.
+fn begin() -> (Rig, Batch) {
+    let rig = Rig::new();
+    let builder = Batch::builder().workers(Workers::Threads(2)).assume_cpus(2).run_dir(rig.path("runs"));
+    let batch = builder.error::<roles::Diverged>().build().expect("a batch");
+    (rig, batch)
 }
 
 fn descriptor(batch: &Batch) -> String {
@@ -42,7 +44,7 @@ fn passes(rig: &Rig, role: &str, batch: &Batch) {
 
 #[test]
 fn a_client_gets_results_output_and_errors() {
-    let (rig, batch) = (Rig::new(), batch());
+    let (rig, batch) = begin();
     passes(&rig, "results", &batch);
     passes(&rig, "output", &batch);
     passes(&rig, "failures", &batch);
@@ -52,14 +54,14 @@ fn a_client_gets_results_output_and_errors() {
 
 #[test]
 fn data_are_the_same_to_all_and_paths_are_those_of_the_client() {
-    let (rig, batch) = (Rig::new(), batch());
+    let (rig, batch) = begin();
     passes(&rig, "files", &batch);
     passes(&rig, "order", &batch);
 }
 
 #[test]
 fn a_client_compiles_again_cancels_and_asks() {
-    let (rig, batch) = (Rig::new(), batch());
+    let (rig, batch) = begin();
     passes(&rig, "again", &batch);
     passes(&rig, "cancels", &batch);
     passes(&rig, "mistakes", &batch);
@@ -76,20 +78,20 @@ fn a_serial_batch_has_clients_too() {
 
 #[test]
 fn ten_thousand_tasks_go_through_a_client() {
-    let (rig, batch) = (Rig::new(), batch());
+    let (rig, batch) = begin();
     passes(&rig, "many", &batch);
 }
 
 #[test]
 fn random_lists_through_a_client_do_what_the_serial_program_does() {
-    let (rig, batch) = (Rig::new(), batch());
+    let (rig, batch) = begin();
     passes(&rig, "random", &batch);
 }
 
 /// Two clients and the primary submit at the same time; `join` waits for all three.
 #[test]
 fn join_waits_for_all_clients() {
-    let (rig, batch) = (Rig::new(), batch());
+    let (rig, batch) = begin();
     let text = descriptor(&batch);
     let clients = [rig.start("counts", &text), rig.start("counts", &text)];
     let own = rig.path("own");
@@ -116,7 +118,7 @@ fn join_waits_for_all_clients() {
 /// What a client had started that is killed runs on, and it counts as closed.
 #[test]
 fn a_client_that_is_killed_counts_as_closed() {
-    let (rig, batch) = (Rig::new(), batch());
+    let (rig, batch) = begin();
     let client = rig.start("dies", &descriptor(&batch));
     wait_until("its process runs", || rig.has("running"));
     client.kill();
@@ -129,7 +131,7 @@ fn a_client_that_is_killed_counts_as_closed() {
 
 #[test]
 fn clients_killed_at_random_moments_wedge_nothing() {
-    let (rig, batch) = (Rig::new(), batch());
+    let (rig, batch) = begin();
     let text = descriptor(&batch);
     for round in 0..6u64 {
         let client = rig.start("floods", &text);
@@ -161,7 +163,7 @@ fn clients_of_a_primary_that_is_killed_are_told() {
 /// A batch that goes without `join` finishes what was started, tells its clients, and does not wait for them.
 #[test]
 fn clients_of_a_batch_that_is_dropped_are_told() {
-    let (rig, batch) = (Rig::new(), batch());
+    let (rig, batch) = begin();
     let client = rig.start("outlives", &descriptor(&batch));
     wait_until("it has started something", || rig.has("started"));
     drop(batch);
@@ -177,7 +179,7 @@ fn descriptors_that_lead_nowhere_say_why() {
         assert!(matches!(&error, AttachError::NotADescriptor { .. }));
         assert!(error.to_string().contains("batch.descriptor()"), "{error}");
     }
-    let batch = batch();
+    let (_rig, batch) = begin();
     let descriptor = batch.descriptor().expect("a descriptor");
     assert_eq!(descriptor, batch.clone().descriptor().expect("the same"));
     assert_eq!(descriptor.pid(), std::process::id());
@@ -204,7 +206,7 @@ fn descriptors_that_lead_nowhere_say_why() {
 /// The same program with a byte more is another build: its processes run, its functions are refused by name.
 #[test]
 fn a_client_of_another_build_submits_processes_and_no_functions() {
-    let (rig, batch) = (Rig::new(), batch());
+    let (rig, batch) = begin();
     let other = rig.path("other-build");
     std::fs::copy(std::env::current_exe().expect("this program"), &other).expect("a copy");
     let mut file = std::fs::File::options().append(true).open(&other).expect("the copy");
@@ -220,10 +222,8 @@ fn another_user_is_not_let_in() {
         println!("skipped: another user can be played by root alone");
         return;
     }
-    let (rig, batch) = (Rig::new(), batch());
-    rig.open_to_all();
-    // By this name whoever may not enter the folders above it can execute it.
-    rig.start_as(Path::new("/proc/self/exe"), 65_534, "foreigner", &descriptor(&batch)).passes();
+    let (rig, batch) = begin();
+    rig.start_as(65_534, "foreigner", &descriptor(&batch)).passes();
     batch.join().expect("nothing ran");
 }
 
@@ -235,7 +235,7 @@ fn another_network_namespace_is_told_from_a_batch_that_is_closed() {
         println!("skipped: `unshare --net` is not there, or not allowed");
         return;
     }
-    let (rig, batch) = (Rig::new(), batch());
+    let (rig, batch) = begin();
     rig.start_apart("apart", &descriptor(&batch)).passes();
     batch.join().expect("nothing ran");
 }
@@ -256,7 +256,7 @@ fn only_who_asks_for_a_descriptor_listens() {
 /// A client in the primary's own process, in a thread beside it.
 #[test]
 fn a_thread_of_the_same_process_may_attach() {
-    let batch = batch();
+    let (_rig, batch) = begin();
     let client = attach(&descriptor(&batch)).expect("a client");
     assert_eq!(client.descriptor().expect("the same"), batch.descriptor().expect("a descriptor"));
     let task = client.function(roles::square, (12u64,));

@@ -47,8 +47,9 @@ fn parts(role: &str) -> (&str, &Path) {
     (launcher, Path::new(folder))
 }
 
-fn batch(launcher: &str, cpus: u32) -> Builder {
-    Batch::builder().alone().assume_cpus(cpus).launcher(launcher)
+/// A batch whose output stays in the folder of the test, also when jobs fail.
+fn batch((launcher, folder): (&str, &Path), cpus: u32) -> Builder {
+    Batch::builder().alone().assume_cpus(cpus).launcher(launcher).run_dir(folder)
 }
 
 fn lines(text: &str) -> BTreeSet<String> {
@@ -64,7 +65,7 @@ fn wanted(ranks: u32) -> BTreeSet<String> {
 fn ranks_of_a_job_are_one_world() {
     if let Some(role) = role() {
         let (launcher, folder) = parts(&role);
-        let batch = batch(launcher, 4).build().expect("a batch");
+        let batch = batch((launcher, folder), 4).build().expect("a batch");
         let job = batch.job(folder.join("ring"), 4);
         let two = batch.job(folder.join("ring"), 2).arg("ok").and(folder.join("ring"), 1).arg("ok");
         let count = batch.process("wc").arg("-l").stdin(job.stdout());
@@ -86,7 +87,7 @@ fn ranks_of_a_job_are_one_world() {
 fn a_rank_that_fails_ends_the_job_and_is_named() {
     if let Some(role) = role() {
         let (launcher, folder) = parts(&role);
-        let batch = batch(launcher, 9).build().expect("a batch");
+        let batch = batch((launcher, folder), 9).build().expect("a batch");
         let exits = batch.job(folder.join("ring"), 3).args(["spin", "1"]);
         let crashes = batch.job(folder.join("ring"), 3).args(["crash", "2"]);
         let after = batch.process("true").arg(exits.stdout());
@@ -113,7 +114,7 @@ fn a_rank_that_fails_ends_the_job_and_is_named() {
 fn jobs_end_in_time_and_when_they_are_cancelled() {
     if let Some(role) = role() {
         let (launcher, folder) = parts(&role);
-        let batch = batch(launcher, 4).build().expect("a batch");
+        let batch = batch((launcher, folder), 4).build().expect("a batch");
         let marks = |name: &str| -> Vec<u32> {
             let text = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
             text.lines().map(|line| line.parse().expect("a pid")).collect()
@@ -150,7 +151,7 @@ fn jobs_share_cpus() {
     if let Some(role) = role() {
         let (launcher, folder) = parts(&role);
         let log = folder.join("log");
-        let batch = batch(launcher, 4).build().expect("a batch");
+        let batch = batch((launcher, folder), 4).build().expect("a batch");
         let job = |ranks: u32, cpus: u32| {
             let script = format!("echo +{cpus} >> \"$0\"; sleep 0.3; echo -{cpus} >> \"$0\"");
             batch.job("sh", ranks).arg("-c").arg(script).arg(&log).cpus(cpus)
@@ -195,7 +196,7 @@ fn ranks_are_bound_to_cpus_of_their_own() {
 fn a_job_is_tried_again_with_empty_output() {
     if let Some(role) = role() {
         let (launcher, folder) = parts(&role);
-        let batch = batch(launcher, 2).build().expect("a batch");
+        let batch = batch((launcher, folder), 2).build().expect("a batch");
         let script = "echo try; test $RANK_OF = 1 && exit 0; mkdir \"$0\" && exit 4; exit 0";
         let script = script.replace("$RANK_OF", "\"${OMPI_COMM_WORLD_RANK:-$PMI_RANK}\"");
         let job = batch.job("sh", 2).args(["-c", &script]).arg(folder.join("made")).retries(1);
@@ -213,7 +214,7 @@ fn a_job_that_is_done_is_not_run_again_when_its_batch_is_resumed() {
         let (launcher, folder) = parts(&role);
         let journal = folder.join("journal");
         for round in 0..2 {
-            let batch = batch(launcher, 2).journal(&journal).resume(true).build().expect("a batch");
+            let batch = batch((launcher, folder), 2).journal(&journal).resume(true).build().expect("a batch");
             let out = folder.join("made");
             let job = batch.job("sh", 2).args(["-c", "echo x >> \"$0\"; echo done"]).arg(&out).writes(&out);
             batch.compile(tasks![job]).expect("a list").run().expect("it succeeds");
@@ -275,7 +276,8 @@ fn a_launchers_own_words_are_in_the_error() {
     std::fs::write(&launcher, "#!/bin/sh\necho no room on h7 >&2\nexit 9\n").expect("it can be written");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&launcher, mode).expect("it is ours");
-    let batch = Batch::builder().alone().assume_cpus(2).launcher(&launcher).build().expect("a batch");
+    let launcher = launcher.to_str().expect("text");
+    let batch = batch((launcher, folder.path()), 2).build().expect("a batch");
     let job = batch.job("true", 2);
     batch.compile(tasks![job]).expect("a list").run().expect_err("it fails");
     let error = job.wait().expect_err("it fails");
@@ -325,7 +327,7 @@ fn a_job_spans_hosts() {
     let test = "a_job_spans_hosts";
     if let Some(role) = role() {
         let (launcher, folder) = parts(&role);
-        let builder = batch(launcher, 1).hosts([("h0", 2), ("h1", 2)]);
+        let builder = batch((launcher, folder), 1).hosts([("h0", 2), ("h1", 2)]);
         let batch = builder.build().expect("a batch");
         // Programs of MPICH 4.0 hang here in `MPI_Init` one time in ten, also without us; so they are none of MPI.
         let is_mpich = launcher == MPICH.0;
@@ -388,7 +390,7 @@ fn jobs_run_in_an_allocation_of_slurm() {
     let test = "jobs_run_in_an_allocation_of_slurm";
     if let Some(role) = role() {
         let (_, folder) = parts(&role);
-        let batch = Batch::builder().alone().assume_cpus(4).build().expect("a batch");
+        let batch = Batch::builder().alone().assume_cpus(4).run_dir(folder).build().expect("a batch");
         let ring = folder.join("ring");
         let wide = batch.job(&ring, 8).arg("where");
         let small: Vec<_> = (0..4).map(|_| batch.job(&ring, 2).arg("where")).collect();

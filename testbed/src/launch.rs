@@ -15,6 +15,10 @@ use crate::{PATIENCE, skip};
 pub const ROLE: &str = "TARRAGON_TEST_ROLE";
 /// What MPICH's launcher is called where Open MPI's is `mpirun`.
 pub(crate) const MPICH: &str = "mpirun.mpich";
+/// The file that the launcher writes to.
+const OUTPUT: &str = "output";
+/// How the names of files begin that ranks write to.
+const RANK_OUTPUT: &str = "rank-";
 /// How the lines of a rank begin that are for the test.
 pub const MARK: &str = "##";
 
@@ -143,6 +147,12 @@ impl Launch {
     pub fn far(mut command: Command, test: &'static str, role: &str) -> Launch {
         let folder = tempfile::tempdir().unwrap();
         command.env(ROLE, role);
+        // Where a rank was killed `srun` drops what it has not yet been told of the others when the last of them ends:
+        // so each writes to a file, and not through it.
+        // *Source:* Slurm, `slurm_step_launch_wait_finish`.
+        if [command.get_program()].into_iter().chain(command.get_args()).any(|word| word == "srun") {
+            command.arg(format!("--output={}/{RANK_OUTPUT}%t", folder.path().display()));
+        }
         Launch { command, test, is_first: true, folder, shm: None }
     }
 
@@ -191,11 +201,11 @@ impl Launch {
 
     /// As [`Launch::run`], and does something meanwhile, which is given what the ranks have written so far.
     pub fn run_beside(mut self, meanwhile: impl FnOnce(&dyn Fn() -> String)) -> Ended {
-        let path = self.folder.path().join("output");
+        let path = self.folder.path().join(OUTPUT);
         let file = File::create(&path).unwrap();
         self.command.stdout(file.try_clone().unwrap()).stderr(file);
         let mut launcher = self.command.spawn().unwrap();
-        let text = || String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        let text = || written(self.folder.path());
         meanwhile(&text);
         let status = wait(&mut launcher);
         let entries = self.shm.iter().flat_map(|shm| std::fs::read_dir(shm).unwrap());
@@ -218,6 +228,16 @@ impl Ended {
         assert!(self.status.success(), "{}\n{}", self.status, self.text);
         assert_eq!(self.left, Vec::<String>::new());
     }
+}
+
+/// What the launcher and its ranks have written so far.
+fn written(folder: &Path) -> String {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        files.filter(|path| name(path) == OUTPUT || name(path).starts_with(RANK_OUTPUT)).collect();
+    files.sort();
+    files.iter().map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned()).collect()
 }
 
 /// What `mpirun` needs to start more ranks than there are cores, as any user.

@@ -43,7 +43,9 @@ pub(crate) fn floods(batch: &Batch, rig: &Rig) {
 }
 
 pub(crate) fn primary(rig: &Rig) {
-    let batch = Batch::builder().workers(Workers::Threads(2)).assume_cpus(4).build().expect("a batch");
+    let builder = Batch::builder().workers(Workers::Threads(2)).assume_cpus(4);
+    // Nobody removes what a killed one leaves.
+    let batch = builder.run_dir(rig.path("runs")).build().expect("a batch");
     rig.write("descriptor", &batch.descriptor().expect("a descriptor").to_string());
     std::thread::sleep(Duration::from_secs(1000));
 }

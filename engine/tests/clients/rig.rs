@@ -1,7 +1,6 @@
 //! What these tests share: a directory, this program executed again in a role, waiting with a deadline.
 
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -65,10 +64,6 @@ impl Rig {
         std::fs::read_to_string(self.path(name)).expect(name)
     }
 
-    pub(crate) fn open_to_all(&self) {
-        std::fs::set_permissions(&self.dir, PermissionsExt::from_mode(0o755)).expect("permissions");
-    }
-
     pub(crate) fn start(&self, role: &str, argument: &str) -> Child {
         self.start_program(&std::env::current_exe().expect("this program"), role, argument)
     }
@@ -77,10 +72,11 @@ impl Rig {
         self.spawn(Command::new(program), role, argument)
     }
 
-    pub(crate) fn start_as(&self, program: &Path, user: u32, role: &str, argument: &str) -> Child {
-        let mut command = Command::new(program);
+    /// As another user, who may not enter this directory, nor those above it or above the program perhaps.
+    pub(crate) fn start_as(&self, user: u32, role: &str, argument: &str) -> Child {
+        let mut command = Command::new("/proc/self/exe");
         command.uid(user);
-        self.spawn(command, role, argument)
+        self.spawn_in(Path::new("/"), command, role, argument)
     }
 
     /// In a network namespace of its own.
@@ -90,8 +86,12 @@ impl Rig {
         self.spawn(command, role, argument)
     }
 
-    fn spawn(&self, mut command: Command, role: &str, argument: &str) -> Child {
-        command.args(["--exact", "role", "--nocapture", "--test-threads=1"]).current_dir(&self.dir);
+    fn spawn(&self, command: Command, role: &str, argument: &str) -> Child {
+        self.spawn_in(&self.dir, command, role, argument)
+    }
+
+    fn spawn_in(&self, place: &Path, mut command: Command, role: &str, argument: &str) -> Child {
+        command.args(["--exact", "role", "--nocapture", "--test-threads=1"]).current_dir(place);
         command.env(ROLE, role).env(ARGUMENT, argument).env(DIRECTORY, &self.dir);
         Child(command.stdin(Stdio::piped()).spawn().expect("this program again"))
     }
