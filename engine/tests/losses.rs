@@ -3,9 +3,10 @@
 //! Each test starts this program once more in a role; that starts the ranks. Every process has a watchdog.
 
 use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tarragon_engine::{Batch, Context, Handle, Task, Workers, results, tasks};
+use tarragon_engine::{Batch, Context, Handle, Stream, Task, Workers, results, tasks};
 use tarragon_testbed::{Launch, die, role, say};
 
 /// How a rank goes.
@@ -49,39 +50,78 @@ impl Dice {
     }
 }
 
-/// A function that takes what some tasks before it returned.
+/// A function that takes what some tasks before it returned or wrote to their output, and reads and writes files, but
+/// none that it reads: it does the same when it is run again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Step {
     id: u32,
     takes: Vec<u32>,
+    hears: Vec<u32>,
+    folder: Option<PathBuf>,
+    reads: Vec<u32>,
+    writes: Vec<u32>,
     micros: u64,
     blow: Option<Blow>,
 }
 
-fn value_of(id: u32, inputs: &[&Vec<u64>]) -> Vec<u64> {
-    let sum = inputs.iter().flat_map(|input| input.iter()).fold(u64::from(id), |sum, x| {
-        (sum ^ x).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(11)
-    });
-    (0..u64::from(id % 40)).map(|i| sum.wrapping_add(i)).chain([sum]).collect()
+impl Step {
+    fn file(&self, datum: u32) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(format!("datum{datum}")))
+    }
+
+    /// What it returns, and leaves in its files.
+    fn value(&self, inputs: &[&Vec<u64>], heard: &[String]) -> Vec<u64> {
+        let mix = |sum: u64, x: &u64| (sum ^ x).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(11);
+        let sum = inputs.iter().flat_map(|input| input.iter()).fold(u64::from(self.id), mix);
+        let files: Vec<String> = self
+            .reads
+            .iter()
+            .map(|it| std::fs::read_to_string(self.file(*it).expect("a folder")).unwrap_or_default())
+            .collect();
+        let bytes: Vec<u64> =
+            heard.iter().chain(&files).flat_map(|text| text.trim_end().bytes()).map(u64::from).collect();
+        let sum = bytes.iter().fold(sum, mix);
+        for datum in &self.writes {
+            std::fs::write(self.file(*datum).expect("a folder"), format!("{sum} by {}", self.id))
+                .expect("it is written");
+        }
+        (0..u64::from(self.id % 40)).map(|i| sum.wrapping_add(i)).chain([sum]).collect()
+    }
+
+    fn says(&self) -> String {
+        format!("{} was here", self.id)
+    }
 }
 
-fn body(context: &Context, step: Step, inputs: Vec<Vec<u64>>) -> Vec<u64> {
+fn body(context: &Context, step: Step, inputs: Vec<Vec<u64>>, heard: Vec<String>) -> Vec<u64> {
     std::thread::sleep(Duration::from_micros(step.micros));
     if let Some(blow) = &step.blow {
         blow.strike(context);
     }
-    value_of(step.id, &inputs.iter().collect::<Vec<_>>())
+    writeln!(context.out(), "{}", step.says()).expect("it is kept");
+    step.value(&inputs.iter().collect::<Vec<_>>(), &heard)
 }
 
-fn steps(seed: u64, n: u32, micros: u64, blow: &Blow) -> Vec<Step> {
+fn steps(seed: u64, n: u32, micros: u64, blow: &Blow, folder: Option<&Path>) -> Vec<Step> {
     let mut dice = Dice(seed);
     let fatal = n / 5 + dice.below(n * 3 / 5);
     let step = |id: u32| {
         // Neighbours mostly, so that ranks have chains of their own.
-        let near = |dice: &mut Dice| id - 1 - dice.below(id.min(30));
-        let takes = (0..if id == 0 { 0 } else { dice.below(4) }).map(|_| near(&mut dice)).collect();
-        let micros = if micros == 0 { 0 } else { u64::from(dice.below(2 * micros as u32)) };
-        Step { id, takes, micros, blow: (id == fatal).then(|| blow.clone()) }
+        let mut some = |most: u32| -> Vec<u32> {
+            let n = if id == 0 { 0 } else { dice.below(most + 1) };
+            (0..n).map(|_| id - 1 - dice.below(id.min(30))).collect()
+        };
+        let (takes, hears) = (some(3), if id % 7 == 3 { some(2) } else { Vec::new() });
+        let data = |dice: &mut Dice| match folder {
+            Some(_) if dice.below(4) == 0 => vec![dice.below(n / 4 + 1)],
+            _ => Vec::new(),
+        };
+        let writes = data(&mut dice);
+        let mut reads = data(&mut dice);
+        reads.retain(|it| !writes.contains(it));
+        let micros = u64::from(dice.below(1000)) * micros / 500;
+        let (blow, folder) = ((id == fatal).then(|| blow.clone()), folder.map(Path::to_path_buf));
+        Step { id, takes, hears, folder, reads, writes, micros, blow }
     };
     (0..n).map(step).collect()
 }
@@ -90,7 +130,8 @@ fn serially(steps: &[Step]) -> Vec<Vec<u64>> {
     let mut values: Vec<Vec<u64>> = Vec::new();
     for step in steps {
         let inputs: Vec<&Vec<u64>> = step.takes.iter().map(|take| &values[*take as usize]).collect();
-        let value = value_of(step.id, &inputs);
+        let heard: Vec<String> = step.hears.iter().map(|it| steps[*it as usize].says()).collect();
+        let value = step.value(&inputs, &heard);
         values.push(value);
     }
     values
@@ -101,7 +142,14 @@ fn listed(batch: &Batch, steps: &[Step], ranks: u32) -> Vec<Task<Vec<u64>>> {
     for step in steps {
         let inputs: Vec<Handle<Vec<u64>>> =
             step.takes.iter().map(|take| tasks[*take as usize].result()).collect();
-        let task = batch.function(body, (step.clone(), inputs));
+        let heard: Vec<Stream> = step.hears.iter().map(|it| tasks[*it as usize].stdout()).collect();
+        let mut task = batch.function(body, (step.clone(), inputs, heard));
+        for datum in &step.reads {
+            task.read(step.file(*datum).expect("a folder")).expect("it can be declared");
+        }
+        for datum in &step.writes {
+            task.write(step.file(*datum).expect("a folder")).expect("it can be declared");
+        }
         tasks.push(match step.blow {
             Some(_) => task.at_rank(1 + step.id % (ranks - 1)),
             None => task,
@@ -110,15 +158,94 @@ fn listed(batch: &Batch, steps: &[Step], ranks: u32) -> Vec<Task<Vec<u64>>> {
     tasks
 }
 
+/// Values of those that succeeded are those of the serial program; others have failed because of the loss. How many.
+fn check(tasks: &[Task<Vec<u64>>], expected: &[Vec<u64>], what: &str) -> usize {
+    let mut failed = 0;
+    for (i, (task, expected)) in tasks.iter().zip(expected).enumerate() {
+        match task.result().get() {
+            Ok(found) => assert_eq!(&found, expected, "task {i}, {what}"),
+            Err(error) => {
+                let mut text = error.to_string();
+                let mut source = std::error::Error::source(&error);
+                while let Some(next) = source {
+                    text = format!("{text}: {next}");
+                    source = next.source();
+                }
+                assert!(text.contains("is lost"), "task {i}, {what}: {text}");
+                failed += 1;
+            }
+        }
+    }
+    failed
+}
+
 fn batch(ranks: u32, threads: usize) -> Batch {
     let builder = Batch::builder().spawn(ranks).survive_losses(true);
     builder.workers(Workers::Threads(threads)).build().expect("a batch")
 }
 
+/// A list of functions with files between them, cut into pieces that take values of earlier ones, with one loss.
+fn files_and_pieces(seed: u64, folder: &Path) {
+    let _first = batch(4, 1);
+    let blow = killed(folder, &format!("struck{seed}"));
+    let (ours, theirs) = (folder.join("ours"), folder.join("theirs"));
+    [&ours, &theirs].into_iter().for_each(|it| std::fs::create_dir(it).expect("a folder"));
+    let expected = serially(&steps(seed, 240, 0, &blow, Some(&theirs)));
+    let steps = steps(seed, 240, 200, &blow, Some(&ours));
+    let batch = batch(4, 1 + seed as usize % 2);
+    let tasks = listed(&batch, &steps, 4);
+    let mut dice = Dice(seed);
+    let (mut rest, mut rerun, mut is_broken) = (&tasks[..], 0, false);
+    while !rest.is_empty() {
+        let (piece, more) = rest.split_at((1 + dice.below(240) as usize).min(rest.len()));
+        match seed % 2 {
+            0 => {
+                let list = batch.compile(piece).expect("a list");
+                is_broken = list.run().is_err();
+                rerun += list.traffic().map_or(0, |traffic| traffic.tasks_rerun);
+            }
+            _ => batch.submit(piece).expect("they are submitted"),
+        }
+        rest = more;
+        if is_broken {
+            // Lists that read the files of this one would find others.
+            break;
+        }
+    }
+    let _ = batch.fence();
+    assert!(blow.file.exists(), "nobody was struck");
+    let begun = tasks.len() - rest.len();
+    let failed = check(&tasks[..begun], &expected, &format!("seed {seed}"));
+    if failed == 0 {
+        let files = |folder: &Path| -> Vec<String> {
+            let read = |i| std::fs::read_to_string(folder.join(format!("datum{i}"))).unwrap_or_default();
+            (0..61).map(read).collect()
+        };
+        assert_eq!(files(&ours), files(&theirs), "seed {seed}");
+    }
+    say(&format!("with files: {rerun} of 240 tasks run again, {failed} lost their inputs"));
+}
+
+#[test]
+fn what_succeeds_beside_a_loss_is_as_serial() {
+    let test = "what_succeeds_beside_a_loss_is_as_serial";
+    if let Some(seed) = role() {
+        let folder = std::env::var("TARRAGON_LOSSES_FOLDER").expect("a folder");
+        return files_and_pieces(seed.parse().expect("a number"), Path::new(&folder));
+    }
+    for seed in 0..6u64 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let launch = Launch::alone(test, &seed.to_string()).env("TARRAGON_LOSSES_FOLDER", folder.path());
+        let ended = launch.env("TARRAGON_LOSS_LIMIT_MS", "1000").run();
+        ended.expect_success();
+        println!("{}", ended.said().join("\n"));
+    }
+}
+
 fn one_loss(seed: u64, fate: Fate, ranks: u32, n: u32, folder: &Path) {
     let batch = batch(ranks, 1 + seed as usize % 2);
     let blow = Blow { fate, file: folder.join(format!("struck{seed}")) };
-    let steps = steps(seed, n, if n > 1000 { 0 } else { 300 }, &blow);
+    let steps = steps(seed, n, if n > 1000 { 0 } else { 300 }, &blow, None);
     let tasks = listed(&batch, &steps, ranks);
     let compiled = batch.compile(&tasks).expect("a list");
     compiled.run().expect("all succeed");
@@ -247,7 +374,11 @@ fn what_has_written_data_is_not_run_again() {
         assert!(fatal.result().get().expect("it ran again").starts_with("one on 2 on "));
         let error = needs.result().get().expect_err("what it takes is gone");
         assert!(error.to_string().contains("is not run again"), "{error}");
-        assert!(error.chain().iter().any(|it| it.contains("two") || it.contains("noted")), "{:?}", error.chain());
+        assert!(
+            error.chain().iter().any(|it| it.contains("two") || it.contains("noted")),
+            "{:?}",
+            error.chain()
+        );
     });
 }
 

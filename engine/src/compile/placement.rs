@@ -52,7 +52,10 @@ impl Layout {
             return self;
         }
         let place = |rank: u16| live.binary_search(&rank).ok().map(|place| place as u16);
-        self.fixed.iter_mut().filter(|rank| **rank != ANY).for_each(|rank| *rank = place(*rank).unwrap_or(ANY));
+        self.fixed
+            .iter_mut()
+            .filter(|rank| **rank != ANY)
+            .for_each(|rank| *rank = place(*rank).unwrap_or(ANY));
         self.outside.iter_mut().for_each(|rank| *rank = place(*rank).unwrap_or(0));
         for node in &mut self.nodes {
             *node = node.iter().filter_map(|rank| place(*rank)).collect();

@@ -115,7 +115,9 @@ pub enum Mistake {
         ranks: u32,
     },
     /// A task is to run on a rank that is lost.
-    #[error("task #{task} `{name}` is to run on rank {rank}, which is lost: {why}; let the engine choose its rank")]
+    #[error(
+        "task #{task} `{name}` is to run on rank {rank}, which is lost: {why}; let the engine choose its rank"
+    )]
     LostRank {
         /// Its index.
         task: u32,

@@ -58,8 +58,16 @@ impl Gather<'_> {
         }
         let (near, nodes) = if self.has_near && ranks > 1 { self.near(ranks) } else { Default::default() };
         let outside = if ranks > 1 { self.outside(externals) } else { Vec::new() };
-        let layout =
-            Layout { ranks, fixed, near, nodes, gangs, outside, live: Vec::new(), keeps_whole: shared.timing };
+        let layout = Layout {
+            ranks,
+            fixed,
+            near,
+            nodes,
+            gangs,
+            outside,
+            live: Vec::new(),
+            keeps_whole: shared.timing,
+        };
         layout.without_lost(live)
     }
 

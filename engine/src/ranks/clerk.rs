@@ -302,7 +302,9 @@ impl Clerk {
     }
 
     fn start(&mut self, list: u64, bytes: &[u8]) {
-        let Some((Start { run: number, recording, adopted }, _)) = message::head::<Start>(bytes) else { return };
+        let Some((Start { run: number, recording, adopted }, _)) = message::head::<Start>(bytes) else {
+            return;
+        };
         // Without a part this rank has resigned.
         let Some(part) = self.parts.get(&list) else { return };
         part.guest().number.store(number, Ordering::Release);
@@ -324,7 +326,7 @@ impl Clerk {
         };
         let plan = part.owned.plan();
         let Some(side) = &plan.side else { return };
-        let have = Have { run: moved.run, seat: moved.seat, ended: side.moved(plan, &moved) };
+        let have = Have { run: moved.run, seat: moved.seat, have: side.moved(plan, &moved) };
         self.ranks.tell_owned(Rank(0), Kind::Have, list, message::bytes(&have));
     }
 
@@ -411,10 +413,14 @@ impl Clerk {
     fn give(&self, list: u64, bytes: &[u8]) {
         let Some((Give { run, task, to, to_run, imports }, _)) = message::head::<Give>(bytes) else { return };
         let Some(part) = self.parts.get(&list) else { return };
-        let Some(task) = part.guest().tasks.get(task as usize).copied() else { return };
+        let (place, past) = (task, part.owned.plan().side.as_ref().and_then(|side| side.past_of(task)));
+        let Some(task) = part.guest().tasks.get(place as usize).copied() else { return };
         // Home keeps the list from running meanwhile, and every run of it has ended here.
-        let given =
-            if part.guest().number() == run && is_there(task) { given_by(task) } else { Err(missing(task)) };
+        let given = match past {
+            Some(past) => Err(past.failure(task)),
+            None if part.guest().number() == run && is_there(task) => given_by(task),
+            None => Err(missing(task)),
+        };
         for (rank, import) in imports {
             let (came, value) = match &given {
                 Ok(value) => (Came::WithValue, value.as_slice()),
@@ -446,9 +452,7 @@ impl Clerk {
 
 /// Adds how a task came out, which has ended.
 fn add_reply(reply: &mut Vec<u8>, plan: &Plan, place: u32, task: Ref) {
-    let side = plan.side.as_ref();
-    let past = side.and_then(|side| side.past().filter(|past| past.has_ended(side.imports() + place)));
-    let (came, value) = match past {
+    let (came, value) = match plan.side.as_ref().and_then(|side| side.past_of(place)) {
         None => came_of(&plan.cohort, task),
         // It has run on a rank that is lost, and not here.
         Some(past) => (badly(task, past.failure(task)), Vec::new()),

@@ -357,7 +357,7 @@ impl Elsewhere {
     }
 
     /// Has the rank of a task, which is done there, send its value to ranks where a run of another list takes it: to
-    /// imports there, by rank. How many bytes that took; `None` if it runs here, or its rank is lost.
+    /// imports there, by rank. How many bytes that took; `None` if it runs here.
     pub(super) fn give(
         &self,
         task: Ref,
@@ -365,16 +365,17 @@ impl Elsewhere {
         imports: Vec<(u16, u32)>,
     ) -> Option<usize> {
         let (part, place) = self.place_of(task)?;
-        let run = {
-            let now = self.now.lock();
-            if now.gone.contains(&part) {
-                return None;
-            }
-            now.number
-        };
+        let run = self.now.lock().number;
         let bytes = message::bytes(&Give { run, task: place, to, to_run, imports });
         self.tell(part, Kind::Give, &bytes);
         Some(bytes.len())
+    }
+
+    /// Why what a task gave is nowhere, if it went with a rank that is lost.
+    pub(super) fn gone(&self, task: Ref) -> Option<Arc<Failure>> {
+        let (part, _) = self.place_of(task)?;
+        let is_gone = self.now.lock().gone.contains(&part);
+        is_gone.then(|| self.loss_of(task))
     }
 
     /// The rank that runs a task.

@@ -17,20 +17,22 @@
 //! | 1 | home, once the loss is settled | gives the part another holder and sends it there; keeps the run from ending |
 //! | 2 | home → all with a part, itself among them | `Moved`: exports to that seat go to the new holder from now on |
 //! | 3 | each of them | tells the new holder of all that has ended here, as if for the first time |
-//! | 4 | each → home | `Have`: which imports have ended |
+//! | 4 | each → home | `Have`: which imports have ended, and what the lost rank may have been told |
 //! | 5 | home, when it has all answers | decides what of the part must run again, and starts it |
 //!
 //! What has ended is known to home from those imports: a task has ended if anything that waits for it heard so, or if a
 //! task has ended that waits for it. What has ended runs again only if something needs what it gave and does not have
 //! it: a task of the part that has not ended and takes its value, a rank that has not heard of it and takes something
-//! of it, or a handle of the user's. And so on back to what is there (*lineage*). For that, each rank keeps what it has
-//! sent to other ranks until the next run of the list begins.
+//! of it, or a handle of the user's (but for what writes data: that is what it was for). And so on back to what is
+//! there (*lineage*). For that, each rank keeps what it has sent to other ranks until the next run of the list begins.
 //!
 //! A task that has ended is not run again if something after it in the list writes data that it has declared to read,
 //! or accesses data that it writes: it would not find what it found, or take away what others have. If what it gave is
 //! needed, it fails, with the loss as the cause, and so does what depends on it. A task that was running, or of whose
-//! end nobody knows, runs again: in a world that loses ranks a body may run more than once. Whatever has to come after
-//! it has not begun, then.
+//! end nobody knows, runs again: in a world that loses ranks a body may run more than once. What has to come after it on
+//! other ranks has not begun, then; what comes after it on the lost rank may have. If that writes what the task reads,
+//! or the task itself does, it would not find what it found, and fails as well, unless something that they wait for has
+//! not ended.
 //!
 //! A notice may come twice; the second one is passed over (`Side::ends`).
 //!
@@ -49,7 +51,7 @@
 
 use super::clerk::Clerk;
 use super::elsewhere::{Away, Elsewhere};
-use super::message::{self, Adopted, Cancel, Have, Kind, Moved, RunNumber, Start};
+use super::message::{self, Adopted, Cancel, Had, Have, Kind, Moved, RunNumber, Start};
 use super::part::{self, TaskHead};
 use super::seats::Holder;
 use super::{Ranks, unpack};
@@ -61,7 +63,7 @@ use crate::gather::each_input;
 use crate::plan::Plan;
 use crate::run::Run;
 use crate::task::record::{Ref, state};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tarragon_transport::{Change, FabricError, Rank};
@@ -72,8 +74,8 @@ pub(super) struct Recovery {
     run: RunNumber,
     /// Parts whose holders were asked and have not answered.
     waiting: BTreeSet<usize>,
-    /// By seat the imports that have ended, a bit for each.
-    have: HashMap<u16, Vec<u8>>,
+    /// What they said, by seat.
+    have: HashMap<u16, Had>,
     /// Who is lost, and why.
     lost: (u32, String),
 }
@@ -98,7 +100,8 @@ impl Ranks {
     /// Whether as many ranks are left, from this one on, as a gang needs that has lost one.
     pub(crate) fn has_room_for(&self, gang: u32) -> bool {
         let me = self.rank();
-        self.survives() && self.live().into_iter().filter(|rank| u32::from(*rank) >= me).count() >= gang as usize
+        self.survives()
+            && self.live().into_iter().filter(|rank| u32::from(*rank) >= me).count() >= gang as usize
     }
 
     /// Why a rank is lost, if it is and others go on.
@@ -265,9 +268,9 @@ impl Elsewhere {
             if let Some(plan) = &plan
                 && let Some(side) = &plan.side
             {
-                let ended = side.moved(plan, &moved);
+                let have = side.moved(plan, &moved);
                 if let Some(recovery) = recovery {
-                    recovery.have.insert(0, ended);
+                    recovery.have.insert(0, have);
                 }
             }
         }
@@ -313,12 +316,12 @@ impl Elsewhere {
 
     /// The holder of a part says what it has of one that has moved.
     pub(super) fn have(&self, from: usize, bytes: &[u8]) {
-        let Some((Have { run, seat, ended }, _)) = message::head::<Have>(bytes) else { return };
+        let Some((Have { run, seat, have }, _)) = message::head::<Have>(bytes) else { return };
         let mut recoveries = self.recoveries.lock();
         let of = |it: &&mut Recovery| self.away[it.part].seat == seat && it.run == run;
         let Some(recovery) = recoveries.iter_mut().find(of) else { return };
         recovery.waiting.remove(&from);
-        recovery.have.insert(self.away[from].seat, ended);
+        recovery.have.insert(self.away[from].seat, have);
         let is_ready = recovery.waiting.is_empty();
         drop(recoveries);
         if is_ready {
@@ -329,7 +332,8 @@ impl Elsewhere {
     /// Starts parts of which all have said what they have.
     fn go_on(&self) {
         let _turn = self.turn.lock();
-        let ready: Vec<Recovery> = self.recoveries.lock().extract_if(.., |it| it.waiting.is_empty()).collect();
+        let ready: Vec<Recovery> =
+            self.recoveries.lock().extract_if(.., |it| it.waiting.is_empty()).collect();
         ready.into_iter().for_each(|recovery| self.start_again(recovery));
     }
 
@@ -375,30 +379,35 @@ fn may_run_again(plan: &Plan, away: &Away) -> Vec<bool> {
         return vec![true; away.tasks.len()];
     }
     // By datum the last task of the list that reads it, and the last one that writes it.
-    let mut last: HashMap<u32, (u32, u32)> = HashMap::new();
+    let mut last: HashMap<u32, (Option<u32>, Option<u32>)> = HashMap::new();
     for (index, task) in plan.indexed() {
         for access in task.accesses() {
             let (read, written) = last.entry(access.datum()).or_default();
-            let place = if access.writes() { written } else { read };
-            *place = index.max(*place);
+            *read = (*read).max(access.reads().then_some(index));
+            *written = (*written).max(access.writes().then_some(index));
         }
     }
     let may = |(index, task): (&u32, &Ref)| {
         task.accesses().iter().all(|access| {
             let (read, written) = last.get(&access.datum()).copied().unwrap_or_default();
-            written <= *index && (!access.writes() || read <= *index)
+            let is_later = |other: Option<u32>| other.is_some_and(|other| other > *index);
+            let is_same = access.reads() && written == Some(*index);
+            !is_later(written) && !is_same && !(access.writes() && is_later(read))
         })
     };
     away.places.iter().zip(&away.tasks).map(may).collect()
 }
 
 /// The graph of a part that was a lost rank's, by place.
+#[derive(Default)]
 struct Lost {
     imports: u32,
+    /// Imports from here on come from outside of the list, before it runs.
+    outside: u32,
     is_wanted: Vec<bool>,
     /// For each task the end of its sources.
     ends: Vec<usize>,
-    /// Places of tasks of the part that one waits for.
+    /// What one waits for: imports, and behind them tasks of the part.
     sources: Vec<u32>,
     exports: Vec<Vec<Export>>,
 }
@@ -407,49 +416,81 @@ impl Lost {
     fn read(bytes: &[u8]) -> Result<Lost, WireError> {
         let (head, mut from) = unpack::open(bytes)?;
         let imports = head.imports.len() as u32;
-        let (is_wanted, ends, sources, exports) = Default::default();
-        let mut lost = Lost { imports, is_wanted, ends, sources, exports };
-        let mut all = Vec::new();
+        let mut lost = Lost { imports, outside: imports.saturating_sub(head.outside), ..Lost::default() };
         for place in 0..head.tasks {
             lost.is_wanted.push(TaskHead::read(&mut from)?.is_wanted);
             from.bytes_of()?;
-            all.clear();
-            lost.exports.push(part::read_edges(&mut from, imports + place, &mut all)?);
-            let own = all.iter().filter_map(|source| (source & !NEEDS).checked_sub(imports));
-            lost.sources.extend(own);
+            lost.exports.push(part::read_edges(&mut from, imports + place, &mut lost.sources)?);
             lost.ends.push(lost.sources.len());
         }
         Ok(lost)
     }
 
-    fn sources_of(&self, place: usize) -> &[u32] {
+    fn sources_of(&self, place: usize) -> impl Iterator<Item = u32> + '_ {
         let start = if place == 0 { 0 } else { self.ends[place - 1] };
-        &self.sources[start..self.ends[place]]
+        self.sources[start..self.ends[place]].iter().map(|source| source & !NEEDS)
     }
 
-    /// By place: tasks that have ended and need not run, and tasks that have ended, are needed and must not run.
-    fn decide(&self, tasks: &[Ref], have: &HashMap<u16, Vec<u8>>, may: &[bool]) -> (Vec<u32>, Vec<u32>) {
+    /// Places of tasks of the part that one waits for.
+    fn own_sources_of(&self, place: usize) -> impl Iterator<Item = usize> + '_ {
+        self.sources_of(place)
+            .filter_map(|source| source.checked_sub(self.imports))
+            .map(|place| place as usize)
+    }
+
+    /// By place: whether a task of which nobody knows that it has ended would not do the same when it runs again, since
+    /// it may have begun, or one after it may have, and what it reads may be written over.
+    fn is_blurred(&self, tasks: &[Ref], have: &HashMap<u16, Had>) -> Vec<bool> {
+        if tasks.iter().all(|task| task.accesses().is_empty()) {
+            return vec![false; tasks.len()];
+        }
+        let told: HashSet<u32> = have.values().flat_map(|have| have.told.iter().copied()).collect();
+        let mut may_have_begun: Vec<bool> = Vec::with_capacity(tasks.len());
+        // By datum the last task that may have begun to write it.
+        let mut written: HashMap<u32, usize> = HashMap::new();
+        for place in 0..tasks.len() {
+            let mut sources = self.sources_of(place);
+            let may = sources.all(|source| match source.checked_sub(self.imports) {
+                Some(own) => may_have_begun[own as usize],
+                None => source >= self.outside || told.contains(&source),
+            });
+            may_have_begun.push(may);
+            let writes = tasks[place].accesses().iter().filter(|access| access.writes());
+            written.extend(writes.filter(|_| may).map(|access| (access.datum(), place)));
+        }
+        let reads = |task: &Ref| task.accesses().iter().filter(|access| access.reads());
+        let is_late = |place: usize| move |by: &usize| *by >= place;
+        let blurred = |(place, task): (usize, &Ref)| {
+            reads(task).any(|access| written.get(&access.datum()).is_some_and(is_late(place)))
+        };
+        tasks.iter().enumerate().map(blurred).collect()
+    }
+
+    /// By place: tasks that have ended and need not run, and tasks that are needed and must not run again.
+    fn decide(&self, tasks: &[Ref], have: &HashMap<u16, Had>, may: &[bool]) -> (Vec<u32>, Vec<u32>) {
         debug_assert_eq!(self.ends.len(), tasks.len(), "after {} imports", self.imports);
         let heard = |export: &Export| {
-            let ended = have.get(&export.rank).and_then(|ended| ended.get(export.import as usize / 8));
+            let ended = have.get(&export.rank).and_then(|have| have.ended.get(export.import as usize / 8));
             ended.is_some_and(|bits| bits >> (export.import % 8) & 1 == 1)
         };
+        let is_blurred = self.is_blurred(tasks, have);
         let is_here = |task: Ref| {
             let parity = task.cohort().map_or(0, |cohort| cohort.parity());
             task.head().status.load(Ordering::Acquire) == state::DONE | parity
         };
         let mut ended: Vec<bool> =
             (0..tasks.len()).map(|it| is_here(tasks[it]) || self.exports[it].iter().any(heard)).collect();
-        for place in (0..tasks.len()).rev().collect::<Vec<_>>() {
+        for place in (0..tasks.len()).rev() {
             if ended[place] {
-                self.sources_of(place).iter().for_each(|source| ended[*source as usize] = true);
+                self.own_sources_of(place).for_each(|source| ended[source] = true);
             }
         }
         let places: HashMap<Ref, usize> = tasks.iter().copied().zip(0..).collect();
         let mut is_needed: Vec<bool> = (0..tasks.len())
             .map(|it| {
                 let takes = |export: &Export| export.taken != Taken::NOTHING && !heard(export);
-                let is_asked = || self.is_wanted[it] && may[it] && !is_here(tasks[it]);
+                let writes = || tasks[it].accesses().iter().any(|access| access.writes());
+                let is_asked = || self.is_wanted[it] && may[it] && !writes() && !is_here(tasks[it]);
                 !ended[it] || self.exports[it].iter().any(takes) || is_asked()
             })
             .collect();
@@ -458,6 +499,7 @@ impl Lost {
             match (is_needed[place], ended[place]) {
                 (false, _) => done.push(place as u32),
                 (true, true) if !may[place] => spoilt.push(place as u32),
+                (true, false) if is_blurred[place] => spoilt.push(place as u32),
                 (true, _) => each_input(tasks[place], &mut |input| {
                     if let Some(producer) = places.get(&input.task) {
                         is_needed[*producer] = true;

@@ -118,13 +118,22 @@ pub(super) struct Moved {
     pub(super) holder: Holder,
 }
 
-/// A `Have`: the answer to a `Moved`: which imports have ended in the run, a bit for each.
+/// A `Have`: the answer to a `Moved`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Have {
     pub(super) run: RunNumber,
     /// The seat that has moved.
     pub(super) seat: u16,
+    pub(super) have: Had,
+}
+
+/// What a rank has in a run, and what it has told the part of a seat that has moved.
+#[derive(Default, Debug, Serialize, Deserialize)]
+pub(super) struct Had {
+    /// Its imports that have ended, a bit for each.
     pub(super) ended: Vec<u8>,
+    /// Imports of that part of which it knows that they have ended.
+    pub(super) told: Vec<u32>,
 }
 
 /// How guests record what they do.

@@ -4,8 +4,8 @@
 //! outside, and if they fail, that is blamed as it is for tasks of home: before failures of the list, and of several
 //! that one task takes, the first of its arguments.
 
-use super::goods::{Given, Goods, given_by};
 use super::elsewhere::Elsewhere;
+use super::goods::{Given, Goods, given_by};
 use super::message::RunNumber;
 use super::seats::Holder;
 use super::side::{Side, is_there};
@@ -81,9 +81,14 @@ impl Side {
             let elsewhere = producer.cohort().and_then(|cohort| cohort.elsewhere());
             // A value that has come here is also where it came from, which may be where it goes.
             let may_be_there = |task: &Ref| is_there(*task) || is_away(*task);
-            let told = elsewhere.filter(|_| may_be_there(&producer));
+            let gone = elsewhere.as_ref().and_then(|elsewhere| elsewhere.gone(producer));
+            let told = elsewhere.filter(|_| gone.is_none() && may_be_there(&producer));
             if !told.is_some_and(|elsewhere| self.has_given(&elsewhere, producer, run, &exports)) {
-                let value = if is_there(producer) { given_by(producer) } else { Err(missing(producer)) };
+                let value = match gone {
+                    _ if is_there(producer) => given_by(producer),
+                    Some(loss) => Err(loss),
+                    None => Err(missing(producer)),
+                };
                 let given: Given = value
                     .map(|value| Goods::of_value(Some(value)))
                     .map_err(|failure| Told::of_outside(&failure));
@@ -92,7 +97,7 @@ impl Side {
         }
     }
 
-    /// Has the rank of a producer send what it gave; false if it runs here, or is lost.
+    /// Has the rank of a producer send what it gave; false if it runs here.
     fn has_given(&self, of: &Elsewhere, producer: Ref, run: RunNumber, exports: &[Export]) -> bool {
         let mut lists: BTreeMap<u64, Vec<(u16, u32)>> = BTreeMap::new();
         for export in exports {

@@ -81,7 +81,8 @@ pub(crate) fn of_spawn(size: u32, losses: Losses) -> Result<Arc<Ranks>, Error> {
     if let Some(world) = &*ours {
         return Ranks::of(world);
     }
-    let world = World::join_with(&Bootstrap::Spawn(Spawn::new(size)), losses).map_err(|error| Error::World(Box::new(error)))?;
+    let world = World::join_with(&Bootstrap::Spawn(Spawn::new(size)), losses)
+        .map_err(|error| Error::World(Box::new(error)))?;
     take_part(world, &mut ours)
 }
 

@@ -3,7 +3,7 @@
 use super::clerk::Guest;
 use super::elsewhere::{Elsewhere, arrive};
 use super::goods::{self, Given, Goods, given_by};
-use super::message::{self, Adopted, Came, Kind, Moved, Notice, RunNumber, Sent};
+use super::message::{self, Adopted, Came, Had, Kind, Moved, Notice, RunNumber, Sent};
 use super::outside::Outside;
 use super::seats::{Holder, Seats};
 use super::steal::Price;
@@ -113,6 +113,11 @@ impl Side {
     /// Of a part that was another rank's: what of it has run there.
     pub(crate) fn past(&self) -> Option<Arc<Past>> {
         self.guest()?.past()
+    }
+
+    /// If the task at this place of a part has run on a rank that is lost, and was passed over here: that.
+    pub(super) fn past_of(&self, place: u32) -> Option<Arc<Past>> {
+        self.past().filter(|past| past.has_ended(self.imports() + place))
     }
 
     /// At a guest, of a batch that keeps a journal: what was decided for the run that begins.
@@ -295,19 +300,19 @@ impl Side {
         }
     }
 
-    /// The part of a seat has another holder: tells it of all that has ended here in this run. Which imports have ended
-    /// here, a bit for each.
-    pub(super) fn moved(&self, plan: &Plan, moved: &Moved) -> Vec<u8> {
+    /// The part of a seat has another holder: tells it of all that has ended here in this run.
+    pub(super) fn moved(&self, plan: &Plan, moved: &Moved) -> Had {
         // From here on what ends is told there; whatever ended before is found below.
         self.seats.set(moved.seat, moved.holder);
         let ended: Vec<u8> = {
             let now = self.now.lock();
             if now.number != moved.run {
-                return Vec::new();
+                return Had::default();
             }
             let bits = |some: &[bool]| some.iter().rev().fold(0, |bits, ended| bits << 1 | u8::from(*ended));
             now.ended.chunks(8).map(bits).collect()
         };
+        let mut told = Vec::new();
         for own in 0..self.exports.len() {
             let node = self.imports() + own as u32;
             let here = || self.exports.of(own).iter().copied().filter(|export| export.rank == moved.seat);
@@ -325,9 +330,10 @@ impl Side {
                     None => given_by_node(node, plan, taken, failure.as_ref()),
                 };
                 self.tell_all(&exports, moved.run, &given);
+                told.extend(exports.iter().map(|export| export.import));
             }
         }
-        ended
+        Had { ended, told }
     }
 
     /// Whether a node has ended in this run, and why it failed if it did.

@@ -19,7 +19,7 @@ enum How {
     Runs,
     /// It has run, and nobody needs what it gave.
     IsOver,
-    /// It has run, somebody needs what it gave, and it must not run again.
+    /// Somebody needs what it gave, and it must not run again.
     IsSpoilt,
 }
 
@@ -34,7 +34,7 @@ impl Past {
         self.set(node, How::IsOver);
     }
 
-    /// A node has run, what it gave is needed, and it must not run again.
+    /// What a node gave is needed, and it must not run again.
     pub(crate) fn is_spoilt(&mut self, node: u32) {
         self.set(node, How::IsSpoilt);
     }
@@ -57,7 +57,11 @@ impl Past {
 
     /// What a task gave, which does not run again, is gone.
     pub(crate) fn failure(&self, task: Ref) -> Arc<Failure> {
-        let why = format!("{}; what the task had given there is gone, and it is not run again", self.why);
+        let why = format!(
+            "{}; what the task had given there is gone, and it is not run again, since data that it reads or writes \
+             may have changed: run the list again",
+            self.why
+        );
         let cause = Cause::RankLost { rank: self.lost, host: self.host.clone(), why };
         Failure::of(task.name(), task.index(), 1, self.lost, cause)
     }

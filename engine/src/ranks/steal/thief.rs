@@ -166,7 +166,9 @@ impl Ranks {
             if idle == 0 {
                 return;
             }
-            let Some(victim) = thief.victim(self.rank(), self.size(), |rank| self.is_lost(rank)) else { return };
+            let Some(victim) = thief.victim(self.rank(), self.size(), |rank| self.is_lost(rank)) else {
+                return;
+            };
             thief.asked = Some((victim, now));
             (victim, Ask { idle, latency_ns: thief.latency_ns })
         };
