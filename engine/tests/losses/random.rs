@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 use tarragon_engine::{Batch, Context, Handle, Stream, Task};
 use tarragon_testbed::{PATIENCE, die};
@@ -14,6 +15,8 @@ pub(crate) enum Fate {
     Killed,
     /// By SIGSTOP.
     Frozen,
+    /// By SIGSTOP, until it is lost for long.
+    Asleep,
     /// With its machine, which the test takes away.
     TakenAway,
 }
@@ -35,6 +38,14 @@ impl Blow {
             Fate::Frozen => {
                 let me = rustix::process::getpid();
                 rustix::process::kill_process(me, rustix::process::Signal::STOP).expect("it is stopped");
+            }
+            Fate::Asleep => {
+                let me = std::process::id();
+                let script = format!("kill -STOP {me}; sleep 6; kill -CONT {me}");
+                let mut waker = std::process::Command::new("sh");
+                waker.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                // It goes on when it is lost, and does what it likes, for nobody.
+                let _ = waker.status();
             }
             Fate::TakenAway => std::thread::sleep(PATIENCE),
         }
