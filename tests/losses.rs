@@ -41,7 +41,8 @@ fn step(context: &Context, dict: DictDescriptor, key: u64, fatal: Option<PathBuf
         std::thread::sleep(PATIENCE);
     }
     std::thread::sleep(Duration::from_millis(2));
-    dict.put(&key, &(0..50).map(|i| sum.wrapping_add(i)).collect())?;
+    let row: Vec<u64> = (0..50).map(|i| sum.wrapping_add(i)).collect();
+    dict.put(&key, &row)?;
     Ok(())
 }
 

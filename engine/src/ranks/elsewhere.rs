@@ -77,8 +77,8 @@ pub(crate) struct Elsewhere {
     places: Box<[(u16, u32)]>,
     pub(super) away: Box<[Away]>,
     pub(super) now: Mutex<Now>,
-    /// Output that was asked for, of which part, once it has come.
-    reading: Mutex<HashMap<u64, (usize, Option<io::Result<Vec<u8>>>)>>,
+    /// Output that was asked for, by ticket.
+    reading: Mutex<HashMap<u64, Reading>>,
     /// When tasks ran, if the batch measures.
     times: Mutex<Heard>,
     /// What guests are to run: until they were told, or as long as others may have to be.
@@ -87,6 +87,9 @@ pub(crate) struct Elsewhere {
     /// Workers of each rank but this.
     workers: Box<[u32]>,
 }
+
+/// Of which part output was asked for, and what came.
+type Reading = (usize, Option<io::Result<Vec<u8>>>);
 
 #[derive(Default)]
 pub(super) struct Now {

@@ -392,7 +392,7 @@ fn may_run_again(plan: &Plan, away: &Away) -> Vec<bool> {
             let (read, written) = last.get(&access.datum()).copied().unwrap_or_default();
             let is_later = |other: Option<u32>| other.is_some_and(|other| other > *index);
             let is_same = access.reads() && written == Some(*index);
-            !is_later(written) && !is_same && !(access.writes() && is_later(read))
+            !(is_later(written) || is_same || access.writes() && is_later(read))
         })
     };
     away.places.iter().zip(&away.tasks).map(may).collect()
@@ -448,14 +448,14 @@ impl Lost {
         let mut may_have_begun: Vec<bool> = Vec::with_capacity(tasks.len());
         // By datum the last task that may have begun to write it.
         let mut written: HashMap<u32, usize> = HashMap::new();
-        for place in 0..tasks.len() {
+        for (place, task) in tasks.iter().enumerate() {
             let mut sources = self.sources_of(place);
             let may = sources.all(|source| match source.checked_sub(self.imports) {
                 Some(own) => may_have_begun[own as usize],
                 None => source >= self.outside || told.contains(&source),
             });
             may_have_begun.push(may);
-            let writes = tasks[place].accesses().iter().filter(|access| access.writes());
+            let writes = task.accesses().iter().filter(|access| access.writes());
             written.extend(writes.filter(|_| may).map(|access| (access.datum(), place)));
         }
         let reads = |task: &Ref| task.accesses().iter().filter(|access| access.reads());

@@ -56,7 +56,7 @@ pub(super) enum Role {
     /// It runs the user's program.
     Home(Arc<Elsewhere>),
     /// It runs a part.
-    Guest(Guest),
+    Guest(Box<Guest>),
 }
 
 impl Side {

@@ -64,7 +64,7 @@ pub(super) fn unpack(
         let Ends { imported, exports, found, tasks, files } = ends;
         let from_outside = (imports as u32).saturating_sub(head.outside)..imports as u32;
         let outside = Outside::at_guest(from_outside, found);
-        let role = Role::Guest(Guest::new(tasks, files));
+        let role = Role::Guest(Box::new(Guest::new(tasks, files)));
         Some(Side::new(ranks, list, imported, exports, outside, role))
     }))
 }
