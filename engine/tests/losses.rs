@@ -85,7 +85,8 @@ fn one_loss(seed: u64, fate: Fate, ranks: u32, n: u32, folder: &Path) {
     let found = results(&tasks).expect("all are there");
     assert_eq!(found, serially(&steps), "seed {seed}, {fate:?}");
     assert!(traffic.tasks_rerun > 0, "{traffic:?}");
-    say(&format!("{fate:?}: {} of {n} tasks run again", traffic.tasks_rerun));
+    let (rerun, took) = (traffic.tasks_rerun, blow.took_ms());
+    say(&format!("{fate:?}: {rerun} of {n} tasks run again, that one after {took} ms"));
 }
 
 fn losses(test: &'static str, fate: Fate, ranks: u32, n: u32, seeds: std::ops::Range<u64>) {

@@ -30,9 +30,16 @@ pub(crate) struct Blow {
 
 impl Blow {
     pub(crate) fn strike(&self, context: &Context) {
-        if context.rank() == 0 || std::fs::File::create_new(&self.file).is_err() {
-            return;
+        let begun = now_ms();
+        let Ok(mut file) = std::fs::File::create_new(&self.file) else {
+            // It runs again.
+            return std::fs::write(self.file.with_extension("again"), begun.to_string()).expect("a file");
+        };
+        if context.rank() == 0 {
+            return drop(std::fs::remove_file(&self.file));
         }
+        write!(file, "{}", now_ms()).expect("a file");
+        drop(file);
         match self.fate {
             Fate::Killed => die(),
             Fate::Frozen => {
@@ -52,6 +59,19 @@ impl Blow {
     }
 }
 
+fn now_ms() -> u128 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_millis()
+}
+
+impl Blow {
+    /// Milliseconds from the blow until the task ran again.
+    pub(crate) fn took_ms(&self) -> u128 {
+        let read = |path: &Path| std::fs::read_to_string(path).ok()?.parse::<u128>().ok();
+        let (was, again) = (read(&self.file), read(&self.file.with_extension("again")));
+        again.zip(was).map_or(0, |(again, was)| again - was)
+    }
+}
+
 /// Numbers that look random.
 pub(crate) struct Dice(pub(crate) u64);
 
@@ -66,26 +86,17 @@ impl Dice {
 /// none that it reads: it does the same when it is run again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Step {
-    id: u32,
+    pub(crate) id: u32,
     takes: Vec<u32>,
     hears: Vec<u32>,
     folder: Option<PathBuf>,
     reads: Vec<u32>,
     writes: Vec<u32>,
     micros: u64,
-    blow: Option<Blow>,
+    pub(crate) blow: Option<Blow>,
 }
 
 impl Step {
-    pub(crate) fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// Whether it strikes the rank that runs it.
-    pub(crate) fn strikes(&self) -> bool {
-        self.blow.is_some()
-    }
-
     fn file(&self, datum: u32) -> Option<PathBuf> {
         self.folder.as_ref().map(|folder| folder.join(format!("datum{datum}")))
     }
