@@ -11,7 +11,7 @@ use super::link::{Inward, Outward, Payload};
 use super::memory::Pages;
 use super::neighbours::Neighbours;
 use super::result::Request;
-use super::worker::{Arrived, Body, HEADER_BYTES, Worker};
+use super::worker::{Armed, Arrived, Body, HEADER_BYTES, Worker};
 use super::{BACKLOG_BYTES_MAX, DEAD, HERE, LEFT, Target};
 use crate::fabric::FabricError;
 use crate::membership::{Members, Why};
@@ -454,8 +454,8 @@ impl Engine {
         self.worker.give_back(load);
     }
 
-    /// Whether one may sleep until the library's event descriptor says otherwise.
-    pub(super) fn arm(&mut self) -> bool {
+    /// Asks whether one may sleep until the library's event descriptor says otherwise.
+    pub(super) fn arm(&mut self) -> Armed {
         self.worker.arm()
     }
 

@@ -27,6 +27,10 @@
 //! bears is asked by those below: by the kernel of tcp (`worker`, the settings), by UCX of other ways. No thread of
 //! this rank wakes for it. A peer that only says nothing is not taken for dead: it may compute. Who leaves says so, and
 //! waits up to [`GOODBYE_MS`] until that was seen.
+//!
+//! # Sleep
+//! Who wants to sleep on the descriptor asks the library first (`arm`). One that is *busy* has events that a look takes
+//! in; if looks in succession move nothing all the same, or it cannot be asked, the poller naps, for 2 or 10 ms at most.
 
 mod buffer;
 mod engine;
