@@ -124,11 +124,7 @@ impl Engine {
         };
         self.outward[at].count(header.bytes);
         self.sent_bytes += HEADER_BYTES as u64 + header.bytes;
-        self.outward[at].requests.push_back(request);
-        self.forget_ended(at);
-        if !self.outward[at].requests.is_empty() {
-            self.active.insert(at);
-        }
+        self.begun(at, request);
         Ok(())
     }
 
@@ -176,22 +172,30 @@ impl Engine {
         let frame = Frame::note((self.rank, self.members.epoch()), note, about, taken).encode(self.world);
         self.sent_bytes += HEADER_BYTES as u64;
         match self.worker.send(at, frame, &[]) {
-            Ok(request) => {
-                self.outward[at].requests.push_back(request);
-                self.forget_ended(at);
-            }
+            Ok(request) => self.begun(at, request),
             Err(_) if self.is_here(at) => self.find_dead(at, Why::Broken),
             // Who has left need not hear more.
             Err(_) => {}
         }
     }
 
-    /// Lets go of what the library has sent, in order.
+    /// A send to a peer has begun.
+    fn begun(&mut self, at: usize, request: Request) {
+        self.outward[at].requests.push_back(request);
+        self.forget_ended(at);
+        if !self.outward[at].requests.is_empty() || self.outward[at].is_broken {
+            self.active.insert(at);
+        }
+    }
+
+    /// Lets go of what the library has sent, in order. That one could not be is looked at when all that has come from
+    /// there was taken in, its goodbye above all.
     fn forget_ended(&mut self, at: usize) {
-        let requests = &mut self.outward[at].requests;
+        let Outward { requests, is_broken, .. } = &mut self.outward[at];
         while let Some(first) = requests.front_mut() {
-            if self.worker.outcome(first, "send").is_none() {
-                break;
+            match self.worker.outcome(first, "send") {
+                None => break,
+                Some(ended) => *is_broken |= ended.is_err(),
             }
             let buffer = first.take_buffer();
             requests.pop_front();
@@ -289,10 +293,11 @@ impl Engine {
         let mut next = 0;
         while let Some(at) = self.active_from(next) {
             next = at + 1;
-            if self.move_fetches(at) && self.is_here(at) {
+            self.forget_ended(at);
+            let is_broken = std::mem::take(&mut self.outward[at].is_broken);
+            if (self.move_fetches(at) || is_broken) && self.is_here(at) {
                 self.find_dead(at, Why::Broken);
             }
-            self.forget_ended(at);
             if !self.outward[at].kept.is_empty() {
                 self.send_kept(at);
             }

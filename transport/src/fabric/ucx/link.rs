@@ -30,6 +30,8 @@ pub(super) struct Outward {
     pub(super) underway_bytes: u64,
     /// Sends that the library has not ended yet.
     pub(super) requests: VecDeque<Request>,
+    /// The library has ended one of them with an error.
+    pub(super) is_broken: bool,
     /// What handlers sent, in order.
     pub(super) kept: VecDeque<(Header, Arc<Vec<u8>>)>,
     pub(super) kept_bytes: u64,

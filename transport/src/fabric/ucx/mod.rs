@@ -28,6 +28,9 @@
 //! this rank wakes for it. A peer that only says nothing is not taken for dead: it may compute. Who leaves says so, and
 //! waits up to [`GOODBYE_MS`] until that was seen.
 //!
+//! That a connection is broken is learnt from the library's callback, from a call that fails, and from a send or a
+//! fetch that ends with an error later; the last two count when all that has come was taken in, a goodbye above all.
+//!
 //! # Sleep
 //! Who wants to sleep on the descriptor asks the library first (`arm`). One that is *busy* has events that a look takes
 //! in; if looks in succession move nothing all the same, or it cannot be asked, the poller naps, for 2 or 10 ms at most.
