@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use ranks::{leave, run, run_to_death, shared, world};
+use ranks::{leave, run, run_to_death, shared, until_gone, world};
 use tarragon_queue::{Builder, Descriptor, Error, Queue, select};
 use tarragon_testbed::{Ended, PATIENCE, die, role, say};
-use tarragon_transport::{FabricError, PeerState, Rank};
+use tarragon_transport::{FabricError, Rank, World};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -274,15 +274,17 @@ fn take_and_die(queue: &Queue<u64>, enough: u64) -> ! {
     })
 }
 
-/// Takes what comes until it is closed, and calls each done; the items.
-fn take_and_finish(queue: &Queue<u64>) -> BTreeSet<u64> {
+/// Takes what comes until it is closed, and calls each done; the items. Beyond `share` only when rank 1 is gone.
+fn take_and_finish(world: &World, queue: &Queue<u64>, share: usize) -> BTreeSet<u64> {
     let mut got = BTreeSet::new();
     loop {
+        if got.len() == share {
+            until_gone(world, Rank(1));
+        }
         match queue.get() {
             Ok(item) => {
                 assert!(got.insert(item), "{item} came twice");
                 queue.task_done().expect("it was put");
-                // The other one is to have its share.
                 std::thread::sleep(Duration::from_micros(100));
             }
             Err(Error::Closed) => return got,
@@ -310,12 +312,9 @@ fn a_killed_consumer_loses_no_item_on_its_way() {
             }
             queue.close();
             // Who drains it leaves first.
-            let begin = Instant::now();
-            while world.peer(Rank(2)) == PeerState::Here && begin.elapsed() < PATIENCE / 4 {
-                world.wait(Duration::from_millis(1));
-            }
+            until_gone(&world, Rank(2));
         } else {
-            say(&format!("missing {}", ALL - take_and_finish(&queue).len() as u64));
+            say(&format!("missing {}", ALL - take_and_finish(&world, &queue, ALL as usize / 2).len() as u64));
         }
         drop(queue);
         // Rank 1 cannot be waited for.
@@ -369,12 +368,8 @@ fn a_killed_server_is_named_to_all_who_wait() {
         }
         assert!(queue.is_closed() && queue.is_empty());
         // The launcher may end the last one as soon as a second one ends: who has something to say goes first.
-        let begin = Instant::now();
-        while world.rank() == Rank(2)
-            && world.peer(Rank(1)) == PeerState::Here
-            && begin.elapsed() < PATIENCE / 4
-        {
-            world.wait(Duration::from_millis(1));
+        if world.rank() == Rank(2) {
+            until_gone(&world, Rank(1));
         }
         let _ = world.leave();
         return;

@@ -18,6 +18,8 @@ const START: Duration = Duration::from_secs(60);
 /// The network by which programs are started (`eth0`), and the one between machines (`eth1`), without the last number.
 const NETWORK: &str = "10.77.0";
 const DATA_NETWORK: &str = "10.78.0";
+/// By which UCX is to connect ranks: left alone it takes the card that the system happens to list first.
+pub(crate) const DATA_CARD: (&str, &str) = ("UCX_NET_DEVICES", "eth1");
 /// Seconds by which the monotonic clock of a machine is ahead of that of the one before.
 const CLOCKS_APART_S: u64 = 100_000;
 /// The last number of `login`, and of the first machine.
@@ -127,7 +129,7 @@ impl Hosts {
     pub fn mpirun(&self, slots: u32) -> Command {
         let mut command = self.login("mpirun");
         with_mpirun_settings(&mut command);
-        command.env("UCX_NET_DEVICES", "eth1");
+        command.env(DATA_CARD.0, DATA_CARD.1);
         let hosts: Vec<String> = (0..self.count()).map(|number| format!("h{number}:{slots}")).collect();
         command.args(["--host", &hosts.join(","), "--mca", "plm", "rsh"]);
         let folder = self.folder.path().display();
@@ -139,7 +141,7 @@ impl Hosts {
     /// MPICH's `mpirun`, as [`Hosts::mpirun`].
     pub fn mpich(&self, slots: u32) -> Command {
         let mut command = self.login(MPICH);
-        command.env("UCX_NET_DEVICES", "eth1");
+        command.env(DATA_CARD.0, DATA_CARD.1);
         let hosts: Vec<String> = (0..self.count()).map(|number| format!("h{number}:{slots}")).collect();
         command.args(["-hosts", &hosts.join(","), "-launcher", "rsh"]);
         command.args(["-launcher-exec", &format!("{}/agent", self.folder.path().display())]);

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::hosts::DATA_CARD;
 use crate::{Hosts, command, skip};
 
 /// How long the daemons may take to be ready.
@@ -107,9 +108,13 @@ impl Slurm {
         Slurm::start_on(hosts).inspect_err(|why| skip("slurm", why)).ok()
     }
 
-    /// `srun` of ranks on so many machines, which goes on when one of them is lost.
+    /// `srun` of ranks on so many machines, which goes on when one of them is lost. UCX connects those of [`Hosts`] by
+    /// `eth1`.
     pub fn srun(&self, nodes: u32) -> Command {
         let mut srun = self.client("srun");
+        if !self.login.is_empty() {
+            srun.env(DATA_CARD.0, DATA_CARD.1);
+        }
         srun.args([&format!("--nodes={nodes}"), "--overcommit", "--mpi=pmix", "--kill-on-bad-exit=0"]);
         srun
     }

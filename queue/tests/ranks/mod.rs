@@ -1,8 +1,10 @@
 //! What tests of a queue of ranks on several machines begin and end with.
 
+use std::time::{Duration, Instant};
+
 use tarragon_queue::{Builder, Descriptor, Queue};
 use tarragon_testbed::{Ended, Hosts, Launch, PATIENCE, Slurm};
-use tarragon_transport::{Rank, World};
+use tarragon_transport::{PeerState, Rank, World};
 
 /// The world that the launcher made.
 pub(crate) fn world() -> World {
@@ -24,6 +26,14 @@ where
         let descriptor: Descriptor = String::from_utf8(text).expect("a text").parse().expect("a descriptor");
         assert_eq!(descriptor.name(), "shared");
         descriptor.attach().expect("it is there")
+    }
+}
+
+/// Waits, a good while at most, until a rank has left or is found dead.
+pub(crate) fn until_gone(world: &World, rank: Rank) {
+    let begin = Instant::now();
+    while world.peer(rank) == PeerState::Here && begin.elapsed() < PATIENCE / 4 {
+        world.wait(Duration::from_millis(1));
     }
 }
 

@@ -73,6 +73,16 @@ impl Fabric {
         }
     }
 
+    /// Elsewhere: asks those of whom something is awaited and nothing comes through the network, and tells rank 0 who
+    /// has not answered for the limit. Once in a third of it.
+    pub(crate) fn look_for_silence(&self, limit: Duration, was_away: bool) {
+        match &self.way {
+            Way::Loopback(_) | Way::Shm(_) => {}
+            Way::Ucx(ucx) => ucx.look_for_silence(limit, was_away),
+            Way::Mixed(mixed) => mixed.network().look_for_silence(limit, was_away),
+        }
+    }
+
     /// At rank 0: tells all that a rank is lost.
     pub(crate) fn spread(&self, epoch: u32, rank: Rank, why: Why) {
         match &self.way {

@@ -29,7 +29,25 @@ struct Accusation {
     by: Rank,
     of: Rank,
     at: Instant,
+    doubt: Option<Doubt>,
 }
+
+/// An accusation for silence alone: it stands as long as it is repeated, and counts when it was repeated so long after
+/// the accused has shown that it lives that its accuser would have heard of that.
+struct Doubt {
+    last: Instant,
+    /// When the accused gave its first sign since.
+    lived: Option<Instant>,
+}
+
+impl Doubt {
+    fn is_confirmed(&self, limit: Duration) -> bool {
+        self.lived.is_some_and(|lived| self.last.saturating_duration_since(lived) >= limit / CONFIRMED)
+    }
+}
+
+/// A doubt is confirmed by a repetition such a part of the limit after the sign of the accused.
+const CONFIRMED: u32 = 3;
 
 /// Whether who looks was stopped itself since the last look (with all others maybe, by the user's terminal): it has not
 /// heard of anybody meanwhile, so that is no silence of theirs. Looks come every third of the limit. One who is late so
@@ -72,6 +90,9 @@ impl Judge {
     pub(super) fn sign(&mut self, rank: Rank, epoch: u32, now: Instant) -> bool {
         let Some(watched) = self.ranks.get_mut(rank.index()) else { return false };
         watched.sign = now;
+        for accusation in self.accusations.iter_mut().filter(|it| it.of == rank && now > it.at) {
+            accusation.doubt.iter_mut().for_each(|doubt| _ = doubt.lived.get_or_insert(now));
+        }
         let is_news = epoch > watched.epoch;
         watched.epoch = watched.epoch.max(epoch);
         is_news || !self.accusations.is_empty()
@@ -83,9 +104,33 @@ impl Judge {
     }
 
     pub(super) fn accuse(&mut self, by: Rank, of: Rank, now: Instant) {
-        if self.accusations.iter().all(|it| (it.by, it.of) != (by, of)) {
-            self.accusations.push(Accusation { by, of, at: now });
+        if let Some(accusation) = self.accusation(by, of, now) {
+            accusation.doubt = None;
         }
+    }
+
+    /// `by` hears nothing of `of`; it says so again as long as that is so.
+    pub(super) fn doubt(&mut self, by: Rank, of: Rank, now: Instant) {
+        let is_new = self.accusations.iter().all(|it| (it.by, it.of) != (by, of));
+        let Some(accusation) = self.accusation(by, of, now) else { return };
+        match &mut accusation.doubt {
+            Some(doubt) => doubt.last = now,
+            // It has accused it for more before.
+            none => *none = is_new.then_some(Doubt { last: now, lived: None }),
+        }
+    }
+
+    /// The accusation of one by another, made if need be; none of those who are of the world no longer.
+    fn accusation(&mut self, by: Rank, of: Rank, now: Instant) -> Option<&mut Accusation> {
+        if self.is_over(by) || self.is_over(of) {
+            return None;
+        }
+        let found = self.accusations.iter().position(|it| (it.by, it.of) == (by, of));
+        let at = found.unwrap_or(self.accusations.len());
+        if found.is_none() {
+            self.accusations.push(Accusation { by, of, at: now, doubt: None });
+        }
+        self.accusations.get_mut(at)
     }
 
     /// It was declared lost.
@@ -111,7 +156,14 @@ impl Judge {
         if self.own.was_away(self.limit, now) {
             self.ranks.iter_mut().for_each(|it| it.sign = it.sign.max(now));
             // Nor was that a sign of those who stand in accusations.
-            self.accusations.iter_mut().for_each(|it| it.at = it.at.max(now));
+            for accusation in &mut self.accusations {
+                accusation.at = accusation.at.max(now);
+                accusation.doubt.iter_mut().for_each(|doubt| *doubt = Doubt { last: now, lived: None });
+            }
+        }
+        if let Some(limit) = self.limit {
+            let is_repeated = |it: &Doubt| now.saturating_duration_since(it.last) < limit;
+            self.accusations.retain(|it| it.doubt.as_ref().is_none_or(is_repeated));
         }
         if let Some(&found) = self.found.iter().find(|(rank, _)| !self.is_over(*rank)) {
             return Some(found);
@@ -124,10 +176,14 @@ impl Judge {
         }
         let sign = |rank: Rank| self.ranks[rank.index()].sign;
         let is_alive = |rank: Rank, since: Instant| rank == Rank(0) || sign(rank) > since;
-        let apart = self
-            .accusations
-            .iter()
-            .find(|it| limit.is_none() || (is_alive(it.of, it.at) && is_alive(it.by, it.at)))?;
+        let is_confirmed = |limit| move |it: &Doubt| it.is_confirmed(limit);
+        let counts = |it: &&Accusation| {
+            limit.is_none_or(|limit| {
+                let is_sure = it.doubt.as_ref().is_none_or(is_confirmed(limit));
+                is_sure && is_alive(it.of, it.at) && is_alive(it.by, it.at)
+            })
+        };
+        let apart = self.accusations.iter().find(counts)?;
         let count = |rank: Rank| self.accusations.iter().filter(|it| it.by == rank || it.of == rank).count();
         let loser =
             if (count(apart.by), apart.by) > (count(apart.of), apart.of) { apart.by } else { apart.of };

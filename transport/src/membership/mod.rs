@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | member | it is there, as far as is known | by leaving, or as below |
 //! | suspected | this rank has found its process ended or its connection broken; rank 0 has not decided | lost |
+//! | unheard | this rank awaits something of it, has asked, and nothing has come for the limit | by being heard; lost |
 //! | lost, in epoch *e* | rank 0 has declared it; nobody sends to it or takes anything of it any more | never |
 //! | left | it said goodbye; not a loss | never |
 //!
@@ -17,6 +18,9 @@
 //! - It has found the same, or the rank gives no sign of life for the limit: it is lost.
 //! - The accused gives signs, and so does the accuser: the two cannot reach one another. One of them must go, or the
 //!   world would not be one: whoever stands in more accusations, else the higher rank.
+//! - The accused is only unheard (a *doubt*): as above, but only if the doubt was repeated a third of the limit after
+//!   the accused had given a sign. Who was slow or stopped answers by then; the doubt is repeated no more, and
+//!   forgotten.
 //!
 //! Each loss makes an *epoch*, numbered from 1. Rank 0 tells every member of it, and each acknowledges; once all have,
 //! the epoch is *settled*: from then on no member takes a message of a lost rank, so that what others do in its place
@@ -29,6 +33,17 @@
 //! takes in whatever handlers run. Ranks other than 0 watch rank 0 alone. Without a limit there are no signs, and only
 //! ended processes and broken connections are losses.
 //!
+//! # Two that hear nothing of one another
+//! The network need not say that a connection is broken: the kernel goes on sending what nobody acknowledges for a
+//! quarter of an hour, and asks a connection whether it still bears only where nothing is unacknowledged. So with a
+//! limit each rank but 0 looks every third of it for those of whom it *awaits* something: to take a message, or to
+//! answer a one-sided access, or the rest of a payload. If nothing has come from such a one since the last look it is
+//! asked, once, whether it is there, and whichever of its threads takes notes in answers. If nothing at all comes for
+//! the limit, and for as long as what is on its way may take (`silence`), it is unheard: rank 0 is told at each look as
+//! long as that is so. Its connection stays, so that it is heard again if it can be. Pairs that await nothing of one
+//! another ask nothing, and no thread wakes for this that would not for a sign. Rank 0 neither asks nor is asked: it
+//! hears signs of all, and all hear it. Within a node there is nothing to ask: who does not answer there is stopped.
+//!
 //! # What a message bears
 //! The epoch that its sender knew. What comes from a rank that was lost in a later one is *stale*: refused and counted
 //! (`Faults::stale`). Connections to a lost rank are taken away, so its one-sided accesses end, too.
@@ -36,7 +51,8 @@
 //! # A stopped world
 //! If all are stopped together, as by Ctrl-Z, nobody is silent: rank 0, which finds that it has not looked for long,
 //! gives everybody a whole limit anew. So does each other rank with rank 0, where a loss ends the world; where losses
-//! are survived the others may have gone on without it, and it may not.
+//! are survived the others may have gone on without it, and it may not. Whom it has asked it asks anew, for a whole
+//! limit, and rank 0 takes doubts from before for new ones.
 //!
 //! # Frozen ranks
 //! One that wakes up has not heard of rank 0 for longer than the limit, finds its connection gone, or finds its loss
@@ -47,12 +63,15 @@
 //! # Who may die when
 //! | dies | then |
 //! |---|---|
-//! | a rank that has accused | the accusation stands |
+//! | a rank that has accused | it is lost itself, and its accusations go with it |
+//! | a rank that doubts | the doubt is forgotten after the limit |
+//! | a rank that is asked, before it answers | it is lost by its ended process, its connection or its silence |
 //! | a rank that has not acknowledged | it is lost in the next epoch, and nobody waits for it |
 //! | rank 0 | all others are cast out: at once by a broken connection, else after the limit |
 //!
 //! # Who writes what
-//! `lost`, `epoch`, `settled`: whoever hears of a loss, under the lock of `state`; read without it. Listeners are
+//! `lost`, `epoch`, `settled`: whoever hears of a loss, under the lock of `state`; read without it. Silences of peers:
+//! whoever takes something in from there, and the watch, under the lock of the network's engine. Listeners are
 //! called by the watch's thread alone, before it acknowledges: what they do is done when the epoch is settled.
 //!
 //! # Two kinds of worlds
@@ -458,6 +477,15 @@ impl Members {
         let mut state = self.lock();
         if of.index() < self.lost.len() && of != Rank(0) {
             state.judge.accuse(by, of, Instant::now());
+            self.call(&mut state);
+        }
+    }
+
+    /// At rank 0: `by` awaits something of `of` and hears nothing, though it has asked.
+    pub(crate) fn doubt(&self, by: Rank, of: Rank) {
+        let mut state = self.lock();
+        if of.index() < self.lost.len() && of != Rank(0) {
+            state.judge.doubt(by, of, Instant::now());
             self.call(&mut state);
         }
     }

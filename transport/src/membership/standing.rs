@@ -86,17 +86,17 @@ impl Fabric {
         self.look_for_signs(beats);
         self.find_dead();
         let now = Instant::now();
+        let period = members.limit().map(|limit| limit / SIGNS);
+        let is_due = period.is_some_and(|period| beats.last.is_none_or(|last| now - last >= period));
         if members.own == Rank(0) {
             self.judge(now);
         } else {
-            self.report(now);
+            self.report(now, is_due);
         }
         // Who has heard of a loss says so at once, when all here have been told.
         let told = members.epoch();
         self.bury_the_lost(beats);
         self.tell_listeners();
-        let period = members.limit().map(|limit| limit / SIGNS);
-        let is_due = period.is_some_and(|period| beats.last.is_none_or(|last| now - last >= period));
         let is_news = beats.epoch != told || beats.settled != self.settled_epoch();
         if members.cast_out().is_none() && (is_due || is_news) {
             (beats.last, beats.epoch, beats.settled) = (Some(now), told, self.settled_epoch());
@@ -145,8 +145,8 @@ impl Fabric {
         }
     }
 
-    /// Elsewhere: tells rank 0 who was found gone, and finds that nothing comes from there.
-    fn report(&self, now: Instant) {
+    /// Elsewhere: tells rank 0 who was found gone, and who is silent; finds that nothing comes from rank 0.
+    fn report(&self, now: Instant, is_due: bool) {
         let members = self.members();
         let mut state = members.lock();
         let is_away = state.own.was_away(members.limit(), now);
@@ -165,6 +165,9 @@ impl Fabric {
             if members.lost_word(rank) == 0 {
                 self.tell_suspicion(rank);
             }
+        }
+        if let Some(limit) = members.limit().filter(|_| is_due || is_away) {
+            self.look_for_silence(limit, is_away);
         }
     }
 

@@ -87,6 +87,64 @@ fn who_stands_in_more_accusations_is_lost() {
     assert_eq!(verdicts(&mut judge, at(2)), [(1, Why::Apart)]);
 }
 
+/// Ranks 1 and 2 give signs.
+fn both_live(judge: &mut Judge, now: Instant) {
+    for rank in 1..3 {
+        judge.sign(Rank(rank), 0, now);
+    }
+}
+
+/// Looks and signs come every third of the limit; whom rank 1 does not hear that says so each time.
+#[test]
+fn a_doubt_counts_when_it_is_repeated_after_the_doubted_has_shown_that_it_lives() {
+    let (mut judge, at) = judge(3, Some(LIMIT));
+    for second in [1, 4] {
+        judge.doubt(Rank(1), Rank(2), at(second));
+        assert_eq!(verdicts(&mut judge, at(second)), [], "{second}");
+        both_live(&mut judge, at(second + 1));
+        assert_eq!(verdicts(&mut judge, at(second + 1)), [], "{second}");
+    }
+    judge.doubt(Rank(1), Rank(2), at(7));
+    assert_eq!(verdicts(&mut judge, at(7)), [(2, Why::Apart)]);
+}
+
+/// As when all were stopped, and it woke up last: it is heard again.
+#[test]
+fn a_doubt_that_is_not_repeated_is_forgotten() {
+    let (mut judge, at) = judge(3, Some(LIMIT));
+    judge.doubt(Rank(1), Rank(2), at(1));
+    for second in [2, 5, 8, 11, 14] {
+        both_live(&mut judge, at(second));
+        assert_eq!(verdicts(&mut judge, at(second)), [], "{second}");
+    }
+    judge.doubt(Rank(1), Rank(2), at(15));
+    assert_eq!(verdicts(&mut judge, at(15)), [], "a new one");
+}
+
+#[test]
+fn who_is_doubted_and_gives_no_sign_is_silent() {
+    let (mut judge, at) = judge(3, Some(LIMIT));
+    for second in [3, 6, 9] {
+        judge.sign(Rank(1), 0, at(second));
+        judge.doubt(Rank(1), Rank(2), at(second));
+        assert_eq!(verdicts(&mut judge, at(second)), [], "{second}");
+    }
+    assert_eq!(verdicts(&mut judge, at(12)), [(2, Why::Silent)]);
+}
+
+#[test]
+fn a_broken_connection_is_more_than_a_doubt() {
+    let (mut judge, at) = judge(3, Some(LIMIT));
+    judge.doubt(Rank(1), Rank(2), at(1));
+    judge.accuse(Rank(1), Rank(2), at(2));
+    judge.doubt(Rank(1), Rank(2), at(3));
+    both_live(&mut judge, at(4));
+    assert_eq!(verdicts(&mut judge, at(4)), [(2, Why::Apart)]);
+    judge.doubt(Rank(1), Rank(2), at(5));
+    judge.sign(Rank(1), 0, at(6));
+    assert_eq!(verdicts(&mut judge, at(9)), [], "it is lost already");
+}
+
 #[test]
 fn an_epoch_is_settled_when_all_who_are_left_know_of_it() {
     let (mut judge, at) = judge(4, Some(LIMIT));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::buffer::{Buffer, Load};
 use super::frame::{Frame, Note};
@@ -11,7 +11,8 @@ use super::link::{Inward, Outward, Payload};
 use super::memory::Pages;
 use super::neighbours::Neighbours;
 use super::result::Request;
-use super::worker::{Arrived, Body, HEADER_BYTES, Worker};
+use super::silence::{Finding, Silence};
+use super::worker::{Armed, Arrived, Body, HEADER_BYTES, Worker};
 use super::{BACKLOG_BYTES_MAX, DEAD, HERE, LEFT, Target};
 use crate::fabric::FabricError;
 use crate::membership::{Members, Why};
@@ -33,6 +34,7 @@ pub(super) struct Engine {
     neighbours: Neighbours,
     outward: Vec<Outward>,
     inward: Vec<Inward>,
+    silences: Vec<Silence>,
     /// Ranks with something that waits for its turn, is being fetched or sent, is kept, or is to be told: looks look at
     /// no others.
     active: BTreeSet<usize>,
@@ -69,6 +71,7 @@ impl Engine {
             neighbours,
             outward: (0..size).map(|_| Outward::default()).collect(),
             inward: (0..size).map(|_| Inward::default()).collect(),
+            silences: (0..size).map(|_| Silence::default()).collect(),
             active: BTreeSet::new(),
             turn: 0,
             is_connected: false,
@@ -124,11 +127,7 @@ impl Engine {
         };
         self.outward[at].count(header.bytes);
         self.sent_bytes += HEADER_BYTES as u64 + header.bytes;
-        self.outward[at].requests.push_back(request);
-        self.forget_ended(at);
-        if !self.outward[at].requests.is_empty() {
-            self.active.insert(at);
-        }
+        self.begun(at, request);
         Ok(())
     }
 
@@ -176,22 +175,30 @@ impl Engine {
         let frame = Frame::note((self.rank, self.members.epoch()), note, about, taken).encode(self.world);
         self.sent_bytes += HEADER_BYTES as u64;
         match self.worker.send(at, frame, &[]) {
-            Ok(request) => {
-                self.outward[at].requests.push_back(request);
-                self.forget_ended(at);
-            }
+            Ok(request) => self.begun(at, request),
             Err(_) if self.is_here(at) => self.find_dead(at, Why::Broken),
             // Who has left need not hear more.
             Err(_) => {}
         }
     }
 
-    /// Lets go of what the library has sent, in order.
+    /// A send to a peer has begun.
+    fn begun(&mut self, at: usize, request: Request) {
+        self.outward[at].requests.push_back(request);
+        self.forget_ended(at);
+        if !self.outward[at].requests.is_empty() || self.outward[at].is_broken {
+            self.active.insert(at);
+        }
+    }
+
+    /// Lets go of what the library has sent, in order. That one could not be is looked at when all that has come from
+    /// there was taken in, its goodbye above all.
     fn forget_ended(&mut self, at: usize) {
-        let requests = &mut self.outward[at].requests;
+        let Outward { requests, is_broken, .. } = &mut self.outward[at];
         while let Some(first) = requests.front_mut() {
-            if self.worker.outcome(first, "send").is_none() {
-                break;
+            match self.worker.outcome(first, "send") {
+                None => break,
+                Some(ended) => *is_broken |= ended.is_err(),
             }
             let buffer = first.take_buffer();
             requests.pop_front();
@@ -289,10 +296,11 @@ impl Engine {
         let mut next = 0;
         while let Some(at) = self.active_from(next) {
             next = at + 1;
-            if self.move_fetches(at) && self.is_here(at) {
+            self.forget_ended(at);
+            let is_broken = std::mem::take(&mut self.outward[at].is_broken);
+            if (self.move_fetches(at) || is_broken) && self.is_here(at) {
                 self.find_dead(at, Why::Broken);
             }
-            self.forget_ended(at);
             if !self.outward[at].kept.is_empty() {
                 self.send_kept(at);
             }
@@ -333,6 +341,24 @@ impl Engine {
         }
     }
 
+    /// Asks those whether they are there of whom something is awaited and nothing comes, and tells rank 0 whom this
+    /// rank does not hear. Rank 0 itself is heard otherwise, or not at all.
+    pub(super) fn look_for_silence(&mut self, limit: Duration, was_away: bool) {
+        self.pump();
+        let (own, now) = (self.rank.index(), Instant::now());
+        for at in (1..self.silences.len()).filter(|&at| at != own) {
+            let parts = [self.outward[at].awaited(), self.inward[at].awaited()];
+            let awaited = parts.into_iter().flatten().reduce(|to, from| to + from);
+            let awaited = awaited.filter(|_| self.is_here(at));
+            match self.silences[at].look(awaited, limit, was_away, now) {
+                Finding::Nothing => {}
+                Finding::Ask => self.note(at, Note::Question, 0),
+                Finding::Unheard => self.note(0, Note::Unheard, at as u64),
+            }
+        }
+        self.pump();
+    }
+
     /// Tells all that are here, but for this rank.
     pub(super) fn note_all(&mut self, note: Note, about: u64) {
         for at in 0..self.outward.len() {
@@ -364,6 +390,7 @@ impl Engine {
             return Ok(());
         }
         let at = frame.header.source.index();
+        self.silences[at].heard();
         self.outward[at].was_taken(frame.taken);
         if frame.number == 0 {
             let note = frame.as_note().ok_or(Malformed::Carriage(frame.header.handler.0))?;
@@ -381,7 +408,8 @@ impl Engine {
     fn heed(&mut self, at: usize, note: Note, header: &Header) {
         let (about, source) = (header.tag, header.source);
         match note {
-            Note::Taken => {}
+            Note::Taken | Note::Answer => {}
+            Note::Question if self.is_here(at) => self.note(at, Note::Answer, 0),
             Note::Sign if self.rank == Rank(0) => {
                 self.members.sign(source, about as u32, Instant::now());
                 if self.is_here(at) {
@@ -389,13 +417,14 @@ impl Engine {
                 }
             }
             Note::Accuse if self.rank == Rank(0) => self.members.accuse(source, Rank(about as u32)),
+            Note::Unheard if self.rank == Rank(0) => self.members.doubt(source, Rank(about as u32)),
             Note::Heard if source == Rank(0) => self.members.hear(about as u32, Instant::now()),
             Note::Lost if source == Rank(0) => {
                 let (epoch, why) = ((about >> 32) as u32 & 0xFF_FFFF, Why::decode((about >> 56) as u8));
                 self.members.lose(epoch, Rank(about as u32), why);
             }
-            // Nobody else decides.
-            Note::Sign | Note::Accuse | Note::Heard | Note::Lost => {}
+            // Nobody else decides, and who has left need not hear more.
+            Note::Sign | Note::Accuse | Note::Unheard | Note::Heard | Note::Lost | Note::Question => {}
             Note::Ask => {
                 self.inward[at].ask(about);
                 if self.is_here(at) && self.inward[at].owes(self.window) {
@@ -454,8 +483,8 @@ impl Engine {
         self.worker.give_back(load);
     }
 
-    /// Whether one may sleep until the library's event descriptor says otherwise.
-    pub(super) fn arm(&mut self) -> bool {
+    /// Asks whether one may sleep until the library's event descriptor says otherwise.
+    pub(super) fn arm(&mut self) -> Armed {
         self.worker.arm()
     }
 
@@ -479,6 +508,7 @@ impl Engine {
             requests.push(self.worker.flush(at)?);
         }
         requests.push(self.worker.get(at, to.packed, to.address, 8)?);
+        self.outward[at].begin(&requests);
         self.sent_bytes += bytes.len() as u64;
         Ok(requests)
     }
@@ -497,19 +527,25 @@ impl Engine {
         if from.number.is_some() {
             requests.push(self.worker.get(at, from.packed, from.address, 8)?);
         }
+        self.outward[at].begin(&requests);
         Ok(requests)
     }
 
-    /// Whether operations are over; the first error among them.
-    pub(super) fn are_over(&self, requests: &mut [Request]) -> Option<Result<(), FabricError>> {
+    /// Whether operations at a peer are over; the first error among them. Without one nothing is awaited of them any
+    /// more, else they are to be abandoned.
+    pub(super) fn are_over(&mut self, at: Rank, requests: &mut [Request]) -> Option<Result<(), FabricError>> {
         let mut all = Ok(());
-        for request in requests {
+        for request in &mut *requests {
             all = all.and(self.worker.outcome(request, "reach a region")?);
+        }
+        if all.is_ok() {
+            self.outward[at.index()].end(requests);
         }
         Some(all)
     }
 
-    pub(super) fn abandon(&mut self, requests: Vec<Request>) {
+    pub(super) fn abandon(&mut self, at: Rank, requests: Vec<Request>) {
+        self.outward[at.index()].end(&requests);
         requests.into_iter().for_each(|request| self.worker.abandon(request));
     }
 }

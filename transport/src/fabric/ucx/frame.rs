@@ -33,6 +33,12 @@ pub(super) enum Note {
     Accuse = 7,
     /// From rank 0: a rank is lost. The number is the rank, from bit 32 on the epoch, from bit 56 on why.
     Lost = 8,
+    /// Say that you are there.
+    Question = 9,
+    /// The sender is there.
+    Answer = 10,
+    /// To rank 0: nothing comes from the rank of the note's number, which was asked.
+    Unheard = 11,
 }
 
 /// The words before a payload.
@@ -77,8 +83,8 @@ impl Frame {
 
     /// The note that it is, if it is one.
     pub(super) fn as_note(&self) -> Option<Note> {
-        use Note::{Accuse, Ask, Goodbye, Heard, Lost, Seen, Sign, Taken};
-        let notes = [Taken, Ask, Goodbye, Seen, Sign, Heard, Accuse, Lost];
+        use Note::{Accuse, Answer, Ask, Goodbye, Heard, Lost, Question, Seen, Sign, Taken, Unheard};
+        let notes = [Taken, Ask, Goodbye, Seen, Sign, Heard, Accuse, Lost, Question, Answer, Unheard];
         notes.into_iter().find(|&note| self.number == 0 && self.header.handler.0 == note as u16)
     }
 }

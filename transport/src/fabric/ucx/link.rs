@@ -30,6 +30,11 @@ pub(super) struct Outward {
     pub(super) underway_bytes: u64,
     /// Sends that the library has not ended yet.
     pub(super) requests: VecDeque<Request>,
+    /// The library has ended one of them with an error.
+    pub(super) is_broken: bool,
+    /// One-sided operations that run, and their bytes.
+    operations: usize,
+    operations_bytes: u64,
     /// What handlers sent, in order.
     pub(super) kept: VecDeque<(Header, Arc<Vec<u8>>)>,
     pub(super) kept_bytes: u64,
@@ -90,6 +95,24 @@ impl Outward {
         while let Some((_, cost)) = self.underway.pop_front_if(|(first, _)| *first <= number) {
             self.underway_bytes -= cost;
         }
+    }
+
+    /// One-sided operations have begun.
+    pub(super) fn begin(&mut self, operations: &[Request]) {
+        self.operations += operations.len();
+        self.operations_bytes += operations.iter().map(Request::bytes).sum::<u64>();
+    }
+
+    /// They are over, or given up; their memory is still with them.
+    pub(super) fn end(&mut self, operations: &[Request]) {
+        self.operations -= operations.len();
+        self.operations_bytes -= operations.iter().map(Request::bytes).sum::<u64>();
+    }
+
+    /// Bytes on their way, if the receiver has something to do for this rank.
+    pub(super) fn awaited(&self) -> Option<u64> {
+        let is_idle = self.is_done() && self.operations == 0;
+        (!is_idle).then_some(self.underway_bytes + self.operations_bytes)
     }
 
     /// Whether all was taken.
@@ -181,6 +204,12 @@ impl Inward {
         self.taken = number;
         self.owed_bytes += cost(header.bytes);
         Some((header, payload))
+    }
+
+    /// Bytes of payloads that are still at the sender, if any are.
+    pub(super) fn awaited(&self) -> Option<u64> {
+        let is_away = |it: &&Waiting| !matches!(it.payload, Payload::Here(_));
+        self.waiting.values().filter(is_away).map(|it| it.header.bytes).reduce(|sum, bytes| sum + bytes)
     }
 
     /// Whether nothing waits.

@@ -27,6 +27,17 @@
 //! bears is asked by those below: by the kernel of tcp (`worker`, the settings), by UCX of other ways. No thread of
 //! this rank wakes for it. A peer that only says nothing is not taken for dead: it may compute. Who leaves says so, and
 //! waits up to [`GOODBYE_MS`] until that was seen.
+//!
+//! That a connection is broken is learnt from the library's callback, from a call that fails, and from a send or a
+//! fetch that ends with an error later; the last two count when all that has come was taken in, a goodbye above all.
+//! None of these comes as long as tcp sends again what nobody acknowledges (`tcp_retries2`, a quarter of an hour), so
+//! there is a question besides (`silence`, and `membership`). UCX 1.13 has told of each connection that the kernel has
+//! given up; but it takes whichever card the system lists first where `UCX_NET_DEVICES` says nothing, and the order is
+//! another one in each network namespace: a link that was cut may be one that nobody uses.
+//!
+//! # Sleep
+//! Who wants to sleep on the descriptor asks the library first (`arm`). One that is *busy* has events that a look takes
+//! in; if looks in succession move nothing all the same, or it cannot be asked, the poller naps, for 2 or 10 ms at most.
 
 mod buffer;
 mod engine;
@@ -35,6 +46,7 @@ mod link;
 mod memory;
 mod neighbours;
 mod result;
+mod silence;
 mod sleep;
 mod sys;
 mod worker;
@@ -191,6 +203,11 @@ impl Ucx {
     /// Tells rank 0 that a rank cannot be reached.
     pub(super) fn accuse(&self, rank: Rank) {
         self.note(|engine| engine.note(0, Note::Accuse, u64::from(rank.0)));
+    }
+
+    /// Elsewhere: looks for peers that say nothing; see `silence`.
+    pub(super) fn look_for_silence(&self, limit: Duration, was_away: bool) {
+        self.note(|engine| engine.look_for_silence(limit, was_away));
     }
 
     /// At rank 0: tells all, the lost one too, that a rank is lost.
@@ -486,7 +503,7 @@ impl Ucx {
             let (has_moved, over, seen) = {
                 let mut engine = self.lock();
                 let has_moved = engine.pump();
-                (has_moved, engine.are_over(&mut requests), self.moves())
+                (has_moved, engine.are_over(at.rank, &mut requests), self.moves())
             };
             self.sleepers.nudge();
             let failed = match over {
@@ -502,7 +519,7 @@ impl Ucx {
             }
             let checked = self.check_wait(at.rank, &mut wait);
             if let Err(error) = checked.and(failed.map_or(Ok(()), Err)) {
-                self.lock().abandon(requests);
+                self.lock().abandon(at.rank, requests);
                 return Err(error);
             }
         }

@@ -104,6 +104,12 @@ impl Request {
         status
     }
 
+    /// Bytes of the memory that is with it.
+    pub(super) fn bytes(&self) -> u64 {
+        let shared = self.memory.shared.as_ref().map_or(0, |payload| payload.len());
+        (self.memory.buffer.bytes().len() + shared) as u64
+    }
+
     /// The memory of an operation that is over; none otherwise.
     pub(super) fn take_buffer(&mut self) -> Buffer {
         if self.handle.is_null() { std::mem::take(&mut self.memory.buffer) } else { Buffer::default() }

@@ -1,23 +1,32 @@
 //! How a rank's threads sleep until the network, or another thread, has something for them.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use super::{Ucx, worker};
+use super::Ucx;
+use super::worker::{self, Armed};
 use crate::doorbell::spin;
 use crate::fabric::FabricError;
 
 /// The longest sleep without a look, in milliseconds.
 const NAP_MS: u64 = 2000;
+/// Looks in succession that find the library busy and move nothing before who wants to sleep does so all the same.
+const BUSY_MAX: u32 = 64;
+/// How long then, in microseconds: twice as long each time, from 1 to so many. Nothing wakes it but other threads.
+const BUSY_NAP_US_MAX: u64 = 2048;
+/// How long a library lets sleep that cannot wake who sleeps, in milliseconds.
+const BLIND_NAP_MS: u64 = 10;
 
 /// Who sleeps.
 pub(super) struct Sleepers {
     /// Held by the thread that sleeps on the library's descriptor.
     poller: Mutex<()>,
+    /// Looks of it in succession that found the library busy and moved nothing.
+    busy: AtomicU32,
     /// It is about to sleep, or sleeps: whoever uses the library wakes it, since the library may want a look.
     is_polling: AtomicBool,
     /// Wakes it.
@@ -37,6 +46,7 @@ impl Sleepers {
         })?;
         Ok(Sleepers {
             poller: Mutex::new(()),
+            busy: AtomicU32::new(0),
             is_polling: AtomicBool::new(false),
             bell,
             turn: Mutex::new(()),
@@ -117,25 +127,43 @@ impl Ucx {
         sleepers.wake_others();
     }
 
-    fn poll(&self, timeout: Duration, is_new: impl Fn() -> bool) {
-        {
-            let mut engine = self.lock();
-            engine.pump();
-            if is_new() || engine.is_ready() || !engine.arm() {
-                drop(engine);
-                std::thread::yield_now();
-                return;
-            }
+    /// Whether the poller may sleep, for how long, and whether the library wakes it. One that is busy for long is let
+    /// alone for a while: what it waits for may never come, and no core is to burn for it.
+    fn prepare(&self, timeout: Duration, is_new: impl Fn() -> bool) -> Option<(Armed, Duration)> {
+        let mut engine = self.lock();
+        let has_moved = engine.pump();
+        if is_new() || engine.is_ready() {
+            return None;
         }
+        let armed = engine.arm();
+        let before = if has_moved { 0 } else { self.sleepers.busy.load(Ordering::Relaxed) };
+        let busy = if armed == Armed::Busy { before.saturating_add(1) } else { 0 };
+        // The poller alone counts.
+        self.sleepers.busy.store(busy, Ordering::Relaxed);
+        let nap = match armed {
+            Armed::Yes => return Some((armed, timeout)),
+            Armed::Busy if before < BUSY_MAX => return None,
+            Armed::Busy => Duration::from_micros(1 << (before - BUSY_MAX).min(BUSY_NAP_US_MAX.ilog2())),
+            Armed::No => Duration::from_millis(BLIND_NAP_MS),
+        };
+        Some((armed, timeout.min(nap)))
+    }
+
+    fn poll(&self, timeout: Duration, is_new: impl Fn() -> bool) {
+        let Some((armed, timeout)) = self.prepare(timeout, is_new) else {
+            std::thread::yield_now();
+            return;
+        };
         let bell = self.sleepers.bell.as_fd();
         let events = worker::borrow(self.events, self);
-        let mut fds = [PollFd::new(&events, PollFlags::IN), PollFd::from_borrowed_fd(bell, PollFlags::IN)];
+        let mut fds = [PollFd::from_borrowed_fd(bell, PollFlags::IN), PollFd::new(&events, PollFlags::IN)];
+        let count = if armed == Armed::Yes { 2 } else { 1 };
         let time = rustix::event::Timespec {
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: i64::from(timeout.subsec_nanos()) as _,
         };
         // Interrupted or not, the caller looks again.
-        let _ = poll(&mut fds, Some(&time));
+        let _ = poll(&mut fds[..count], Some(&time));
         // Empty means that nobody rang.
         let _ = rustix::io::read(bell, &mut [0_u8; 8]);
     }

@@ -23,6 +23,7 @@ pub(super) struct Status(pub(super) i8);
 impl Status {
     pub(super) const OK: Status = Status(0);
     pub(super) const IN_PROGRESS: Status = Status(1);
+    pub(super) const BUSY: Status = Status(-15);
 }
 
 /// The lowest status that a pointer can stand for (`UCS_ERR_LAST`).

@@ -96,6 +96,17 @@ struct Failure {
     any: Arc<AtomicBool>,
 }
 
+/// What the library says of one who wants to sleep on its descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Armed {
+    /// It wakes who sleeps.
+    Yes,
+    /// It has something to do first.
+    Busy,
+    /// It cannot.
+    No,
+}
+
 /// The worker of a rank.
 pub(super) struct Worker {
     functions: &'static Functions,
@@ -203,10 +214,14 @@ impl Worker {
         Ok(number)
     }
 
-    /// Whether one may sleep on the event descriptor.
-    pub(super) fn arm(&mut self) -> bool {
+    /// Asks whether one may sleep on the event descriptor.
+    pub(super) fn arm(&mut self) -> Armed {
         // SAFETY: the worker lives, and this thread alone uses it.
-        unsafe { (self.functions.worker_arm)(self.handle) == Status::OK }
+        match unsafe { (self.functions.worker_arm)(self.handle) } {
+            Status::OK => Armed::Yes,
+            Status::BUSY => Armed::Busy,
+            _ => Armed::No,
+        }
     }
 
     /// Starts to send a message whose payload may be used again at once: small ones follow their header in one piece
