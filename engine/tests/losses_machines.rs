@@ -23,6 +23,10 @@ fn campaign(fate: Fate, seed: u64) {
     let folder = PathBuf::from(std::env::var(FOLDER).expect("a folder"));
     let builder = Batch::builder().survive_losses(true).workers(Workers::Threads(2));
     let batch = builder.build().expect("a batch");
+    if let Some(world) = batch.world() {
+        // Read if the test fails.
+        world.on_change(|_, change| println!("{change:?}"));
+    }
     let blow = Blow { fate, file: struck(&folder) };
     let steps = steps(seed, TASKS, 2000, &blow, None);
     let tasks = listed(&batch, &steps, 3);
