@@ -239,6 +239,7 @@ impl Elsewhere {
             recoveries.retain(|it| !lost.contains(&it.part));
             recoveries.iter_mut().for_each(|it| it.waiting.retain(|part| !lost.contains(part)));
         }
+        let others = || (0..self.away.len()).filter(|part| !lost.contains(part));
         let mut again = Vec::new();
         for part in &lost {
             let was = self.away[*part].rank();
@@ -246,35 +247,33 @@ impl Elsewhere {
             self.reads_fail(*part);
             if run.as_ref().is_some_and(|run| self.reopens(run, *part)) {
                 let (_, why) = self.ranks.last_loss(was.0);
-                let (waiting, have) = (BTreeSet::new(), HashMap::new());
+                let (waiting, have) = (others().collect(), HashMap::new());
                 again.push(Recovery { part: *part, run: number, waiting, have, lost: (was.0, why) });
             } else if number > 0 {
                 self.part_is_gone(*part);
             }
         }
         let plan = self.ranks.plan_of(self.list);
-        for part in &lost {
+        let again_of =
+            |part: usize, again: &[Recovery]| again.iter().find(|it| it.part == part).map(|it| it.run);
+        // Of a run that is over nothing is told once more.
+        let runs: Vec<RunNumber> = lost.iter().map(|part| again_of(*part, &again).unwrap_or(0)).collect();
+        // Before anybody is asked: the answer may be here before this goes on.
+        self.recoveries.lock().extend(again);
+        for (part, run) in lost.iter().zip(runs) {
             let away = &self.away[*part];
-            let mut recovery = again.iter_mut().find(|it| it.part == *part);
-            // Of a run that is over nothing is told once more.
-            let run = recovery.as_ref().map_or(0, |it| it.run);
             let moved = Moved { run, seat: away.seat, holder: away.holder() };
-            for other in (0..self.away.len()).filter(|other| !lost.contains(other)) {
-                if let Some(recovery) = &mut recovery {
-                    recovery.waiting.insert(other);
-                }
-                self.tell(other, Kind::Moved, &message::bytes(&moved));
-            }
+            others().for_each(|other| self.tell(other, Kind::Moved, &message::bytes(&moved)));
             if let Some(plan) = &plan
                 && let Some(side) = &plan.side
             {
                 let have = side.moved(plan, &moved);
-                if let Some(recovery) = recovery {
+                let mut recoveries = self.recoveries.lock();
+                if let Some(recovery) = recoveries.iter_mut().find(|it| it.part == *part) {
                     recovery.have.insert(0, have);
                 }
             }
         }
-        self.recoveries.lock().extend(again);
         self.ranks.has_changes.store(true, Ordering::Release);
     }
 
