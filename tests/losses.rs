@@ -1,7 +1,8 @@
 //! A batch with a dictionary over several machines, one of which is switched off amid its tasks: these run on the
 //! others, and what they have put is there.
 //!
-//! The machines are namespaces of this one. The test has `srun` start this program, which runs the test again in a role.
+//! The machines are namespaces of this one. The test has `srun` start this program, which runs the test again in a
+//! role.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::path::PathBuf;
@@ -27,7 +28,8 @@ fn before(key: u64) -> Vec<u64> {
     (0..3).map(|k| (layer - 1) * WIDTH + (i + k * k) % WIDTH).collect()
 }
 
-/// Puts a row that it computes from others. The first to make the file, on another rank than home, waits there until its
+/// Puts a row that it computes from others. The first to make the file, on another rank than home, waits there until
+/// its
 /// machine is gone.
 fn step(context: &Context, dict: DictDescriptor, key: u64, fatal: Option<PathBuf>) -> Result<(), DictError> {
     let dict = dict.attach::<u64, Vec<u64>>()?;

@@ -245,7 +245,8 @@ impl Builder {
         self
     }
 
-    /// The other ranks go on when one is lost: its process was killed, its machine went down, or it gave no sign of life
+    /// The other ranks go on when one is lost: its process was killed, its machine went down, or it gave no sign of
+    /// life
     /// for ten seconds (`TARRAGON_LOSS_LIMIT_MS` says how many milliseconds instead; `TARRAGON_SURVIVE_LOSSES=1` is
     /// the same as calling this). What it ran runs on others, as does what it had run as far as something needs what
     /// went with it; a body may run more than once. A task that has ended does not run again if a later one of the list

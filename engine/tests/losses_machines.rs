@@ -66,7 +66,8 @@ fn machines(test: &'static str, fate: Fate, seed: u64, act: impl FnOnce(&mut Hos
             std::thread::sleep(Duration::from_millis(5));
         }
         act(&mut hosts, victim(seed));
-        // What is lost is known, and the list goes on, while this is awaited; a step without one of its nodes ends late.
+        // What is lost is known, and the list goes on, while this is awaited; a step without one of its nodes ends
+        // late.
         while !text().contains("run again") && !text().contains("panicked") {
             assert!(begin.elapsed() < PATIENCE, "it does not go on: {}", text());
             std::thread::sleep(Duration::from_millis(20));

@@ -11,8 +11,10 @@
 //! Values are asked for once: who asks keeps the record until the reply has come (`asked`).
 
 use super::Ranks;
+use super::away::{Away, arrive, end, fail, keep_output};
 use super::loss::Recovery;
 use super::message::{self, Came, Cancel, End, Fetch, Give, Kind, Read, Replied, RunNumber, Sent, Start};
+use super::reading::Reading;
 use super::seats::Holder;
 use super::side::{Side, unreadable};
 use super::times::{self, Heard};
@@ -31,42 +33,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tarragon_transport::{Message, Rank};
 
-/// The part of one seat: its tasks in order.
-pub(super) struct Away {
-    /// The rank that it was cut for.
-    pub(super) seat: u16,
-    holder: RwLock<Holder>,
-    /// Where they are in the list.
-    pub(super) places: Box<[u32]>,
-    /// Kept by the plan.
-    pub(super) tasks: Box<[Ref]>,
-}
-
-impl Away {
-    pub(super) fn new(rank: Rank, list: u64, places: &[u32], tasks: impl Iterator<Item = Ref>) -> Self {
-        let holder = RwLock::new(Holder { rank: rank.0, list });
-        Self { seat: rank.0 as u16, holder, places: places.into(), tasks: tasks.collect() }
-    }
-
-    /// Who has it.
-    pub(super) fn holder(&self) -> Holder {
-        *self.holder.read()
-    }
-
-    pub(super) fn rank(&self) -> Rank {
-        Rank(self.holder().rank)
-    }
-
-    /// It goes to another rank.
-    pub(super) fn goes_to(&self, holder: Holder) {
-        *self.holder.write() = holder;
-    }
-}
-
 /// See the page.
 pub(crate) struct Elsewhere {
     pub(super) ranks: Arc<Ranks>,
-    shared: Weak<Shared>,
+    pub(super) shared: Weak<Shared>,
     pub(super) list: u64,
     /// Held by who starts a run elsewhere, and by who finds other holders for parts of lost ranks; by no handler.
     pub(super) turn: Mutex<()>,
@@ -78,7 +48,7 @@ pub(crate) struct Elsewhere {
     pub(super) away: Box<[Away]>,
     pub(super) now: Mutex<Now>,
     /// Output that was asked for, by ticket.
-    reading: Mutex<HashMap<u64, Reading>>,
+    pub(super) reading: Mutex<HashMap<u64, Reading>>,
     /// When tasks ran, if the batch measures.
     times: Mutex<Heard>,
     /// What guests are to run: until they were told, or as long as others may have to be.
@@ -87,9 +57,6 @@ pub(crate) struct Elsewhere {
     /// Workers of each rank but this.
     workers: Box<[u32]>,
 }
-
-/// Of which part output was asked for, and what came.
-type Reading = (usize, Option<io::Result<Vec<u8>>>);
 
 #[derive(Default)]
 pub(super) struct Now {
@@ -113,7 +80,7 @@ pub(super) struct Now {
     /// What guests have sent.
     sent: Sent,
     /// Numbers of what was asked to be read, over all runs.
-    tickets: u64,
+    pub(super) tickets: u64,
 }
 
 impl Elsewhere {
@@ -237,7 +204,7 @@ impl Elsewhere {
         self.place_of(task).is_some()
     }
 
-    fn place_of(&self, task: Ref) -> Option<(usize, u32)> {
+    pub(super) fn place_of(&self, task: Ref) -> Option<(usize, u32)> {
         let id = task.head().cohort.load(Ordering::Acquire);
         let base = self.bases.binary_search_by_key(&id, |(cohort, _)| *cohort).ok()?;
         self.part_of(self.bases[base].1 + task.index())
@@ -319,18 +286,6 @@ impl Elsewhere {
         };
         asked.iter().for_each(|(kept, parity)| fail(kept.0, *parity, self.loss_of(kept.0), false));
         self.reads_fail(part);
-    }
-
-    /// Who reads output of a part whose holder is lost is told so.
-    pub(super) fn reads_fail(&self, part: usize) {
-        for (of, came) in self.reading.lock().values_mut() {
-            if *of == part && came.is_none() {
-                *came = Some(Err(io::Error::other("its rank is lost")));
-            }
-        }
-        if let Some(shared) = self.shared.upgrade() {
-            shared.awaited.look_again();
-        }
     }
 
     /// Tasks of lists that this one holds may be waited for by who asked elsewhere, or nobody, for their values.
@@ -510,42 +465,6 @@ impl Elsewhere {
         }
     }
 
-    /// What a task elsewhere has written so far; waits for the answer of its rank. `None` if it runs here.
-    pub(crate) fn read(&self, task: Ref, portion: Portion) -> Option<io::Result<Vec<u8>>> {
-        let (part, place) = self.place_of(task)?;
-        let (ticket, read) = {
-            let mut now = self.now.lock();
-            now.tickets += 1;
-            (now.tickets, Read { task: place, portion })
-        };
-        let is_gone = self.now.lock().gone.contains(&part) || self.ranks.is_lost(self.away[part].rank());
-        let gone = is_gone.then(|| Err(io::Error::other("its rank is lost")));
-        self.reading.lock().insert(ticket, (part, gone));
-        if !is_gone {
-            self.tell(part, Kind::Read, &message::bytes(&(ticket, read)));
-        }
-        let came = || {
-            let is_lost = self.ranks.lost.get().is_some();
-            is_lost || self.reading.lock().get(&ticket).is_some_and(|(_, came)| came.is_some())
-        };
-        let shared = task.shared();
-        shared.executor.wait(shared, task, None, &came);
-        let read = self.reading.lock().remove(&ticket).and_then(|(_, came)| came);
-        Some(read.unwrap_or_else(|| Err(io::Error::other("its rank is lost"))))
-    }
-
-    fn written(&self, bytes: &[u8]) {
-        let Some(((ticket, error), bytes)) = message::head::<(u64, String)>(bytes) else { return };
-        if let Some((_, place)) = self.reading.lock().get_mut(&ticket) {
-            let read = if error.is_empty() { Ok(bytes.to_vec()) } else { Err(io::Error::other(error)) };
-            *place = Some(read);
-        }
-        // The task may run on, so it is only who waits that is told, not who goes on after it.
-        if let Some(shared) = self.shared.upgrade() {
-            shared.awaited.look_again();
-        }
-    }
-
     /// Cancels the run elsewhere, or one task of it.
     pub(super) fn cancel(&self, task: Option<Ref>) {
         let run = self.now.lock().number;
@@ -625,25 +544,6 @@ impl Drop for Elsewhere {
     }
 }
 
-/// Puts a value that came from elsewhere in place; false if the bytes are none. Nothing if the task has ended.
-pub(super) fn arrive(task: Ref, parity: u8, value: &[u8]) -> bool {
-    if task.has_ended(parity) {
-        return true;
-    }
-    task.drop_value_if_done();
-    // What serde does for the user's type is the user's code.
-    if !catch_unwind(AssertUnwindSafe(|| task.unpack_value(value))).unwrap_or(false) {
-        return false;
-    }
-    let head = task.head();
-    head.status.store(state::DONE | parity, Ordering::Release);
-    if head.code.value_needs_drop && task.handles() == 0 && head.uses.load(Ordering::Acquire) == 0 {
-        task.drop_value_if_done();
-    }
-    task.shared().awaited.ended(task);
-    true
-}
-
 impl Elsewhere {
     /// What a reply says of a task.
     fn replied(&self, task: Ref, parity: u8, came: Came, value: &[u8]) {
@@ -671,31 +571,6 @@ impl Now {
         let id = task.head().cohort.load(Ordering::Acquire);
         let at = self.parities.binary_search_by_key(&id, |(cohort, _)| *cohort);
         at.map_or(0, |at| self.parities[at].1)
-    }
-}
-
-/// What a task wrote that did not succeed is told with its error.
-fn keep_output(task: Ref, wrote: &str) {
-    if let Some(cohort) = task.cohort().filter(|_| !wrote.is_empty()) {
-        cohort.keep_output(task.index(), Output::of_text(wrote));
-    }
-}
-
-/// A task elsewhere did not succeed, which is found out when its run may be over.
-fn fail(task: Ref, parity: u8, failure: Arc<Failure>, skipped: bool) {
-    if task.has_ended(parity) {
-        return;
-    }
-    if let Some(cohort) = task.cohort() {
-        cohort.note_failure(task.index(), failure);
-    }
-    end(task, parity, if skipped { state::SKIPPED } else { state::FAILED });
-}
-
-fn end(task: Ref, parity: u8, kind: u8) {
-    if !task.has_ended(parity) {
-        task.head().status.store(kind | parity, Ordering::Release);
-        task.shared().awaited.ended(task);
     }
 }
 

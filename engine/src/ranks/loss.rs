@@ -29,7 +29,8 @@
 //! A task that has ended is not run again if something after it in the list writes data that it has declared to read,
 //! or accesses data that it writes: it would not find what it found, or take away what others have. If what it gave is
 //! needed, it fails, with the loss as the cause, and so does what depends on it. A task that was running, or of whose
-//! end nobody knows, runs again: in a world that loses ranks a body may run more than once. What has to come after it on
+//! end nobody knows, runs again: in a world that loses ranks a body may run more than once. What has to come after it
+//! on
 //! other ranks has not begun, then; what comes after it on the lost rank may have. If that writes what the task reads,
 //! or the task itself does, it would not find what it found, and fails as well, unless something that they wait for has
 //! not ended.
@@ -49,8 +50,9 @@
 //! Holders and recoveries: home's listener, under the list's `turn`, which who starts a run elsewhere holds, too. The
 //! handler of a `Have` only notes it. A seat's holder as other parts know it: the clerk, and at home the listener.
 
+use super::away::Away;
 use super::clerk::Clerk;
-use super::elsewhere::{Away, Elsewhere};
+use super::elsewhere::Elsewhere;
 use super::message::{self, Adopted, Cancel, Had, Have, Kind, Moved, RunNumber, Start};
 use super::part::{self, TaskHead};
 use super::seats::Holder;

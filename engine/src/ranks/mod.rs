@@ -100,10 +100,12 @@
 //! fraction of a second over tcp. The report says how exact they are.
 //!
 //! # Deaths
-//! Where the world survives losses, `loss` says what becomes of the list. Else a lost rank ends the world. Home's tasks elsewhere that have not ended fail, and so does every later start of a list
+//! Where the world survives losses, `loss` says what becomes of the list. Else a lost rank ends the world. Home's tasks
+//! elsewhere that have not ended fail, and so does every later start of a list
 //! that is spread; home then stops the guests. A guest that finds another dead tells home, and goes on until it is told
 //! to stop; one that finds home dead stops.
 
+mod away;
 mod clerk;
 mod clock;
 mod elsewhere;
@@ -114,9 +116,11 @@ mod message;
 mod outside;
 mod pack;
 mod part;
+mod reading;
 mod records;
 mod seats;
 mod serve;
+mod share;
 mod side;
 mod steal;
 mod times;
@@ -135,7 +139,6 @@ pub(crate) use side::Side;
 pub(crate) use told::Told;
 
 use crate::error::Error;
-use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::run::WORKERS_MAX;
 use crate::run::measured::monotonic_ns;
@@ -144,6 +147,7 @@ use clock::{Clocks, Offset};
 use gang::Gangs;
 use message::Kind;
 use parking_lot::{Mutex, RwLock};
+use share::{Have, look};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -207,20 +211,6 @@ pub(crate) struct Ranks {
     listener: OnceLock<Thread>,
     stealing: Stealing,
     gangs: Gangs,
-}
-
-/// What this rank has of its node, and what every rank has at least.
-#[derive(Clone, Debug)]
-struct Have {
-    /// Its share of the cpus.
-    cpus: u32,
-    /// That is at least a whole one.
-    is_whole: bool,
-    /// Ranks of the node.
-    sharers: u32,
-    least_memory: u64,
-    /// By rank its share of the cpus.
-    all_cpus: Box<[u32]>,
 }
 
 /// Those of each world, once, until this rank leaves it: the other ranks wait for lists as long.
@@ -593,25 +583,4 @@ impl Ranks {
         self.lists.write().remove(&list);
         self.early.lock().remove(&list);
     }
-}
-
-/// What ranks have: of the cpus that a rank may use its share of those that others of its node may use, too. All ranks
-/// call it.
-fn look(world: &World) -> Result<Have, Error> {
-    let failed = |error| Error::World(Box::new(error));
-    let machine = Machine::look();
-    let own = message::bytes(&(&machine.cpus, machine.cpus_granted));
-    let all = world.all_gather(&own).map_err(failed)?;
-    let read = |rank: Rank| postcard::from_bytes::<(Vec<u32>, u32)>(&all[rank.0 as usize]).ok();
-    let node: Vec<(Vec<u32>, u32)> = world.node_ranks().into_iter().filter_map(read).collect();
-    let shared = |cpu: &u32| node.iter().filter(|(cpus, _)| cpus.contains(cpu)).count().max(1);
-    let share: f64 = machine.cpus.iter().map(|cpu| 1.0 / shared(cpu) as f64).sum();
-    let cpus = (share.round() as u32).clamp(1, machine.cpus_granted.max(1));
-    let sharers = (node.len() as u32).max(1);
-    let own = message::bytes(&(cpus, machine.memory_bytes / u64::from(sharers)));
-    let all = world.all_gather(&own).map_err(failed)?;
-    let all = all.iter().filter_map(|bytes| postcard::from_bytes::<(u32, u64)>(bytes).ok());
-    let (all_cpus, memory): (Vec<u32>, Vec<u64>) = all.unzip();
-    let least_memory = memory.into_iter().min().unwrap_or(u64::MAX);
-    Ok(Have { cpus, is_whole: share > 0.99, sharers, least_memory, all_cpus: all_cpus.into() })
 }

@@ -1,7 +1,8 @@
 //! At home: from the pieces of a spread list to its side and the parts that go out.
 
 use super::Ranks;
-use super::elsewhere::{Away, Elsewhere};
+use super::away::Away;
+use super::elsewhere::Elsewhere;
 use super::outside::Outside;
 use super::part::{self, Brings, Head, Limited, Setup, TaskHead};
 use super::side::{Role, Side};

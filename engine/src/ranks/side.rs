@@ -1,7 +1,8 @@
 //! What a plan has to do with other ranks: its imports and exports, and which run of it is under way.
 
+use super::away::arrive;
 use super::clerk::Guest;
-use super::elsewhere::{Elsewhere, arrive};
+use super::elsewhere::Elsewhere;
 use super::goods::{self, Given, Goods, given_by};
 use super::message::{self, Adopted, Came, Had, Kind, Moved, Notice, RunNumber, Sent};
 use super::outside::Outside;

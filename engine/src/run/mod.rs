@@ -2,7 +2,8 @@
 //!
 //! `seats` decides who is awake, `hoard` what a worker keeps for itself, `worker` is the loop, `pool` the threads,
 //! `solo` how a run begins, `search` how a worker finds more, `give` how another rank does, `outside` how nodes end
-//! that no worker runs, `past` what has run on a lost rank, `stop` and `retry` what is cancelled and tried again, `measured` when nodes ran, `serial` the
+//! that no worker runs, `past` what has run on a lost rank, `stop` and `retry` what is cancelled and tried again,
+//! `measured` when nodes ran, `serial` the
 //! reference that everything else must agree with, and `node` what it means to run one node.
 
 mod give;

@@ -36,7 +36,8 @@
 //!
 //! # Deaths
 //! Where losses are survived, a victim puts back what a lost thief had, and a thief lets go of what a lost victim gave.
-//! Else a lost rank ends the world: home ends what it gave away with an error that names the rank. A victim that dies takes
+//! Else a lost rank ends the world: home ends what it gave away with an error that names the rank. A victim that dies
+//! takes
 //! the list with it; what a thief returns then is for nobody.
 
 mod thief;

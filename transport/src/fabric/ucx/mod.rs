@@ -37,7 +37,8 @@
 //!
 //! # Sleep
 //! Who wants to sleep on the descriptor asks the library first (`arm`). One that is *busy* has events that a look takes
-//! in; if looks in succession move nothing all the same, or it cannot be asked, the poller naps, for 2 or 10 ms at most.
+//! in; if looks in succession move nothing all the same, or it cannot be asked, the poller naps, for 2 or 10 ms at
+//! most.
 
 mod buffer;
 mod engine;
