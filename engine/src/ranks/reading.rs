@@ -5,7 +5,6 @@ use super::message::{self, Kind, Read};
 use crate::task::output::Portion;
 use crate::task::record::Ref;
 use std::io;
-use tarragon_transport::Rank;
 
 /// Of which part output was asked for, and what came.
 pub(super) type Reading = (usize, Option<io::Result<Vec<u8>>>);
