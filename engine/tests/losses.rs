@@ -1,6 +1,7 @@
 //! Lists in worlds that lose ranks: they do what the serial program does all the same.
 //!
 //! Each test starts this program once more in a role; that starts the ranks. Every process has a watchdog.
+#![expect(clippy::print_stdout, reason = "figures, and what has become of the world")]
 
 #[path = "losses/random.rs"]
 mod random;

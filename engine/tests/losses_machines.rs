@@ -1,6 +1,7 @@
 //! Lists on several machines of which one is lost: its rank is killed or frozen, its power fails, its cable is cut.
 //!
 //! Ranks are started by `srun` on machines made of namespaces; what they list reads no files, so all of it succeeds.
+#![expect(clippy::print_stdout, reason = "figures, and what has become of the world")]
 
 #[path = "losses/random.rs"]
 mod random;
