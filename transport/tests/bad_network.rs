@@ -102,7 +102,7 @@ fn a_machine_with_less_memory_than_the_other_does_the_same() {
         return;
     }
     let Some(hosts) = Hosts::for_ranks(2) else { return };
-    hosts.limit_memory(1, 96 << 20);
+    hosts.limit_memory(1, 64 << 20);
     let ended = Launch::far(hosts.mpirun(2), test, "rank").ranks(4).run();
     ended.expect_success();
     let expected = [0, 1, 2, 3].map(|rank| format!("rank {rank}: ranks 4 nodes 2 fabric shm+ucx"));

@@ -12,11 +12,15 @@ use super::entry::{Entry, Tag, Unit};
 use super::layout::{GROUP_BYTES, GROUP_UNITS, UNIT_BYTES};
 use crate::agent::{Agent, AgentId};
 use crate::error::SegmentError;
+use crate::segment::plan::AGENT_BYTES;
 use crate::segment::{Segment, file};
 use crate::sync::Ordering;
 
 /// Units that are made memory at once: 2 MiB.
 const STEP_UNITS: u64 = 128;
+/// Bytes of the folder that the heap leaves to the records of threads to come. What it has taken it keeps, so a thread
+/// that finds no memory for its record would wait for ever, or fail, though all blocks are free.
+const RECORDS_BYTES: u64 = 16 * AGENT_BYTES;
 
 /// The heap's lock, held by an agent.
 pub(crate) struct HeapGuard<'a> {
@@ -258,7 +262,7 @@ impl Segment {
             self.plan.tables + groups.start * GROUP_BYTES..self.plan.tables + groups.end * GROUP_BYTES;
         file::commit(&self.file, &self.folder, tables)?;
         let memory = self.unit_offset(start)..self.unit_offset(start + units);
-        file::commit(&self.file, &self.folder, memory)
+        file::commit_leaving(&self.file, &self.folder, memory, RECORDS_BYTES)
     }
 
     /// A generation that old entries for the same place hardly have: a counter, spread by an odd factor.

@@ -181,6 +181,22 @@ pub(crate) fn commit(file: &File, folder: &Path, bytes: Range<u64>) -> Result<()
     }
 }
 
+/// As [`commit`], but leaves so many bytes of the folder free, or a sixty-fourth of it if that is less.
+pub(crate) fn commit_leaving(
+    file: &File,
+    folder: &Path,
+    bytes: Range<u64>,
+    left: u64,
+) -> Result<(), SegmentError> {
+    if let Ok(all) = rustix::fs::statvfs(folder) {
+        let (needed, free) = (bytes.end - bytes.start, all.f_bavail * all.f_frsize);
+        if free < needed + left.min(all.f_blocks * all.f_frsize / 64) {
+            return Err(SegmentError::Full { dir: folder.to_owned(), needed, free, hint: HINT });
+        }
+    }
+    commit(file, folder, bytes)
+}
+
 /// The error for a call that failed: `Full` if it was for want of space.
 pub(crate) fn full_or_system(
     folder: &Path,
