@@ -256,7 +256,7 @@ impl Builder {
     ///
     /// Counts for the first batch of the program that has ranks, on rank 0; with [`world`](Self::world) it is the
     /// program that says so when it joins the world. Launchers end all ranks when one ends unless they are told not to:
-    /// `srun --no-kill --kill-on-bad-exit=0`.
+    /// `srun --no-kill --kill-on-bad-exit=0`, or `mpirun --enable-recovery` of Open MPI for ranks that are killed.
     #[cfg(not(loom))]
     pub fn survive_losses(mut self, on: bool) -> Self {
         self.survives_losses = on;

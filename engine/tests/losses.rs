@@ -170,6 +170,22 @@ fn values_of_a_lost_rank_are_errors_until_the_list_runs_again() {
     });
 }
 
+/// Home keeps what it has sent elsewhere for as long as it may have to send it again, and no longer.
+#[test]
+fn what_went_elsewhere_can_be_taken() {
+    in_folder("what_went_elsewhere_can_be_taken", |_| {
+        let batch = batch(2, 1);
+        let here = batch.function(whisper, ("a".to_string(),)).at_rank(0);
+        let there = batch.function(whisper, (here.result(),)).at_rank(1);
+        let list = batch.compile(tasks![&here, &there]).expect("a list");
+        for _ in 0..2 {
+            list.run().expect("all succeed");
+            assert_eq!(there.result().get().expect("it is there"), "a on 0 on 1");
+            assert_eq!(here.result().take().expect("it is there"), "a on 0");
+        }
+    });
+}
+
 fn noted(_: &Context, path: PathBuf, word: String) -> String {
     let mut file = std::fs::File::options().append(true).create(true).open(path).expect("a file");
     std::io::Write::write_all(&mut file, format!("{word}\n").as_bytes()).expect("it is written");

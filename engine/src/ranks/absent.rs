@@ -224,6 +224,10 @@ impl Side {
         match *self {}
     }
 
+    pub(crate) fn lets_go(&self, _: &Plan) {
+        match *self {}
+    }
+
     pub(crate) fn ended(&self, _: &Plan, _: bool) {
         match *self {}
     }

@@ -129,6 +129,10 @@ impl Elsewhere {
             let Holder { rank, list } = away.holder();
             self.ranks.tell_owned(Rank(rank), Kind::Part, list, part);
         }
+        if self.ranks_of().any(|rank| self.ranks.is_lost(rank)) {
+            // It was placed there before that was known.
+            self.ranks.look_for_holders();
+        }
     }
 
     /// What the holder of a part was sent.

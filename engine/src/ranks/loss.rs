@@ -24,7 +24,8 @@
 //! task has ended that waits for it. What has ended runs again only if something needs what it gave and does not have
 //! it: a task of the part that has not ended and takes its value, a rank that has not heard of it and takes something
 //! of it, or a handle of the user's (but for what writes data: that is what it was for). And so on back to what is
-//! there (*lineage*). For that, each rank keeps what it has sent to other ranks until the next run of the list begins.
+//! there (*lineage*). For that, each rank keeps what it has sent to other ranks: home until the run has ended, others
+//! until the next run of the list begins.
 //!
 //! A task that has ended is not run again if something after it in the list writes data that it has declared to read,
 //! or accesses data that it writes: it would not find what it found, or take away what others have. If what it gave is
@@ -160,16 +161,23 @@ impl Ranks {
                     self.thief_forgets(loss.rank);
                     self.take_back(loss.rank);
                 }
-                Change::Settled(epoch) if self.is_home() => {
-                    self.all_elsewheres().iter().for_each(|list| list.find_holders(epoch));
-                }
+                // Seen to below, where lists that were compiled meanwhile are, too.
                 Change::Settled(_) => {}
                 Change::CastOut(why) => self.is_cast_out(&why.to_string()),
             }
         }
         if self.is_home() {
-            self.all_elsewheres().iter().for_each(|list| list.go_on());
+            let settled = self.world.fabric().settled_epoch();
+            for list in self.all_elsewheres() {
+                list.find_holders(settled);
+                list.go_on();
+            }
         }
+    }
+
+    /// At home: a list was placed on a rank that is lost by now.
+    pub(super) fn look_for_holders(&self) {
+        self.wake();
     }
 
     fn is_cast_out(&self, why: &str) {
@@ -231,11 +239,13 @@ impl Elsewhere {
         if lost.is_empty() {
             return;
         }
-        let (run, number) = {
+        let (run, number, is_known) = {
             let now = self.now.lock();
-            let run = now.run.upgrade().filter(|run| now.is_known && !run.is_over());
-            (run, now.number)
+            (now.run.upgrade().filter(|run| !run.is_over()), now.number, now.is_known)
         };
+        // A run that has begun, of which guests are still to be told, starts at the new holders.
+        let is_about_to_start = run.is_some() && !is_known;
+        let run = run.filter(|_| is_known);
         {
             let mut recoveries = self.recoveries.lock();
             recoveries.retain(|it| !lost.contains(&it.part));
@@ -251,7 +261,7 @@ impl Elsewhere {
                 let (_, why) = self.ranks.last_loss(was.0);
                 let (waiting, have) = (others().collect(), HashMap::new());
                 again.push(Recovery { part: *part, run: number, waiting, have, lost: (was.0, why) });
-            } else if number > 0 {
+            } else if number > 0 && !is_about_to_start {
                 self.part_is_gone(*part);
             }
         }
@@ -276,7 +286,6 @@ impl Elsewhere {
                 }
             }
         }
-        self.ranks.has_changes.store(true, Ordering::Release);
     }
 
     /// Sends a part to another rank.

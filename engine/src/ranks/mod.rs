@@ -550,7 +550,7 @@ impl Ranks {
         let run = {
             // Whether the list is known here is asked under the lock as well: who begins its run looks there once.
             let mut early = self.early.lock();
-            plan = self.lists.read().get(&list).and_then(Weak::upgrade);
+            plan = self.plan_of(list);
             let run = plan.as_ref().and_then(|plan| plan.side.as_ref()?.run_of(bytes));
             if run.is_none() {
                 early.entry(list).or_default().push(bytes.to_vec());

@@ -116,7 +116,7 @@ impl Recorder {
 impl Ranks {
     /// At a guest: home has a record of a part on the disk.
     pub(super) fn recorded(&self, list: u64, bytes: &[u8]) {
-        let plan = self.lists.read().get(&list).and_then(std::sync::Weak::upgrade);
+        let plan = self.plan_of(list);
         let side = plan.as_ref().and_then(|plan| plan.side.as_ref());
         if let (Some(guest), Some((number, _))) =
             (side.and_then(|side| side.guest()), message::head::<u64>(bytes))

@@ -31,7 +31,8 @@ pub(crate) struct Side {
     exports: Exports,
     /// Where exports go.
     pub(super) seats: Seats,
-    /// What goes elsewhere stays until the next run: it may have to go there once more.
+    /// What goes elsewhere stays: it may have to go there once more. At home until the run has ended on all ranks, at
+    /// a guest, which does not know when that is, until the next run.
     keeps_exports: bool,
     /// What comes from other lists.
     pub(super) outside: Outside,
@@ -113,7 +114,7 @@ impl Side {
 
     /// Of a part that was another rank's: what of it has run there.
     pub(crate) fn past(&self) -> Option<Arc<Past>> {
-        self.guest()?.past()
+        self.guest().filter(|_| self.keeps_exports)?.past()
     }
 
     /// If the task at this place of a part has run on a rank that is lost, and was passed over here: that.
@@ -292,7 +293,11 @@ impl Side {
             let mut bytes = message::bytes(&Notice { run, import: export.import, came, wrote });
             bodies.iter().for_each(|body| bytes.extend_from_slice(body));
             self.count_sent(1, bytes.len());
-            let Holder { rank, list } = self.seats.holder(export.rank);
+            let Holder { rank, list } = match self.keeps_exports {
+                true => self.seats.holder(export.rank),
+                // Nothing moves.
+                false => Holder { rank: u32::from(export.rank), list: self.list },
+            };
             if rank == self.ranks.rank() {
                 self.ranks.notice(list, &bytes);
             } else {
@@ -395,6 +400,18 @@ impl Side {
     /// At home, of a run that has ended: when tasks elsewhere ran after `started_ns`, by index.
     pub(crate) fn times(&self, started_ns: u64) -> Option<(Vec<(u32, Timed)>, Others)> {
         Some(self.elsewhere()?.times(started_ns))
+    }
+
+    /// All nodes and parts have ended: what was kept at home to be sent once more is not any longer.
+    pub(crate) fn lets_go(&self, plan: &Plan) {
+        if !self.keeps_exports || self.elsewhere().is_none() {
+            return;
+        }
+        for own in (0..self.exports.len()).filter(|own| self.exports.have_value(*own)) {
+            if let Some(task) = plan.record(self.imports() + own as u32) {
+                task.used();
+            }
+        }
     }
 
     /// All nodes of this rank have ended, and the plan may run again unless a body holds it.

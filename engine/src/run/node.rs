@@ -488,6 +488,9 @@ impl Run {
             client.run_ended(self.plan.tasks().count(), self.plan.first_failure());
         }
         self.keep_times();
+        if let Some(side) = &self.plan.side {
+            side.lets_go(&self.plan);
+        }
         events::run_ended(&self.plan, self.started.elapsed());
         let is_held = {
             let mut left = self.left.lock();

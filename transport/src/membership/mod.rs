@@ -78,7 +78,7 @@
 //! Where a loss *ends the world*, as it does unless `Losses::survived` says otherwise, a lost rank is a dead one to all
 //! (`PeerDead`), what it sent before its end is still taken, and nobody is killed: all are about to end. Where losses
 //! are *survived* all of the above holds. A launcher must be told not to end the others: `srun --no-kill
-//! --kill-on-bad-exit=0`; `mpirun` ends all when one is killed.
+//! --kill-on-bad-exit=0`; `mpirun --enable-recovery` of Open MPI, for ranks that are killed.
 
 mod judge;
 mod standing;

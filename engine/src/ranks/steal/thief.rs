@@ -226,7 +226,7 @@ impl Ranks {
             Gift::Nothing { .. } => self.steal(),
             Gift::Tasks { list } if self.is_home() => {
                 // The list is under way, so its batch is there.
-                let elsewhere = self.elsewheres.read().get(&list).and_then(Weak::upgrade);
+                let elsewhere = self.elsewhere(list);
                 let shared = elsewhere.and_then(|elsewhere| elsewhere.shared());
                 let ran = shared.ok_or_else(|| "its list is gone".to_string());
                 let ran = ran
