@@ -200,6 +200,10 @@ impl Batch {
     /// the allocation, or of [`Builder::hosts`](crate::Builder::hosts). A job starts when there is room for all its
     /// ranks; one for which there will never be is a mistake that compile reports.
     ///
+    /// Of a program that is several ranks itself each rank has its own cpus, and a job is placed on one of them as any
+    /// task is. Where it needs more than that one has it takes cpus of the ranks behind that one, too, on whichever
+    /// machines they are; with [`Task::at_rank`] those behind the one that is chosen.
+    ///
     /// The first rank that fails ends the others, under each launcher, and the job's error names it. Its output has the
     /// lines of all ranks, with `RANK: ` before each; see [`Task::rank_stdout`] for a rank's own, [`Task::job_ranks`]
     /// for exit codes and hosts, [`Task::and`] for several executables under one launch.

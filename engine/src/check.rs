@@ -21,7 +21,7 @@ pub(crate) fn need(shared: &Shared, task: u32, record: Ref, need: &Need, mistake
     };
     match need.job {
         None if need.cpus > totals.cpus => add("cpus", need.cpus.to_string(), totals.cpus.to_string()),
-        Some(job) if !has_room(shared, job, need.cpus) => {
+        Some(job) if !has_room(shared, job, need.cpus) && !may_spread(shared, record, need) => {
             let each =
                 if job.per_host > 0 { format!(", {} on each host", job.per_host) } else { String::new() };
             add("cpus", format!("{} ranks of {}{each}", job.ranks, need.cpus), room(shared));
@@ -40,12 +40,19 @@ pub(crate) fn need(shared: &Shared, task: u32, record: Ref, need: &Need, mistake
     }
 }
 
-/// Whether a job's ranks fit when nothing else runs.
-fn has_room(shared: &Shared, job: JobNeed, cpus: u32) -> bool {
+/// Whether a job's ranks fit when nothing else runs, on cpus of this rank if it is one of several.
+pub(crate) fn has_room(shared: &Shared, job: JobNeed, cpus: u32) -> bool {
     let hosts = &shared.launching.hosts;
     let here = hosts.is_here.then_some((HERE, shared.totals.cpus));
     let others = (1..).zip(&hosts.others).map(|(number, (_, cpus))| (HostId(number), *cpus));
     fit(job, cpus, here.into_iter().chain(others)).is_some()
+}
+
+/// Whether they fit on cpus of several ranks of this program, from the one on that the job is to be on.
+fn may_spread(shared: &Shared, record: Ref, need: &Need) -> bool {
+    let Some(ranks) = shared.ranks.as_ref().filter(|ranks| ranks.size() > 1) else { return false };
+    let chosen = record.extra().and_then(|extra| extra.rank).filter(|_| ranks.is_home());
+    !shared.executor.is_serial() && ranks.deal(shared, chosen.unwrap_or(ranks.rank()), need).is_some()
 }
 
 /// How many cpus jobs can have, and where.
@@ -56,12 +63,10 @@ fn room(shared: &Shared) -> String {
     let all: Vec<String> = here.into_iter().chain(others).collect();
     match &shared.ranks {
         _ if all.is_empty() => "none for jobs".to_string(),
-        // Else the user may wonder where the other nodes are.
-        Some(ranks) if ranks.size() > 1 => format!(
-            "{} on a rank, and a job stays with one (a program that is not started as ranks itself has its jobs on all \
-             nodes of an allocation)",
-            all.join(", ")
-        ),
+        Some(ranks) if ranks.size() > 1 => {
+            let others = ranks.cpus_of_others(shared);
+            format!("{} of this rank, {} of {} others", shared.totals.cpus, others, ranks.live().len() - 1)
+        }
         _ => all.join(", "),
     }
 }

@@ -68,6 +68,8 @@ struct Gather<'a> {
     has_near: bool,
     /// Some task is run by several ranks at once.
     has_gangs: bool,
+    /// Some task is an MPI job.
+    has_jobs: bool,
     /// A compiled batch in the list is running.
     running: bool,
     /// The tasks lie in more chunks than a plan can name.
@@ -125,6 +127,7 @@ impl<'a> Gather<'a> {
             has_ranks: false,
             has_near: false,
             has_gangs: false,
+            has_jobs: false,
             running: false,
             too_many_chunks: false,
         }
@@ -252,7 +255,9 @@ impl<'a> Gather<'a> {
         self.has_ranks |= extra.rank.is_some();
         self.has_near |= extra.near.is_some();
         self.has_gangs |= extra.gang > 1;
-        if extra.gang > 1 && self.shared.ranks.as_ref().is_some_and(|ranks| ranks.survives()) {
+        let is_job = extra.need.as_ref().is_some_and(|need| need.job.is_some());
+        self.has_jobs |= is_job;
+        if (extra.gang > 1 || is_job) && self.shared.ranks.as_ref().is_some_and(|ranks| ranks.survives()) {
             // A member may be lost; then others take its place.
             task.keep_arguments();
             self.attended = true;

@@ -81,8 +81,11 @@ impl Hosts {
 
     fn boot(&mut self, number: u32, named: &str) -> Result<(), String> {
         let name = format!("h{number}");
-        // Its first process takes in those that lose their parents.
-        let idle = "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done";
+        // It runs what other machines ask for; its first process takes in those that lose their parents.
+        let calls = self.folder.path().join(format!("{name}.calls"));
+        let calls = calls.display();
+        let serve = format!("while :; do while read -r call; do sh $call & done < {calls}; done");
+        let idle = format!("trap 'exit 0' TERM; {{ {serve}; }} & while :; do sleep 3600 & wait $!; done");
         // Libraries look there for cards, and daemons for control groups, which stay those of the test's machine.
         let groups = self.folder.path().join(format!("{name}.groups"));
         std::fs::create_dir(&groups).unwrap();
@@ -91,7 +94,8 @@ impl Hosts {
             "mount --rbind /sys/fs/cgroup {groups} && mount -t sysfs none /sys && mount --rbind {groups} /sys/fs/cgroup"
         );
         let memory = "mount -t tmpfs -o mode=1777 shm /dev/shm";
-        let script = format!("hostname {name} && {cards} && {memory} && {named} && {{ READY; {idle}; }}");
+        let ready = format!("{cards} && {memory} && {named} && mkfifo {calls}");
+        let script = format!("hostname {name} && {ready} && {{ READY; {idle}; }}");
         let ahead = (u64::from(number + 1) * CLOCKS_APART_S).to_string();
         let clock = ["-T", "--monotonic", &ahead];
         let flags = ["-n", "-u", "-i", "-p", "-m", "--propagation", "private", "-f", "--mount-proc"];
@@ -254,13 +258,20 @@ impl Hosts {
         run(enter(self.hub.id(), &["-n"]).args(["sh", "-c", script]));
     }
 
-    /// What `mpirun` calls in place of `ssh`.
+    /// What `mpirun` calls in place of `ssh`: from `login` it enters the machine, from another one, which sees nothing
+    /// of it, it asks it.
     fn write_agent(&self) {
         use std::os::unix::fs::PermissionsExt;
         let (path, folder) = (self.folder.path().join("agent"), self.folder.path().display());
         let enter =
             format!("exec nsenter -t \"$(cat {folder}/$host.pid)\" -m -u -i -n -T -p --wdns=\"$PWD\"");
-        std::fs::write(&path, format!("#!/bin/sh\nhost=$1\nshift\n{enter} -- /bin/sh -c \"$*\"\n")).unwrap();
+        let ask = "printf '%s\\n' \"{ $*\" \"} > $call.out 2>&1; echo \\$? > $call.code; mv $call.code $call.done\"";
+        let wait = "while ! test -e $call.done; do sleep 0.05; done; cat $call.out; exit $(cat $call.done)";
+        let script = format!(
+            "#!/bin/sh\nhost=$1\nshift\ntest \"$(hostname)\" = login && {enter} -- /bin/sh -c \"$*\"\n\
+             call=$(mktemp {folder}/call.XXXXXX)\n{ask} > $call\necho $call > {folder}/$host.calls\n{wait}\n"
+        );
+        std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
     }
 }

@@ -6,7 +6,7 @@ use super::office::{Event, Office};
 use crate::background::Client;
 use crate::body::{Call, Verdict};
 use crate::error::{Cause, Failure};
-use crate::ranks::{Role, join_gang};
+use crate::ranks::{Holding, Role, join_gang};
 use crate::run::{Run, retry};
 use crate::schedule::JobId;
 use crate::task::record::Ref;
@@ -43,6 +43,14 @@ pub(super) enum Returned {
 /// What these threads do.
 enum Work {
     Attempt(Attempt),
+    /// Have other ranks hold cpus for a job.
+    Muster {
+        job: JobId,
+        run: Arc<Run>,
+        task: Ref,
+        dealt: Vec<(u32, u32)>,
+        cpus: u32,
+    },
     /// Look at the queue of a client, and run it if it has been idle for long enough.
     Look(Arc<Client>),
     /// Record a process that has succeeded.
@@ -70,6 +78,19 @@ impl Bodies {
     /// Has a thread call the body.
     pub(super) fn call(self: &Arc<Self>, office: &Weak<Office>, attempt: Attempt) -> io::Result<()> {
         self.add(office, Work::Attempt(attempt))
+    }
+
+    /// Has a thread wait until other ranks hold cpus for a job, so many for each of its ranks.
+    pub(super) fn muster(
+        self: &Arc<Self>,
+        office: &Weak<Office>,
+        job: JobId,
+        run: Arc<Run>,
+        task: Ref,
+        dealt: Vec<(u32, u32)>,
+        cpus: u32,
+    ) -> io::Result<()> {
+        self.add(office, Work::Muster { job, run, task, dealt, cpus })
     }
 
     /// Has a thread look at the queue of a client.
@@ -115,6 +136,13 @@ impl Bodies {
                         office.push(Event::Returned(job, returned));
                     }
                 }
+                Work::Muster { job, run, task, dealt, cpus } => {
+                    let holding = Holding::assemble(&run, task, &dealt, cpus);
+                    drop(run);
+                    if let Some(office) = office.upgrade() {
+                        office.push(Event::Mustered(job, holding));
+                    }
+                }
                 Work::Conclude { job, run, node, task } => {
                     run.done(node, task);
                     drop(run);
@@ -146,7 +174,7 @@ impl Bodies {
 }
 
 /// Between an attempt of a gang that has lost a member and the next one: by then it may be known who is lost.
-const GANG_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const GANG_PAUSE: Duration = Duration::from_millis(20);
 
 impl Attempt {
     /// Whether it failed because a member of its gang was lost, and others can take its place.

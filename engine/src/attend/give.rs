@@ -34,6 +34,8 @@ impl State {
                 .map_or(0, |need| if need.named.is_empty() { need.all_cpus().max(1) } else { u32::MAX });
             let is_new =
                 job.stage == Stage::Waiting && job.attempt == 1 && job.refused == 0 && !job.cancelled;
+            // What is dealt out over ranks is not for one of them.
+            let is_new = is_new && job.dealt.is_empty();
             if given.len() == most || left == 0 {
                 break;
             }

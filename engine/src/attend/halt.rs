@@ -30,9 +30,11 @@ impl State {
                     self.stop(id);
                 }
                 Stage::Resting => self.stop(id),
-                Stage::Running | Stage::Standing if is_process => self.processes.kill(id, job),
+                Stage::Running | Stage::Standing if is_process && !job.is_mustering() => {
+                    self.processes.kill(id, job);
+                }
                 Stage::Running | Stage::Standing => {
-                    if job.is_of_gang() {
+                    if job.is_of_gang() || job.is_mustering() {
                         self.stopped.push((Arc::clone(run), job.task));
                     }
                 }

@@ -1,5 +1,6 @@
 //! A task that is attended to, from being ready until it has ended.
 
+use crate::ranks::Holding;
 use crate::run::Run;
 use crate::schedule::InstanceId;
 use crate::task::record::Ref;
@@ -36,6 +37,10 @@ pub(super) struct Job {
     pub(super) lane: Option<u32>,
     /// When its body was called, by the run's clock.
     pub(super) began: u64,
+    /// Of an MPI job with cpus of several ranks: the ranks, this one first, and how many of the job's are on each.
+    pub(super) dealt: Vec<(u32, u32)>,
+    /// It holds those of the others.
+    pub(super) holding: Option<Holding>,
 }
 
 /// How often a process is started that the system has no room for; about half a minute in all.
@@ -52,7 +57,7 @@ impl Job {
 
     /// It is an MPI job.
     pub(super) fn is_mpi(&self) -> bool {
-        self.task.head().code.command.is_some() && self.task.command_of().job.is_some()
+        self.task.is_mpi()
     }
 
     /// When to start the process again which the system refused with this error: where processes, memory or

@@ -4,6 +4,7 @@
 use super::process::{Place, could_not_start, written};
 use crate::error::Cause;
 use crate::launch::{Asked, line};
+use crate::ranks::Far;
 use crate::schedule::Need;
 use crate::task::Command;
 use crate::task::command::Variables;
@@ -54,18 +55,39 @@ impl FreeCpus {
 pub(super) struct Dealt<'a> {
     pub(super) placed: &'a [OnHost<u32>],
     pub(super) bound: &'a [OnHost<Vec<u32>>],
+    /// What other ranks of this program hold for it.
+    pub(super) far: &'a [Far],
     pub(super) need: &'a Need,
 }
 
 impl Dealt<'_> {
+    /// Hosts in the order of ranks, each once.
+    fn hosts(&self) -> Vec<OnHost<u32>> {
+        let mut hosts = self.placed.to_vec();
+        for far in self.far {
+            match hosts.iter_mut().find(|(host, _)| *host == far.host) {
+                Some((_, ranks)) => *ranks += far.ranks,
+                None => hosts.push((far.host.clone(), far.ranks)),
+            }
+        }
+        hosts
+    }
+
     fn cpus(&self) -> Vec<Cpus> {
-        let of = |(host, ids): &OnHost<Vec<u32>>| Cpus {
+        let of = |host: &Option<String>, ids: &[u32], are_places| Cpus {
             host: host.clone().unwrap_or_default(),
             per_rank: self.need.cpus,
-            ids: ids.clone(),
-            are_places: host.is_some(),
+            ids: ids.to_vec(),
+            are_places,
         };
-        self.bound.iter().map(of).collect()
+        let mut all: Vec<Cpus> = self.bound.iter().map(|(host, ids)| of(host, ids, host.is_some())).collect();
+        for far in self.far.iter().filter(|far| !far.cpus.is_empty()) {
+            match all.iter_mut().find(|cpus| cpus.host == far.host.as_deref().unwrap_or_default()) {
+                Some(cpus) => cpus.ids.extend(&far.cpus),
+                None => all.push(of(&far.host, &far.cpus, false)),
+            }
+        }
+        all
     }
 }
 
@@ -96,8 +118,9 @@ impl Place {
         }
         let hosts = &self.launching.hosts;
         let name = |host: &Option<String>| host.clone().unwrap_or_else(|| hosts.here.clone());
+        let dealt_hosts = dealt.hosts();
         let placed: Vec<(String, u32)> =
-            dealt.placed.iter().map(|(host, ranks)| (name(host), *ranks)).collect();
+            dealt_hosts.iter().map(|(host, ranks)| (name(host), *ranks)).collect();
         let launcher = self.launching.launcher(&self.env, &self.cwd);
         let launcher = launcher.map_err(|bad| Cause::Error(Box::new(bad.clone())))?;
         let counts: Vec<u32> = executables.iter().map(|executable| executable.ranks).collect();
@@ -105,7 +128,7 @@ impl Place {
             launcher,
             &Asked {
                 hosts: &placed,
-                is_local: dealt.placed.iter().all(|(host, _)| host.is_none()),
+                is_local: dealt_hosts.iter().all(|(host, _)| host.is_none()),
                 executables: &counts,
                 cpus: dealt.need.cpus.max(1),
                 more: &spec.launcher_args,
@@ -127,7 +150,7 @@ impl Place {
             accept: command.accept.clone(),
             stdin: stdin.map(Into::into),
             grace,
-            hosts: dealt.placed.iter().filter_map(|(host, _)| host.clone()).collect(),
+            hosts: dealt_hosts.iter().filter_map(|(host, _)| host.clone()).collect(),
             cpus: dealt.cpus(),
         };
         let wrote = order.write(folder).and_then(|()| match &line.file {

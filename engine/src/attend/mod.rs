@@ -42,6 +42,7 @@ mod halt;
 mod job;
 mod launch;
 mod ledger;
+mod muster;
 mod office;
 mod outcome;
 mod process;
@@ -51,5 +52,5 @@ mod timers;
 mod why;
 
 pub(crate) use ledger::{Share, Totals};
-pub(crate) use office::{Desk, Office, while_waiting};
+pub(crate) use office::{Desk, Office, bind_body, while_waiting};
 pub(crate) use signals::is_interrupted;

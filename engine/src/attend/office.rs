@@ -3,6 +3,8 @@
 use super::bodies::Bodies;
 use super::state::{Finished, State};
 use crate::background::Client;
+use crate::error::Cause;
+use crate::ranks::Holding;
 use crate::run::Run;
 use crate::schedule::{InstanceId, JobId};
 use crate::shared::Shared;
@@ -31,6 +33,8 @@ pub(super) enum Event {
     Returned(JobId, super::bodies::Returned),
     /// All members of the gang of this attempt are there.
     Assembled(JobId, u32),
+    /// Other ranks hold cpus for this job, or will not.
+    Mustered(JobId, Result<Holding, Cause>),
     /// A process that succeeded is recorded.
     Concluded(JobId),
     Supervisor(Vec<tarragon_supervisor::Event>),
@@ -176,10 +180,12 @@ impl Office {
             let before = state.deadline();
             let finished = self.round(&mut state);
             let stopped = std::mem::take(&mut state.stopped);
+            let let_go = std::mem::take(&mut state.let_go);
             let clients = if is_thread { state.due_clients(Instant::now()) } else { Vec::new() };
             let sooner = state.deadline() != before && !is_thread;
             self.end(state, finished);
             stopped.into_iter().for_each(|(run, task)| stop_gangs(&run, task));
+            drop(let_go);
             if is_thread {
                 self.with_state(State::look_at_the_end);
             }
@@ -369,6 +375,14 @@ pub(crate) fn while_waiting<R>(sleep: impl FnOnce() -> R) -> R {
     let result = sleep();
     office.push(Event::Waits(job, false));
     result
+}
+
+/// Numbers of cpus of this machine for what the body at hand has others run, that nobody else is bound to while it
+/// runs; none if there are too few, or its batch does not bind.
+pub(crate) fn bind_body(cpus: u32) -> Vec<u32> {
+    let held = HELD.with_borrow(Clone::clone);
+    let office = held.and_then(|(office, job)| Some((office.upgrade()?, job)));
+    office.map_or_else(Vec::new, |(office, job)| office.with_state(|state| state.bind_body(job, cpus)))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::events;
 use crate::launch::Launching;
 use crate::outputs::{Outputs, Which};
 use crate::program;
+use crate::ranks::Far;
 use crate::schedule::{InstanceId, JobId, Need};
 use crate::shared::Shared;
 use crate::task::Usage;
@@ -76,6 +77,8 @@ pub(super) struct Granted<'a> {
     pub(super) need: &'a Need,
     /// Of a job where its ranks are.
     pub(super) placed: &'a [OnHost<u32>],
+    /// Of a job what other ranks hold for it.
+    pub(super) far: &'a [Far],
     /// It starts when another of its hold ends.
     pub(super) stands: bool,
 }
@@ -171,6 +174,15 @@ impl Processes {
         Ok(())
     }
 
+    /// Cpus for what a body has others run, until its job is released.
+    pub(super) fn bind_body(&mut self, id: JobId, instance: InstanceId, cpus: u32) -> Vec<u32> {
+        let binds = self.places.get(&instance).is_some_and(|place| place.binds);
+        let bound = if binds { self.free_cpus.take(&[(None, cpus)]) } else { Vec::new() };
+        let ids = bound.first().map_or_else(Vec::new, |(_, ids)| ids.clone());
+        self.bound.insert(id, bound);
+        ids
+    }
+
     /// The cpus that `id` was bound to are free, or another's.
     pub(super) fn unbind(&mut self, id: JobId, heir: Option<JobId>) {
         let Some(bound) = self.bound.remove(&id) else { return };
@@ -257,7 +269,7 @@ impl Place {
         granted: &Granted<'_>,
         bound: &[OnHost<Vec<u32>>],
     ) -> Result<Prepared, Cause> {
-        let Granted { hold, need, stands, placed } = *granted;
+        let Granted { hold, need, stands, placed, far } = *granted;
         let command = job.task.command_of();
         let number = self.number(job)?;
         let limits = job.task.extra().map(|e| e.limits.clone()).unwrap_or_default();
@@ -275,7 +287,7 @@ impl Place {
             Some(spec) => {
                 let folder = self.outputs.job(number);
                 let (program, args) =
-                    self.order(command, spec, &Dealt { placed, bound, need }, stdin, grace, &folder)?;
+                    self.order(command, spec, &Dealt { placed, bound, far, need }, stdin, grace, &folder)?;
                 // Ranks are ended by their leader, which is to outlive them.
                 (program, args, Vec::new(), None, grace + LEADER_GRACE, self.cwd.clone())
             }

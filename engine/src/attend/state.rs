@@ -1,6 +1,6 @@
 //! What the office knows: jobs, who may start, timers, the supervisor's client; and how each event changes it.
 
-use super::bodies::{Attempt, Bodies, Returned};
+use super::bodies::{Attempt, Bodies, GANG_PAUSE, Returned};
 use super::job::{Body, Job, Stage};
 use super::office::{Event, Office};
 use super::process::{Granted, Processes, Started};
@@ -8,6 +8,7 @@ use super::timers::{Due, Timers};
 use crate::background::Client;
 use crate::error::{Cause, Failure, How, ProcessFailure};
 use crate::events;
+use crate::ranks::Holding;
 use crate::resume::Ledger;
 use crate::run::{Pool, Run, retry};
 use crate::schedule::{AccountId, Action, Desk, InstanceId, JobId, Seats};
@@ -57,6 +58,10 @@ pub(super) struct State {
     pub(super) finished: Vec<Finished>,
     /// Tasks of gangs that are to stop on all their ranks.
     pub(super) stopped: Vec<(Arc<Run>, Ref)>,
+    /// Jobs for which other ranks hold cpus, and which are to be started.
+    pub(super) assembled: Vec<JobId>,
+    /// Cpus of other ranks that are not needed any more: to be dropped without the lock.
+    pub(super) let_go: Vec<Holding>,
     /// Numbers of lanes that no job has.
     pub(super) lanes: BTreeSet<u32>,
     pub(super) lanes_len: u32,
@@ -106,6 +111,8 @@ impl State {
             bodies: Arc::clone(bodies),
             finished: Vec::new(),
             stopped: Vec::new(),
+            assembled: Vec::new(),
+            let_go: Vec::new(),
             lanes: BTreeSet::new(),
             lanes_len: 0,
             next_job: 0,
@@ -165,6 +172,7 @@ impl State {
             Event::Returned(id, returned) => self.returned(id, returned),
             Event::Concluded(id) => self.finish(id, None),
             Event::Assembled(id, attempt) => self.set_timeout(id, attempt),
+            Event::Mustered(id, holding) => self.mustered(id, holding),
             Event::Supervisor(told) => told.into_iter().for_each(|t| self.told(t)),
             Event::SupervisorGone => self.supervisor_gone(),
             Event::Cancel(run, task) => self.cancel(&run, task),
@@ -197,6 +205,8 @@ impl State {
             refused: 0,
             lane: None,
             began: 0,
+            dealt: Vec::new(),
+            holding: None,
         };
         self.jobs.insert(id, job);
         self.wait(id);
@@ -210,13 +220,20 @@ impl State {
         let extra = job.task.extra();
         let need = extra.and_then(|e| e.need.clone()).unwrap_or_else(default_need);
         let priority = extra.map_or(0, |e| e.priority);
+        let need = match job.is_mpi() {
+            false => need,
+            true => match job.deal(need) {
+                Ok(need) => need,
+                Err(cause) => return self.could_not_prepare(id, cause),
+            },
+        };
         // Where a job's ranks will be is not known before there is room.
         let can_stand = job.task.head().code.command.is_some() && !job.is_mpi();
         self.desk.ready(id, job.instance, &need, priority, can_stand);
     }
 
     /// Another attempt follows after `delay`, as another job: the desk may still know this one.
-    fn rest(&mut self, id: JobId, delay: Duration) {
+    pub(super) fn rest(&mut self, id: JobId, delay: Duration) {
         if let Some(job) = self.jobs.get_mut(&id) {
             events::retried(job.task, job.attempt, delay);
             job.attempt += 1;
@@ -249,8 +266,10 @@ impl State {
         let cpus = self.desk.ended(id);
         self.leave_lane(id);
         self.processes.unbind(id, None);
-        let Some(job) = self.jobs.get(&id) else { return };
-        self.give_cpus(job.instance, cpus);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        self.let_go.extend(job.holding.take());
+        let instance = job.instance;
+        self.give_cpus(instance, cpus);
     }
 
     /// Cpus come back. Workers that have waited for them while nobody of them was awake go first, so that processes
@@ -370,6 +389,9 @@ impl State {
         let Some(job) = self.jobs.get(&id) else { return };
         let tail = self.processes.last_words(job);
         let cause = Cause::Process(Box::new(ProcessFailure { how, tail, usage }));
+        if job.has_lost_a_rank() && !job.cancelled {
+            return self.rest(id, GANG_PAUSE);
+        }
         let failure = Failure::new(job.task, cause, job.attempt);
         match retry::delay(job.task, job.attempt, &failure) {
             Some(delay) if !job.cancelled => self.rest(id, delay),
@@ -388,7 +410,7 @@ impl State {
             let job = &self.jobs[&id];
             let is_process = job.task.head().code.command.is_some();
             match job.stage {
-                Stage::Running if is_process => {
+                Stage::Running if is_process && !job.is_mustering() => {
                     if let Some(began) = self.processes.began.remove(&id) {
                         job.run.note_lost(job.node, began.at_ns, began.lane);
                     }
@@ -415,6 +437,9 @@ impl State {
 
     /// Starts what fits.
     pub(super) fn decide(&mut self, office: &Office) {
+        for id in std::mem::take(&mut self.assembled) {
+            self.start_process(id, false, office);
+        }
         loop {
             let mut actions = Vec::new();
             self.desk.fill(&mut PoolSeats(&mut self.instances), &mut actions);
@@ -456,10 +481,19 @@ impl State {
         if !stands {
             job.run.begin(job.task);
         }
+        if !job.dealt.is_empty() {
+            return self.muster(id);
+        }
+        self.start_process(id, stands, office);
+    }
+
+    fn start_process(&mut self, id: JobId, stands: bool, office: &Office) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
         let hold = self.desk.class(id).expect("a job at the desk");
         let need = self.desk.need(id).cloned().unwrap_or_default();
         let placed = if need.job.is_some() { self.desk.placed(id) } else { Vec::new() };
-        let granted = Granted { hold, need: &need, placed: &placed, stands };
+        let far = job.holding.as_ref().map_or_else(Vec::new, |holding| holding.far.clone());
+        let granted = Granted { hold, need: &need, placed: &placed, far: &far, stands };
         match self.processes.start(id, job, &granted, office) {
             Started::Sent => {}
             Started::Failed(cause) => {
@@ -473,7 +507,7 @@ impl State {
         }
     }
 
-    fn could_not_prepare(&mut self, id: JobId, cause: Cause) {
+    pub(super) fn could_not_prepare(&mut self, id: JobId, cause: Cause) {
         let Some(job) = self.jobs.get(&id) else { return };
         // What the system refuses now it may grant later; an argument that is missing does not come back.
         let is_worth = matches!(cause, Cause::Process(_)) && !job.cancelled;

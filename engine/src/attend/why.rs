@@ -12,6 +12,11 @@ impl State {
         let (id, job) = self.jobs.iter().find(|(_, j)| Arc::ptr_eq(&j.run, run) && j.node == node)?;
         Some(match (job.stage, self.desk.place(*id)) {
             (Stage::Resting, _) => Some(resting(job)),
+            (_, Some(Place::Running)) if job.is_mustering() => {
+                let others: Vec<String> =
+                    job.dealt.iter().skip(1).map(|(rank, _)| rank.to_string()).collect();
+                Some(format!("it has cpus of its rank, and waits for those of ranks {}", others.join(", ")))
+            }
             (_, Some(Place::Running)) => None,
             (_, Some(Place::Standing)) => Some(
                 "it is ready, and next when a process of its kind ends: it takes over what that one holds"

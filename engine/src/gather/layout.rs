@@ -17,7 +17,8 @@ impl Gather<'_> {
         let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home() && !shared.executor.is_serial());
         let (ranks, live) = ranks.map_or((1, vec![0]), |ranks| (ranks.size(), ranks.live()));
         let ranks = u16::try_from(ranks).unwrap_or(ANY);
-        let gangs = if self.has_gangs { self.gangs() } else { HashMap::new() };
+        let mut gangs = if self.has_gangs { self.gangs() } else { HashMap::new() };
+        let jobs = if self.has_jobs && ranks > 1 { self.jobs(&live) } else { HashMap::new() };
         let least = shared.ranks.as_ref().map(|ranks| ranks.least());
         let assumed = shared.setup.assumed_cpus;
         // A resource of the user's own is there once; of others every rank must have enough.
@@ -33,8 +34,9 @@ impl Gather<'_> {
         // What stands for earlier submissions is known to end here.
         let gates = self.gates.len();
         let mut fixed = vec![0u16; gates];
-        for task in self.tasks() {
-            let is_bound = task.head().code.travel.is_none() || !everywhere(task);
+        for (index, task) in (gates as u32..).zip(self.tasks()) {
+            let has_room = || jobs.contains_key(&index) || everywhere(task);
+            let is_bound = task.head().code.travel.is_none() || !has_room();
             fixed.push(if is_bound || ranks == 1 { 0 } else { ANY });
         }
         for (index, task) in (gates..).zip(self.tasks()) {
@@ -58,6 +60,7 @@ impl Gather<'_> {
         }
         let (near, nodes) = if self.has_near && ranks > 1 { self.near(ranks) } else { Default::default() };
         let outside = if ranks > 1 { self.outside(externals) } else { Vec::new() };
+        gangs.extend(jobs);
         let layout = Layout {
             ranks,
             fixed,
@@ -96,6 +99,31 @@ impl Gather<'_> {
         }
         self.mistakes.append(&mut mistakes);
         gangs
+    }
+
+    /// By task how many ranks a job reaches over, of those that take cpus of more than one.
+    #[cold]
+    fn jobs(&self, live: &[u16]) -> HashMap<u32, u16> {
+        let (shared, mut jobs, mut known) = (self.shared, HashMap::new(), HashMap::new());
+        let Some(ranks) = &shared.ranks else { return jobs };
+        let (cpus, memory) = ranks.least();
+        let cpus = cpus.max(shared.setup.assumed_cpus);
+        for (index, task) in (self.gates.len() as u32..).zip(self.tasks()) {
+            let Some((extra, need)) = task.extra().and_then(|extra| Some((extra, extra.need.as_ref()?)))
+            else {
+                continue;
+            };
+            let Some(job) = need.job else { continue };
+            let fits_one = need.all_cpus() <= cpus && (job.per_host == 0 || job.per_host >= job.ranks);
+            if fits_one || !need.named.is_empty() || need.memory > memory {
+                continue;
+            }
+            let first = extra.rank.and_then(|rank| live.iter().position(|live| u32::from(*live) == rank));
+            let find = || ranks.reach(shared, need, first);
+            let reach = *known.entry((job, need.cpus, first)).or_insert_with(find);
+            jobs.extend(reach.map(|reach| (index, reach)));
+        }
+        jobs
     }
 
     /// By task the node that the user wants it on, and the ranks of each node.

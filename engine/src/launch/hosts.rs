@@ -55,6 +55,10 @@ impl Hosts {
         if is_one_of_several {
             hosts.others.clear();
             hosts.is_here = true;
+            // Its jobs may have ranks on the machines of other ranks, too.
+            if hosts.source != Source::Slurm || hosts.here == "localhost" {
+                hosts.here = own.to_string();
+            }
         }
         hosts
     }

@@ -11,7 +11,9 @@
 //! | anywhere | on this machine, within the batch's cpus |
 //! | in an allocation of Slurm, one process | on the allocation's nodes, this machine only if it is one of them |
 //! | with hosts that the user named | also on those |
-//! | as one of several ranks | on this rank's machine, within this rank's cpus |
+//! | as one of several ranks | on this rank's cpus, and where it needs more on those of ranks behind it |
+//!
+//! How cpus of several ranks come together is `ranks::gang::hold`'s question.
 //!
 //! # Inside of a rank
 //! What `mpirun` or `srun` has set for this program as a rank would make a launcher take itself for a part of that job:

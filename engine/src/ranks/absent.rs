@@ -11,6 +11,8 @@ use crate::outputs::Portion;
 use crate::plan::Plan;
 use crate::resume::Ledger;
 use crate::run::{Others, Past, Run, Timed};
+use crate::schedule::Need;
+use crate::shared::Shared;
 use crate::task::record::Ref;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +34,24 @@ impl Gang {
 /// There is nobody to be called.
 #[derive(Debug)]
 pub enum GangError {}
+
+/// Nobody else has cpus.
+#[derive(Clone)]
+pub(crate) struct Far {
+    pub(crate) host: Option<String>,
+    pub(crate) ranks: u32,
+    pub(crate) cpus: Vec<u32>,
+}
+
+pub(crate) struct Holding {
+    pub(crate) far: Vec<Far>,
+}
+
+impl Holding {
+    pub(crate) fn assemble(_: &Arc<Run>, _: Ref, _: &[(u32, u32)], _: u32) -> Result<Self, Cause> {
+        Ok(Self { far: Vec::new() })
+    }
+}
 
 pub(crate) enum Role {}
 pub(crate) type OfPlan = ();
@@ -151,6 +171,22 @@ impl Ranks {
     }
 
     pub(crate) fn steal(&self) {
+        match *self {}
+    }
+
+    pub(crate) fn deal(&self, _: &Shared, _: u32, _: &Need) -> Option<Vec<(u32, u32)>> {
+        match *self {}
+    }
+
+    pub(crate) fn reach(&self, _: &Shared, _: &Need, _: Option<usize>) -> Option<u16> {
+        match *self {}
+    }
+
+    pub(crate) fn cpus_of_others(&self, _: &Shared) -> u32 {
+        match *self {}
+    }
+
+    pub(crate) fn no_room(&self, _: &Need) -> Cause {
         match *self {}
     }
 

@@ -128,8 +128,8 @@ mod told;
 mod unpack;
 
 pub(crate) use elsewhere::Elsewhere;
+pub(crate) use gang::{Far, Holding, OfPlan, Role, join as join_gang};
 pub use gang::{Gang, GangError};
-pub(crate) use gang::{OfPlan, Role, join as join_gang};
 pub(crate) use pack::{Places, Unwritten, spread};
 pub(crate) use part::{Limited, Setup};
 pub(crate) use records::Recorder;

@@ -1,5 +1,7 @@
 //! On which hosts do the ranks of a job run? This machine, or others that have cpus for jobs alone. Pure.
 
+use std::collections::HashMap;
+
 /// What a job needs beside cpus for each of its ranks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct JobNeed {
@@ -53,9 +55,58 @@ pub(crate) fn fit(
     Some(placed)
 }
 
+/// How many ranks of a job each of several ranks of a world has, whose nodes and cpus these are; the first of them has
+/// some. Node by node, in the order in which they come: a node is taken whole, or as far as a host is to have ranks;
+/// one that has less room than that is passed over. Nothing if they do not fit.
+pub(crate) fn deal(job: JobNeed, cpus: u32, seats: &[(u32, u32)]) -> Option<Vec<u32>> {
+    let slots = |at: usize| seats[at].1 / cpus.max(1);
+    let most = if job.per_host == 0 { u32::MAX } else { job.per_host };
+    let mut on_node: HashMap<u32, Vec<usize>> = HashMap::new();
+    for (at, (node, _)) in seats.iter().enumerate() {
+        on_node.entry(*node).or_default().push(at);
+    }
+    let (mut dealt, mut left) = (vec![0; seats.len()], job.ranks);
+    for (node, _) in seats {
+        let Some(places) = on_node.remove(node) else { continue };
+        let room = places.iter().map(|at| slots(*at)).fold(0, u32::saturating_add);
+        let mut wanted = left.min(most);
+        if job.per_host > 0 && room < wanted {
+            continue;
+        }
+        for at in places {
+            dealt[at] = slots(at).min(wanted);
+            wanted -= dealt[at];
+            left -= dealt[at];
+        }
+        if left == 0 {
+            break;
+        }
+    }
+    (left == 0 && dealt.first().is_some_and(|first| *first > 0)).then_some(dealt)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranks_of_a_world_have_their_share_of_a_job() {
+        let job = |ranks, per_host| JobNeed { ranks, per_host };
+        let two_each = [(0, 2), (1, 2), (2, 2)];
+        assert_eq!(deal(job(5, 0), 1, &two_each), Some(vec![2, 2, 1]));
+        assert_eq!(deal(job(3, 0), 2, &two_each), Some(vec![1, 1, 1]));
+        assert_eq!(deal(job(7, 0), 1, &two_each), None);
+        assert_eq!(deal(job(3, 1), 1, &two_each), Some(vec![1, 1, 1]));
+        assert_eq!(deal(job(3, 2), 1, &two_each), Some(vec![2, 1, 0]));
+        // Ranks that share a node are one host, wherever they are in the order.
+        let in_turns = [(0, 2), (1, 2), (0, 2), (1, 2)];
+        assert_eq!(deal(job(3, 0), 1, &in_turns), Some(vec![2, 0, 1, 0]));
+        assert_eq!(deal(job(6, 3), 1, &in_turns), Some(vec![2, 2, 1, 1]));
+        // A node that has less room than a host is to have is passed over, but not the first rank.
+        assert_eq!(deal(job(4, 2), 1, &[(0, 2), (1, 1), (2, 2)]), Some(vec![2, 0, 2]));
+        assert_eq!(deal(job(4, 2), 1, &[(0, 1), (1, 2), (2, 2)]), None);
+        assert_eq!(deal(job(1, 0), 4, &[(0, 2), (1, 4)]), None);
+    }
 
     fn check(ranks: u32, per_host: u32, cpus: u32, hosts: &[u32]) -> Option<Vec<(u32, u32)>> {
         let hosts = (0..).zip(hosts).map(|(host, free)| (HostId(host), *free));

@@ -12,6 +12,6 @@ pub(crate) mod ready;
 mod tests;
 
 pub(crate) use desk::{AccountId, Action, Desk, InstanceId, JobId, Place, Seats};
-pub(crate) use hosts::{HERE, HostId, JobNeed, fit};
+pub(crate) use hosts::{HERE, HostId, JobNeed, deal, fit};
 pub(crate) use need::{Need, Stock, UNITS};
 pub(crate) use ready::{Arrival, Ready};

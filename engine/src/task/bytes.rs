@@ -41,6 +41,11 @@ impl Ref {
             && self.extra().is_none_or(|extra| extra.rank.or(extra.near).is_none() && extra.gang == 1)
     }
 
+    /// It is an MPI job.
+    pub(crate) fn is_mpi(self) -> bool {
+        self.head().code.command.is_some() && self.command_of().job.is_some()
+    }
+
     /// How many ranks run it at once.
     pub(crate) fn gang(self) -> u32 {
         self.extra().map_or(1, |extra| extra.gang)

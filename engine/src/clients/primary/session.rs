@@ -123,11 +123,17 @@ fn welcome(shared: &Shared, fingerprint: Option<[u8; 16]>) -> Welcome {
         cpus: shared.totals.cpus,
         memory: shared.totals.memory,
         named: shared.resources.names().into_iter().zip(shared.totals.named.iter().copied()).collect(),
-        hosts: shared.launching.hosts.others.clone(),
+        hosts: hosts(shared),
         is_here: shared.launching.hosts.is_here,
         background: shared.background,
         errors: shared.setup.errors.clone(),
     }
+}
+
+/// Where jobs may run beside this machine.
+fn hosts(shared: &Shared) -> Vec<(String, u32)> {
+    let of_ranks = shared.ranks.as_ref().filter(|ranks| ranks.size() > 1).map(|ranks| ranks.as_hosts(shared));
+    of_ranks.unwrap_or_else(|| shared.launching.hosts.others.clone())
 }
 
 /// Writes news until the last, or until the client is gone.

@@ -81,43 +81,61 @@ impl Leader {
             let why = format!("{why}; of {members} ranks from rank {me} on only {} are left", all.len());
             return Err(Cause::RankLost { rank: rank.0, host: ranks.host(rank), why });
         }
+        let leader = Leader::new(ranks, run, task, &all, over);
+        let call = leader.call(run, task)?;
+        leader.muster(&|_| &call)?;
+        Ok(leader)
+    }
+
+    /// Of the gang that these ranks are to be, this one the first.
+    pub(super) fn new(
+        ranks: &Arc<Ranks>,
+        run: &Arc<Run>,
+        task: Ref,
+        all: &[Rank],
+        over: &Arc<AtomicBool>,
+    ) -> Leader {
+        let me = ranks.rank();
         // Apart from the numbers of gifts. Only draws a number.
         let next = ranks.gangs.next.fetch_add(1, Ordering::Relaxed);
         let number = 1 << 63 | u64::from(me) << 32 | u64::from(next);
-        let group = Group::new(&ranks.world.shared_fabric(), number, &all, 0);
+        let group = Group::new(&ranks.world.shared_fabric(), number, all, 0);
         let wanted = Wanted::new(&run.stop, task, Some(over));
         let gang = Arc::new(Gang::of(group, wanted, me));
         let led = Led { run: Arc::clone(run), task, gang: Arc::clone(&gang) };
         ranks.gangs.led.lock().insert(number, led);
         // From here on whoever stops the task closes the gang.
-        let leader = Leader { ranks: Arc::clone(ranks), number, gang, task };
-        match leader.muster(run) {
-            Ok(()) => Ok(leader),
-            Err(cause) => {
-                leader.gang.close();
-                ranks.dismiss(number, &leader.gang);
-                Err(cause)
-            }
-        }
+        Leader { ranks: Arc::clone(ranks), number, gang, task }
     }
 
-    /// Has all members take their seats, one after the other, and lets them go on.
-    fn muster(&self, run: &Run) -> Result<(), Cause> {
+    /// A call for members, as bytes.
+    pub(super) fn call(&self, run: &Run, task: Ref) -> Result<Vec<u8>, Cause> {
         let mut gift = pack::Gifts::new();
-        let index = run.plan.position(self.task).unwrap_or_else(|| self.task.index());
+        let index = run.plan.position(task).unwrap_or_else(|| task.index());
         // What serde does for the user's types is the user's code.
-        let is_written = catch_unwind(AssertUnwindSafe(|| gift.add_member(index, self.task)));
+        let is_written = catch_unwind(AssertUnwindSafe(|| gift.add_member(index, task)));
         if !is_written.unwrap_or(false) {
             return Err(Cause::Error(
                 "its arguments cannot be written for the other ranks of its gang".into(),
             ));
         }
-        let call = gift.finish(&run.plan.shared.setup);
+        Ok(gift.finish(&run.plan.shared.setup))
+    }
+
+    /// Has all members take their seats, one after the other, and lets them go on. If that fails, none of them does.
+    pub(super) fn muster<'c>(&self, call: &dyn Fn(u32) -> &'c [u8]) -> Result<(), Cause> {
+        self.try_to_muster(call).inspect_err(|_| {
+            self.gang.close();
+            self.ranks.dismiss(self.number, &self.gang);
+        })
+    }
+
+    fn try_to_muster<'c>(&self, call: &dyn Fn(u32) -> &'c [u8]) -> Result<(), Cause> {
         let (gang, group) = (&self.gang, self.gang.group());
         let ranks = gang.ranks();
         for (member, rank) in (0..).zip(&ranks).skip(1) {
             let head = Muster { ranks: ranks.clone(), member };
-            let bytes = [message::bytes(&head), call.clone()].concat();
+            let bytes = [&message::bytes(&head), call(member)].concat();
             self.ranks.tell(Rank(*rank), Kind::Muster, self.number, &bytes);
             group.receive(member, SEATED, &|| gang.is_over()).map_err(|error| self.cause(member, error))?;
         }
@@ -125,6 +143,17 @@ impl Leader {
             group.post(member, GO, &[]).map_err(|error| self.cause(member, error))?;
         }
         Ok(())
+    }
+
+    /// What a member says by a tag.
+    pub(super) fn hear(&self, member: u32, tag: u64) -> Result<Vec<u8>, Cause> {
+        let heard = self.gang.group().receive(member, tag, &|| self.gang.is_over());
+        heard.map_err(|error| self.cause(member, error))
+    }
+
+    /// Members that wait for it hear that it is gone.
+    pub(super) fn leave(&self) {
+        self.gang.group().leave();
     }
 
     fn cause(&self, member: u32, error: GroupError) -> Cause {

@@ -36,10 +36,12 @@
 //! A lost rank ends the world. Until that is known whoever waits for its member hears of it from the group.
 
 mod handle;
+mod hold;
 mod leader;
 mod member;
 
 pub use handle::{Gang, GangError};
+pub(crate) use hold::{Far, Holding};
 pub(crate) use leader::{Role, join};
 pub(crate) use member::OfPlan;
 
@@ -59,6 +61,7 @@ use tarragon_transport::Rank;
 const SEATED: u64 = 1 << 32;
 const GO: u64 = SEATED + 1;
 const RETURNED: u64 = SEATED + 2;
+const HOLDS: u64 = SEATED + 3;
 
 /// Head of a `Muster`; the call follows as in a gift of one task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
