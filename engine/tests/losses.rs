@@ -6,10 +6,10 @@
 #[path = "losses/random.rs"]
 mod random;
 
-use random::{Blow, Dice, Fate, check, listed, serially, steps};
+use random::{Dice, check, listed, serially, steps};
 use std::path::{Path, PathBuf};
 use tarragon_engine::{Batch, Context, Task, Workers, results, tasks};
-use tarragon_testbed::{Launch, role, say};
+use tarragon_testbed::{Blow, Fate, Launch, role, say};
 
 fn batch(ranks: u32, threads: usize) -> Batch {
     let builder = Batch::builder().spawn(ranks).survive_losses(true);
@@ -120,7 +120,7 @@ fn killed(folder: &Path, name: &str) -> Blow {
 }
 
 fn hit(context: &Context, blow: Blow, word: String) -> String {
-    blow.strike(context);
+    blow.strike(context.rank());
     format!("{word} on {}", context.rank())
 }
 
@@ -234,7 +234,7 @@ fn what_has_written_data_is_not_run_again() {
 fn in_gang(context: &Context, blow: Blow, round: u64) -> u64 {
     let gang = context.gang();
     if gang.member() == 1 {
-        blow.strike(context);
+        blow.strike(context.rank());
     }
     gang.all_reduce(round + u64::from(gang.member()), |a, b| a + b).unwrap_or(0)
 }

@@ -6,11 +6,11 @@
 #[path = "losses/random.rs"]
 mod random;
 
-use random::{Blow, Fate, check, listed, serially, steps};
+use random::{check, listed, serially, steps};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tarragon_engine::{Batch, Workers};
-use tarragon_testbed::{Hosts, Launch, PATIENCE, Slurm, lacks_mpirun, role, say};
+use tarragon_testbed::{Blow, Fate, Hosts, Launch, PATIENCE, Slurm, lacks_mpirun, role, say};
 
 const FOLDER: &str = "TARRAGON_LOSSES_FOLDER";
 const TASKS: u32 = 300;

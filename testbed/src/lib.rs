@@ -1,17 +1,20 @@
 //! What tests run beside themselves: a program that is watched ([`Program`]); launchers that start the test's own
 //! program as ranks ([`Launch`]), a real Slurm ([`Slurm`]), and machines with names, networks and memory of their own,
-//! made of namespaces ([`Hosts`]), with cables as bad as wanted ([`Cable`]).
+//! made of namespaces ([`Hosts`]), with cables as bad as wanted ([`Cable`]); tasks
+//! that lose their rank ([`Blow`]).
 //!
 //! All of it is real but the machines' walls; all of it lies in temporary folders and ends with its handle, or with the
 //! test's process. For tests alone: no library depends on it. What is missing on a machine is said by [`skip`].
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod blow;
 mod cable;
 mod hosts;
 mod launch;
 mod program;
 mod slurm;
 
+pub use blow::{Blow, Fate};
 pub use cable::Cable;
 pub use hosts::Hosts;
 pub use launch::{

@@ -465,11 +465,9 @@ impl Far {
     pub(super) fn enter(&self) -> Result<(), Error> {
         let those = (0..self.nodes()).filter(|node| !(self.is_movable() && self.is_moved(*node)));
         let asked: Vec<_> = those.map(|node| (node, self.begin(node, Verb::Enter, &[], &[]))).collect();
-        let answer = |(node, request): (u32, Result<Request, Error>)| {
-            (node, request.and_then(|request| self.finish(node, &request, &[])))
-        };
-        let answers: Vec<_> = asked.into_iter().map(answer).collect();
-        let told = answers.iter().filter(|(_, answer)| answer.is_ok());
+        let answers: Vec<(u32, Result<bool, Error>)> =
+            asked.into_iter().map(|(node, request)| (node, self.entered(node, request))).collect();
+        let told = answers.iter().filter(|(_, answer)| matches!(answer, Ok(true)));
         let told: Vec<u32> = told.map(|(node, _)| *node).collect();
         match answers.into_iter().find_map(|(_, answer)| answer.err()) {
             None => Ok(()),
@@ -478,6 +476,22 @@ impl Far {
                 Err(error)
             }
         }
+    }
+
+    /// Whether a server was told, that is asked; one that is lost meanwhile, and whose part others serve, need not be.
+    fn entered(&self, node: u32, request: Result<Request, Error>) -> Result<bool, Error> {
+        let mut heard = match request {
+            Ok(request) => self.hear(node, &request, &[])?,
+            Err(_) if self.is_movable() => None,
+            Err(error) => return Err(error),
+        };
+        while heard.is_none() {
+            if self.is_movable() && self.is_moved(node) {
+                return Ok(false);
+            }
+            heard = self.ask_once(node, Verb::Enter, None, &[], &[])?;
+        }
+        Ok(true)
     }
 
     /// Tells all servers that this process has it open no more.

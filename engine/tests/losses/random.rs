@@ -3,74 +3,9 @@
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 use tarragon_engine::{Batch, Context, Handle, Stream, Task};
-use tarragon_testbed::{PATIENCE, die};
-
-/// How a rank goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) enum Fate {
-    /// By `kill -9`.
-    Killed,
-    /// By SIGSTOP.
-    Frozen,
-    /// By SIGSTOP, until it is lost for long.
-    Asleep,
-    /// With its machine, which the test takes away.
-    TakenAway,
-}
-
-/// What happens to the first rank but home that runs the task: who makes the file is it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Blow {
-    pub(crate) fate: Fate,
-    pub(crate) file: PathBuf,
-}
-
-impl Blow {
-    pub(crate) fn strike(&self, context: &Context) {
-        let begun = now_ms();
-        let Ok(mut file) = std::fs::File::create_new(&self.file) else {
-            // It runs again.
-            return std::fs::write(self.file.with_extension("again"), begun.to_string()).expect("a file");
-        };
-        if context.rank() == 0 {
-            return drop(std::fs::remove_file(&self.file));
-        }
-        write!(file, "{}", now_ms()).expect("a file");
-        drop(file);
-        match self.fate {
-            Fate::Killed => die(),
-            Fate::Frozen => {
-                let me = rustix::process::getpid();
-                rustix::process::kill_process(me, rustix::process::Signal::STOP).expect("it is stopped");
-            }
-            Fate::Asleep => {
-                let me = std::process::id();
-                let script = format!("kill -STOP {me}; sleep 6; kill -CONT {me}");
-                let mut waker = std::process::Command::new("sh");
-                waker.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-                // It goes on when it is lost, and does what it likes, for nobody.
-                let _ = waker.status();
-            }
-            Fate::TakenAway => std::thread::sleep(PATIENCE),
-        }
-    }
-}
-
-fn now_ms() -> u128 {
-    std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_millis()
-}
-
-impl Blow {
-    /// Milliseconds from the blow until the task ran again.
-    pub(crate) fn took_ms(&self) -> u128 {
-        let read = |path: &Path| std::fs::read_to_string(path).ok()?.parse::<u128>().ok();
-        let (was, again) = (read(&self.file), read(&self.file.with_extension("again")));
-        again.zip(was).map_or(0, |(again, was)| again - was)
-    }
-}
+use tarragon_testbed::Blow;
 
 /// Numbers that look random.
 pub(crate) struct Dice(pub(crate) u64);
@@ -128,7 +63,7 @@ impl Step {
 fn body(context: &Context, step: Step, inputs: Vec<Vec<u64>>, heard: Vec<String>) -> Vec<u64> {
     std::thread::sleep(Duration::from_micros(step.micros));
     if let Some(blow) = &step.blow {
-        blow.strike(context);
+        blow.strike(context.rank());
     }
     writeln!(context.out(), "{}", step.says()).expect("it is kept");
     step.value(&inputs.iter().collect::<Vec<_>>(), &heard)
