@@ -45,6 +45,7 @@ const UNSAFE_FILES: &[&str] = &[
     "transport/src/agent/record.rs",
     "transport/src/agent/seat.rs",
     "transport/src/bootstrap/lifeline.rs",
+    "transport/src/bootstrap/pmi/beside.rs",
     "transport/src/bootstrap/pmi/socket.rs",
     "transport/src/bootstrap/pmix/result.rs",
     "transport/src/bootstrap/pmix/sys.rs",
@@ -67,6 +68,7 @@ const UNSAFE_FILES: &[&str] = &[
     "transport/src/signals/system.rs",
     "transport/src/world/library.rs",
     "transport/src/world/slice.rs",
+    "transport/tests/beside_mpi.rs",
 ];
 
 /// How far above an `unsafe` its `// SAFETY:` may be, in lines.

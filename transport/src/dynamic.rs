@@ -18,6 +18,13 @@ impl Dynamic {
         if handle.is_null() { Err(last_error()) } else { Ok(Dynamic(handle)) }
     }
 
+    /// What the program is linked with, and libraries that were loaded for all to see.
+    pub(crate) fn program() -> Result<Dynamic, String> {
+        // SAFETY: null stands for the program itself.
+        let handle = unsafe { libc::dlopen(std::ptr::null(), libc::RTLD_NOW) };
+        if handle.is_null() { Err(last_error()) } else { Ok(Dynamic(handle)) }
+    }
+
     /// The address of a symbol, never null; an error names the one that is missing.
     pub(crate) fn symbol(self, name: &CStr) -> Result<*mut c_void, String> {
         // SAFETY: a handle of `dlopen` that is never closed, and a string that ends.

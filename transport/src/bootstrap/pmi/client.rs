@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::socket::Socket;
 use super::text::{bytes_of, digits_after, parts, value};
-use super::{ENV_DESCRIPTOR, ENV_ID, ENV_PORT, ENV_RANK, ENV_SIZE, descent};
+use super::{ENV_DESCRIPTOR, ENV_ID, ENV_PORT, ENV_RANK, ENV_SIZE, beside, descent};
 use crate::fabric::Deadline;
 use crate::rank::Rank;
 use crate::world::WorldError;
@@ -141,7 +141,7 @@ impl Drop for Client {
     fn drop(&mut self) {
         if self.is_lost {
             self.socket.keep();
-        } else {
+        } else if !beside::has_begun() {
             // A launcher that does not answer finds out by the end of the process.
             let _ = self.command(
                 "leave the launch",

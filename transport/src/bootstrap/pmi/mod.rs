@@ -11,11 +11,16 @@
 //! as hexadecimal digits in as many parts as it takes, the first of which begins with the number of bytes (`text`).
 //!
 //! # Whose socket it is
-//! A rank takes the descriptor over and keeps it from the programs that it starts; they find its number in their
+//! A rank uses a copy of the descriptor, and keeps both from the programs that it starts; they find its number in their
 //! environment all the same. The rank bears a name that goes with its process, in no folder (`descent`): a program
 //! that finds the descriptor closed, and a process above it with such a name, is no rank, and learns it by the error
 //! `Taken`; without one whoever started it has closed what the launcher handed on.
+//!
+//! A program may call MPI itself, before it joins or after: MPI speaks over the descriptor too, command by command,
+//! each of which is answered before the next. Who has begun MPI says farewell by it (`beside`), since the launcher
+//! takes one only. So MPI may be called for the first time as long as the world has not been left.
 
+mod beside;
 mod client;
 mod descent;
 mod socket;

@@ -3,7 +3,7 @@
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,18 +44,18 @@ fn number() -> Option<RawFd> {
 }
 
 impl Socket {
-    /// Takes over the descriptor that the environment names, and keeps it from the programs that this process starts;
+    /// A copy of the descriptor that the environment names, which is kept from the programs that this process starts;
     /// `None` if it is not open here. Once per process.
     pub(super) fn inherited() -> Option<Socket> {
         let number = number()?;
         if TAKEN.swap(true, Ordering::Relaxed) {
             return None;
         }
-        // SAFETY: the number is that of a socket that the launcher made for this process, inherited across its start;
-        // nobody else in the process uses it, since a program that has begun MPI itself is not joined this way, and
-        // `TAKEN` lets it be taken once.
-        let end = unsafe { OwnedFd::from_raw_fd(number) };
-        let kept = rustix::io::fcntl_setfd(&end, FdFlags::CLOEXEC);
+        // SAFETY: an open socket, which the launcher made for this process. An MPI of the program's may close it when
+        // it ends, which takes longer than this call.
+        let handed = unsafe { BorrowedFd::borrow_raw(number) };
+        let end = rustix::io::fcntl_dupfd_cloexec(handed, 3).ok()?;
+        let kept = rustix::io::fcntl_setfd(handed, FdFlags::CLOEXEC);
         kept.is_ok().then(|| Socket { end, read: Vec::new() })
     }
 
