@@ -341,6 +341,10 @@ impl Guard {
             }
             return;
         }
+        if self.program.is_some() && now < ending.kill_at + KILLING {
+            // It has ended since we looked, and the next round hears how.
+            return;
+        }
         if self.program.take().is_some() {
             self.exit = Some(Exit::unkillable());
         }
