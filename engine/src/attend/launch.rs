@@ -4,7 +4,8 @@
 use super::process::{Place, could_not_start, written};
 use crate::error::Cause;
 use crate::launch::{Asked, line};
-use crate::schedule::Need;
+use crate::schedule::{DeviceId, Need, UNITS};
+use crate::shared::Shared;
 use crate::task::Command;
 use crate::task::command::Variables;
 use crate::task::job::JobSpec;
@@ -13,7 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tarragon_supervisor::job::{Cpus, Executable, Order};
+use tarragon_supervisor::job::{Cpus, Devices, Executable, Ids, Order};
 
 /// A host by name, this machine without one, and the ranks or cpus there.
 pub(super) type OnHost<T> = (Option<String>, T);
@@ -54,6 +55,7 @@ impl FreeCpus {
 pub(super) struct Dealt<'a> {
     pub(super) placed: &'a [OnHost<u32>],
     pub(super) bound: &'a [OnHost<Vec<u32>>],
+    pub(super) devices: Vec<Devices>,
     pub(super) need: &'a Need,
 }
 
@@ -69,13 +71,30 @@ impl Dealt<'_> {
     }
 }
 
+/// The GPUs of a job's ranks.
+pub(super) fn devices(shared: &Shared, gpus: &[OnHost<Vec<DeviceId>>], need: &Need) -> Vec<Devices> {
+    let per_rank = ((need.gpus as f64 / UNITS) as u32).max(1);
+    let of = |(host, ids): &OnHost<Vec<DeviceId>>| Devices {
+        host: host.clone().unwrap_or_default(),
+        per_rank,
+        ids: match host {
+            Some(_) => Ids::Places(ids.iter().map(|id| id.0).collect()),
+            None => {
+                let pair = |gpu: &crate::machine::Gpu| (gpu.name.clone(), gpu.mark.clone());
+                Ids::Named(shared.gpus.of(ids).map(pair).collect())
+            }
+        },
+    };
+    gpus.iter().map(of).collect()
+}
+
 impl Place {
     /// Writes down what the leader of a job is to do; its program and arguments.
     pub(super) fn order(
         &mut self,
         command: &Command,
         spec: &JobSpec,
-        dealt: &Dealt<'_>,
+        dealt: Dealt<'_>,
         stdin: Option<PathBuf>,
         grace: Duration,
         folder: &Path,
@@ -108,6 +127,7 @@ impl Place {
                 is_local: dealt.placed.iter().all(|(host, _)| host.is_none()),
                 executables: &counts,
                 cpus: dealt.need.cpus.max(1),
+                holds_gpus: !dealt.devices.is_empty(),
                 more: &spec.launcher_args,
                 guard: &guard,
                 variable: Order::variable(),
@@ -129,6 +149,7 @@ impl Place {
             grace,
             hosts: dealt.placed.iter().filter_map(|(host, _)| host.clone()).collect(),
             cpus: dealt.cpus(),
+            devices: dealt.devices,
         };
         let wrote = order.write(folder).and_then(|()| match &line.file {
             Some((path, text)) => std::fs::write(path, text),

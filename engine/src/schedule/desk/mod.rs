@@ -15,6 +15,8 @@
 //!
 //! - A *job* takes cpus of several hosts at once, or of one (see `hosts`). Those of this machine are its account's;
 //!   other hosts have cpus for jobs alone, of all instances together.
+//! - GPUs are held by number (see `devices`), whichever instances they are for. Who holds some does not stand: which
+//!   of them it will have is to be known when it starts.
 //!
 //! # States of a job
 //! `Waiting → Running → gone`, or `Waiting → Standing → Running`; `Standing → Waiting` when the supervisor could not
@@ -22,6 +24,7 @@
 
 mod start;
 
+use crate::schedule::devices::{DeviceId, Devices};
 use crate::schedule::hosts::{HERE, HostId, Placed, fit};
 use crate::schedule::need::{Need, Stock};
 use std::cmp::Reverse;
@@ -85,11 +88,35 @@ struct Instance {
     is_here: bool,
     /// Other hosts that they may use.
     hosts: Vec<HostId>,
+    /// GPUs of this machine that they may use.
+    gpus: Vec<DeviceId>,
     classes: Vec<u32>,
     /// Jobs that started while the head did not fit.
     passed: u32,
-    /// Cpus of the head, while it does not fit.
-    blocked: Option<u32>,
+    /// What the head needs, while it does not fit.
+    blocked: Option<Blocked>,
+}
+
+/// What a head that does not fit needs of this machine, at most all of it.
+#[derive(Clone, Copy)]
+struct Blocked {
+    cpus: u32,
+    gpus: u64,
+    /// So many of them hold as many GPUs each.
+    holders: u32,
+}
+
+/// What an instance may use beside the cpus of its account.
+pub(crate) struct Offer<'a> {
+    pub(crate) stock: Stock,
+    /// GPUs of this machine, some of which may be another instance's, too.
+    pub(crate) gpus: Vec<DeviceId>,
+    /// The cpus and GPUs of this machine are for its jobs, too.
+    pub(crate) is_here: bool,
+    /// Other machines that its jobs may use, and how many cpus of each.
+    pub(crate) hosts: &'a [(String, u32)],
+    /// How many GPUs each of these has.
+    pub(crate) gpus_of_hosts: u32,
 }
 
 struct Job {
@@ -99,6 +126,8 @@ struct Job {
     can_stand: bool,
     /// Where its ranks are, while it runs.
     placed: Vec<Placed>,
+    /// GPUs that it holds; of a job those of its first rank on a host, then those of the next.
+    gpus: Vec<(HostId, Vec<DeviceId>)>,
 }
 
 /// Another machine.
@@ -106,6 +135,8 @@ struct Host {
     name: String,
     free: i64,
     all: u32,
+    gpus: Vec<DeviceId>,
+    devices: Devices,
 }
 
 /// For so long the standing jobs of a class last, if they are as short as those before them: several turns of a
@@ -118,6 +149,8 @@ pub(crate) struct Desk {
     /// Free cpus of each account, and how many there are. Bodies that go on after they waited may overdraw it for a
     /// while.
     accounts: HashMap<u32, (i64, u32)>,
+    /// GPUs of this machine.
+    devices: Devices,
     /// Other hosts, the first of them number 1.
     hosts: Vec<Host>,
     instances: BTreeMap<InstanceId, Instance>,
@@ -129,6 +162,11 @@ pub(crate) struct Desk {
     next: u64,
 }
 
+/// Cpus of a host for ranks that hold GPUs, too, of which it has room for so many ranks.
+fn with_gpus(cpus: u32, room: u32, need: &Need) -> u32 {
+    cpus.min(room.saturating_mul(need.cpus.max(1)))
+}
+
 impl Desk {
     /// An account has so many cpus, now; it may have had another number before.
     pub(crate) fn account(&mut self, account: AccountId, cpus: u32) {
@@ -137,39 +175,45 @@ impl Desk {
         *all = cpus;
     }
 
-    /// `hosts` are other machines that its jobs may use, and how many cpus of each.
-    /// Those of this machine are for its jobs, too, if `is_here`.
-    pub(crate) fn open(
-        &mut self,
-        id: InstanceId,
-        account: AccountId,
-        stock: Stock,
-        is_here: bool,
-        hosts: &[(String, u32)],
-    ) {
-        let hosts = hosts.iter().map(|(name, cpus)| self.host(name, *cpus)).collect();
+    /// A batch comes.
+    pub(crate) fn open(&mut self, id: InstanceId, account: AccountId, offer: Offer<'_>) {
+        let Offer { stock, gpus, is_here, hosts, gpus_of_hosts } = offer;
+        let hosts = hosts.iter().map(|(name, cpus)| self.host(name, *cpus, gpus_of_hosts)).collect();
+        self.devices.learn(gpus.iter().copied());
         let (classes, passed, blocked) = (Vec::new(), 0, None);
-        let instance = Instance { account, stock, is_here, hosts, classes, passed, blocked };
+        let instance = Instance { account, stock, is_here, hosts, gpus, classes, passed, blocked };
         self.instances.insert(id, instance);
     }
 
-    /// A host has so many cpus for jobs, now.
-    fn host(&mut self, name: &str, cpus: u32) -> HostId {
+    /// A host has so many cpus and GPUs for jobs, now.
+    fn host(&mut self, name: &str, cpus: u32, gpus: u32) -> HostId {
         let at = self.hosts.iter().position(|host| host.name == name).unwrap_or_else(|| {
-            self.hosts.push(Host { name: name.to_string(), free: 0, all: 0 });
+            let (gpus, devices) = (Vec::new(), Devices::default());
+            self.hosts.push(Host { name: name.to_string(), free: 0, all: 0, gpus, devices });
             self.hosts.len() - 1
         });
         let host = &mut self.hosts[at];
         host.free += i64::from(cpus) - i64::from(host.all);
         host.all = cpus;
+        host.gpus = (0..gpus).map(DeviceId).collect();
+        host.devices.learn(host.gpus.iter().copied());
         HostId(at as u32 + 1)
     }
 
     /// Where the ranks of a job that runs are: hosts by name, this machine without one, and how many there.
     pub(crate) fn placed(&self, id: JobId) -> Vec<(Option<String>, u32)> {
         let placed = self.jobs.get(&id).map_or(&[][..], |job| &job.placed);
-        let name = |host: HostId| (host != HERE).then(|| self.hosts[host.0 as usize - 1].name.clone());
-        placed.iter().map(|placed| (name(placed.host), placed.ranks)).collect()
+        placed.iter().map(|placed| (self.name_of(placed.host), placed.ranks)).collect()
+    }
+
+    /// GPUs that a running job holds, by host as in [`placed`](Self::placed).
+    pub(crate) fn gpus_of(&self, id: JobId) -> Vec<(Option<String>, Vec<DeviceId>)> {
+        let held = self.jobs.get(&id).map_or(&[][..], |job| &job.gpus);
+        held.iter().map(|(host, ids)| (self.name_of(*host), ids.clone())).collect()
+    }
+
+    fn name_of(&self, host: HostId) -> Option<String> {
+        (host != HERE).then(|| self.hosts[host.0 as usize - 1].name.clone())
     }
 
     /// The instance is gone, and had no job left.
@@ -224,7 +268,9 @@ impl Desk {
             None => self.new_class(instance, need),
         };
         self.classes[class as usize].waiting.insert(order, id);
-        self.jobs.insert(id, Job { class, order, place: Place::Waiting, can_stand, placed: Vec::new() });
+        let can_stand = can_stand && need.gpus == 0;
+        let (placed, gpus) = (Vec::new(), Vec::new());
+        self.jobs.insert(id, Job { class, order, place: Place::Waiting, can_stand, placed, gpus });
     }
 
     fn new_class(&mut self, instance: InstanceId, need: &Need) -> u32 {
@@ -250,6 +296,12 @@ impl Desk {
         class.running -= 1;
         let instance = self.instances.get_mut(&class.instance).expect("an open instance");
         instance.stock.give(&class.need);
+        for (host, ids) in &job.gpus {
+            match *host {
+                HERE => self.devices.give(ids, class.need.gpus),
+                HostId(host) => self.hosts[host as usize - 1].devices.give(ids, class.need.gpus),
+            }
+        }
         let mut here = class.need.cpus;
         if class.need.job.is_some() {
             here = 0;
@@ -349,11 +401,16 @@ impl Desk {
             return need.all_cpus().max(1);
         };
         // Other hosts will have room at last; what they can never have must be here.
-        let others = instance.hosts.iter().map(|host| (*host, self.hosts[host.0 as usize - 1].all));
+        let gpus = |count: usize| crate::schedule::devices::room(count as u32, need.gpus);
+        let others = instance.hosts.iter().map(|host| {
+            let Host { all, gpus: devices, .. } = &self.hosts[host.0 as usize - 1];
+            (*host, with_gpus(*all, gpus(devices.len()), need))
+        });
         if fit(job, need.cpus, others.clone()).is_some() {
             return 0;
         }
-        let here = (HERE, self.accounts[&instance.account.0].1);
+        let all = self.accounts[&instance.account.0].1;
+        let here = (HERE, with_gpus(all, gpus(instance.gpus.len()), need));
         let placed = fit(job, need.cpus, [here].into_iter().chain(others)).unwrap_or_default();
         let here = placed.iter().filter(|placed| placed.host == HERE).map(|placed| placed.ranks);
         here.sum::<u32>() * need.cpus
@@ -367,6 +424,11 @@ impl Desk {
     /// What is left of an instance's memory and named resources.
     pub(crate) fn stock(&self, id: InstanceId) -> Option<&Stock> {
         self.instances.get(&id).map(|instance| &instance.stock)
+    }
+
+    /// What is left of an instance's GPUs, in `UNITS`.
+    pub(crate) fn free_gpus(&self, id: InstanceId) -> u64 {
+        self.instances.get(&id).map_or(0, |instance| self.devices.free(&instance.gpus))
     }
 
     /// Jobs that wait before this one.

@@ -1,7 +1,11 @@
 //! The desk's decisions: what starts now, and what stands. See the page of [`Desk`]'s module.
 
-use super::{AccountId, Action, Desk, Instance, InstanceId, JobId, Order, Place, RUNWAY_NS, Seats};
-use crate::schedule::hosts::{HERE, Placed, fit};
+use super::{
+    AccountId, Action, Blocked, Desk, Host, Instance, InstanceId, JobId, Order, Place, RUNWAY_NS, Seats,
+    with_gpus,
+};
+use crate::schedule::devices::{DeviceId, room};
+use crate::schedule::hosts::{HERE, HostId, Placed, fit};
 use crate::schedule::need::Need;
 
 /// However short they are, no more than these stand.
@@ -30,13 +34,21 @@ impl Desk {
         self.stand(seats, actions);
     }
 
-    /// An account whose cpus are kept for the head of an instance that has been passed often enough.
-    fn is_kept(&self, account: AccountId, from: InstanceId) -> bool {
-        self.instances.iter().any(|(id, i)| {
-            *id != from
-                && i.account == account
-                && i.blocked.is_some_and(|cpus| i64::from(cpus) > self.accounts[&account.0].0)
-                && i.passed >= self.passes_max(i)
+    /// Whether the head of an instance, which does not fit, waits for cpus of its account, and for GPUs.
+    fn waits_for(&self, instance: &Instance) -> (bool, bool) {
+        let Some(Blocked { cpus, gpus, holders }) = instance.blocked else { return (false, false) };
+        let lacks_cpus = i64::from(cpus) > self.accounts[&instance.account.0].0;
+        (lacks_cpus, gpus > 0 && self.devices.room(&instance.gpus, gpus) < holders)
+    }
+
+    /// Whether cpus of an account, and GPUs among these, are kept for heads of other instances that have been passed
+    /// often enough.
+    fn are_kept(&self, account: AccountId, gpus: &[DeviceId], from: InstanceId) -> (bool, bool) {
+        let others = self.instances.iter().filter(|(id, i)| **id != from && i.passed >= self.passes_max(i));
+        others.fold((false, false), |(cpus_are, gpus_are), (_, i)| {
+            let (cpus, devices) = self.waits_for(i);
+            let shares = || i.gpus.iter().any(|id| gpus.contains(id));
+            (cpus_are || cpus && i.account == account, gpus_are || devices && shares())
         })
     }
 
@@ -47,31 +59,32 @@ impl Desk {
             .iter()
             .filter_map(|c| Some((*self.classes[*c as usize].waiting.first_key_value()?.0, *c)))
             .collect();
-        if heads.is_empty() || self.is_kept(instance.account, id) {
+        if heads.is_empty() {
+            return None;
+        }
+        let (cpus_are_kept, gpus_are_kept) = self.are_kept(instance.account, &instance.gpus, id);
+        if cpus_are_kept {
             return None;
         }
         heads.sort_unstable();
         let passes_max = self.passes_max(instance);
         for (i, (order, class)) in heads.iter().enumerate() {
             let class = *class as usize;
-            let claimed = self.claim(id, &self.classes[class].need, seats);
-            let instance = self.instances.get_mut(&id).expect("an open instance");
-            let free = self.accounts.get_mut(&instance.account.0).expect("an account");
             let need = &self.classes[class].need;
-            let Some((here, placed)) = claimed else {
+            let may_start = need.gpus == 0 || !gpus_are_kept;
+            let Some((here, placed)) = may_start.then(|| self.claim(id, need, seats)).flatten() else {
                 if i == 0 {
-                    instance.blocked = Some(need.all_cpus().min(free.1));
+                    let blocked = self.blocked(id, need);
+                    let instance = self.instances.get_mut(&id).expect("an open instance");
+                    instance.blocked = Some(blocked);
                     if instance.passed >= passes_max {
                         return None;
                     }
                 }
                 continue;
             };
-            free.0 -= i64::from(here);
-            for placed in placed.iter().filter(|placed| placed.host != HERE) {
-                self.hosts[placed.host.0 as usize - 1].free -= i64::from(placed.ranks * need.cpus);
-            }
-            instance.stock.take(need);
+            let gpus = self.take(id, class, here, &placed);
+            let instance = self.instances.get_mut(&id).expect("an open instance");
             if i == 0 {
                 (instance.passed, instance.blocked) = (0, None);
             } else {
@@ -82,10 +95,55 @@ impl Desk {
             let job = class.waiting.remove(order).expect("the head of the class");
             let entry = self.jobs.get_mut(&job).expect("a job that waits");
             (entry.place, entry.placed) = (Place::Running, placed);
-            self.passed_by(id);
+            entry.gpus = gpus;
+            self.passed_by(id, job);
             return Some(job);
         }
         None
+    }
+
+    /// What a head of an instance that does not fit needs of this machine.
+    fn blocked(&self, id: InstanceId, need: &Need) -> Blocked {
+        let instance = &self.instances[&id];
+        let all = self.accounts[&instance.account.0].1;
+        let holders = need.job.map_or(1, |job| job.ranks);
+        let most = room(instance.gpus.len() as u32, need.gpus);
+        Blocked { cpus: need.all_cpus().min(all), gpus: need.gpus, holders: holders.min(most) }
+    }
+
+    /// Takes what [`claim`](Self::claim) has found; the GPUs.
+    fn take(
+        &mut self,
+        id: InstanceId,
+        class: usize,
+        here: u32,
+        placed: &[Placed],
+    ) -> Vec<(HostId, Vec<DeviceId>)> {
+        let (instance, need) =
+            (self.instances.get_mut(&id).expect("an open instance"), &self.classes[class].need);
+        self.accounts.get_mut(&instance.account.0).expect("an account").0 -= i64::from(here);
+        for placed in placed.iter().filter(|placed| placed.host != HERE) {
+            self.hosts[placed.host.0 as usize - 1].free -= i64::from(placed.ranks * need.cpus);
+        }
+        instance.stock.take(need);
+        if need.gpus == 0 {
+            return Vec::new();
+        }
+        if need.job.is_none() {
+            return vec![(HERE, self.devices.take(&instance.gpus, need.gpus, 1))];
+        }
+        let mut taken = Vec::with_capacity(placed.len());
+        for Placed { host, ranks } in placed {
+            let ids = match *host {
+                HERE => self.devices.take(&instance.gpus, need.gpus, *ranks),
+                HostId(host) => {
+                    let host = &mut self.hosts[host as usize - 1];
+                    host.devices.take(&host.gpus, need.gpus, *ranks)
+                }
+            };
+            taken.push((*host, ids));
+        }
+        taken
     }
 
     /// The cpus of this machine that a task of an instance can have now, whose seats are taken, and where the ranks of
@@ -97,13 +155,17 @@ impl Desk {
         }
         let free = u32::try_from(self.accounts[&instance.account.0].0.max(0)).unwrap_or(u32::MAX);
         let free = free.min(seats.most(id));
+        let room = self.devices.room(&instance.gpus, need.gpus);
         let Some(job) = need.job else {
-            return (need.cpus <= free && seats.take(id, need.cpus)).then(|| (need.cpus, Vec::new()));
+            return (room > 0 && need.cpus <= free && seats.take(id, need.cpus))
+                .then(|| (need.cpus, Vec::new()));
         };
         let others = instance.hosts.iter().map(|host| {
-            let free = self.hosts[host.0 as usize - 1].free.max(0);
-            (*host, u32::try_from(free).unwrap_or(u32::MAX))
+            let Host { free, gpus, devices, .. } = &self.hosts[host.0 as usize - 1];
+            let free = u32::try_from((*free).max(0)).unwrap_or(u32::MAX);
+            (*host, with_gpus(free, devices.room(gpus, need.gpus), need))
         });
+        let free = with_gpus(free, room, need);
         // Functions may keep the seats of what is free here; then others may do.
         for free in [if instance.is_here { free } else { 0 }, 0] {
             let placed = fit(job, need.cpus, [(HERE, free)].into_iter().chain(others.clone()))?;
@@ -116,14 +178,17 @@ impl Desk {
         None
     }
 
-    /// A job of `id` took cpus that heads of other instances of its account wait for.
-    fn passed_by(&mut self, id: InstanceId) {
-        let account = self.instances[&id].account;
-        let free = self.accounts[&account.0].0;
-        let others = self.instances.iter_mut().filter(|(other, i)| **other != id && i.account == account);
-        others
-            .filter(|(_, i)| i.blocked.is_some_and(|cpus| i64::from(cpus) > free))
-            .for_each(|(_, i)| i.passed += 1);
+    /// A job of `id` took cpus, or GPUs, that heads of other instances wait for.
+    fn passed_by(&mut self, id: InstanceId, job: JobId) {
+        let (account, took_gpus) = (self.instances[&id].account, !self.jobs[&job].gpus.is_empty());
+        let is_passed = |(other, i): (&InstanceId, &Instance)| {
+            let (cpus, gpus) = self.waits_for(i);
+            (*other != id && (cpus && i.account == account || gpus && took_gpus)).then_some(*other)
+        };
+        let passed: Vec<InstanceId> = self.instances.iter().filter_map(is_passed).collect();
+        for other in passed {
+            self.instances.get_mut(&other).expect("an open instance").passed += 1;
+        }
     }
 
     /// Lets processes stand where that passes over nobody.
