@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 impl Office {
     /// Takes away ready tasks of a run that wait for what others hold, of those that can go: at most half, the first
-    /// ones, which together need no more than so many cpus, and hold no more than so many GPUs, in `UNITS`. Whoever has them ends them (see [`Run::end_outside`]), or
-    /// hands them over again. None if somebody is deciding at this moment, maybe this thread.
+    /// ones, which together need no more than so many cpus, and so many GPUs in `UNITS`. Whoever has them ends them
+    /// (see [`Run::end_outside`]), or hands them over again. None if somebody is deciding at this moment, maybe this
+    /// thread.
     pub(crate) fn give(
         &self,
         run: &Arc<Run>,

@@ -128,6 +128,7 @@ impl Place {
                 executables: &counts,
                 cpus: dealt.need.cpus.max(1),
                 holds_gpus: !dealt.devices.is_empty(),
+                gpus_of_node: hosts.gpus_of_node,
                 more: &spec.launcher_args,
                 guard: &guard,
                 variable: Order::variable(),

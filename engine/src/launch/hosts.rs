@@ -15,6 +15,8 @@ pub(crate) struct Hosts {
     pub(crate) others: Vec<(String, u32)>,
     /// How many GPUs each of them has.
     pub(crate) gpus_of_others: u32,
+    /// How many of this node an allocation of Slurm has, maybe more than this process.
+    pub(crate) gpus_of_node: u32,
     source: Source,
 }
 
@@ -35,6 +37,7 @@ impl Default for Hosts {
             is_here: true,
             others: Vec::new(),
             gpus_of_others: 0,
+            gpus_of_node: 0,
             source: Source::Nobody,
         }
     }
@@ -97,11 +100,13 @@ impl Hosts {
         let here = env("SLURMD_NODENAME");
         let is_here = here.as_ref().is_some_and(|here| nodes.contains(here));
         let others = nodes.iter().filter(|name| Some(*name) != here.as_ref());
+        let (gpus_of_node, gpus_of_others) = gpus_of_nodes(env, all.len());
         Self {
             others: others.map(|name| (name.clone(), of(name))).collect(),
             here: here.unwrap_or_else(|| "localhost".to_string()),
             is_here,
-            gpus_of_others: gpus_of_others(env, all.len()),
+            gpus_of_node,
+            gpus_of_others,
             source: Source::Slurm,
         }
     }
@@ -125,24 +130,20 @@ impl Hosts {
     }
 }
 
-/// How many GPUs each node of an allocation has for sure beside this one, of so many. Slurm names those of this node
-/// alone; unless the allocation has a number of them in all, which it deals out as it likes, the others have as many.
-fn gpus_of_others(env: &dyn Fn(&str) -> Option<String>, nodes: usize) -> u32 {
+/// How many GPUs an allocation has on this node, and for sure on each other one of so many. Slurm names those of this
+/// node alone. The others have as many; but where the allocation has a number of them in all, Slurm deals it out as it
+/// likes, and where that has not come out even a step cannot be told to have all of them.
+fn gpus_of_nodes(env: &dyn Fn(&str) -> Option<String>, nodes: usize) -> (u32, u32) {
     // `a100:2,v100:1`, or a number alone.
     let count = |text: String| -> Option<u32> {
         text.split(',').map(|part| part.rsplit(':').next()?.trim().parse::<u32>().ok()).sum()
     };
     let of_job = env("SLURM_JOB_GPUS").map(|list| list.split(',').filter(|id| !id.is_empty()).count() as u32);
     let here = of_job.or_else(|| env("SLURM_GPUS_ON_NODE").and_then(count)).unwrap_or(0);
-    let others = (nodes as u32).saturating_sub(1);
-    match env("SLURM_GPUS_PER_NODE")
-        .and_then(count)
-        .map_or_else(|| env("SLURM_GPUS").and_then(count), |_| None)
-    {
-        Some(all) if others == 1 => all.saturating_sub(here),
-        Some(all) if all != here * nodes as u32 => 0,
-        _ => here,
-    }
+    let is_each = env("SLURM_GPUS_PER_NODE").is_some();
+    let all = env("SLURM_GPUS").and_then(count).filter(|_| !is_each);
+    let is_even = all.is_none_or(|all| u64::from(all) == u64::from(here) * nodes as u64);
+    (here, if is_even { here } else { 0 })
 }
 
 fn short(name: &str) -> &str {
@@ -286,7 +287,7 @@ mod tests {
         assert_eq!(gpus("h[0-1]", &[here]), 2);
         assert_eq!(gpus("h[0-3]", &[("SLURM_GPUS_ON_NODE", "2")]), 2);
         assert_eq!(gpus("h[0-3]", &[here, ("SLURM_GPUS_PER_NODE", "a100:2"), ("SLURM_GPUS", "8")]), 2);
-        assert_eq!(gpus("h[0-1]", &[here, ("SLURM_GPUS", "a100:2,v100:1")]), 1);
+        assert_eq!(gpus("h[0-1]", &[here, ("SLURM_GPUS", "a100:2,v100:1")]), 0);
         assert_eq!(gpus("h[0-2]", &[here, ("SLURM_GPUS", "5")]), 0);
         assert_eq!(gpus("h[0-2]", &[here, ("SLURM_GPUS", "6")]), 2);
         assert_eq!(gpus("h[0-1]", &[here, ("SLURM_GPUS_PER_NODE", "x")]), 2);

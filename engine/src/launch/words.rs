@@ -29,6 +29,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) cpus: u32,
     /// Ranks hold GPUs, which their guards show them.
     pub(crate) holds_gpus: bool,
+    /// How many GPUs an allocation of Slurm has on each of the hosts.
+    pub(crate) gpus_of_node: u32,
     /// The user's own arguments for the launcher.
     pub(crate) more: &'a [OsString],
     /// What is to be started for each rank.
@@ -106,7 +108,8 @@ fn hydra(asked: &Asked<'_>, line: &mut Line) {
 /// own step has; the ledger sees to it that jobs do not overlap each other.
 ///
 /// Of GPUs a step has all that the allocation has on its nodes, out of which each rank is shown its own: with
-/// `--gpus-per-task` steps that overlap would be given the same ones (Slurm 22.05).
+/// `--gpus-per-task` steps that overlap would be given the same ones (Slurm 22.05). Without a word of them it would
+/// have as many as the allocation was asked for each task.
 fn srun(asked: &Asked<'_>, line: &mut Line) {
     line.rank_variable = "SLURM_PROCID";
     line.variables.push("SLURM_".to_string());
@@ -128,6 +131,11 @@ fn srun(asked: &Asked<'_>, line: &mut Line) {
         &format!("--ntasks={ranks}"),
         &format!("--cpus-per-task={}", asked.cpus),
     ]);
+    match asked.gpus_of_node {
+        all if asked.holds_gpus && all > 0 && asked.hosts.len() == 1 => line.add(&[&format!("--gpus={all}")]),
+        all if asked.holds_gpus && all > 0 => line.add(&[&format!("--gpus-per-node={all}")]),
+        _ => {}
+    }
     line.words.extend(asked.more.iter().cloned());
     line.words.extend(asked.guard.iter().cloned());
 }
@@ -203,6 +211,7 @@ mod tests {
             executables,
             cpus: 2,
             holds_gpus: false,
+            gpus_of_node: 2,
             more: &["--more".into()],
             guard: &guard,
             variable: "V",
@@ -267,6 +276,7 @@ mod tests {
                 executables: &[2],
                 cpus: 1,
                 holds_gpus,
+                gpus_of_node: 2,
                 more: &[],
                 guard: &[],
                 variable: "V",
@@ -278,6 +288,8 @@ mod tests {
         let removes =
             |line: &Line| line.env.iter().any(|(name, value)| name == "SLURM_GPUS" && value.is_none());
         assert!(removes(&with(true)) && !removes(&with(false)));
+        let asks = |line: &Line| line.words.iter().any(|word| word == "--gpus=2");
+        assert!(asks(&with(true)) && !asks(&with(false)));
         let shown = "CUDA_VISIBLE_DEVICES".to_string();
         assert!(with(true).variables.contains(&shown), "each node has its own");
     }

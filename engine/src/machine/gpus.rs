@@ -2,11 +2,12 @@
 //!
 //! The first source that says anything decides, also where it says that there are none:
 //!
-//! | source | says |
-//! |---|---|
-//! | `CUDA_VISIBLE_DEVICES` | indices, or UUIDs that begin with `GPU-` or `MIG-`; as CUDA reads it: up to the first word that is no device; empty, `-1` or `NoDevFiles` is none |
-//! | in a job of Slurm `SLURM_STEP_GPUS`, else `SLURM_JOB_GPUS` | indices; a job without either has none, whatever the machine has |
-//! | folders in `/proc/driver/nvidia/gpus`, else devices `/dev/nvidia0`, `/dev/nvidia1`, … | how many there are, counted from 0 |
+//! 1. `CUDA_VISIBLE_DEVICES`: indices, or UUIDs that begin with `GPU-` or `MIG-`. As CUDA reads it, up to the first
+//!    word that is no device; so an empty one, `-1` or `NoDevFiles` is none.
+//! 2. In a job of Slurm `SLURM_STEP_GPUS`, else `SLURM_JOB_GPUS`: indices. A job without either has none, whatever the
+//!    machine has.
+//! 3. Folders in `/proc/driver/nvidia/gpus`, else devices `/dev/nvidia0`, `/dev/nvidia1`, …: how many there are,
+//!    numbered from 0.
 //!
 //! A GPU has a *name*, which goes into `CUDA_VISIBLE_DEVICES` of who holds it, and a *mark*, by which processes of one
 //! node find out that they see the same one: Slurm may number those of each job from 0 (`ConstrainDevices`), and then

@@ -1,7 +1,7 @@
 //! What may this process use? CPUs, memory and GPUs as affinity, cgroups and the scheduler really grant them.
 //!
-//! Of CPUs and memory every source can only lower a figure, and a source that is missing or broken says nothing: the next one decides. So
-//! looking never fails. What to do with the figures is left to others.
+//! Of CPUs and memory every source can only lower a figure, and a source that is missing or broken says nothing: the
+//! next one decides. So looking never fails. What to do with the figures is left to others.
 
 mod cgroup;
 mod gpus;

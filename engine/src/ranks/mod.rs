@@ -139,12 +139,9 @@ pub(crate) use side::Side;
 pub(crate) use told::Told;
 
 use crate::error::Error;
-use crate::machine::Gpu;
 use crate::plan::Plan;
 use crate::run::WORKERS_MAX;
 use crate::run::measured::monotonic_ns;
-use crate::schedule::room_for_gpus;
-use crate::task::record::Ref;
 use clerk::Order;
 use clock::{Clocks, Offset};
 use gang::Gangs;
@@ -310,23 +307,6 @@ impl Ranks {
         self.have.get().map_or((1, 0, 0), |have| {
             (least(&have.all_cpus).unwrap_or(1), have.least_memory, least(&have.all_gpus).unwrap_or(0))
         })
-    }
-
-    /// GPUs of this node that are for this rank.
-    pub(crate) fn gpus(&self) -> Vec<Gpu> {
-        self.have.get().map_or_else(Vec::new, |have| have.gpus.clone())
-    }
-
-    /// How many GPUs a rank has.
-    pub(crate) fn gpus_of(&self, rank: u32) -> u32 {
-        self.have.get().and_then(|have| have.all_gpus.get(rank as usize).copied()).unwrap_or(0)
-    }
-
-    /// Whether a rank has the GPUs that a task asks for.
-    fn has_gpus_for(&self, rank: u32, task: Ref) -> bool {
-        let Some(need) = task.extra().and_then(|extra| extra.need.as_ref()) else { return true };
-        let gpus = self.gpus_of(rank).max(task.shared().setup.assumed_gpus);
-        room_for_gpus(gpus, need.gpus) >= need.job.map_or(1, |job| job.ranks)
     }
 
     /// Workers that a guest has for a batch.

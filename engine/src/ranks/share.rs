@@ -1,8 +1,10 @@
 //! What ranks have of their nodes.
 
-use super::message;
+use super::{Ranks, message};
 use crate::error::Error;
 use crate::machine::{Gpu, Machine};
+use crate::schedule::room_for_gpus;
+use crate::task::record::Ref;
 use tarragon_transport::{Rank, World};
 
 /// What this rank has of its node, and what every rank has at least.
@@ -50,6 +52,25 @@ pub(super) fn look(world: &World) -> Result<Have, Error> {
     let least_memory = memory.into_iter().min().unwrap_or(u64::MAX);
     let (all_cpus, all_gpus) = (all_cpus.into(), all_gpus.into());
     Ok(Have { cpus, is_whole: share > 0.99, sharers, least_memory, all_cpus, gpus, all_gpus })
+}
+
+impl Ranks {
+    /// GPUs of this node that are for this rank.
+    pub(crate) fn gpus(&self) -> Vec<Gpu> {
+        self.have.get().map_or_else(Vec::new, |have| have.gpus.clone())
+    }
+
+    /// How many GPUs a rank has.
+    pub(crate) fn gpus_of(&self, rank: u32) -> u32 {
+        self.have.get().and_then(|have| have.all_gpus.get(rank as usize).copied()).unwrap_or(0)
+    }
+
+    /// Whether a rank has the GPUs that a task asks for.
+    pub(super) fn has_gpus_for(&self, rank: u32, task: Ref) -> bool {
+        let Some(need) = task.extra().and_then(|extra| extra.need.as_ref()) else { return true };
+        let gpus = self.gpus_of(rank).max(task.shared().setup.assumed_gpus);
+        room_for_gpus(gpus, need.gpus) >= need.job.map_or(1, |job| job.ranks)
+    }
 }
 
 /// Deals out the GPUs that ranks of a node see, by their marks: each to one that sees it and has fewest so far, the

@@ -23,11 +23,12 @@
 //!
 //! # What a victim gives
 //! Of what waits while all its workers are busy, at most half, the oldest; only tasks whose place the user has not
-//! chosen, and of lists without a journal. Of processes, and of functions that hold cpus or memory, as many as the
-//! thief has cpus and GPUs free. Of others, how many is weighed by what it has seen of the list: what a task takes (thieves
-//! tell), and what it takes to write one with its arguments, which grows with their bytes. Tasks that take less than
-//! four times what writing them does are not given away; of others so many that the thief is busy for four times as
-//! long as a gift takes to come. Of a list of which nothing is known a thief gets one task for each idle worker. A
+//! chosen, and of lists without a journal. Of processes, and of functions that hold cpus, memory or GPUs, as many as
+//! the thief has cpus and GPUs free. Of others, how many is weighed by what it has seen of the list: what a task takes
+//! (thieves tell), and what it takes to write one with its arguments, which grows with their bytes. Tasks that take
+//! less than four times what writing them does are not given away; of others so many that the thief is busy for four
+//! times as long as a gift takes to come. Of a list of which nothing is known a thief gets one task for each idle
+//! worker. A
 //! list with nothing worth giving rests, longer each time.
 //!
 //! # Who may write what

@@ -8,10 +8,10 @@
 //! - Instances that share an account of cpus take turns, one start each.
 //! - While the head of an instance does not fit, tasks of other classes may pass it, at most [`Desk::passes_max`] of
 //!   them; then nothing of that instance (and, if it waits for cpus, nothing of its account) starts until it does. So
-//!   every task starts at last, whatever comes after it.
+//!   every task starts at last, whatever comes after it. A head that waits for GPUs has those kept, too.
 //! - *Standing*: a process that would start next anyway is given to the supervisor ahead of time, to take over the
-//!   resources of whichever process of its class ends first. At most `standing_max` (in `start`) per class, and only while the
-//!   class has the head and no other instance of the account waits; so standing passes over nobody.
+//!   resources of whichever process of its class ends first. At most `standing_max` (in `start`) per class, and only
+//!   while the class has the head and no other instance of the account waits; so standing passes over nobody.
 //!
 //! - A *job* takes cpus of several hosts at once, or of one (see `hosts`). Those of this machine are its account's;
 //!   other hosts have cpus for jobs alone, of all instances together.
