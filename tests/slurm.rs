@@ -1,5 +1,5 @@
 //! The job scripts of `examples/slurm`, submitted to a real Slurm on two machines: as they are, cancelled, out of time,
-//! and sent back to the queue.
+//! sent back to the queue, and with nodes that are drained or lose their power.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
@@ -233,4 +233,75 @@ fn a_campaign_that_reaches_its_limit_goes_on_later() {
     assert_eq!(cluster.wait(&job), "TIMEOUT", "{}", cluster.output());
     cluster.expect_gone("examples/resume");
     cluster.finish(&folder);
+}
+
+impl Cluster {
+    /// Where the script of a job runs.
+    fn batch_host(&self, job: &str) -> String {
+        let text = said(self.slurm.client("scontrol").args(["--oneliner", "show", "job", job]));
+        let host = text.split_whitespace().find_map(|field| field.strip_prefix("BatchHost="));
+        host.unwrap_or_default().to_owned()
+    }
+
+    /// Slurm lets a job that has lost a node wait for two minutes, in case others are not well either: not so here.
+    fn let_go(&self, job: &str, changes: &[&str]) {
+        patiently("the job to be back in the queue", || self.state(job) == "PENDING");
+        wait_until("the job to be let go", || {
+            let update = ["update", &format!("JobId={job}"), "StartTime=now"];
+            self.slurm.client("scontrol").args(update).args(changes).output().unwrap().status.success()
+        });
+    }
+}
+
+/// Who drains a node lets what runs there go on, and keeps others away: a campaign comes to its end, and the next one
+/// is on the other node.
+#[test]
+fn a_campaign_on_a_drained_node_comes_to_its_end() {
+    let Some(cluster) = Cluster::start() else { return };
+    let folder = cluster.path("campaign");
+    std::fs::create_dir(&folder).unwrap();
+    let job = cluster.begin(&folder, &[]);
+    let node = cluster.batch_host(&job);
+    let drain = ["update", &format!("NodeName={node}"), "State=DRAIN", "Reason=test"];
+    said(cluster.slurm.client("scontrol").args(drain));
+    assert_eq!(cluster.wait(&job), "COMPLETED", "{}", cluster.output());
+    cluster.expect_files(&folder);
+    let other = cluster.path("other");
+    std::fs::create_dir(&other).unwrap();
+    let job = cluster.begin(&other, &[]);
+    assert_ne!(cluster.batch_host(&job), node);
+    cluster.scancel(&[&job]);
+    assert_eq!(cluster.wait(&job), "CANCELLED");
+}
+
+/// The node that a campaign runs on loses its power: Slurm sends the job back to the queue, and it goes on elsewhere.
+#[test]
+fn a_campaign_whose_node_loses_its_power_goes_on_elsewhere() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let folder = cluster.path("campaign");
+    std::fs::create_dir(&folder).unwrap();
+    let job = cluster.begin(&folder, &[]);
+    let node = cluster.batch_host(&job);
+    cluster.hosts.power_off(if node == "h0" { 0 } else { 1 });
+    cluster.let_go(&job, &[]);
+    assert_eq!(cluster.wait(&job), "COMPLETED", "{}\n{}", cluster.output(), cluster.slurm.logs());
+    assert_ne!(cluster.batch_host(&job), node);
+    expect_resumed(&cluster.output());
+    cluster.expect_files(&folder);
+}
+
+/// A script has several nodes, one of which loses its power: the job goes back to the queue, and goes on with what is
+/// left if it may.
+#[test]
+fn a_campaign_that_loses_one_of_its_nodes_goes_on_with_fewer() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let folder = cluster.path("campaign");
+    std::fs::create_dir(&folder).unwrap();
+    let job = cluster.begin(&folder, &["--nodes=2"]);
+    let node = cluster.batch_host(&job);
+    cluster.hosts.power_off(if node == "h0" { 1 } else { 0 });
+    cluster.let_go(&job, &["NumNodes=1"]);
+    assert_eq!(cluster.wait(&job), "COMPLETED", "{}\n{}", cluster.output(), cluster.slurm.logs());
+    expect_resumed(&cluster.output());
+    cluster.expect_files(&folder);
 }

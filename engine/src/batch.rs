@@ -202,7 +202,7 @@ impl Batch {
     ///
     /// Of a program that is several ranks itself each rank has its own cpus, and a job is placed on one of them as any
     /// task is. Where it needs more than that one has it takes cpus of the ranks behind that one, too, on whichever
-    /// machines they are; with [`Task::at_rank`] those behind the one that is chosen.
+    /// machines they are; with [`Task::at_rank`] those behind the one that is chosen. One with [`Task::gpus`] does not.
     ///
     /// The first rank that fails ends the others, under each launcher, and the job's error names it. Its output has the
     /// lines of all ranks, with `RANK: ` before each; see [`Task::rank_stdout`] for a rank's own, [`Task::job_ranks`]

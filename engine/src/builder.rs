@@ -1,6 +1,6 @@
 //! Options of a batch: how tasks run, what they may use, where their output goes.
 
-use crate::attend::{Share, Totals};
+use crate::attend::{Gpus, Share, Totals};
 use crate::batch::{Batch, Workers};
 use crate::body::install_panic_hook;
 use crate::error::{Error, carried};
@@ -25,6 +25,8 @@ pub struct Builder {
     workers: Option<Workers>,
     timing: bool,
     cpus: Option<Cpus>,
+    /// GPUs that it has for itself, or that are assumed.
+    gpus: Option<Cpus>,
     memory: Option<u64>,
     resources: Vec<(String, f64)>,
     run_dir: Option<PathBuf>,
@@ -89,7 +91,7 @@ pub enum JournalSync {
     Never,
 }
 
-/// Cpus that a batch has for itself.
+/// Cpus, or GPUs, that a batch has for itself.
 #[derive(Clone, Copy, Debug)]
 enum Cpus {
     OfMachine(u32),
@@ -129,6 +131,24 @@ impl Builder {
     /// the machine has.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
+        self
+    }
+
+    /// GPUs that this batch has for itself, out of those that this program may use; 0 for none. Without it the batch
+    /// shares those that no batch has for itself.
+    ///
+    /// They are NVIDIA's, and those that `CUDA_VISIBLE_DEVICES` names, if it is set; else those that Slurm has granted,
+    /// in one of its jobs; else those that the driver knows. Of ranks of one node that see the same ones, each has some
+    /// for itself, as of cpus; where there are more ranks than GPUs, some have none.
+    pub fn gpus(mut self, gpus: u32) -> Self {
+        self.gpus = Some(Cpus::OfMachine(gpus));
+        self
+    }
+
+    /// As [`gpus`](Self::gpus), but believes that there are so many, numbered from 0, beside those of other batches
+    /// and on each of the ranks.
+    pub fn assume_gpus(mut self, gpus: u32) -> Self {
+        self.gpus = Some(Cpus::Assumed(gpus));
         self
     }
 
@@ -336,6 +356,10 @@ impl Builder {
                 Some(Cpus::Assumed(cpus)) => cpus,
                 _ => 0,
             },
+            assumed_gpus: match self.gpus {
+                Some(Cpus::Assumed(gpus)) => gpus,
+                _ => 0,
+            },
             // Other ranks may be in another directory by now.
             run_dir: run_dir.and_then(|path| std::path::absolute(path).ok()),
             keeps_output,
@@ -357,7 +381,7 @@ impl Builder {
     /// # Errors
     /// [`Error::World`], [`Error::NotHome`];
     /// [`Error::NoWorkers`] for zero threads, [`Error::TooManyWorkers`], [`Error::Threads`] if the system refuses
-    /// them; [`Error::NotEnoughCpus`], [`Error::BadResource`].
+    /// them; [`Error::NotEnoughCpus`], [`Error::NotEnoughGpus`], [`Error::BadResource`].
     pub fn build(self) -> Result<Batch, Error> {
         install_panic_hook();
         carried::learn(&self.errors);
@@ -371,6 +395,7 @@ impl Builder {
             Some(Cpus::Assumed(cpus)) => Share::assume(cpus),
         };
         let (_, cpus) = share.account();
+        let gpus = self.own_gpus(&machine, ranks.as_deref())?;
         let mut named = Vec::new();
         for (resource, amount) in &self.resources {
             if !(*amount > 0.0 && amount.is_finite()) {
@@ -402,7 +427,8 @@ impl Builder {
             executor,
             timing: self.timing,
             share,
-            totals: Totals { cpus, memory, named },
+            totals: Totals { cpus, memory, gpus: gpus.count(), gpus_why: machine.gpus_why, named },
+            gpus,
             resources: Resources(self.resources.into_iter().map(|(name, _)| name).collect()),
             outputs: Outputs::new(run_dir, keep_output),
             cpu_ids: machine.cpus,
@@ -420,6 +446,17 @@ impl Builder {
         }
         events::batch_opened(shared.executor.workers(), cpus);
         Ok(Batch::inside(&Arc::new(shared)))
+    }
+}
+
+impl Builder {
+    fn own_gpus(&self, machine: &Machine, ranks: Option<&Ranks>) -> Result<Gpus, Error> {
+        let granted = || ranks.map_or_else(|| machine.gpus.clone(), Ranks::gpus);
+        match self.gpus {
+            None => Ok(Gpus::common(&granted())),
+            Some(Cpus::OfMachine(gpus)) => Gpus::reserve(gpus, &granted(), &machine.gpus_why),
+            Some(Cpus::Assumed(gpus)) => Ok(Gpus::assume(gpus)),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::data::Access;
 use crate::error::Mistake;
 use crate::program::{self, BadProgram};
-use crate::schedule::{HERE, HostId, JobNeed, Need, UNITS, fit};
+use crate::schedule::{HERE, HostId, JobNeed, Need, UNITS, fit, room_for_gpus};
 use crate::shared::Shared;
 use crate::task::Command;
 use crate::task::record::Ref;
@@ -21,10 +21,28 @@ pub(crate) fn need(shared: &Shared, task: u32, record: Ref, need: &Need, mistake
     };
     match need.job {
         None if need.cpus > totals.cpus => add("cpus", need.cpus.to_string(), totals.cpus.to_string()),
-        Some(job) if !has_room(shared, job, need.cpus) && !may_spread(shared, record, need) => {
+        Some(job) if !has_room(shared, job, need.cpus, 0) && !may_spread(shared, record, need) => {
             let each =
                 if job.per_host > 0 { format!(", {} on each host", job.per_host) } else { String::new() };
-            add("cpus", format!("{} ranks of {}{each}", job.ranks, need.cpus), room(shared));
+            add("cpus", format!("{} ranks of {}{each}", job.ranks, need.cpus), room(shared, need.gpus > 0));
+        }
+        _ => {}
+    }
+    let gpus = need.gpus as f64 / UNITS;
+    match need.job {
+        // Of several ranks another one may have them; where it can run is looked at later.
+        None if room_for_gpus(most_gpus(shared), need.gpus) == 0 => {
+            add("gpus", gpus.to_string(), gpus_there(shared, most_gpus(shared)));
+        }
+        Some(job) if has_room(shared, job, need.cpus, 0) && !has_room(shared, job, need.cpus, need.gpus) => {
+            let hosts = &shared.launching.hosts;
+            let others = match hosts.others.len() {
+                0 => String::new(),
+                n => format!(", and {} on each of {n} other hosts", hosts.gpus_of_others),
+            };
+            let here = if hosts.is_here { totals.gpus } else { 0 };
+            let there = format!("{}{others}", gpus_there(shared, here));
+            add("gpus", format!("{} ranks of {gpus}", job.ranks), there);
         }
         _ => {}
     }
@@ -40,11 +58,27 @@ pub(crate) fn need(shared: &Shared, task: u32, record: Ref, need: &Need, mistake
     }
 }
 
-/// Whether a job's ranks fit when nothing else runs, on cpus of this rank if it is one of several.
-pub(crate) fn has_room(shared: &Shared, job: JobNeed, cpus: u32) -> bool {
+/// The GPUs of the rank that has most of those where a list of the batch may run.
+fn most_gpus(shared: &Shared) -> u32 {
+    let ranks = shared.ranks.as_ref().filter(|ranks| ranks.is_home() && !shared.executor.is_serial());
+    let elsewhere =
+        ranks.map_or(0, |ranks| (0..ranks.size()).map(|rank| ranks.gpus_of(rank)).max().unwrap_or(0));
+    shared.totals.gpus.max(elsewhere)
+}
+
+/// So many GPUs, who says so, and what to do.
+pub(crate) fn gpus_there(shared: &Shared, gpus: u32) -> String {
+    let why = &shared.totals.gpus_why;
+    format!("{gpus} ({why}; `Builder::assume_gpus` has a batch believe that there are more)")
+}
+
+/// Whether a job's ranks fit when nothing else runs, on what this rank has if it is one of several.
+pub(crate) fn has_room(shared: &Shared, job: JobNeed, cpus: u32, gpus: u64) -> bool {
     let hosts = &shared.launching.hosts;
-    let here = hosts.is_here.then_some((HERE, shared.totals.cpus));
-    let others = (1..).zip(&hosts.others).map(|(number, (_, cpus))| (HostId(number), *cpus));
+    let with = |all: u32, devices: u32| all.min(room_for_gpus(devices, gpus).saturating_mul(cpus.max(1)));
+    let here = hosts.is_here.then(|| (HERE, with(shared.totals.cpus, shared.totals.gpus)));
+    let others = (1..).zip(&hosts.others);
+    let others = others.map(|(number, (_, all))| (HostId(number), with(*all, hosts.gpus_of_others)));
     fit(job, cpus, here.into_iter().chain(others)).is_some()
 }
 
@@ -55,14 +89,17 @@ fn may_spread(shared: &Shared, record: Ref, need: &Need) -> bool {
     !shared.executor.is_serial() && ranks.deal(shared, chosen.unwrap_or(ranks.rank()), need).is_some()
 }
 
-/// How many cpus jobs can have, and where.
-fn room(shared: &Shared) -> String {
+/// How many cpus jobs can have, and where; jobs with GPUs, if so said.
+fn room(shared: &Shared, has_gpus: bool) -> String {
     let hosts = &shared.launching.hosts;
     let here = hosts.is_here.then(|| format!("{} here", shared.totals.cpus));
     let others = hosts.others.iter().map(|(name, cpus)| format!("{cpus} on {name}"));
     let all: Vec<String> = here.into_iter().chain(others).collect();
     match &shared.ranks {
         _ if all.is_empty() => "none for jobs".to_string(),
+        Some(ranks) if ranks.size() > 1 && has_gpus => {
+            format!("{} of this rank, with which jobs stay that ask for gpus", shared.totals.cpus)
+        }
         Some(ranks) if ranks.size() > 1 => {
             let others = ranks.cpus_of_others(shared);
             format!("{} of this rank, {} of {} others", shared.totals.cpus, others, ranks.live().len() - 1)

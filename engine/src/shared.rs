@@ -1,6 +1,6 @@
 //! What every task, handle and run of one batch shares: memory, names, cohorts, workers, sleepers.
 
-use crate::attend::{Desk, Office, Share, Totals};
+use crate::attend::{Desk, Gpus, Office, Share, Totals};
 use crate::background::Client;
 use crate::clients::Listener;
 use crate::cohort::Cohort;
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) timing: bool,
     /// Whose cpus it uses.
     pub(crate) share: Share,
+    /// The GPUs that it may use.
+    pub(crate) gpus: Gpus,
     /// What its tasks may use together.
     pub(crate) totals: Totals,
     /// The resources that the user named.
@@ -100,6 +102,7 @@ pub(crate) struct Parts {
     pub(crate) executor: Executor,
     pub(crate) timing: bool,
     pub(crate) share: Share,
+    pub(crate) gpus: Gpus,
     pub(crate) totals: Totals,
     pub(crate) resources: Resources,
     pub(crate) outputs: Outputs,
@@ -146,6 +149,7 @@ impl Shared {
             scratch: Mutex::default(),
             timing: parts.timing,
             share: parts.share,
+            gpus: parts.gpus,
             totals: parts.totals,
             resources: parts.resources,
             outputs: Arc::new(parts.outputs),
@@ -187,6 +191,16 @@ impl Shared {
     /// The batch's number in the office.
     pub(crate) fn instance(&self) -> InstanceId {
         self.desk.get().expect("a batch with jobs has a place in the office").instance
+    }
+
+    /// GPUs that no task holds, in `UNITS`; none while somebody decides.
+    #[cfg(not(loom))]
+    pub(crate) fn free_gpus(&self) -> u64 {
+        match self.desk.get() {
+            _ if self.totals.gpus == 0 => 0,
+            Some(desk) => desk.office.free_gpus(desk.instance),
+            None => u64::from(self.totals.gpus) * crate::schedule::UNITS as u64,
+        }
     }
 
     /// The rank of this process; 0 if it is alone.

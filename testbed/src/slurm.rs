@@ -1,6 +1,6 @@
 //! A Slurm: `munged`, `slurmctld` and a `slurmd` for each node, in a folder of their own, ended when the handle goes.
 //! Its nodes share the test's machine, its name and its memory, on ports that were free; or each is a machine of
-//! [`Hosts`].
+//! [`Hosts`]. They may have GPUs, which are devices by name alone: Slurm grants them, and nothing runs on them.
 
 use std::ffi::{OsStr, OsString};
 use std::net::TcpListener;
@@ -8,6 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use crate::hosts::DATA_CARD;
 use crate::{Hosts, command, skip};
@@ -23,6 +25,8 @@ pub struct Slurm {
     /// The command that clients and the controller run behind, if it is not on the test's machine.
     login: Vec<OsString>,
     control: Control,
+    /// GPUs of each node.
+    gpus: u32,
 }
 
 struct Node {
@@ -63,7 +67,7 @@ impl Slurm {
             before: Vec::new(),
         };
         let control = Control { host: host.to_owned(), address: "127.0.0.1".to_owned(), port: ports[0] };
-        Slurm::start_with(vec![node(0), node(1)], control, Vec::new())
+        Slurm::start_with(vec![node(0), node(1)], control, Vec::new(), 0)
     }
 
     /// Starts it with a node on each of the machines, and its controller and clients on `login`.
@@ -71,6 +75,14 @@ impl Slurm {
     /// # Errors
     /// In words.
     pub fn start_on(hosts: &Hosts) -> Result<Slurm, String> {
+        Slurm::start_with_gpus(hosts, 0)
+    }
+
+    /// As [`start_on`](Slurm::start_on), with so many GPUs on each of the machines.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn start_with_gpus(hosts: &Hosts, gpus: u32) -> Result<Slurm, String> {
         let node = |(number, (name, address)): (u32, (String, String))| {
             let before = words(&hosts.command(number, "env"));
             Node { host: name.clone(), name, address, port: NODE_PORT, before }
@@ -78,13 +90,19 @@ impl Slurm {
         let nodes = (0..).zip(hosts.sites()).map(node).collect();
         let control =
             Control { host: "login".to_owned(), address: hosts.login_address(), port: CONTROL_PORT };
-        Slurm::start_with(nodes, control, words(&hosts.login("env")))
+        Slurm::start_with(nodes, control, words(&hosts.login("env")), gpus)
     }
 
-    fn start_with(nodes: Vec<Node>, control: Control, login: Vec<OsString>) -> Result<Slurm, String> {
+    fn start_with(
+        nodes: Vec<Node>,
+        control: Control,
+        login: Vec<OsString>,
+        gpus: u32,
+    ) -> Result<Slurm, String> {
         crate::expect_programs(&["munged", "slurmctld", "slurmd", "srun"])?;
         let folder = tempfile::tempdir().unwrap();
-        let mut slurm = Slurm { daemons: Vec::new(), folder, nodes, login, control };
+        let mut slurm = Slurm { daemons: Vec::new(), folder, nodes, login, control, gpus };
+        slurm.make_gpus()?;
         slurm.authenticate();
         let file = slurm.path("slurm.conf");
         std::fs::write(&file, slurm.configuration()).unwrap();
@@ -108,6 +126,11 @@ impl Slurm {
         Slurm::start_on(hosts).inspect_err(|why| skip("slurm", why)).ok()
     }
 
+    /// The same with so many GPUs on each machine.
+    pub fn for_ranks_with_gpus(hosts: &Hosts, gpus: u32) -> Option<Slurm> {
+        Slurm::start_with_gpus(hosts, gpus).inspect_err(|why| skip("slurm", why)).ok()
+    }
+
     /// `srun` of ranks on so many machines, which goes on when one of them is lost. UCX connects those of [`Hosts`] by
     /// `eth1`.
     pub fn srun(&self, nodes: u32) -> Command {
@@ -124,6 +147,22 @@ impl Slurm {
         let mut command = behind(&self.login, program);
         command.env("SLURM_CONF", self.path("slurm.conf")).stdin(Stdio::null());
         command
+    }
+
+    /// Devices with the numbers that NVIDIA's have, and what tells Slurm of them: it takes no other kind of file.
+    fn make_gpus(&self) -> Result<(), String> {
+        if self.gpus == 0 {
+            return Ok(());
+        }
+        std::fs::create_dir(self.path("dev")).unwrap();
+        for number in 0..self.gpus {
+            let (path, device) = (self.path(&format!("dev/nvidia{number}")), makedev(195, number));
+            let made = mknodat(CWD, path, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, device);
+            made.map_err(|why| format!("a device for a GPU cannot be made: {why}"))?;
+        }
+        let files = format!("Name=gpu File={}[0-{}]\n", self.path("dev/nvidia"), self.gpus - 1);
+        std::fs::write(self.path("gres.conf"), files).unwrap();
+        Ok(())
     }
 
     /// `munged` with a key of this Slurm's own.
@@ -149,11 +188,15 @@ impl Slurm {
         let folder = self.folder.path().display();
         let user = rustix::process::geteuid().as_raw();
         let Control { host, address, port: control } = &self.control;
+        let (types, gres) = match self.gpus {
+            0 => ("", String::new()),
+            gpus => ("GresTypes=gpu\n", format!(" Gres=gpu:{gpus}")),
+        };
         let node = |node: &Node| {
             let Node { name, host, address, port, .. } = node;
             format!(
                 "NodeName={name} NodeHostname={host} NodeAddr={address} Port={port} CPUs=4 CoresPerSocket=4 \
-                 RealMemory=1000 State=UNKNOWN\n"
+                 RealMemory=1000{gres} State=UNKNOWN\n"
             )
         };
         let nodes: String = self.nodes.iter().map(node).collect();
@@ -185,7 +228,7 @@ KillWait=2
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SlurmdParameters=config_overrides
-{nodes}PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
+{types}{nodes}PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
 "
         )
     }

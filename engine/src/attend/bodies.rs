@@ -27,6 +27,8 @@ pub(super) struct Attempt {
     pub(super) task: Ref,
     pub(super) number: u32,
     pub(super) cpus: u32,
+    /// The names of the GPUs that it holds.
+    pub(super) gpus: Vec<String>,
     pub(super) lane: u32,
     pub(super) body: Arc<Body>,
 }
@@ -196,7 +198,8 @@ impl Attempt {
             office.push(Event::Assembled(self.job, self.number));
         }
         let gang = role.as_ref().map(Role::gang);
-        let verdict = self.task.call(&Call { gang, ..self.run.call(self.task, Some(over)) });
+        let verdict =
+            self.task.call(&Call { gang, gpus: &self.gpus, ..self.run.call(self.task, Some(over)) });
         match role {
             None => (verdict, None),
             Some(role) => role.finish(verdict, &|| self.body.is_given_up()),

@@ -9,10 +9,17 @@ use std::sync::Arc;
 
 impl Office {
     /// Takes away ready tasks of a run that wait for what others hold, of those that can go: at most half, the first
-    /// ones, which together need no more than so many cpus. Whoever has them ends them (see [`Run::end_outside`]), or
-    /// hands them over again. None if somebody is deciding at this moment, maybe this thread.
-    pub(crate) fn give(&self, run: &Arc<Run>, cpus: u32, can_go: &dyn Fn(u32) -> bool) -> Vec<(u32, Ref)> {
-        let given = self.try_with_state(|state| state.give(run, cpus, can_go)).unwrap_or_default();
+    /// ones, which together need no more than so many cpus, and so many GPUs in `UNITS`. Whoever has them ends them
+    /// (see [`Run::end_outside`]), or hands them over again. None if somebody is deciding at this moment, maybe this
+    /// thread.
+    pub(crate) fn give(
+        &self,
+        run: &Arc<Run>,
+        cpus: u32,
+        gpus: u64,
+        can_go: &dyn Fn(u32) -> bool,
+    ) -> Vec<(u32, Ref)> {
+        let given = self.try_with_state(|state| state.give(run, cpus, gpus, can_go)).unwrap_or_default();
         if !given.is_empty() {
             // What waited behind them may start.
             self.push(Event::Seats);
@@ -22,16 +29,21 @@ impl Office {
 }
 
 impl State {
-    fn give(&mut self, run: &Arc<Run>, cpus: u32, can_go: &dyn Fn(u32) -> bool) -> Vec<(u32, Ref)> {
+    fn give(
+        &mut self,
+        run: &Arc<Run>,
+        cpus: u32,
+        gpus: u64,
+        can_go: &dyn Fn(u32) -> bool,
+    ) -> Vec<(u32, Ref)> {
         let waiting = self.desk.waiting(run.plan.shared.instance());
         let most = waiting.len().div_ceil(2);
-        let (mut given, mut left) = (Vec::new(), cpus);
+        let (mut given, mut left, mut gpus_left) = (Vec::new(), cpus, gpus);
         for id in waiting {
             let Some(job) = self.jobs.get(&id) else { continue };
-            let need = self
-                .desk
-                .need(id)
-                .map_or(0, |need| if need.named.is_empty() { need.all_cpus().max(1) } else { u32::MAX });
+            let Some(need) = self.desk.need(id) else { continue };
+            let cpus = if need.named.is_empty() { need.all_cpus().max(1) } else { u32::MAX };
+            let gpus = need.job.map_or(1, |job| u64::from(job.ranks)).saturating_mul(need.gpus);
             let is_new =
                 job.stage == Stage::Waiting && job.attempt == 1 && job.refused == 0 && !job.cancelled;
             // What is dealt out over ranks is not for one of them.
@@ -39,8 +51,9 @@ impl State {
             if given.len() == most || left == 0 {
                 break;
             }
-            if need <= left && is_new && Arc::ptr_eq(&job.run, run) && can_go(job.node) {
-                left -= need;
+            if cpus <= left && gpus <= gpus_left && is_new && Arc::ptr_eq(&job.run, run) && can_go(job.node) {
+                left -= cpus;
+                gpus_left -= gpus;
                 given.push((job.node, job.task));
                 self.desk.withdraw(id);
                 self.jobs.remove(&id);

@@ -5,7 +5,8 @@ use super::process::{Place, could_not_start, written};
 use crate::error::Cause;
 use crate::launch::{Asked, line};
 use crate::ranks::Far;
-use crate::schedule::Need;
+use crate::schedule::{DeviceId, Need, UNITS};
+use crate::shared::Shared;
 use crate::task::Command;
 use crate::task::command::Variables;
 use crate::task::job::JobSpec;
@@ -14,7 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tarragon_supervisor::job::{Cpus, Executable, Order};
+use tarragon_supervisor::job::{Cpus, Devices, Executable, Ids, Order};
 
 /// A host by name, this machine without one, and the ranks or cpus there.
 pub(super) type OnHost<T> = (Option<String>, T);
@@ -57,6 +58,7 @@ pub(super) struct Dealt<'a> {
     pub(super) bound: &'a [OnHost<Vec<u32>>],
     /// What other ranks of this program hold for it.
     pub(super) far: &'a [Far],
+    pub(super) devices: Vec<Devices>,
     pub(super) need: &'a Need,
 }
 
@@ -91,13 +93,30 @@ impl Dealt<'_> {
     }
 }
 
+/// The GPUs of a job's ranks.
+pub(super) fn devices(shared: &Shared, gpus: &[OnHost<Vec<DeviceId>>], need: &Need) -> Vec<Devices> {
+    let per_rank = ((need.gpus as f64 / UNITS) as u32).max(1);
+    let of = |(host, ids): &OnHost<Vec<DeviceId>>| Devices {
+        host: host.clone().unwrap_or_default(),
+        per_rank,
+        ids: match host {
+            Some(_) => Ids::Places(ids.iter().map(|id| id.0).collect()),
+            None => {
+                let pair = |gpu: &crate::machine::Gpu| (gpu.name.clone(), gpu.mark.clone());
+                Ids::Named(shared.gpus.of(ids).map(pair).collect())
+            }
+        },
+    };
+    gpus.iter().map(of).collect()
+}
+
 impl Place {
     /// Writes down what the leader of a job is to do; its program and arguments.
     pub(super) fn order(
         &mut self,
         command: &Command,
         spec: &JobSpec,
-        dealt: &Dealt<'_>,
+        dealt: Dealt<'_>,
         stdin: Option<PathBuf>,
         grace: Duration,
         folder: &Path,
@@ -131,6 +150,8 @@ impl Place {
                 is_local: dealt_hosts.iter().all(|(host, _)| host.is_none()),
                 executables: &counts,
                 cpus: dealt.need.cpus.max(1),
+                holds_gpus: !dealt.devices.is_empty(),
+                gpus_of_node: hosts.gpus_of_node,
                 more: &spec.launcher_args,
                 guard: &guard,
                 variable: Order::variable(),
@@ -152,6 +173,7 @@ impl Place {
             grace,
             hosts: dealt_hosts.iter().filter_map(|(host, _)| host.clone()).collect(),
             cpus: dealt.cpus(),
+            devices: dealt.devices,
         };
         let wrote = order.write(folder).and_then(|()| match &line.file {
             Some((path, text)) => std::fs::write(path, text),

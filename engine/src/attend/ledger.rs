@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(crate) struct Totals {
     pub(crate) cpus: u32,
     pub(crate) memory: u64,
+    /// GPUs, and which source says that there are no more.
+    pub(crate) gpus: u32,
+    pub(crate) gpus_why: String,
     /// Amounts of its named resources, in `schedule::UNITS`.
     pub(crate) named: Vec<u64>,
 }

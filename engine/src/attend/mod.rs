@@ -38,6 +38,7 @@
 
 mod bodies;
 mod give;
+mod gpus;
 mod halt;
 mod job;
 mod launch;
@@ -51,6 +52,7 @@ mod state;
 mod timers;
 mod why;
 
+pub(crate) use gpus::Gpus;
 pub(crate) use ledger::{Share, Totals};
 pub(crate) use office::{Desk, Office, bind_body, while_waiting};
 pub(crate) use signals::is_interrupted;

@@ -22,7 +22,7 @@ impl Job {
         self.dealt.clear();
         let shared = &self.run.plan.shared;
         let Some(ranks) = shared.ranks.as_ref().filter(|ranks| ranks.size() > 1) else { return Ok(whole) };
-        if whole.job.is_none_or(|job| check::has_room(shared, job, whole.cpus)) {
+        if whole.job.is_none_or(|job| check::has_room(shared, job, whole.cpus, whole.gpus)) {
             return Ok(whole);
         }
         match ranks.deal(shared, ranks.rank(), &whole) {

@@ -149,6 +149,12 @@ impl Office {
         self.with_state(|state| state.why_waiting(run, node))
     }
 
+    /// GPUs of a batch that no task holds, in `UNITS`; none while somebody decides.
+    #[cfg(not(loom))]
+    pub(crate) fn free_gpus(&self, instance: InstanceId) -> u64 {
+        self.try_with_state(|state| state.desk.free_gpus(instance)).unwrap_or(0)
+    }
+
     pub(super) fn push(&self, event: Event) {
         self.inbox.lock().push(event);
         self.drive(false);

@@ -2,7 +2,7 @@
 //! directory, binds cpus.
 
 use super::job::Job;
-use super::launch::{Dealt, FreeCpus, OnHost, changes};
+use super::launch::{Dealt, FreeCpus, OnHost, changes, devices};
 use super::office::Office;
 use crate::error::{Cause, How, ProcessFailure};
 use crate::events;
@@ -10,7 +10,7 @@ use crate::launch::Launching;
 use crate::outputs::{Outputs, Which};
 use crate::program;
 use crate::ranks::Far;
-use crate::schedule::{InstanceId, JobId, Need};
+use crate::schedule::{DeviceId, InstanceId, JobId, Need};
 use crate::shared::Shared;
 use crate::task::Usage;
 use crate::task::output::Output as Kept;
@@ -79,6 +79,8 @@ pub(super) struct Granted<'a> {
     pub(super) placed: &'a [OnHost<u32>],
     /// Of a job what other ranks hold for it.
     pub(super) far: &'a [Far],
+    /// Its GPUs.
+    pub(super) gpus: &'a [OnHost<Vec<DeviceId>>],
     /// It starts when another of its hold ends.
     pub(super) stands: bool,
 }
@@ -269,7 +271,7 @@ impl Place {
         granted: &Granted<'_>,
         bound: &[OnHost<Vec<u32>>],
     ) -> Result<Prepared, Cause> {
-        let Granted { hold, need, stands, placed, far } = *granted;
+        let Granted { hold, need, stands, placed, far, gpus } = *granted;
         let command = job.task.command_of();
         let number = self.number(job)?;
         let limits = job.task.extra().map(|e| e.limits.clone()).unwrap_or_default();
@@ -282,12 +284,15 @@ impl Place {
                 for word in &command.args {
                     args.push(written(word)?);
                 }
-                (self.program(&command.program), args, changes(&command.env)?, stdin, grace, cwd)
+                let mut env = visible(job.task.shared(), gpus);
+                env.extend(changes(&command.env)?);
+                (self.program(&command.program), args, env, stdin, grace, cwd)
             }
             Some(spec) => {
                 let folder = self.outputs.job(number);
-                let (program, args) =
-                    self.order(command, spec, &Dealt { placed, bound, far, need }, stdin, grace, &folder)?;
+                let devices = devices(job.task.shared(), gpus, need);
+                let dealt = Dealt { placed, bound, far, devices, need };
+                let (program, args) = self.order(command, spec, dealt, stdin, grace, &folder)?;
                 // Ranks are ended by their leader, which is to outlive them.
                 (program, args, Vec::new(), None, grace + LEADER_GRACE, self.cwd.clone())
             }
@@ -361,6 +366,12 @@ impl Place {
             Err(error) => Err(could_not_start("its input file", path, error)),
         }
     }
+}
+
+/// The variable that names the GPUs of a process, if it holds some.
+fn visible(shared: &Shared, gpus: &[OnHost<Vec<DeviceId>>]) -> Vec<(OsString, Option<OsString>)> {
+    let name = |ids| shared.gpus.of(ids).map(|gpu| &*gpu.name).collect::<Vec<_>>().join(",").into();
+    gpus.iter().map(|(_, ids)| (tarragon_supervisor::job::VISIBLE.into(), Some(name(ids)))).collect()
 }
 
 /// The process did not come to be, for want of this file or directory.

@@ -11,7 +11,7 @@ use crate::events;
 use crate::ranks::Holding;
 use crate::resume::Ledger;
 use crate::run::{Pool, Run, retry};
-use crate::schedule::{AccountId, Action, Desk, InstanceId, JobId, Seats};
+use crate::schedule::{AccountId, Action, Desk, InstanceId, JobId, Offer, Seats, UNITS, room_for_gpus};
 use crate::shared::{ActiveRuns, Shared};
 use crate::task::record::Ref;
 use crate::task::{Usage, default_need};
@@ -131,7 +131,14 @@ impl State {
         let totals = &shared.totals;
         let stock = crate::schedule::Stock { memory: totals.memory, named: totals.named.clone() };
         let hosts = &shared.launching.hosts;
-        self.desk.open(id, AccountId(account), stock, hosts.is_here, &hosts.others);
+        let offer = Offer {
+            stock,
+            gpus: shared.gpus.ids(),
+            is_here: hosts.is_here,
+            hosts: &hosts.others,
+            gpus_of_hosts: hosts.gpus_of_others,
+        };
+        self.desk.open(id, AccountId(account), offer);
         let workers = shared.executor.pool().map_or(1, |pool| pool.threads() as u32);
         let pool = shared.executor.pool().map(Arc::downgrade);
         let runs = Arc::downgrade(&shared.active);
@@ -167,7 +174,9 @@ impl State {
             Event::Again(run, node, task, delay) => {
                 let id = self.add(run, node, task, 1);
                 self.desk.withdraw(id);
-                self.rest(id, delay);
+                if self.jobs.contains_key(&id) {
+                    self.rest(id, delay);
+                }
             }
             Event::Returned(id, returned) => self.returned(id, returned),
             Event::Concluded(id) => self.finish(id, None),
@@ -227,6 +236,13 @@ impl State {
                 Err(cause) => return self.could_not_prepare(id, cause),
             },
         };
+        // A part of a list that a lost rank had may have come to one that has no GPUs.
+        let gpus = job.run.plan.shared.gpus.count();
+        if need.job.is_none() && room_for_gpus(gpus, need.gpus) == 0 {
+            let (asked, rank) = (need.gpus as f64 / UNITS, job.run.plan.shared.rank());
+            let why = format!("it asks for {asked} gpus, and rank {rank}, where it came to be, has {gpus}");
+            return self.fail(id, Cause::Error(why.into()));
+        }
         // Where a job's ranks will be is not known before there is room.
         let can_stand = job.task.head().code.command.is_some() && !job.is_mpi();
         self.desk.ready(id, job.instance, &need, priority, can_stand);
@@ -493,7 +509,8 @@ impl State {
         let need = self.desk.need(id).cloned().unwrap_or_default();
         let placed = if need.job.is_some() { self.desk.placed(id) } else { Vec::new() };
         let far = job.holding.as_ref().map_or_else(Vec::new, |holding| holding.far.clone());
-        let granted = Granted { hold, need: &need, placed: &placed, far: &far, stands };
+        let gpus = if need.gpus > 0 { self.desk.gpus_of(id) } else { Vec::new() };
+        let granted = Granted { hold, need: &need, placed: &placed, far: &far, gpus: &gpus, stands };
         match self.processes.start(id, job, &granted, office) {
             Started::Sent => {}
             Started::Failed(cause) => {
@@ -521,6 +538,13 @@ impl State {
         }
     }
 
+    /// The job cannot ever run.
+    fn fail(&mut self, id: JobId, cause: Cause) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let failure = job.run.fail(job.task, Failure::new(job.task, cause, job.attempt));
+        self.finish(id, Some(failure));
+    }
+
     /// The time of an attempt of a function begins.
     fn set_timeout(&mut self, id: JobId, attempt: u32) {
         let Some(job) = self.jobs.get(&id).filter(|job| job.attempt == attempt) else { return };
@@ -538,6 +562,9 @@ impl State {
         let body = Arc::new(Body::default());
         job.body = Some(Arc::clone(&body));
         let is_gang = job.is_of_gang();
+        let gpus = &job.run.plan.shared.gpus;
+        let held = self.desk.gpus_of(id);
+        let gpus = held.iter().flat_map(|(_, ids)| gpus.of(ids)).map(|gpu| gpu.name.clone()).collect();
         let attempt = Attempt {
             job: id,
             run: Arc::clone(&job.run),
@@ -545,6 +572,7 @@ impl State {
             task: job.task,
             number: job.attempt,
             cpus: self.desk.need(id).map_or(0, |need| need.cpus),
+            gpus,
             lane,
             body,
         };

@@ -39,6 +39,10 @@ impl State {
         if need.memory > 0 {
             lacks.push(format!("{} bytes of memory ({} free)", need.memory, stock.memory));
         }
+        if need.gpus > 0 {
+            let (asked, free) = (need.gpus as f64 / UNITS, self.desk.free_gpus(job.instance) as f64 / UNITS);
+            lacks.push(format!("{asked} gpu{} ({free} free)", if asked > 1.0 { "s" } else { "" }));
+        }
         let names = &job.run.plan.shared.resources.0;
         for (index, amount) in &need.named {
             let free = stock.named.get(*index as usize).copied().unwrap_or_default();

@@ -35,6 +35,7 @@ pub struct Context {
     wanted: Option<Wanted>,
     output: RefCell<Output>,
     gang: OnceCell<Arc<Gang>>,
+    gpus: Vec<String>,
 }
 
 impl Context {
@@ -42,12 +43,12 @@ impl Context {
         let wanted = Wanted::new(call.stop, task, call.attempt);
         let gang = call.gang.map_or_else(OnceCell::new, |gang| OnceCell::from(Arc::clone(gang)));
         let task = Some((task, Arc::clone(call.shared)));
-        Self { task, wanted: Some(wanted), output: RefCell::default(), gang }
+        Self { task, wanted: Some(wanted), output: RefCell::default(), gang, gpus: call.gpus.to_vec() }
     }
 
     /// For a call that has no task in this process.
     pub(crate) fn detached() -> Self {
-        Self { task: None, wanted: None, output: RefCell::default(), gang: OnceCell::new() }
+        Self { task: None, wanted: None, output: RefCell::default(), gang: OnceCell::new(), gpus: Vec::new() }
     }
 
     /// The task's standard output: what `stdout().get()` gives. Bytes; never blocks; beyond 1 MiB kept in an unnamed
@@ -76,6 +77,13 @@ impl Context {
     /// that does not say so a gang of one.
     pub fn gang(&self) -> &Gang {
         self.gang.get_or_init(|| Arc::new(Gang::alone(self.rank())))
+    }
+
+    /// The GPUs that the task holds on this rank, as `CUDA_VISIBLE_DEVICES` would name them: `["2"]`, or UUIDs. Of a
+    /// task that asked for a part of one that one; none of a task that did not ask ([`Task::gpus`](crate::Task::gpus)).
+    /// The variable itself is this program's, and stays as it is.
+    pub fn gpus(&self) -> &[String] {
+        &self.gpus
     }
 
     /// The task's name: what the user gave, or the path of its function; empty for a call that came as bytes.

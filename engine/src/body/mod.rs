@@ -36,4 +36,6 @@ pub(crate) struct Call<'a> {
     pub(crate) attempt: Option<&'a Arc<AtomicBool>>,
     /// The gang that it runs in, if several ranks run it.
     pub(crate) gang: Option<&'a Arc<Gang>>,
+    /// The names of the GPUs that it holds.
+    pub(crate) gpus: &'a [String],
 }

@@ -109,11 +109,14 @@ pub(super) struct Welcome {
     pub(super) workers: u32,
     pub(super) cpus: u32,
     pub(super) memory: u64,
+    /// Its GPUs, and why not more.
+    pub(super) gpus: (u32, String),
     /// Its named resources, and how much it has of each.
     pub(super) named: Vec<(String, u64)>,
     /// Where MPI jobs may run beside its own machine, and whether they may run there.
     pub(super) hosts: Vec<(String, u32)>,
     pub(super) is_here: bool,
+    pub(super) gpus_of_hosts: u32,
     pub(super) background: bool,
     /// Errors that it tells of as what they are (see `error::carried`).
     pub(super) errors: Vec<i64>,

@@ -198,6 +198,17 @@ pub enum Mistake {
         /// As written.
         amount: String,
     },
+    /// A number of GPUs that is none.
+    #[error(
+        "task `{name}` asks for {amount} gpus: give a whole number from 1, or a part of one, more than 0 and less \
+         than 1"
+    )]
+    BadGpus {
+        /// The task's name.
+        name: String,
+        /// As written.
+        amount: String,
+    },
     /// A resource that the batch does not have.
     #[error("task `{name}` asks for the resource `{resource}`, but the batch has {}", known_resources(known))]
     UnknownResource {

@@ -65,6 +65,21 @@ pub enum Error {
         /// Cpus this program may use.
         granted: u32,
     },
+    /// More GPUs than are left to this program.
+    #[error(
+        "{asked} gpus asked for one batch, but of {granted} that this program may use ({why}) {left} are left; \
+         `Builder::assume_gpus` has a batch believe that there are more"
+    )]
+    NotEnoughGpus {
+        /// GPUs asked for.
+        asked: u32,
+        /// GPUs that no other batch has for itself.
+        left: u32,
+        /// GPUs this program may use.
+        granted: u32,
+        /// Which source says so.
+        why: String,
+    },
     /// An amount of a resource of a batch that is no positive number.
     #[error("a batch cannot have {amount} of {resource}: give a positive, finite amount")]
     BadResource {

@@ -1,8 +1,10 @@
 //! On which ranks a list may run, and which of its tasks must run where.
 
 use super::{Gather, each_input};
+use crate::check::gpus_there;
 use crate::compile::placement::{ANY, Layout};
 use crate::error::Mistake;
+use crate::schedule::{UNITS, room_for_gpus};
 use crate::task::record::Ref;
 use std::collections::HashMap;
 
@@ -21,23 +23,25 @@ impl Gather<'_> {
         let jobs = if self.has_jobs && ranks > 1 { self.jobs(&live) } else { HashMap::new() };
         let least = shared.ranks.as_ref().map(|ranks| ranks.least());
         let assumed = shared.setup.assumed_cpus;
-        // A resource of the user's own is there once; of others every rank must have enough.
+        // A resource of the user's own is there once; of cpus and memory every rank must have enough.
         let everywhere = |task: Ref| match (task.extra().and_then(|extra| extra.need.as_ref()), least) {
-            (Some(need), Some((cpus, memory))) => {
+            (Some(need), Some((cpus, memory, _))) => {
                 need.named.is_empty() && need.all_cpus() <= cpus.max(assumed) && need.memory <= memory
             }
             _ => true,
         };
         if ranks == 1 && !self.has_ranks {
+            self.expect_gpus(&[]);
             return Layout::local();
         }
+        let mut dealer = Dealer { gpus: self.gpus_of_ranks(&live), dealt: vec![0.0; live.len()] };
         // What stands for earlier submissions is known to end here.
         let gates = self.gates.len();
         let mut fixed = vec![0u16; gates];
         for (index, task) in (gates as u32..).zip(self.tasks()) {
             let has_room = || jobs.contains_key(&index) || everywhere(task);
             let is_bound = task.head().code.travel.is_none() || !has_room();
-            fixed.push(if is_bound || ranks == 1 { 0 } else { ANY });
+            fixed.push(if is_bound || ranks == 1 { 0 } else { dealer.rank_for(task) });
         }
         for (index, task) in (gates..).zip(self.tasks()) {
             each_input(task, &mut |input| {
@@ -58,6 +62,7 @@ impl Gather<'_> {
         if self.has_ranks {
             self.fix_ranks(ranks, &mut fixed);
         }
+        self.expect_gpus(&fixed[gates..]);
         let (near, nodes) = if self.has_near && ranks > 1 { self.near(ranks) } else { Default::default() };
         let outside = if ranks > 1 { self.outside(externals) } else { Vec::new() };
         gangs.extend(jobs);
@@ -72,6 +77,50 @@ impl Gather<'_> {
             keeps_whole: shared.timing,
         };
         layout.without_lost(live)
+    }
+
+    /// Each live rank, and how many GPUs it has for this batch.
+    fn gpus_of_ranks(&self, live: &[u16]) -> Vec<(u16, u32)> {
+        let own = self.shared.ranks.as_ref().map_or(0, |ranks| ranks.rank());
+        let assumed = self.shared.setup.assumed_gpus;
+        let of = |rank: u32| match &self.shared.ranks {
+            Some(ranks) if rank != own => ranks.gpus_of(rank).max(assumed),
+            _ => self.shared.totals.gpus,
+        };
+        live.iter().map(|rank| (*rank, of(u32::from(*rank)))).collect()
+    }
+
+    /// Tasks that hold GPUs are where there are enough.
+    fn expect_gpus(&mut self, fixed: &[u16]) {
+        let live = self.shared.ranks.as_ref().map_or_else(|| vec![0], |ranks| ranks.live());
+        let gpus = self.gpus_of_ranks(&live);
+        let least = gpus.iter().map(|(_, gpus)| *gpus).min().unwrap_or(0);
+        let mut mistakes = Vec::new();
+        for (index, task) in (0..).zip(self.tasks()) {
+            let Some(extra) = task.extra() else { continue };
+            let Some(need) = extra.need.as_ref().filter(|need| need.gpus > 0) else { continue };
+            let rank = fixed.get(index as usize).copied().unwrap_or(0);
+            let there = match gpus.iter().find(|(it, _)| *it == rank) {
+                Some((_, there)) if extra.gang <= 1 && rank != ANY => *there,
+                _ => least,
+            };
+            // What no rank has was told before.
+            let is_somewhere = gpus.iter().any(|(_, gpus)| room_for_gpus(*gpus, need.gpus) > 0);
+            if need.job.is_none() && is_somewhere && room_for_gpus(there, need.gpus) == 0 {
+                let place = match extra.gang {
+                    2.. => "on the rank that has fewest, and members of a gang may be on any".to_string(),
+                    _ => format!("on rank {rank}, where it must run"),
+                };
+                mistakes.push(Mistake::NeverEnough {
+                    task: index,
+                    name: task.name(),
+                    resource: "gpus".to_string(),
+                    asked: (need.gpus as f64 / UNITS).to_string(),
+                    there: format!("{} {place}", gpus_there(self.shared, there)),
+                });
+            }
+        }
+        self.mistakes.append(&mut mistakes);
     }
 
     /// By task how many ranks run it at once, of those that more than one does.
@@ -106,7 +155,7 @@ impl Gather<'_> {
     fn jobs(&self, live: &[u16]) -> HashMap<u32, u16> {
         let (shared, mut jobs, mut known) = (self.shared, HashMap::new(), HashMap::new());
         let Some(ranks) = &shared.ranks else { return jobs };
-        let (cpus, memory) = ranks.least();
+        let (cpus, memory, _) = ranks.least();
         let cpus = cpus.max(shared.setup.assumed_cpus);
         for (index, task) in (self.gates.len() as u32..).zip(self.tasks()) {
             let Some((extra, need)) = task.extra().and_then(|extra| Some((extra, extra.need.as_ref()?)))
@@ -182,5 +231,32 @@ impl Gather<'_> {
             }
         }
         self.mistakes.append(&mut mistakes);
+    }
+}
+
+/// Chooses ranks for tasks that hold GPUs which not every rank has.
+struct Dealer {
+    /// Ranks and their GPUs.
+    gpus: Vec<(u16, u32)>,
+    /// How many GPUs the tasks of each hold together.
+    dealt: Vec<f64>,
+}
+
+impl Dealer {
+    /// Any rank for a task that holds none, or for which each has enough, or whose rank the user has chosen; else of
+    /// those that have enough the one which, for what it has, was dealt least. Home if there is none.
+    fn rank_for(&mut self, task: Ref) -> u16 {
+        let Some(extra) = task.extra() else { return ANY };
+        let Some(need) = extra.need.as_ref().filter(|need| need.gpus > 0) else { return ANY };
+        let holders = need.job.map_or(1, |job| job.ranks);
+        let has_room = |gpus: u32| room_for_gpus(gpus, need.gpus) >= holders;
+        if extra.rank.is_some() || extra.gang > 1 || self.gpus.iter().all(|(_, gpus)| has_room(*gpus)) {
+            return ANY;
+        }
+        let load = |at: &usize| self.dealt[*at] / f64::from(self.gpus[*at].1);
+        let fitting = (0..self.gpus.len()).filter(|at| has_room(self.gpus[*at].1));
+        let Some(at) = fitting.min_by(|a, b| load(a).total_cmp(&load(b))) else { return 0 };
+        self.dealt[at] += f64::from(holders) * need.gpus as f64 / UNITS;
+        self.gpus[at].0
     }
 }

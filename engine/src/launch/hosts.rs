@@ -13,6 +13,10 @@ pub(crate) struct Hosts {
     pub(crate) is_here: bool,
     /// Others, and how many cpus of each.
     pub(crate) others: Vec<(String, u32)>,
+    /// How many GPUs each of them has.
+    pub(crate) gpus_of_others: u32,
+    /// How many of this node an allocation of Slurm has, maybe more than this process.
+    pub(crate) gpus_of_node: u32,
     source: Source,
 }
 
@@ -28,7 +32,14 @@ enum Source {
 
 impl Default for Hosts {
     fn default() -> Self {
-        Self { here: "localhost".to_string(), is_here: true, others: Vec::new(), source: Source::Nobody }
+        Self {
+            here: "localhost".to_string(),
+            is_here: true,
+            others: Vec::new(),
+            gpus_of_others: 0,
+            gpus_of_node: 0,
+            source: Source::Nobody,
+        }
     }
 }
 
@@ -54,6 +65,7 @@ impl Hosts {
         }
         if is_one_of_several {
             hosts.others.clear();
+            hosts.gpus_of_others = 0;
             hosts.is_here = true;
             // Its jobs may have ranks on the machines of other ranks, too.
             if hosts.source != Source::Slurm || hosts.here == "localhost" {
@@ -65,8 +77,8 @@ impl Hosts {
 
     /// As another process, whose batch starts the jobs, says.
     #[cfg(not(loom))]
-    pub(super) fn of_primary(is_here: bool, others: Vec<(String, u32)>) -> Self {
-        Self { is_here, others, ..Self::default() }
+    pub(super) fn of_primary(is_here: bool, others: Vec<(String, u32)>, gpus_of_others: u32) -> Self {
+        Self { is_here, others, gpus_of_others, ..Self::default() }
     }
 
     /// *Source:* sbatch(1) and srun(1), output environment variables. A step's own nodes count, in one.
@@ -92,10 +104,13 @@ impl Hosts {
         let here = env("SLURMD_NODENAME");
         let is_here = here.as_ref().is_some_and(|here| nodes.contains(here));
         let others = nodes.iter().filter(|name| Some(*name) != here.as_ref());
+        let (gpus_of_node, gpus_of_others) = gpus_of_nodes(env, all.len());
         Self {
             others: others.map(|name| (name.clone(), of(name))).collect(),
             here: here.unwrap_or_else(|| "localhost".to_string()),
             is_here,
+            gpus_of_node,
+            gpus_of_others,
             source: Source::Slurm,
         }
     }
@@ -117,6 +132,22 @@ impl Hosts {
             Source::Nobody | Source::Slurm => Ok(()),
         }
     }
+}
+
+/// How many GPUs an allocation has on this node, and for sure on each other one of so many. Slurm names those of this
+/// node alone. The others have as many; but where the allocation has a number of them in all, Slurm deals it out as it
+/// likes, and where that has not come out even a step cannot be told to have all of them.
+fn gpus_of_nodes(env: &dyn Fn(&str) -> Option<String>, nodes: usize) -> (u32, u32) {
+    // `a100:2,v100:1`, or a number alone.
+    let count = |text: String| -> Option<u32> {
+        text.split(',').map(|part| part.rsplit(':').next()?.trim().parse::<u32>().ok()).sum()
+    };
+    let of_job = env("SLURM_JOB_GPUS").map(|list| list.split(',').filter(|id| !id.is_empty()).count() as u32);
+    let here = of_job.or_else(|| env("SLURM_GPUS_ON_NODE").and_then(count)).unwrap_or(0);
+    let is_each = env("SLURM_GPUS_PER_NODE").is_some();
+    let all = env("SLURM_GPUS").and_then(count).filter(|_| !is_each);
+    let is_even = all.is_none_or(|all| u64::from(all) == u64::from(here) * nodes as u64);
+    (here, if is_even { here } else { 0 })
 }
 
 fn short(name: &str) -> &str {
@@ -242,6 +273,28 @@ mod tests {
         assert_eq!(others(&look(&[], false, &step)), [("h1", 4)]);
         // Other ranks use the other nodes.
         assert_eq!(others(&look(&[], true, &step)), []);
+    }
+
+    #[test]
+    fn other_nodes_have_as_many_gpus_as_is_sure() {
+        let gpus = |nodes: &str, more: &[(&str, &str)]| {
+            let job = [
+                ("SLURM_JOB_ID", "1"),
+                ("SLURM_JOB_NODELIST", nodes),
+                ("SLURM_JOB_CPUS_PER_NODE", "4"),
+                ("SLURMD_NODENAME", "h0"),
+            ];
+            look(&[], false, &[&job[..], more].concat()).gpus_of_others
+        };
+        let here = ("SLURM_JOB_GPUS", "0,1");
+        assert_eq!(gpus("h[0-1]", &[]), 0);
+        assert_eq!(gpus("h[0-1]", &[here]), 2);
+        assert_eq!(gpus("h[0-3]", &[("SLURM_GPUS_ON_NODE", "2")]), 2);
+        assert_eq!(gpus("h[0-3]", &[here, ("SLURM_GPUS_PER_NODE", "a100:2"), ("SLURM_GPUS", "8")]), 2);
+        assert_eq!(gpus("h[0-1]", &[here, ("SLURM_GPUS", "a100:2,v100:1")]), 0);
+        assert_eq!(gpus("h[0-2]", &[here, ("SLURM_GPUS", "5")]), 0);
+        assert_eq!(gpus("h[0-2]", &[here, ("SLURM_GPUS", "6")]), 2);
+        assert_eq!(gpus("h[0-1]", &[here, ("SLURM_GPUS_PER_NODE", "x")]), 2);
     }
 
     #[test]

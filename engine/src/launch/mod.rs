@@ -51,8 +51,12 @@ impl Launching {
 
     /// Of a batch whose jobs another process starts.
     #[cfg(not(loom))]
-    pub(crate) fn of_primary(is_here: bool, others: Vec<(String, u32)>) -> Self {
-        Self { hosts: Hosts::of_primary(is_here, others), starts_elsewhere: true, ..Self::default() }
+    pub(crate) fn of_primary(is_here: bool, others: Vec<(String, u32)>, gpus_of_others: u32) -> Self {
+        Self {
+            hosts: Hosts::of_primary(is_here, others, gpus_of_others),
+            starts_elsewhere: true,
+            ..Self::default()
+        }
     }
 
     /// What keeps jobs from starting, as far as this process can know.

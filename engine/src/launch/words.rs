@@ -27,6 +27,10 @@ pub(crate) struct Asked<'a> {
     pub(crate) executables: &'a [u32],
     /// Cpus of a rank.
     pub(crate) cpus: u32,
+    /// Ranks hold GPUs, which their guards show them.
+    pub(crate) holds_gpus: bool,
+    /// How many GPUs an allocation of Slurm has on each of the hosts.
+    pub(crate) gpus_of_node: u32,
     /// The user's own arguments for the launcher.
     pub(crate) more: &'a [OsString],
     /// What is to be started for each rank.
@@ -102,10 +106,19 @@ fn hydra(asked: &Asked<'_>, line: &mut Line) {
 
 /// Without what a step has set, which a further `srun` would read as options. `--overlap` shares what this program's
 /// own step has; the ledger sees to it that jobs do not overlap each other.
+///
+/// Of GPUs a step has all that the allocation has on its nodes, out of which each rank is shown its own: with
+/// `--gpus-per-task` steps that overlap would be given the same ones (Slurm 22.05). Without a word of them it would
+/// have as many as the allocation was asked for each task.
 fn srun(asked: &Asked<'_>, line: &mut Line) {
     line.rank_variable = "SLURM_PROCID";
     line.variables.push("SLURM_".to_string());
     line.env = OF_STEPS.iter().map(|name| (OsString::from(name), None)).collect();
+    // Which GPUs there are is another matter on each node.
+    line.variables.extend(OF_DEVICES.iter().map(|name| name.to_string()));
+    if asked.holds_gpus {
+        line.env.extend(OF_GPUS.iter().map(|name| (OsString::from(name), None)));
+    }
     let ranks: u32 = asked.executables.iter().sum();
     let per_rank = |(name, ranks): &(String, u32)| std::iter::repeat_n(format!("{name}\n"), *ranks as usize);
     // With more than one host exactly as the desk has dealt them.
@@ -118,9 +131,31 @@ fn srun(asked: &Asked<'_>, line: &mut Line) {
         &format!("--ntasks={ranks}"),
         &format!("--cpus-per-task={}", asked.cpus),
     ]);
+    match asked.gpus_of_node {
+        all if asked.holds_gpus && all > 0 && asked.hosts.len() == 1 => line.add(&[&format!("--gpus={all}")]),
+        all if asked.holds_gpus && all > 0 => line.add(&[&format!("--gpus-per-node={all}")]),
+        _ => {}
+    }
     line.words.extend(asked.more.iter().cloned());
     line.words.extend(asked.guard.iter().cloned());
 }
+
+/// Variables by which Slurm shows GPUs to a process.
+const OF_DEVICES: &[&str] =
+    &["CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"];
+
+/// What an allocation was asked for, which `srun` would ask its step for. *Source:* srun(1).
+const OF_GPUS: &[&str] = &[
+    "SLURM_GPUS",
+    "SLURM_GPUS_PER_NODE",
+    "SLURM_GPUS_PER_SOCKET",
+    "SLURM_GPUS_PER_TASK",
+    "SLURM_GPU_BIND",
+    "SLURM_GRES",
+    "SLURM_NTASKS_PER_GPU",
+    "SLURM_STEP_GRES",
+    "SLURM_TRES_BIND",
+];
 
 /// *Source:* srun(1), input environment variables; and what a step sets that they are read from.
 const OF_STEPS: &[&str] = &[
@@ -175,6 +210,8 @@ mod tests {
             is_local,
             executables,
             cpus: 2,
+            holds_gpus: false,
+            gpus_of_node: 2,
             more: &["--more".into()],
             guard: &guard,
             variable: "V",
@@ -227,6 +264,34 @@ mod tests {
             : -n 2 /bin/program guard
         "#]],
         );
+    }
+
+    #[test]
+    fn a_step_has_all_gpus_of_the_allocation() {
+        let with = |holds_gpus| {
+            let hosts = [("h0".to_string(), 2)];
+            let asked = Asked {
+                hosts: &hosts,
+                is_local: false,
+                executables: &[2],
+                cpus: 1,
+                holds_gpus,
+                gpus_of_node: 2,
+                more: &[],
+                guard: &[],
+                variable: "V",
+                file: "/run/hosts".into(),
+                session: None,
+            };
+            line(&Launcher { flavour: Flavour::Srun, program: "/bin/launch".into() }, &asked)
+        };
+        let removes =
+            |line: &Line| line.env.iter().any(|(name, value)| name == "SLURM_GPUS" && value.is_none());
+        assert!(removes(&with(true)) && !removes(&with(false)));
+        let asks = |line: &Line| line.words.iter().any(|word| word == "--gpus=2");
+        assert!(asks(&with(true)) && !asks(&with(false)));
+        let shown = "CUDA_VISIBLE_DEVICES".to_string();
+        assert!(with(true).variables.contains(&shown), "each node has its own");
     }
 
     #[test]

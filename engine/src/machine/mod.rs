@@ -1,14 +1,17 @@
-//! What may this process use? CPUs and memory as affinity, cgroups and the scheduler really grant them.
+//! What may this process use? CPUs, memory and GPUs as affinity, cgroups and the scheduler really grant them.
 //!
-//! Every source can only lower a figure, and a source that is missing or broken says nothing: the next one decides. So
-//! looking never fails. What to do with the figures is left to others.
+//! Of CPUs and memory every source can only lower a figure, and a source that is missing or broken says nothing: the
+//! next one decides. So looking never fails. What to do with the figures is left to others.
 
 mod cgroup;
+mod gpus;
 mod limit;
 mod slurm;
 
 #[cfg(test)]
 mod tests;
+
+pub(crate) use gpus::Gpu;
 
 use limit::{Limit, least};
 use std::fs;
@@ -27,6 +30,10 @@ pub(crate) struct Machine {
     pub(crate) memory_bytes: u64,
     /// Why not more memory: the source and its words.
     pub(crate) memory_why: String,
+    /// GPUs it may use.
+    pub(crate) gpus: Vec<Gpu>,
+    /// Which source names them.
+    pub(crate) gpus_why: String,
 }
 
 impl Machine {
@@ -49,12 +56,15 @@ impl Machine {
         let granted = least(cpu_limits).expect("the CPUs the kernel names are a limit");
         let memory =
             least(memory_limits).unwrap_or_else(|| Limit::new(u64::MAX, "no source tells how much there is"));
+        let (gpus, gpus_why) = gpus::look(root, env);
         Self {
             cpus,
             cpus_granted: u32::try_from(granted.amount).unwrap_or(count).max(1),
             cpus_why: granted.why,
             memory_bytes: memory.amount,
             memory_why: memory.why,
+            gpus,
+            gpus_why,
         }
     }
 }

@@ -200,3 +200,93 @@ fn this_machine_grants_something() {
     let missing = Machine::look_in(Path::new("/nonexistent"), &|_| None, &machine.cpus);
     assert!(machine.memory_bytes <= missing.memory_bytes);
 }
+
+/// The names and marks of the GPUs, and the source.
+fn gpus(files: &[(&str, &str)], env: &[(&str, &str)]) -> (String, String, String) {
+    let machine = look(files, env);
+    let names = machine.gpus.iter().map(|gpu| gpu.name.as_str()).collect::<Vec<_>>().join(",");
+    let marks = machine.gpus.iter().map(|gpu| gpu.mark.as_str()).collect::<Vec<_>>().join(",");
+    (names, marks, machine.gpus_why)
+}
+
+#[test]
+fn visible_devices_are_read_as_cuda_reads_them() {
+    let names = |text: &str| gpus(&[], &[("CUDA_VISIBLE_DEVICES", text)]).0;
+    assert_eq!(names("0,1"), "0,1");
+    assert_eq!(names(" 3, 1 ,2"), "3,1,2");
+    assert_eq!(names("GPU-8932f937-d72c,MIG-GPU-a/1/0,MIG-41b3"), "GPU-8932f937-d72c,MIG-GPU-a/1/0,MIG-41b3");
+    for none in ["", " ", "-1", "NoDevFiles", "none", "GPU-", "MIG-", ",0", "0x1", "1.5", "99999999999"] {
+        assert_eq!(names(none), "", "{none:?}");
+    }
+    // Up to the first that is none.
+    assert_eq!(names("2,-1,0"), "2");
+    assert_eq!(names("0,x,1"), "0");
+    assert_eq!(names("1,,0"), "1");
+    // One that is named twice is one.
+    assert_eq!(names("1,01,0,1"), "1,0");
+    let many: Vec<String> = (0..5000).map(|number| number.to_string()).collect();
+    assert_eq!(names(&many.join(",")).split(',').count(), 1024);
+}
+
+#[test]
+fn a_variable_names_no_device_that_the_driver_does_not_know() {
+    let driver = [
+        ("proc/driver/nvidia/gpus/0000:07:00.0/information", "Model: A"),
+        ("proc/driver/nvidia/gpus/0000:0b:00.0/information", "Model: A"),
+    ];
+    assert_eq!(gpus(&driver, &[("CUDA_VISIBLE_DEVICES", "1,2,0")]).0, "1");
+    assert_eq!(gpus(&driver, &[("CUDA_VISIBLE_DEVICES", "GPU-1,0")]).0, "GPU-1,0");
+    let (names, marks, why) = gpus(&driver, &[]);
+    assert_eq!((&*names, &*marks, &*why), ("0,1", "0,1", "/proc/driver/nvidia/gpus"));
+}
+
+#[test]
+fn in_a_job_of_slurm_only_what_it_grants_counts() {
+    let driver = [("proc/driver/nvidia/gpus/0000:07:00.0/information", "Model: A")];
+    let job = ("SLURM_JOB_ID", "17");
+    let (names, _, why) = gpus(&driver, &[job]);
+    assert_eq!(names, "");
+    assert!(why.contains("granted none"), "{why}");
+    let (names, _, why) = gpus(&driver, &[job, ("SLURM_JOB_GPUS", "0,1")]);
+    assert_eq!((&*names, &*why), ("0,1", "SLURM_JOB_GPUS=0,1"));
+    assert_eq!(gpus(&[], &[job, ("SLURM_JOB_GPUS", "0,1"), ("SLURM_STEP_GPUS", "1")]).0, "1");
+    // What is left of another job says nothing outside of one.
+    assert_eq!(gpus(&driver, &[("SLURM_JOB_GPUS", "2,3")]).0, "0");
+    assert_eq!(gpus(&[], &[("SLURM_STEP_GPUS", "2,3")]).0, "");
+}
+
+#[test]
+fn the_variable_comes_first_and_slurm_says_which_devices_they_are() {
+    let job = [("SLURM_JOB_ID", "17"), ("CUDA_VISIBLE_DEVICES", "0,1")];
+    let (names, marks, why) = gpus(&[], &[&job[..], &[("SLURM_STEP_GPUS", "2,3")]].concat());
+    assert_eq!((&*names, &*marks, &*why), ("0,1", "2,3", "CUDA_VISIBLE_DEVICES=0,1"));
+    // Of another step, maybe.
+    let (_, marks, _) = gpus(&[], &[&job[..], &[("SLURM_STEP_GPUS", "2")]].concat());
+    assert_eq!(marks, "0,1");
+    assert_eq!(gpus(&[], &[job[0], ("CUDA_VISIBLE_DEVICES", ""), ("SLURM_JOB_GPUS", "0")]).0, "");
+}
+
+#[test]
+fn files_that_are_no_devices_are_no_gpus() {
+    assert_eq!(gpus(&[("dev/nvidia0", ""), ("dev/nvidiactl", "")], &[]).0, "");
+    assert_eq!(gpus(&[], &[]).2, "no source names one");
+}
+
+#[test]
+fn devices_of_the_driver_are_counted() {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("dev")).unwrap();
+    for (name, minor) in
+        [("nvidia0", 0), ("nvidia1", 1), ("nvidiactl", 255), ("nvidia-uvm", 2), ("nvidia", 3)]
+    {
+        let path = root.path().join("dev").join(name);
+        let made = mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR, makedev(195, minor));
+        if let Err(why) = made {
+            return tarragon_testbed::skip("mknod", &why.to_string());
+        }
+    }
+    let machine = Machine::look_in(root.path(), &|_| None, EIGHT);
+    assert_eq!(machine.gpus.len(), 2);
+    assert_eq!(machine.gpus_why, "/dev/nvidia*");
+}

@@ -79,6 +79,7 @@ impl Role {
 pub(crate) struct Setup {
     pub(crate) workers: u32,
     pub(crate) assumed_cpus: u32,
+    pub(crate) assumed_gpus: u32,
     pub(crate) run_dir: Option<std::path::PathBuf>,
     pub(crate) keeps_output: bool,
     pub(crate) is_unbound: bool,
@@ -150,7 +151,15 @@ impl Ranks {
         match *self {}
     }
 
-    pub(crate) fn least(&self) -> (u32, u64) {
+    pub(crate) fn gpus(&self) -> Vec<crate::machine::Gpu> {
+        match *self {}
+    }
+
+    pub(crate) fn gpus_of(&self, _: u32) -> u32 {
+        match *self {}
+    }
+
+    pub(crate) fn least(&self) -> (u32, u64, u32) {
         match *self {}
     }
 

@@ -267,6 +267,9 @@ impl Clerk {
         if setup.assumed_cpus > 0 {
             builder = builder.assume_cpus(setup.assumed_cpus);
         }
+        if setup.assumed_gpus > 0 {
+            builder = builder.assume_gpus(setup.assumed_gpus);
+        }
         if let Some(run_dir) = &setup.run_dir {
             builder = builder.run_dir(run_dir);
         }

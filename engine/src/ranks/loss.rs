@@ -294,7 +294,10 @@ impl Elsewhere {
         let parts_of = |rank: u16| self.away.iter().filter(|it| it.rank().0 == u32::from(rank)).count();
         let guests = self.ranks.live().into_iter().filter(|rank| *rank != 0);
         let needs_room = away.tasks.iter().any(|task| task.gang() > 1 || task.is_mpi());
-        let rank = guests.filter(|_| !needs_room).min_by_key(|rank| (parts_of(*rank), *rank)).unwrap_or(0);
+        let has_gpus =
+            |rank: &u16| away.tasks.iter().all(|task| self.ranks.has_gpus_for(u32::from(*rank), *task));
+        let guests = guests.filter(|rank| !needs_room && has_gpus(rank));
+        let rank = guests.min_by_key(|rank| (parts_of(*rank), *rank)).unwrap_or(0);
         if rank == 0
             && let Err(error) = self.ranks.keep_parts()
         {

@@ -301,11 +301,12 @@ impl Ranks {
         self.have.get().map_or(1, |have| have.sharers)
     }
 
-    /// Cpus and bytes of memory that every rank has at least.
-    pub(crate) fn least(&self) -> (u32, u64) {
-        self.have
-            .get()
-            .map_or((1, 0), |have| (have.all_cpus.iter().copied().min().unwrap_or(1), have.least_memory))
+    /// Cpus, bytes of memory and GPUs that every rank has at least.
+    pub(crate) fn least(&self) -> (u32, u64, u32) {
+        let least = |all: &[u32]| all.iter().copied().min();
+        self.have.get().map_or((1, 0, 0), |have| {
+            (least(&have.all_cpus).unwrap_or(1), have.least_memory, least(&have.all_gpus).unwrap_or(0))
+        })
     }
 
     /// Workers that a guest has for a batch.

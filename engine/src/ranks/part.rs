@@ -49,6 +49,8 @@ pub(crate) struct Setup {
     pub(crate) workers: u32,
     /// Cpus that the user says are there; 0: those of the rank.
     pub(crate) assumed_cpus: u32,
+    /// GPUs that the user says are there; 0: those of the rank.
+    pub(crate) assumed_gpus: u32,
     /// Where the output of processes goes, and whether it stays.
     pub(crate) run_dir: Option<PathBuf>,
     pub(crate) keeps_output: bool,

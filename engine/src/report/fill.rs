@@ -213,6 +213,10 @@ fn machine() -> String {
     if machine.memory_bytes < u64::MAX {
         text = format!("{text}, {} ({})", super::plain::bytes(machine.memory_bytes), machine.memory_why);
     }
+    if !machine.gpus.is_empty() {
+        let gpus = machine.gpus.len();
+        text = format!("{text}, {gpus} gpu{} ({})", if gpus == 1 { "" } else { "s" }, machine.gpus_why);
+    }
     match host.trim() {
         "" => text,
         host => format!("{host}: {text}"),

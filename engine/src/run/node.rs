@@ -230,7 +230,7 @@ impl Run {
             (false, true) => Moves::All,
             (false, false) => Moves::Results,
         };
-        Call { shared: &self.plan.shared, moves, stop: &self.stop, attempt, gang: None }
+        Call { shared: &self.plan.shared, moves, stop: &self.stop, attempt, gang: None, gpus: &[] }
     }
 
     /// The task begins: what an earlier run left goes.

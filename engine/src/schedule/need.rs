@@ -1,8 +1,8 @@
-//! What a task needs while it runs: cpus, memory, and resources that the user names.
+//! What a task needs while it runs: cpus, memory, GPUs, and resources that the user names.
 
 use super::hosts::JobNeed;
 
-/// Parts of a named resource that are told apart: a tenth of a thousandth.
+/// Parts of a named resource, or of a GPU, that are told apart: a tenth of a thousandth.
 pub(crate) const UNITS: f64 = 10_000.0;
 
 /// What a task holds from its start to its end.
@@ -12,6 +12,8 @@ pub(crate) struct Need {
     pub(crate) cpus: u32,
     /// Bytes; 0 when it does not say.
     pub(crate) memory: u64,
+    /// GPUs, of a job for each of its ranks, in [`UNITS`]: whole ones, or a part of one.
+    pub(crate) gpus: u64,
     /// Index among the batch's named resources, and how much in [`UNITS`]; by rising index.
     pub(crate) named: Vec<(u32, u64)>,
     /// How many ranks, if it is a job.
@@ -27,7 +29,7 @@ impl Need {
 
 impl Default for Need {
     fn default() -> Self {
-        Self { cpus: 1, memory: 0, named: Vec::new(), job: None }
+        Self { cpus: 1, memory: 0, gpus: 0, named: Vec::new(), job: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The desk against what it promises: on random events nothing is ever taken twice, and everything starts at last.
 
-use super::desk::{AccountId, Action, Desk, InstanceId, JobId, Place, Seats};
+use super::desk::{AccountId, Action, Desk, InstanceId, JobId, Offer, Place, Seats};
+use super::devices::{DeviceId, room};
 use super::hosts::{HostId, JobNeed, fit};
 use super::need::{Need, Stock};
 use proptest::prelude::*;
@@ -44,7 +45,9 @@ impl World {
         desk.account(AccountId(0), account_cpus);
         for (i, _) in instances.iter().enumerate() {
             let stock = Stock { memory: 100, named: vec![3] };
-            desk.open(InstanceId(i as u32), AccountId(0), stock, true, &hosts());
+            let (gpus, hosts) = (gpus(i as u32), hosts());
+            let offer = Offer { stock, gpus, is_here: true, hosts: &hosts, gpus_of_hosts: GPUS_OF_HOSTS };
+            desk.open(InstanceId(i as u32), AccountId(0), offer);
         }
         let free = instances.iter().enumerate().map(|(i, n)| (i as u32, *n)).collect();
         Self {
@@ -105,6 +108,26 @@ impl World {
             }
         }
         assert!(hosts().iter().all(|(name, all)| on_hosts.get(name).is_none_or(|held| held <= all)));
+        self.check_gpus();
+    }
+
+    /// Whoever holds a whole GPU has it alone, parts of one are never more than it, and all have what they asked for.
+    fn check_gpus(&self) {
+        let mut held: HashMap<(Option<String>, DeviceId), u64> = HashMap::new();
+        for job in &self.running {
+            let (instance, need) = &self.needs[job];
+            let (each, ranks) = ((need.gpus / WHOLE).max(1), need.job.map_or(1, |job| job.ranks));
+            let mut count = 0;
+            for (host, ids) in self.desk.gpus_of(*job) {
+                assert!(host.is_some() || ids.iter().all(|id| gpus(*instance).contains(id)));
+                count += ids.len() as u64;
+                for id in ids {
+                    *held.entry((host.clone(), id)).or_default() += need.gpus.min(WHOLE);
+                }
+            }
+            assert_eq!(count, if need.gpus > 0 { each * u64::from(ranks) } else { 0 });
+        }
+        assert!(held.values().all(|amount| *amount <= WHOLE), "{held:?}");
     }
 
     /// A running job ends; a standing one of its class takes over, as the supervisor does it.
@@ -123,6 +146,17 @@ impl World {
         }
     }
 }
+
+/// A whole GPU.
+const WHOLE: u64 = super::need::UNITS as u64;
+
+/// GPUs of this machine that an instance may use; the second of two shares one with the first.
+fn gpus(instance: u32) -> Vec<DeviceId> {
+    (2 * instance.min(1)..3).chain(3..3 + instance).map(DeviceId).collect()
+}
+
+/// GPUs of each of the other machines.
+const GPUS_OF_HOSTS: u32 = 2;
 
 /// Other machines, of all instances together.
 fn hosts() -> [(String, u32); 2] {
@@ -227,6 +261,62 @@ fn a_job_goes_to_others_when_this_machine_has_no_seats() {
     assert!(world.desk.placed(too_large).is_empty());
 }
 
+fn with_gpus(gpus: u64) -> Need {
+    Need { gpus, ..Need::default() }
+}
+
+#[test]
+fn what_holds_gpus_does_not_stand() {
+    let mut world = World::new(4, &[4]);
+    let all: Vec<JobId> = (0..5).map(|_| world.ready(0, with_gpus(WHOLE), 0)).collect();
+    world.fill();
+    assert_eq!(world.starts, all[..3], "there are three");
+    assert!(world.standing.is_empty());
+    let before = world.desk.gpus_of(all[1]);
+    world.end(all[1]);
+    world.fill();
+    assert_eq!(world.desk.gpus_of(all[3]), before);
+    assert_eq!((world.starts.len(), world.desk.free_gpus(InstanceId(0))), (4, 0));
+}
+
+#[test]
+fn a_task_that_wants_all_gpus_is_not_starved_by_parts_of_its_own_or_another_instance() {
+    for others in [0, 1] {
+        let mut world = World::new(100, &[50, 50]);
+        // The one that both have.
+        let first: Vec<JobId> = (0..4).map(|_| world.ready(others, with_gpus(WHOLE / 4), 0)).collect();
+        world.fill();
+        assert_eq!(world.starts, first);
+        let large = world.ready(0, with_gpus(3 * WHOLE), 0);
+        let small: Vec<JobId> = (0..2000).map(|_| world.ready(others, with_gpus(WHOLE / 2), 0)).collect();
+        let mut rounds = 0;
+        while !world.starts.contains(&large) {
+            world.fill();
+            rounds += 1;
+            assert!(rounds < 1500, "{} small ones have passed it", world.starts.len());
+            if let Some(job) = world.running.iter().copied().filter(|job| *job != large).min() {
+                world.end(job);
+            }
+        }
+        assert!(small.iter().any(|job| !world.starts.contains(job)), "it came last");
+    }
+}
+
+#[test]
+fn ranks_of_a_job_are_where_there_are_gpus() {
+    let mut world = World::new(9, &[9]);
+    let large = world.ready(0, Need { gpus: WHOLE, ..job(6, 0, 1) }, 0);
+    let next = world.ready(0, Need { gpus: WHOLE / 2, ..job(1, 0, 1) }, 0);
+    world.fill();
+    assert_eq!(world.starts, [large, next]);
+    let on = |host: Option<&str>, ids: &[u32]| {
+        (host.map(str::to_string), ids.iter().copied().map(DeviceId).collect::<Vec<_>>())
+    };
+    let held = [on(None, &[0, 1, 2]), on(Some("h2"), &[0, 1]), on(Some("h1"), &[0])];
+    assert_eq!(world.desk.gpus_of(large), held);
+    assert_eq!(world.desk.gpus_of(next), [on(Some("h1"), &[1])]);
+}
+
 #[test]
 fn instances_take_turns() {
     let mut world = World::new(1, &[1, 1]);
@@ -276,18 +366,22 @@ proptest! {
     #[test]
     fn nothing_is_taken_twice_and_everything_starts(
         events in prop::collection::vec(
-            ((0u32..2, 0u32..4, 0u64..60, 0u64..3, -1i32..2, 0usize..4), (0u32..12, 0u32..3)), 1..80
+            ((0u32..2, 0u32..4, 0u64..60, 0u64..3, -1i32..2, 0usize..4), (0u32..12, 0u32..3, 0u64..9)), 1..80
         )
     ) {
         let mut world = World::new(4, &[4, 3]);
-        for ((instance, cpu, memory, named, priority, ends), (ranks, per_host)) in events {
+        for ((instance, cpu, memory, named, priority, ends), (ranks, per_host, gpus)) in events {
             let named = if named > 0 { vec![(0, named)] } else { Vec::new() };
             // About half of them are jobs, as far as they fit at all.
             let own = [4, 3][instance as usize];
-            let all = [own, 2, 3].into_iter().zip(0..).map(|(cpus, host)| (HostId(host), cpus));
+            let gpus = [0, 0, 0, 0, WHOLE / 4, WHOLE / 3, WHOLE, WHOLE, 2 * WHOLE][gpus as usize];
+            let devices = [super::tests::gpus(instance).len() as u32, GPUS_OF_HOSTS, GPUS_OF_HOSTS];
+            let with = |(cpus, devices): (u32, u32)| cpus.min(room(devices, gpus).saturating_mul(cpu));
+            let all = [own, 2, 3].into_iter().zip(devices).map(with).zip(0..);
+            let all = all.map(|(cpus, host)| (HostId(host), cpus));
             let job = Some(JobNeed { ranks, per_host });
             let job = job.filter(|job| ranks > 0 && cpu > 0 && ranks < 7 && fit(*job, cpu, all).is_some());
-            world.ready(instance, Need { cpus: cpu.min(3), memory, named, job }, priority);
+            world.ready(instance, Need { cpus: cpu.min(3), memory, gpus, named, job }, priority);
             world.fill();
             for _ in 0..ends {
                 if let Some(job) = world.running.iter().copied().min() {

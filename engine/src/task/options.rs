@@ -23,6 +23,32 @@ impl<T> Task<T> {
         self
     }
 
+    /// How many GPUs it (of a job each rank) holds while it runs: a whole number of them, which nobody else holds
+    /// meanwhile, or a part of one, more than 0 and less than 1 and to a ten-thousandth, which it shares with tasks
+    /// that ask for parts, too: `gpus(2)`, `gpus(0.25)`. That parts keep to their share is up to them.
+    ///
+    /// A process, and each rank of a job, finds those it holds in `CUDA_VISIBLE_DEVICES`, unless it is given that
+    /// variable by [`env`](Self::env); a function asks [`Context::gpus`](crate::Context::gpus). Tasks that do not ask
+    /// for GPUs have that variable as this program has it.
+    ///
+    /// Any other number, or more than the batch has (see [`Builder::gpus`](crate::Builder::gpus)), is a mistake that
+    /// compile reports.
+    pub fn gpus(mut self, gpus: impl Into<f64>) -> Self {
+        let (name, gpus) = (self.task().name(), gpus.into());
+        let is_part = gpus > 0.0 && gpus < 1.0;
+        let is_whole = gpus >= 1.0 && gpus.fract() == 0.0 && gpus <= f64::from(u32::MAX);
+        self.attend(|extra| {
+            let need = extra.need.get_or_insert_default();
+            if is_part || is_whole {
+                // Down, so that three of a third fit in one.
+                need.gpus = ((gpus * UNITS) as u64).max(1);
+            } else {
+                extra.mistakes.push(Mistake::BadGpus { name, amount: gpus.to_string() });
+            }
+        });
+        self
+    }
+
     /// How much memory it may use, in bytes. Tasks that say so run together only while their sum fits in what the
     /// batch has; a process tree that uses more is killed, and its error says so
     /// ([`ErrorKind::OverMemory`](crate::ErrorKind)). Functions are trusted. Of a job it is what its ranks use on this

@@ -12,6 +12,8 @@ use rustix::net::sockopt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::devices::Ids;
+
 /// The longest message: a rank's arguments and environment, or some of its output.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Bytes asked for in one read.
@@ -46,7 +48,7 @@ pub(super) enum FromGuard {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromLeader {
     /// Run this.
-    Start(Start),
+    Start(Box<Start>),
     /// Input; an empty piece is its end.
     Input(Vec<u8>),
     /// End what runs: TERM now, KILL after this time.
@@ -69,6 +71,8 @@ pub(super) struct Start {
     pub(super) has_input: bool,
     /// CPUs to run on, and whether they count those that the guard may use.
     pub(super) cpus: Option<(Vec<u32>, bool)>,
+    /// The GPUs that it holds.
+    pub(super) devices: Option<Ids>,
     /// Exit codes that the launcher is not to take for failures.
     pub(super) accept: Vec<i32>,
 }

@@ -26,6 +26,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::VARIABLE;
 use super::channel::{Channel, FromGuard, FromLeader, Start};
+use super::devices::VISIBLE;
 use super::listening::Leader;
 use crate::proc::{Process, Scan};
 use crate::serve::reap::{self, Exit};
@@ -228,7 +229,8 @@ impl Guard {
             |text: &OsString| CString::new(text.as_bytes()).map_err(|_| "a zero byte in a word".to_owned());
         let program = text(&start.program)?;
         let args = start.args.iter().map(text).collect::<Result<Vec<_>, _>>()?;
-        let env = environment(start, std::env::vars_os());
+        let gpus = start.devices.as_ref().map(|devices| devices.visible(|name| std::env::var(name).ok()));
+        let env = environment(start, gpus.transpose()?, std::env::vars_os());
         let env = env.iter().map(text).collect::<Result<Vec<_>, _>>()?;
         let pipe =
             || pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("a pipe for its output: {error}"));
@@ -341,6 +343,10 @@ impl Guard {
             }
             return;
         }
+        if self.program.is_some() && now < ending.kill_at + KILLING {
+            // It has ended since we looked, and the next round hears how.
+            return;
+        }
         if self.program.take().is_some() {
             self.exit = Some(Exit::unkillable());
         }
@@ -396,8 +402,13 @@ fn bind(cpus: &[u32], are_places: bool) -> Result<(), Errno> {
     sched_setaffinity(None, &set)
 }
 
-/// What the program gets: the leader's environment, of the launcher's variables those of this process, then changes.
-fn environment(start: &Start, ours: impl Iterator<Item = (OsString, OsString)>) -> Vec<OsString> {
+/// What the program gets: the leader's environment, of the launcher's variables those of this process, the GPUs that it
+/// is shown, then changes.
+fn environment(
+    start: &Start,
+    shown: Option<String>,
+    ours: impl Iterator<Item = (OsString, OsString)>,
+) -> Vec<OsString> {
     let is_launchers = |name: &OsStr| {
         start.launcher_variables.iter().any(|begin| name.as_bytes().starts_with(begin.as_bytes()))
     };
@@ -406,6 +417,10 @@ fn environment(start: &Start, ours: impl Iterator<Item = (OsString, OsString)>) 
     let is_changed = |name: &OsStr| start.changes.iter().any(|(changed, _)| changed == name);
     let kept = of_leader.chain(of_launcher).filter(|(name, _)| !is_changed(name));
     let mut all: Vec<(OsString, OsString)> = kept.collect();
+    if let Some(shown) = shown.filter(|_| !is_changed(OsStr::new(VISIBLE))) {
+        all.retain(|(name, _)| name != VISIBLE);
+        all.push((VISIBLE.into(), shown.into()));
+    }
     for (name, value) in &start.changes {
         all.retain(|(other, _)| other != name);
         all.extend(value.clone().map(|value| (name.clone(), value)));
@@ -446,9 +461,13 @@ mod tests {
             cwd: OsString::new(),
             has_input: false,
             cpus: None,
+            devices: None,
             accept: Vec::new(),
         };
         let ours = [("A", "remote"), ("PMI_RANK", "0"), ("HOME", "/root")].map(pair);
-        assert_eq!(environment(&start, ours.into_iter()), ["A=1", "PMI_RANK=0", "C=4", "OMPI_MCA_x=y"]);
+        let all = ["A=1", "PMI_RANK=0", "C=4", "OMPI_MCA_x=y"];
+        assert_eq!(environment(&start, None, ours.clone().into_iter()), all);
+        let with = environment(&start, Some("2,3".to_owned()), ours.into_iter());
+        assert_eq!(with, [&all[..2], &["CUDA_VISIBLE_DEVICES=2,3"], &all[2..]].concat());
     }
 }

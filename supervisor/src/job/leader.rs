@@ -21,6 +21,7 @@ use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit}
 
 use super::VARIABLE;
 use super::channel::{Channel, FromGuard, FromLeader, Start};
+use super::devices::{Devices, Ids};
 use super::listening::Listening;
 use super::order::{Cpus, Order};
 use super::outputs::{Outputs, Stream};
@@ -87,6 +88,8 @@ struct Leader {
     outputs: Outputs,
     input: Option<File>,
     cpus: Vec<Cpus>,
+    /// The GPUs that no rank has taken yet.
+    devices: Vec<Devices>,
     host: String,
     env: Vec<(OsString, OsString)>,
     /// Since when the job ends.
@@ -121,6 +124,7 @@ impl Leader {
             stages: vec![Stage::Awaited; ranks as usize],
             outputs: Outputs::new(folder.to_path_buf(), ranks),
             cpus: order.cpus.clone(),
+            devices: order.devices.clone(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             launcher: Some(launcher),
             peers: Vec::new(),
@@ -211,6 +215,7 @@ impl Leader {
         self.peers[at].rank = Some(rank);
         self.stages[rank as usize] = Stage::Runs;
         let cpus = self.cpus_for(&host);
+        let devices = self.devices_for(&host);
         self.table.ranks[rank as usize].host = host;
         let executable = &self.order.executables[self.table.ranks[rank as usize].executable as usize];
         let start = Start {
@@ -222,25 +227,26 @@ impl Leader {
             cwd: executable.cwd.clone(),
             has_input: rank == 0 && self.input.is_some(),
             cpus,
+            devices,
             accept: self.order.accept.clone(),
         };
-        self.peers[at].channel.send(&FromLeader::Start(start));
+        self.peers[at].channel.send(&FromLeader::Start(Box::new(start)));
     }
 
     /// The next CPUs of a machine, and whether they are places.
     fn cpus_for(&mut self, host: &str) -> Option<(Vec<u32>, bool)> {
-        let short = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
-        let is_ours = short(host) == short(&self.host);
-        let is_of = |cpus: &&mut Cpus| match &*cpus.host {
-            "" => is_ours,
-            name => short(name) == short(host),
-        };
-        let cpus = self.cpus.iter_mut().find(is_of)?;
+        let cpus = self.cpus.iter_mut().find(|cpus| is_on(&cpus.host, host, &self.host))?;
         let count = cpus.per_rank as usize;
         if count == 0 || cpus.ids.len() < count {
             return None;
         }
         Some((cpus.ids.drain(..count).collect(), cpus.are_places))
+    }
+
+    /// The next GPUs of a machine.
+    fn devices_for(&mut self, host: &str) -> Option<Ids> {
+        let devices = self.devices.iter_mut().find(|devices| is_on(&devices.host, host, &self.host))?;
+        devices.ids.take(devices.per_rank as usize)
     }
 
     fn told(&mut self, at: usize, rank: u32, message: FromGuard) {
@@ -377,6 +383,12 @@ impl Leader {
             && self.table.ranks.iter().all(is_well)
             && launcher.is_some_and(|status| status.success())
     }
+}
+
+/// Whether what is for the machine of this name, or for the leader's if it has none, is for this host.
+fn is_on(name: &str, host: &str, leaders: &str) -> bool {
+    let short = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+    short(if name.is_empty() { leaders } else { name }) == short(host)
 }
 
 /// Starts the launcher; returns its pid, or why there is none.

@@ -35,6 +35,7 @@
 //! know a secret that guards have in their environment.
 
 mod channel;
+mod devices;
 mod guard;
 mod leader;
 mod listening;
@@ -42,6 +43,7 @@ mod order;
 mod outputs;
 mod table;
 
+pub use devices::{Devices, Ids, VISIBLE};
 pub use order::{Cpus, Executable, Order};
 pub use table::{RankEnd, Table, Trouble};
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::devices::Devices;
 use super::{GUARD, LEADER};
 
 /// A job to run. Strings may be anything that the system takes.
@@ -32,6 +33,8 @@ pub struct Order {
     pub hosts: Vec<String>,
     /// The CPUs to bind ranks to; none, or too few, leaves ranks as the launcher started them.
     pub cpus: Vec<Cpus>,
+    /// The GPUs that ranks hold; none leaves ranks those that the launcher shows them.
+    pub devices: Vec<Devices>,
 }
 
 /// One of a job's executables.

@@ -2,7 +2,7 @@
 
 use super::pack::{self, Known};
 use super::sent::Sent;
-use crate::attend::{Share, Totals};
+use crate::attend::{Gpus, Share, Totals};
 use crate::batch::Batch;
 use crate::clients::descriptor::BatchDescriptor;
 use crate::clients::error::AttachError;
@@ -91,16 +91,18 @@ pub(in crate::clients) fn attach(descriptor: &BatchDescriptor) -> Result<Batch, 
 
 fn parts(connection: &Arc<Connection>, welcome: Welcome) -> Parts {
     let (names, amounts) = welcome.named.into_iter().unzip();
+    let (gpus, gpus_why) = welcome.gpus;
     Parts {
         executor: Executor::Remote(Arc::clone(connection)),
         timing: false,
         share: Share::assume(welcome.cpus),
-        totals: Totals { cpus: welcome.cpus, memory: welcome.memory, named: amounts },
+        gpus: Gpus::default(),
+        totals: Totals { cpus: welcome.cpus, memory: welcome.memory, gpus, gpus_why, named: amounts },
         resources: Resources(names),
         outputs: Outputs::new(None, false),
         cpu_ids: Vec::new(),
         binds: false,
-        launching: Launching::of_primary(welcome.is_here, welcome.hosts),
+        launching: Launching::of_primary(welcome.is_here, welcome.hosts, welcome.gpus_of_hosts),
         background: welcome.background,
         signals: false,
         lock: None,

@@ -122,9 +122,11 @@ fn welcome(shared: &Shared, fingerprint: Option<[u8; 16]>) -> Welcome {
         workers: shared.executor.workers() as u32,
         cpus: shared.totals.cpus,
         memory: shared.totals.memory,
+        gpus: (shared.totals.gpus, shared.totals.gpus_why.clone()),
         named: shared.resources.names().into_iter().zip(shared.totals.named.iter().copied()).collect(),
         hosts: hosts(shared),
         is_here: shared.launching.hosts.is_here,
+        gpus_of_hosts: shared.launching.hosts.gpus_of_others,
         background: shared.background,
         errors: shared.setup.errors.clone(),
     }

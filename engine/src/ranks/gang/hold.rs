@@ -63,6 +63,10 @@ impl Ranks {
     /// How many ranks of a job of `need` are on each of this world's ranks from `from` on, if they find room there when
     /// nothing else runs: numbers of ranks, ascending, the first of them `from`. Batches are like this one.
     pub(crate) fn deal(&self, shared: &Shared, from: u32, need: &Need) -> Option<Vec<(u32, u32)>> {
+        if need.gpus > 0 {
+            // Holders hold cpus alone.
+            return None;
+        }
         let nodes = self.nodes();
         let live: Vec<u32> = self.live().into_iter().map(u32::from).filter(|rank| *rank >= from).collect();
         if live.first() != Some(&from) {

@@ -8,7 +8,7 @@
 //!
 //! | message | from → to | says |
 //! |---|---|---|
-//! | `Steal` | thief → victim | has so many idle workers; how long the last gift took to come |
+//! | `Steal` | thief → victim | has so many idle workers and free GPUs; how long the last gift took to come |
 //! | `Gift` | victim → thief | tasks, or that there is nothing to have |
 //! | `Wrote` | thief → victim | some of what a process of a gift has written, after its end |
 //! | `Returned` | thief → victim | what came of some tasks of a gift |
@@ -23,11 +23,12 @@
 //!
 //! # What a victim gives
 //! Of what waits while all its workers are busy, at most half, the oldest; only tasks whose place the user has not
-//! chosen, and of lists without a journal. Of processes, and of functions that hold cpus or memory, as many as the
-//! thief has cpus free. Of others, how many is weighed by what it has seen of the list: what a task takes (thieves
-//! tell), and what it takes to write one with its arguments, which grows with their bytes. Tasks that take less than
-//! four times what writing them does are not given away; of others so many that the thief is busy for four times as
-//! long as a gift takes to come. Of a list of which nothing is known a thief gets one task for each idle worker. A
+//! chosen, and of lists without a journal. Of processes, and of functions that hold cpus, memory or GPUs, as many as
+//! the thief has cpus and GPUs free. Of others, how many is weighed by what it has seen of the list: what a task takes
+//! (thieves tell), and what it takes to write one with its arguments, which grows with their bytes. Tasks that take
+//! less than four times what writing them does are not given away; of others so many that the thief is busy for four
+//! times as long as a gift takes to come. Of a list of which nothing is known a thief gets one task for each idle
+//! worker. A
 //! list with nothing worth giving rests, longer each time.
 //!
 //! # Who may write what
@@ -73,6 +74,8 @@ const GIFT_BYTES: usize = 1 << 20;
 struct Ask {
     /// Workers with nothing to do.
     idle: u32,
+    /// GPUs that nobody holds, in `UNITS`.
+    gpus: u64,
     /// From the last question that was answered with tasks to that answer; 0: there was none.
     latency_ns: u64,
 }

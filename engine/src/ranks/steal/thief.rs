@@ -146,7 +146,7 @@ impl Ranks {
         if self.is_home() && !self.stealing.victim.lock().is_any_under_way() {
             return self.stealing.is_quiet.store(true, Ordering::Release);
         }
-        let (victim, ask) = {
+        let (victim, idle, latency_ns, pools) = {
             let Some(mut thief) = self.stealing.thief.try_lock() else { return };
             let now = Instant::now();
             if thief.asked.is_some() {
@@ -170,8 +170,12 @@ impl Ranks {
                 return;
             };
             thief.asked = Some((victim, now));
-            (victim, Ask { idle, latency_ns: thief.latency_ns })
+            (victim, idle, thief.latency_ns, thief.pools.clone())
         };
+        // The office may have to be driven, which may lead here again.
+        let pools = pools.iter().filter_map(Weak::upgrade);
+        let gpus = pools.map(|shared| shared.free_gpus()).min().unwrap_or(0);
+        let ask = Ask { idle, gpus, latency_ns };
         self.tell(victim, Kind::Steal, 0, &message::bytes(&ask));
         if self.is_lost(victim) {
             // Who was told of that may have looked before it was asked.

@@ -354,7 +354,7 @@ fn jobs(ask: &Ask, run: &Arc<Run>) -> Option<Chosen> {
         return None;
     }
     let office = run.plan.shared.office();
-    let jobs = office.give(run, ask.idle, &|node| run.may_leave(node, true));
+    let jobs = office.give(run, ask.idle, ask.gpus, &|node| run.may_leave(node, true));
     let (chosen, mut left) = written(run, jobs.into_iter());
     let (tasks, unready): (Vec<_>, Vec<_>) = chosen.0.into_iter().partition(|(_, task)| has_files(*task));
     // Without files of their own none of what is written would do.
@@ -411,7 +411,7 @@ mod tests {
     use super::*;
 
     fn ask(idle: u32, latency_ns: u64) -> Ask {
-        Ask { idle, latency_ns }
+        Ask { idle, gpus: 0, latency_ns }
     }
 
     #[test]

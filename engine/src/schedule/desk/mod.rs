@@ -8,20 +8,25 @@
 //! - Instances that share an account of cpus take turns, one start each.
 //! - While the head of an instance does not fit, tasks of other classes may pass it, at most [`Desk::passes_max`] of
 //!   them; then nothing of that instance (and, if it waits for cpus, nothing of its account) starts until it does. So
-//!   every task starts at last, whatever comes after it.
+//!   every task starts at last, whatever comes after it. A head that waits for GPUs has those kept, too.
 //! - *Standing*: a process that would start next anyway is given to the supervisor ahead of time, to take over the
-//!   resources of whichever process of its class ends first. At most [`standing_max`] per class, and only while the
-//!   class has the head and no other instance of the account waits; so standing passes over nobody.
+//!   resources of whichever process of its class ends first. At most `standing_max` (in `start`) per class, and only
+//!   while the class has the head and no other instance of the account waits; so standing passes over nobody.
 //!
 //! - A *job* takes cpus of several hosts at once, or of one (see `hosts`). Those of this machine are its account's;
 //!   other hosts have cpus for jobs alone, of all instances together.
+//! - GPUs are held by number (see `devices`), whichever instances they are for. Who holds some does not stand: which
+//!   of them it will have is to be known when it starts.
 //!
 //! # States of a job
 //! `Waiting → Running → gone`, or `Waiting → Standing → Running`; `Standing → Waiting` when the supervisor could not
 //! let it stand. Time plays no part here.
 
-use super::hosts::{HERE, HostId, Placed, fit};
-use super::need::{Need, Stock};
+mod start;
+
+use crate::schedule::devices::{DeviceId, Devices};
+use crate::schedule::hosts::{HERE, HostId, Placed, fit};
+use crate::schedule::need::{Need, Stock};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
@@ -83,11 +88,35 @@ struct Instance {
     is_here: bool,
     /// Other hosts that they may use.
     hosts: Vec<HostId>,
+    /// GPUs of this machine that they may use.
+    gpus: Vec<DeviceId>,
     classes: Vec<u32>,
     /// Jobs that started while the head did not fit.
     passed: u32,
-    /// Cpus of the head, while it does not fit.
-    blocked: Option<u32>,
+    /// What the head needs, while it does not fit.
+    blocked: Option<Blocked>,
+}
+
+/// What a head that does not fit needs of this machine, at most all of it.
+#[derive(Clone, Copy)]
+struct Blocked {
+    cpus: u32,
+    gpus: u64,
+    /// So many of them hold as many GPUs each.
+    holders: u32,
+}
+
+/// What an instance may use beside the cpus of its account.
+pub(crate) struct Offer<'a> {
+    pub(crate) stock: Stock,
+    /// GPUs of this machine, some of which may be another instance's, too.
+    pub(crate) gpus: Vec<DeviceId>,
+    /// The cpus and GPUs of this machine are for its jobs, too.
+    pub(crate) is_here: bool,
+    /// Other machines that its jobs may use, and how many cpus of each.
+    pub(crate) hosts: &'a [(String, u32)],
+    /// How many GPUs each of these has.
+    pub(crate) gpus_of_hosts: u32,
 }
 
 struct Job {
@@ -97,6 +126,8 @@ struct Job {
     can_stand: bool,
     /// Where its ranks are, while it runs.
     placed: Vec<Placed>,
+    /// GPUs that it holds; of a job those of its first rank on a host, then those of the next.
+    gpus: Vec<(HostId, Vec<DeviceId>)>,
 }
 
 /// Another machine.
@@ -104,7 +135,13 @@ struct Host {
     name: String,
     free: i64,
     all: u32,
+    gpus: Vec<DeviceId>,
+    devices: Devices,
 }
+
+/// For so long the standing jobs of a class last, if they are as short as those before them: several turns of a
+/// scheduler that gives our thread a cpu only between processes.
+const RUNWAY_NS: u64 = 20_000_000;
 
 /// See the module's page.
 #[derive(Default)]
@@ -112,6 +149,8 @@ pub(crate) struct Desk {
     /// Free cpus of each account, and how many there are. Bodies that go on after they waited may overdraw it for a
     /// while.
     accounts: HashMap<u32, (i64, u32)>,
+    /// GPUs of this machine.
+    devices: Devices,
     /// Other hosts, the first of them number 1.
     hosts: Vec<Host>,
     instances: BTreeMap<InstanceId, Instance>,
@@ -123,17 +162,9 @@ pub(crate) struct Desk {
     next: u64,
 }
 
-/// For so long the standing jobs of a class last, if they are as short as those before them: several turns of a
-/// scheduler that gives our thread a cpu only between processes.
-const RUNWAY_NS: u64 = 20_000_000;
-/// However short they are, no more than these stand.
-const STANDING_MOST: u64 = 256;
-
-/// How many jobs of a class may stand: enough that the supervisor never waits for us, few when each of them takes long,
-/// since what comes later with a higher priority does not pass them.
-fn standing_max(running: u32, took_ns: u64) -> u32 {
-    let runway = u64::from(running) * (RUNWAY_NS / took_ns.max(1)).min(STANDING_MOST);
-    (runway.min(STANDING_MOST) as u32).max(2 * running + 2)
+/// Cpus of a host for ranks that hold GPUs, too, of which it has room for so many ranks.
+fn with_gpus(cpus: u32, room: u32, need: &Need) -> u32 {
+    cpus.min(room.saturating_mul(need.cpus.max(1)))
 }
 
 impl Desk {
@@ -144,39 +175,45 @@ impl Desk {
         *all = cpus;
     }
 
-    /// `hosts` are other machines that its jobs may use, and how many cpus of each.
-    /// Those of this machine are for its jobs, too, if `is_here`.
-    pub(crate) fn open(
-        &mut self,
-        id: InstanceId,
-        account: AccountId,
-        stock: Stock,
-        is_here: bool,
-        hosts: &[(String, u32)],
-    ) {
-        let hosts = hosts.iter().map(|(name, cpus)| self.host(name, *cpus)).collect();
+    /// A batch comes.
+    pub(crate) fn open(&mut self, id: InstanceId, account: AccountId, offer: Offer<'_>) {
+        let Offer { stock, gpus, is_here, hosts, gpus_of_hosts } = offer;
+        let hosts = hosts.iter().map(|(name, cpus)| self.host(name, *cpus, gpus_of_hosts)).collect();
+        self.devices.learn(gpus.iter().copied());
         let (classes, passed, blocked) = (Vec::new(), 0, None);
-        let instance = Instance { account, stock, is_here, hosts, classes, passed, blocked };
+        let instance = Instance { account, stock, is_here, hosts, gpus, classes, passed, blocked };
         self.instances.insert(id, instance);
     }
 
-    /// A host has so many cpus for jobs, now.
-    fn host(&mut self, name: &str, cpus: u32) -> HostId {
+    /// A host has so many cpus and GPUs for jobs, now.
+    fn host(&mut self, name: &str, cpus: u32, gpus: u32) -> HostId {
         let at = self.hosts.iter().position(|host| host.name == name).unwrap_or_else(|| {
-            self.hosts.push(Host { name: name.to_string(), free: 0, all: 0 });
+            let (gpus, devices) = (Vec::new(), Devices::default());
+            self.hosts.push(Host { name: name.to_string(), free: 0, all: 0, gpus, devices });
             self.hosts.len() - 1
         });
         let host = &mut self.hosts[at];
         host.free += i64::from(cpus) - i64::from(host.all);
         host.all = cpus;
+        host.gpus = (0..gpus).map(DeviceId).collect();
+        host.devices.learn(host.gpus.iter().copied());
         HostId(at as u32 + 1)
     }
 
     /// Where the ranks of a job that runs are: hosts by name, this machine without one, and how many there.
     pub(crate) fn placed(&self, id: JobId) -> Vec<(Option<String>, u32)> {
         let placed = self.jobs.get(&id).map_or(&[][..], |job| &job.placed);
-        let name = |host: HostId| (host != HERE).then(|| self.hosts[host.0 as usize - 1].name.clone());
-        placed.iter().map(|placed| (name(placed.host), placed.ranks)).collect()
+        placed.iter().map(|placed| (self.name_of(placed.host), placed.ranks)).collect()
+    }
+
+    /// GPUs that a running job holds, by host as in [`placed`](Self::placed).
+    pub(crate) fn gpus_of(&self, id: JobId) -> Vec<(Option<String>, Vec<DeviceId>)> {
+        let held = self.jobs.get(&id).map_or(&[][..], |job| &job.gpus);
+        held.iter().map(|(host, ids)| (self.name_of(*host), ids.clone())).collect()
+    }
+
+    fn name_of(&self, host: HostId) -> Option<String> {
+        (host != HERE).then(|| self.hosts[host.0 as usize - 1].name.clone())
     }
 
     /// The instance is gone, and had no job left.
@@ -231,7 +268,9 @@ impl Desk {
             None => self.new_class(instance, need),
         };
         self.classes[class as usize].waiting.insert(order, id);
-        self.jobs.insert(id, Job { class, order, place: Place::Waiting, can_stand, placed: Vec::new() });
+        let can_stand = can_stand && need.gpus == 0;
+        let (placed, gpus) = (Vec::new(), Vec::new());
+        self.jobs.insert(id, Job { class, order, place: Place::Waiting, can_stand, placed, gpus });
     }
 
     fn new_class(&mut self, instance: InstanceId, need: &Need) -> u32 {
@@ -257,6 +296,12 @@ impl Desk {
         class.running -= 1;
         let instance = self.instances.get_mut(&class.instance).expect("an open instance");
         instance.stock.give(&class.need);
+        for (host, ids) in &job.gpus {
+            match *host {
+                HERE => self.devices.give(ids, class.need.gpus),
+                HostId(host) => self.hosts[host as usize - 1].devices.give(ids, class.need.gpus),
+            }
+        }
         let mut here = class.need.cpus;
         if class.need.job.is_some() {
             here = 0;
@@ -334,156 +379,7 @@ impl Desk {
         }
     }
 
-    // ── decisions ───────────────────────────────────────────────────────────────────────────────────────────
-
-    /// Starts what fits.
-    pub(crate) fn fill(&mut self, seats: &mut dyn Seats, actions: &mut Vec<Action>) {
-        loop {
-            let turn = self.turn;
-            let after = self.instances.keys().copied().filter(|i| Some(*i) > turn);
-            let before = self.instances.keys().copied().filter(|i| Some(*i) <= turn);
-            let order: Vec<InstanceId> = after.chain(before).collect();
-            let started = order.into_iter().find_map(|i| self.start_one(i, seats).map(|job| (i, job)));
-            let Some((instance, job)) = started else { break };
-            self.turn = Some(instance);
-            actions.push(Action::Start(job));
-        }
-        self.stand(seats, actions);
-    }
-
-    /// An account whose cpus are kept for the head of an instance that has been passed often enough.
-    fn is_kept(&self, account: AccountId, from: InstanceId) -> bool {
-        self.instances.iter().any(|(id, i)| {
-            *id != from
-                && i.account == account
-                && i.blocked.is_some_and(|cpus| i64::from(cpus) > self.accounts[&account.0].0)
-                && i.passed >= self.passes_max(i)
-        })
-    }
-
-    fn start_one(&mut self, id: InstanceId, seats: &mut dyn Seats) -> Option<JobId> {
-        let instance = &self.instances[&id];
-        let mut heads: Vec<(Order, u32)> = instance
-            .classes
-            .iter()
-            .filter_map(|c| Some((*self.classes[*c as usize].waiting.first_key_value()?.0, *c)))
-            .collect();
-        if heads.is_empty() || self.is_kept(instance.account, id) {
-            return None;
-        }
-        heads.sort_unstable();
-        let passes_max = self.passes_max(instance);
-        for (i, (order, class)) in heads.iter().enumerate() {
-            let class = *class as usize;
-            let claimed = self.claim(id, &self.classes[class].need, seats);
-            let instance = self.instances.get_mut(&id).expect("an open instance");
-            let free = self.accounts.get_mut(&instance.account.0).expect("an account");
-            let need = &self.classes[class].need;
-            let Some((here, placed)) = claimed else {
-                if i == 0 {
-                    instance.blocked = Some(need.all_cpus().min(free.1));
-                    if instance.passed >= passes_max {
-                        return None;
-                    }
-                }
-                continue;
-            };
-            free.0 -= i64::from(here);
-            for placed in placed.iter().filter(|placed| placed.host != HERE) {
-                self.hosts[placed.host.0 as usize - 1].free -= i64::from(placed.ranks * need.cpus);
-            }
-            instance.stock.take(need);
-            if i == 0 {
-                (instance.passed, instance.blocked) = (0, None);
-            } else {
-                instance.passed += 1;
-            }
-            let class = &mut self.classes[class];
-            class.running += 1;
-            let job = class.waiting.remove(order).expect("the head of the class");
-            let entry = self.jobs.get_mut(&job).expect("a job that waits");
-            (entry.place, entry.placed) = (Place::Running, placed);
-            self.passed_by(id);
-            return Some(job);
-        }
-        None
-    }
-
-    /// The cpus of this machine that a task of an instance can have now, whose seats are taken, and where the ranks of
-    /// a job are to be.
-    fn claim(&self, id: InstanceId, need: &Need, seats: &mut dyn Seats) -> Option<(u32, Vec<Placed>)> {
-        let instance = &self.instances[&id];
-        if !instance.stock.has(need) {
-            return None;
-        }
-        let free = u32::try_from(self.accounts[&instance.account.0].0.max(0)).unwrap_or(u32::MAX);
-        let free = free.min(seats.most(id));
-        let Some(job) = need.job else {
-            return (need.cpus <= free && seats.take(id, need.cpus)).then(|| (need.cpus, Vec::new()));
-        };
-        let others = instance.hosts.iter().map(|host| {
-            let free = self.hosts[host.0 as usize - 1].free.max(0);
-            (*host, u32::try_from(free).unwrap_or(u32::MAX))
-        });
-        // Functions may keep the seats of what is free here; then others may do.
-        for free in [if instance.is_here { free } else { 0 }, 0] {
-            let placed = fit(job, need.cpus, [(HERE, free)].into_iter().chain(others.clone()))?;
-            let here = placed.iter().filter(|placed| placed.host == HERE).map(|placed| placed.ranks);
-            let here = here.sum::<u32>() * need.cpus;
-            if here == 0 || seats.take(id, here) {
-                return Some((here, placed));
-            }
-        }
-        None
-    }
-
-    /// A job of `id` took cpus that heads of other instances of its account wait for.
-    fn passed_by(&mut self, id: InstanceId) {
-        let account = self.instances[&id].account;
-        let free = self.accounts[&account.0].0;
-        let others = self.instances.iter_mut().filter(|(other, i)| **other != id && i.account == account);
-        others
-            .filter(|(_, i)| i.blocked.is_some_and(|cpus| i64::from(cpus) > free))
-            .for_each(|(_, i)| i.passed += 1);
-    }
-
-    /// Lets processes stand where that passes over nobody.
-    fn stand(&mut self, seats: &mut dyn Seats, actions: &mut Vec<Action>) {
-        let waits = |i: &Instance| i.classes.iter().any(|c| !self.classes[*c as usize].waiting.is_empty());
-        let waiting: Vec<(InstanceId, AccountId)> =
-            self.instances.iter().filter(|(_, i)| waits(i)).map(|(id, i)| (*id, i.account)).collect();
-        for (id, account) in &waiting {
-            if seats.are_wanted(*id) || waiting.iter().any(|(other, a)| other != id && a == account) {
-                continue;
-            }
-            // With few standing others join them, several at a time: each message wakes the supervisor and us on cpus
-            // that processes could use.
-            let mut share = 2;
-            while let Some(job) = self.stand_one(*id, share) {
-                actions.push(Action::Stand(job));
-                share = 1;
-            }
-        }
-    }
-
-    /// Lets the head stand, if it is a process and fewer than the `share`-th part of what may stand of its class do.
-    fn stand_one(&mut self, id: InstanceId, share: u32) -> Option<JobId> {
-        let heads = self.instances[&id].classes.iter();
-        let head =
-            heads.filter_map(|c| Some((self.classes[*c as usize].waiting.first_key_value()?, *c))).min();
-        let ((order, job), class) = head?;
-        let (order, job) = (*order, *job);
-        let class = &mut self.classes[class as usize];
-        let entry = self.jobs.get_mut(&job).expect("a job that waits");
-        let most = standing_max(class.running, class.took_ns) / share;
-        if !entry.can_stand || class.running == 0 || class.standing >= most {
-            return None;
-        }
-        class.waiting.remove(&order);
-        class.standing += 1;
-        entry.place = Place::Standing;
-        Some(job)
-    }
+    // ── what is to be seen ──────────────────────────────────────────────────────────────────────────────────────
 
     /// Jobs of an instance that wait, the head first.
     pub(crate) fn waiting(&self, id: InstanceId) -> Vec<JobId> {
@@ -505,11 +401,16 @@ impl Desk {
             return need.all_cpus().max(1);
         };
         // Other hosts will have room at last; what they can never have must be here.
-        let others = instance.hosts.iter().map(|host| (*host, self.hosts[host.0 as usize - 1].all));
+        let gpus = |count: usize| crate::schedule::devices::room(count as u32, need.gpus);
+        let others = instance.hosts.iter().map(|host| {
+            let Host { all, gpus: devices, .. } = &self.hosts[host.0 as usize - 1];
+            (*host, with_gpus(*all, gpus(devices.len()), need))
+        });
         if fit(job, need.cpus, others.clone()).is_some() {
             return 0;
         }
-        let here = (HERE, self.accounts[&instance.account.0].1);
+        let all = self.accounts[&instance.account.0].1;
+        let here = (HERE, with_gpus(all, gpus(instance.gpus.len()), need));
         let placed = fit(job, need.cpus, [here].into_iter().chain(others)).unwrap_or_default();
         let here = placed.iter().filter(|placed| placed.host == HERE).map(|placed| placed.ranks);
         here.sum::<u32>() * need.cpus
@@ -523,6 +424,11 @@ impl Desk {
     /// What is left of an instance's memory and named resources.
     pub(crate) fn stock(&self, id: InstanceId) -> Option<&Stock> {
         self.instances.get(&id).map(|instance| &instance.stock)
+    }
+
+    /// What is left of an instance's GPUs, in `UNITS`.
+    pub(crate) fn free_gpus(&self, id: InstanceId) -> u64 {
+        self.instances.get(&id).map_or(0, |instance| self.devices.free(&instance.gpus))
     }
 
     /// Jobs that wait before this one.
