@@ -228,10 +228,11 @@ impl Client {
     /// As [`flush`](Self::flush), by somebody who is not the client: its next call is told what went wrong, and the
     /// caller in words.
     pub(crate) fn flush_untold(self: &Arc<Self>) -> Result<(), String> {
-        let Err(error) = self.flush() else { return Ok(()) };
-        let words = error.to_string();
-        self.untold.lock().get_or_insert(error);
-        Err(words)
+        self.flush_with(self.frontier.lock(), |error| {
+            let words = error.to_string();
+            self.untold.lock().get_or_insert(error);
+            words
+        })
     }
 
     /// Compiles and starts what is queued.
@@ -239,7 +240,16 @@ impl Client {
         self.flush_from(self.frontier.lock())
     }
 
-    fn flush_from(self: &Arc<Self>, mut frontier: MutexGuard<'_, Frontier>) -> Result<(), Error> {
+    fn flush_from(self: &Arc<Self>, frontier: MutexGuard<'_, Frontier>) -> Result<(), Error> {
+        self.flush_with(frontier, |error| error)
+    }
+
+    /// The same; `tell` is given an error before anybody can see that the tasks are queued no more.
+    fn flush_with<E>(
+        self: &Arc<Self>,
+        mut frontier: MutexGuard<'_, Frontier>,
+        tell: impl Fn(Error) -> E,
+    ) -> Result<(), E> {
         let Some(shared) = self.shared.upgrade() else { return Ok(()) };
         let queue = std::mem::take(&mut *self.queue.lock());
         if queue.is_empty() {
@@ -259,8 +269,9 @@ impl Client {
         let mut plan = match plan {
             Ok(plan) => plan,
             Err(error) => {
+                let told = tell(error);
                 tasks().for_each(Ref::unqueue);
-                return Err(error);
+                return Err(told);
             }
         };
         plan.client = Some(Arc::clone(self));
@@ -278,14 +289,16 @@ impl Client {
         let keeps_order = shared.executor.connection().map(|_| frontier);
         events::flushed(list.len());
         let owned = Owned::new(plan);
-        let started = owned.start(true);
+        let started = owned.start(true).map_err(tell);
         drop(keeps_order);
-        tasks().for_each(Ref::unqueue);
         if started.is_err() {
-            self.pending.fetch_sub(list.len(), Ordering::AcqRel);
             // They will never end, so nothing may wait for them.
             self.frontier.lock().forget(&list);
+            let _ended = self.ended.lock();
+            self.pending.fetch_sub(list.len(), Ordering::AcqRel);
+            self.changed.notify_all();
         }
+        tasks().for_each(Ref::unqueue);
         started
     }
 

@@ -252,6 +252,25 @@ fn a_submission_that_cannot_run_is_told_and_waited_for_by_nobody() {
     other.join().expect("a client that closed with an error is closed");
 }
 
+/// Whoever sees that a submission is queued no more is told why it does not run, and does not wait for it.
+#[test]
+fn what_could_not_run_is_told_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    small(&batch(dir.path()), dir.path(), "x").compiled.run().expect("all succeed");
+    let other = batch(dir.path());
+    for round in 0..40 {
+        let path = dir.path().join(format!("elsewhere{round}"));
+        let unknown = other.function(write, (&path, "unknown")).writes(&path);
+        other.submit(&unknown).expect("it is queued");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while unknown.status() == tarragon_engine::Status::Queued {
+            assert!(Instant::now() < deadline, "an idle queue is not run");
+        }
+        let error = other.fence().expect_err("the list is another one");
+        assert!(matches!(error, Error::OtherJournal { .. }), "{error}");
+    }
+}
+
 // ── killed ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const CHAINS: usize = 40;

@@ -454,7 +454,12 @@ impl State {
     /// Starts what fits.
     pub(super) fn decide(&mut self, office: &Office) {
         for id in std::mem::take(&mut self.assembled) {
-            self.start_process(id, false, office);
+            if self.jobs.get(&id).is_some_and(|job| job.cancelled) {
+                self.release(id);
+                self.stop(id);
+            } else {
+                self.start_process(id, false, office);
+            }
         }
         loop {
             let mut actions = Vec::new();

@@ -33,7 +33,8 @@
 //! is the clerk's; its place in the group goes with it.
 //!
 //! # Deaths
-//! A lost rank ends the world. Until that is known whoever waits for its member hears of it from the group.
+//! Whoever waits for the member of a lost rank hears of it from the group, and the attempt has failed. Where others go
+//! on without that rank another gang is mustered, which is no further attempt (see `attend::bodies`).
 
 mod handle;
 mod hold;
