@@ -13,7 +13,8 @@ use tarragon_testbed::{Hosts, Launch, Slurm, lacks_mpich, lacks_mpirun, role, sa
 fn with_each_mpi(test: &'static str, play: impl FnOnce(Builder, &Path)) {
     if let Some(role) = role() {
         let (launcher, folder) = role.split_once(' ').expect("two words");
-        let builder = Batch::builder().spawn(3).assume_cpus(2).launcher(launcher);
+        // Output of jobs that fail stays: in the folder of the test.
+        let builder = Batch::builder().spawn(3).assume_cpus(2).launcher(launcher).run_dir(folder);
         return play(builder, Path::new(folder));
     }
     for (launcher, lacks) in [("mpirun", lacks_mpirun as fn() -> bool), ("mpirun.mpich", lacks_mpich)] {
@@ -235,9 +236,10 @@ fn hosts_of(job: &Task<Exit>) -> BTreeSet<String> {
 }
 
 /// A program with some ranks on each of several machines has jobs that are on all of them. `settings` are what its
-/// launcher needs here.
-fn jobs_on_machines(machines: u32, each: u32, settings: &str) {
-    let batch = Batch::builder().assume_cpus(2).build().expect("a batch");
+/// launcher needs here, after the folder of the test.
+fn jobs_on_machines(machines: u32, each: u32, role: &str) {
+    let (folder, settings) = role.split_once('\n').expect("a folder");
+    let batch = Batch::builder().assume_cpus(2).run_dir(folder).build().expect("a batch");
     let all = 2 * machines * each;
     let job = |ranks: u32, script: &str| {
         let job = batch.job("sh", ranks).args(["-c", script]);
@@ -268,15 +270,14 @@ fn jobs_on_machines(machines: u32, each: u32, settings: &str) {
 #[test]
 fn jobs_span_the_machines_of_mpiruns_ranks() {
     let test = "jobs_span_the_machines_of_mpiruns_ranks";
-    if let Some(settings) = role() {
-        return jobs_on_machines(2, 2, &settings);
+    if let Some(role) = role() {
+        return jobs_on_machines(2, 2, &role);
     }
+    let folder = tempfile::tempdir().expect("a folder");
     let Some(hosts) = Hosts::for_ranks(2) else { return };
     let settings = hosts.launcher_settings().into_iter().map(|(name, value)| format!("{name}={value}\n"));
-    let ended = Launch::far(hosts.mpirun(2), test, &settings.collect::<String>())
-        .with_mpirun_environment()
-        .ranks(4)
-        .run();
+    let role = format!("{}\n{}", folder.path().display(), settings.collect::<String>());
+    let ended = Launch::far(hosts.mpirun(2), test, &role).with_mpirun_environment().ranks(4).run();
     ended.expect_success();
     assert_eq!(ended.said(), ["all as it should be"], "{}", ended.text);
 }
@@ -284,14 +285,15 @@ fn jobs_span_the_machines_of_mpiruns_ranks() {
 #[test]
 fn jobs_span_the_machines_of_sruns_ranks() {
     let test = "jobs_span_the_machines_of_sruns_ranks";
-    if role().is_some() {
-        return jobs_on_machines(3, 1, "");
+    if let Some(role) = role() {
+        return jobs_on_machines(3, 1, &role);
     }
+    let folder = tempfile::tempdir().expect("a folder");
     let Some(hosts) = Hosts::for_ranks(3) else { return };
     let Some(slurm) = Slurm::for_ranks(&hosts) else { return };
     let mut srun = slurm.srun(3);
     srun.arg("--cpus-per-task=2");
-    let ended = Launch::far(srun, test, "rank").ranks(3).run();
+    let ended = Launch::far(srun, test, &format!("{}\n", folder.path().display())).ranks(3).run();
     assert!(ended.status.success(), "{}\n{}", ended.text, slurm.logs());
     assert_eq!(ended.said(), ["all as it should be"], "{}", ended.text);
 }
