@@ -32,8 +32,9 @@
 //! `lmdb`; of 1 MiB 8.8 times `floor`, 1.8 `hashmap`. In mode `single` pinned gets are 1.8 to 1.9 times `hashmap`. Full
 //! form, in an earlier run: cold 1.7 times `floor`; `put` of 64 B 0.33 `lmdb`, of 1 MiB and 16 MiB 0.99 and 1.01
 //! `memcpy`; two processes 0.49 of `one` at 64 B, bound by memory from 1 MiB on. The numbers against `floor` are
-//! missed: it is 4 to 10 ns here, where reads of independent keys overlap, and a get of some 150 instructions lets
-//! three of them overlap.
+//! missed: on another machine (EPYC, one `--quick` run, 2026-11-29, nothing beside) 4.0 and 6.1 (`get`), 3.5 to 4.9
+//! (`get_pinned`, 2.0 to 2.4 `hashmap`); callgrind counts 198 instructions in a get there. It is 4 to 10 ns here, where
+//! reads of independent keys overlap, and a get of some 150 instructions lets three of them overlap.
 #![expect(clippy::print_stderr, reason = "says what is skipped")]
 
 mod beside;

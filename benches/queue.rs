@@ -49,6 +49,10 @@
 //! and 1.3 times `futex`; `handoff` of 64 MiB 2.2 and 2.4 times `small` (four runs), which includes the freeing of the
 //! block. Within its number is `round_trip` against `iceoryx2`; at it, in every other run, `throughput` in lanes. Not
 //! looked into: why the same program takes 28 ns per item in one run and 50 in the next.
+//!
+//! On another machine (EPYC, one `--quick` run, 2026-11-29, nothing beside): `round_trip` 3.6 and 2.7, `throughput` 4.2
+//! and 3.2 times `raw` (98 and 15 ns there), `wake` 1.3, `handoff` 2.2 and 2.3. So what is called a ratio depends on
+//! how far a line travels: where `raw` is quick the instructions around it show.
 #![expect(clippy::print_stderr, reason = "says what is skipped")]
 
 mod beside;
