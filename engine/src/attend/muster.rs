@@ -64,14 +64,10 @@ impl State {
         let (is_cancelled, is_lost) = (job.cancelled, matches!(holding, Err(Cause::RankLost { .. })));
         let survives = job.run.plan.shared.ranks.as_ref().is_some_and(|ranks| ranks.survives());
         match holding {
-            Ok(holding) if !is_cancelled => {
-                job.holding = Some(holding);
-                self.assembled.push(id);
-            }
+            // Whether it was cancelled meanwhile is looked at when it is started.
             Ok(holding) => {
                 job.holding = Some(holding);
-                self.release(id);
-                self.stop(id);
+                self.assembled.push(id);
             }
             Err(_) if is_cancelled => {
                 self.release(id);

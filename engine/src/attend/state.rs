@@ -233,7 +233,7 @@ impl State {
             false => need,
             true => match job.deal(need) {
                 Ok(need) => need,
-                Err(cause) => return self.could_not_prepare(id, cause),
+                Err(cause) => return self.fail(id, cause),
             },
         };
         // A part of a list that a lost rank had may have come to one that has no GPUs.
