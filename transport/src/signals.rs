@@ -10,8 +10,9 @@
 //! 2. Otherwise the process ends: it leaves its segments, the default action is restored, and the signal is raised
 //!    again, so that whoever waits for the process sees it killed by that signal. As the first process of a container,
 //!    which the default action does not end, it exits with 128 and the signal's number.
-//! 3. A signal to a process that is ending already ends it at once, after a tenth of a second: a terminal that closes
-//!    and `timeout` send theirs twice in a row, and mean one.
+//! 3. A signal to a process that is ending already ends it at once, if that has done what it could without waiting for
+//!    anybody, and began a tenth of a second ago: a terminal that closes and `timeout` send theirs twice in a row, and
+//!    mean one.
 //!
 //! # In a handler
 //! All of this runs in the handler, on whatever thread the kernel chose, in the middle of whatever that did. So there
@@ -26,7 +27,7 @@ mod system;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ const OTHER_ENDS_MAX: Duration = Duration::from_secs(2);
 static BEFORE: OnceLock<fn()> = OnceLock::new();
 /// When the process began to end, on the monotonic clock; 0 before.
 static ENDS_SINCE_MS: AtomicU64 = AtomicU64::new(0);
+/// Whether what is done before the end has been tried once, and at most waits for others now.
+static IS_TRIED: AtomicBool = AtomicBool::new(false);
 /// How many attend.
 static ATTENDANTS: AtomicU32 = AtomicU32::new(0);
 /// In which process they do.
@@ -77,7 +80,7 @@ impl Ending {
 
 /// Has `act` called before a signal ends this process, and takes the signals. The first one is kept.
 ///
-/// `act` is called in a signal handler, and ends within a bound; see the module's page.
+/// `act` is called in a signal handler, ends within a bound, and calls [`all_is_tried`]; see the module's page.
 pub(crate) fn before_end(act: fn()) {
     BEFORE.get_or_init(|| act);
     take();
@@ -166,7 +169,7 @@ extern "C" fn on_signal(number: libc::c_int) {
                 prepare();
                 system::die_of(number);
             }
-            Err(since_ms) if now_ms().saturating_sub(since_ms) < AGAIN_MS => {}
+            Err(since_ms) if is_same_wish(since_ms) => {}
             Err(_) => system::die_of(number),
         }
     }
@@ -193,6 +196,17 @@ fn tell(signal: Ending) -> bool {
 fn begin_to_end() -> Result<(), u64> {
     let begun = ENDS_SINCE_MS.compare_exchange(0, now_ms(), Ordering::SeqCst, Ordering::SeqCst);
     begun.map(|_| ())
+}
+
+/// Whether a signal to a process that is ending since then changes nothing. A busy machine may stop it for longer than
+/// a tenth of a second before it has tried anything.
+fn is_same_wish(since_ms: u64) -> bool {
+    !IS_TRIED.load(Ordering::SeqCst) || now_ms().saturating_sub(since_ms) < AGAIN_MS
+}
+
+/// Said by what is done before the end: all was tried once, and if it takes longer, then because of others.
+pub(crate) fn all_is_tried() {
+    IS_TRIED.store(true, Ordering::SeqCst);
 }
 
 fn prepare() {

@@ -88,8 +88,9 @@ pub(crate) fn member_lives(file: &File, member: u32) -> bool {
 
 /// Whether any other process is a member that is not about to end. One system call or two, if none is about to end.
 pub(crate) fn has_other_members(file: &File) -> bool {
+    // In this order: asked the other way around, one that ended meanwhile would be a member that is not about to.
     let stays = |member| {
-        member_lives(file, member) && !is_locked(file, member_bytes(LEAVING, member)).unwrap_or(false)
+        !is_locked(file, member_bytes(LEAVING, member)).unwrap_or(false) && member_lives(file, member)
     };
     match lock_of_another(file.as_fd(), FIRST..RECOVERY) {
         Ok(None) => false,

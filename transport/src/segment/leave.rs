@@ -103,6 +103,7 @@ fn all() -> Option<MutexGuard<'static, Vec<Entry>>> {
     ours().for_each(Entry::mark);
     // Each is tried in each round: one that is stuck keeps no other from being left.
     while ours().filter(|entry| !entry.leave()).count() > 0 && Instant::now() < deadline {
+        signals::all_is_tried();
         std::thread::sleep(TRY_AGAIN);
     }
     Some(open)

@@ -14,13 +14,14 @@ pub(super) fn handler(number: c_int) -> Option<usize> {
 
 /// Installs a handler for a signal that has its default action; leaves others as they are.
 ///
-/// System calls that it interrupts go on; it runs on the alternate stack of a thread that has one, and again where it
-/// is interrupted by another signal.
+/// System calls that it interrupts go on, and it is itself interrupted by another signal. It runs on the stack of the
+/// thread: the alternate one that threads have for their overflow is of 8 KiB, too few for two frames of a processor
+/// with wide registers.
 pub(super) fn take(number: c_int, handler: extern "C" fn(c_int)) {
     if action(number).is_none_or(|it| it.sa_sigaction != libc::SIG_DFL) {
         return;
     }
-    let flags = libc::SA_RESTART | libc::SA_ONSTACK | libc::SA_NODEFER;
+    let flags = libc::SA_RESTART | libc::SA_NODEFER;
     set_action(number, handler as *const () as usize, flags);
 }
 
