@@ -408,7 +408,9 @@ fn of_ranks(job: &Task<Exit>, ranks: u32) -> Vec<String> {
 #[test]
 fn each_rank_of_a_job_has_its_own() {
     if let Some(launcher) = role() {
-        let batch = with_launcher(&launcher).build().expect("a batch");
+        // Where the output of the one that fails stays.
+        let folder = tempfile::tempdir().expect("a folder");
+        let batch = with_launcher(&launcher).run_dir(folder.path()).build().expect("a batch");
         let job = |ranks: u32| batch.job("sh", ranks).args(["-c", &format!("echo ${VISIBLE}")]);
         let (one, two, half) = (job(4).gpus(1), job(2).gpus(2), job(4).gpus(0.5));
         let (none, own) = (job(2), job(2).gpus(1).env(VISIBLE, "mine"));
@@ -430,7 +432,6 @@ fn each_rank_of_a_job_has_its_own() {
         assert!(text.contains("asks for 5 ranks of 1 of gpus, but the batch has 4 ("), "{text}");
 
         // Jobs and processes side by side, with a failing one amid them.
-        let folder = tempfile::tempdir().expect("a folder");
         let log = Log::new(folder.path());
         let script = format!(
             "echo \"+ 1000 ${VISIBLE}\" >> $0; sleep 0.05; echo \"- 1000 ${VISIBLE}\" >> $0; exit $1"
