@@ -31,6 +31,7 @@
 //! that processes share lie in a [`DDict`] (a dictionary) or a [`Queue`]; [`Stores`] ties them to a batch. Other
 //! programs become clients of a batch by its [`BatchDescriptor`].
 
+pub mod cli;
 pub mod prelude;
 
 mod progress;
