@@ -28,8 +28,9 @@
 //!
 //! Start at [`Batch`], which makes tasks and compiles lists of them; [`Task`] says what can be declared,
 //! [`Compiled`] how to run a list once or many times and how to look at its graph, [`Handle`] how to get results. Data
-//! that processes share lie in a [`DDict`] (a dictionary) or a [`Queue`]; [`Stores`] ties them to a batch. Other
-//! programs become clients of a batch by its [`BatchDescriptor`].
+//! that processes share lie in a [`DDict`] (a dictionary) or a [`Queue`]; [`Stores`] ties them to a batch.
+//! [`Templates`] makes tasks from YAML files ([`ptd`]). Other programs become clients of a batch by its
+//! [`BatchDescriptor`].
 
 pub mod cli;
 pub mod prelude;
@@ -51,12 +52,13 @@ pub use tarragon_engine::{
     Traffic, Usage, Val, Watch, Workers, results, serve, tasks, value, wire,
 };
 
+pub use tarragon_ptd as ptd;
 pub use tarragon_queue as queue;
 pub use tarragon_queue::{
     Descriptor as QueueDescriptor, Error as QueueError, ItemRef, Loan, Puts, Queue, select,
 };
 pub use tarragon_transport::World;
-pub use tied::{BatchDict, BatchQueue, Stores, TiedError};
+pub use tied::{BatchDict, BatchImport, BatchQueue, Stores, Templates, TiedError};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -13,6 +13,6 @@
 
 pub use crate::{
     Batch, BatchDescriptor, Compiled, Context, DDict, DataId, DictDescriptor, DictError, ErrorKind, Exit,
-    Handle, Keys, Queue, QueueDescriptor, QueueError, Stores, Task, TaskError, TaskList, Workers, tasks,
-    value,
+    Handle, Keys, Queue, QueueDescriptor, QueueError, Stores, Task, TaskError, TaskList, Templates, Workers,
+    tasks, value,
 };

@@ -88,9 +88,18 @@ pub use report::Report;
 pub use resume::JournalStatus;
 pub use summary::Summary;
 pub use task::{
-    AnyTask, Exit, Handle, HasResult, JobRank, ProcessArg, ProcessInput, RankStream, Status, Stream, Task,
-    TaskList, ToWord, Usage, Val, list_element, results, value,
+    AnyTask, Exit, Given, Handle, HasResult, JobRank, ProcessArg, ProcessInput, RankStream, Status, Stream,
+    Task, TaskList, ToWord, Usage, Val, list_element, results, value,
 };
+
+#[doc(hidden)]
+pub mod typed {
+    //! What [`Batch::function`](crate::Batch::function) demands, for crates that pass functions on to it.
+    pub use crate::function::arg::{FromResult, Lend, LentResult, Mode};
+    pub use crate::function::args::{Args, WithContext};
+    pub use crate::function::outcome::{Failure, Outcome};
+    pub use crate::function::{Function, Takes, copied};
+}
 
 pub mod wire {
     //! A call as bytes, for another process of the same executable.

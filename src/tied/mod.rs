@@ -1,4 +1,5 @@
-//! Dictionaries and queues tied to a batch: who reads through them comes after the submitted tasks that write.
+//! Dictionaries, queues and templates tied to a batch: who reads through them comes after the submitted tasks that
+//! write, and who calls them submits.
 //!
 //! The engine knows neither of them, and they do not know it. What they share is a name for a key ([`Place`]): a task
 //! says that it writes `dict.key(7)`, and a read of key 7 through the tied handle first runs what this client has
@@ -6,9 +7,11 @@
 
 mod dict;
 mod queue;
+mod templates;
 
 pub use dict::BatchDict;
 pub use queue::BatchQueue;
+pub use templates::{BatchImport, Templates};
 
 use crate::{Batch, Error};
 use serde::Serialize;

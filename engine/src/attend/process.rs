@@ -327,6 +327,16 @@ impl Place {
         }
         let number = self.outputs.number();
         let number = number.map_err(|e| could_not_start("the run directory", self.outputs.place(), e))?;
+        for (which, file) in [Which::Out, Which::Err].into_iter().zip(&job.task.command_of().files) {
+            let Some(file) = file else { continue };
+            // What the task writes there goes through a link to the user's file, and is read through it.
+            let file = self.cwd.join(file);
+            let link = || {
+                std::fs::File::create(&file)?;
+                std::os::unix::fs::symlink(&file, self.outputs.file(number, which))
+            };
+            link().map_err(|error| could_not_start("its output file", file.clone(), error))?;
+        }
         job.output = Some(number);
         if let Some(cohort) = job.task.cohort() {
             cohort.keep_output(job.task.index(), Kept::files(&self.outputs, number));

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 macro_rules! clone_if {
     ($value:ident: $($t:ty),* $(,)?) => {
         $(if let Some(v) = ($value as &dyn Any).downcast_ref::<$t>() {
-            return Ok(own(v.clone()));
+            return Ok(own(v.clone()).expect("both names are of one type"));
         })*
     };
 }
@@ -32,9 +32,9 @@ fn through_serde<T: Data>(value: &T) -> Result<T, postcard::Error> {
     postcard::from_bytes(&postcard::to_stdvec(value)?)
 }
 
-/// `C` is `T`: the caller has just found it so.
-fn own<C: 'static, T: 'static>(value: C) -> T {
+/// The value under the name `T`, if that is what `C` is.
+pub(crate) fn own<C: 'static, T: 'static>(value: C) -> Option<T> {
     let mut slot = Some(value);
     let any: &mut dyn Any = &mut slot;
-    any.downcast_mut::<Option<T>>().and_then(Option::take).expect("both names are of one type")
+    any.downcast_mut::<Option<T>>().and_then(Option::take)
 }

@@ -16,7 +16,7 @@ pub(crate) mod travel;
 pub(crate) mod wire;
 
 pub(crate) use code::{Code, Keep, Spec, Travel, thunk_code};
-pub(crate) use copy::copy_of;
+pub(crate) use copy::{copy_of, own};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -53,3 +53,8 @@ pub trait Function<P>: Copy + Send + Sync + 'static {
     label = "expected a tuple with one element per parameter"
 )]
 pub trait Takes<A> {}
+
+/// A copy of a value, as a parameter by value gets it.
+pub fn copied<T: Data>(value: &T) -> Option<T> {
+    copy_of(value).ok()
+}

@@ -50,6 +50,8 @@ pub(crate) struct Command {
     pub(crate) env: Variables,
     pub(crate) cwd: Option<PathBuf>,
     pub(crate) stdin: Feed,
+    /// Files of the user's that get its standard output and error.
+    pub(crate) files: [Option<PathBuf>; 2],
     pub(crate) accept: Vec<i32>,
     /// What is more than a process in it, if it is a job.
     pub(crate) job: Option<Box<JobSpec>>,
@@ -63,6 +65,7 @@ impl Command {
             env: Vec::new(),
             cwd: None,
             stdin: Feed::Nothing,
+            files: [None, None],
             accept: Vec::new(),
             job: None,
         }
@@ -137,6 +140,7 @@ impl Command {
         let program = program_from(&self.program, cwd);
         let home = path(self.cwd.as_deref().unwrap_or(Path::new("")));
         out.value(&(program, home, &self.accept, self.args.len(), self.env.len()))?;
+        out.value(&self.files.each_ref().map(|file| file.as_deref().map(path)))?;
         encode_words(&self.args, &self.env, out)?;
         match &self.stdin {
             Feed::Nothing => out.value(&0u8),
@@ -153,6 +157,7 @@ impl Command {
         let (program, home, accept, args, env) =
             from.value::<(Vec<u8>, Vec<u8>, Vec<i32>, usize, usize)>()?;
         let mut command = Self::new(&path(program));
+        command.files = from.value::<[Option<Vec<u8>>; 2]>()?.map(|file| file.map(path));
         (command.cwd, command.accept) = (Some(path(home)), accept);
         (command.args, command.env) = decode_words(args, env, from)?;
         command.stdin = match from.value::<u8>()? {
@@ -308,6 +313,22 @@ impl Task<Exit> {
     pub fn stdin_text(mut self, text: impl Into<String>) -> Self {
         self.command().stdin = Feed::Word(Word::text(text.into()));
         self
+    }
+
+    /// The file that gets what it (of a job: all ranks) writes to its standard output, as it writes it; it is made anew
+    /// by each attempt. Declares that the task writes it. [`stdout`](Self::stdout) reads it there.
+    pub fn stdout_to(self, file: impl AsRef<Path>) -> Self {
+        self.output_to(0, file.as_ref())
+    }
+
+    /// The same for its standard error.
+    pub fn stderr_to(self, file: impl AsRef<Path>) -> Self {
+        self.output_to(1, file.as_ref())
+    }
+
+    fn output_to(mut self, stream: usize, file: &Path) -> Self {
+        self.command().files[stream] = Some(file.to_path_buf());
+        self.writes(file)
     }
 
     /// An exit code that counts as success, beside 0.
