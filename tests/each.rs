@@ -128,7 +128,7 @@ fn what_takes_too_long_is_ended() {
     let folder = folder();
     let (code, _, err) = run(folder.path(), &["sleep 1000", "--for", "i=0..2", "--timeout", "200ms"]);
     assert_eq!(code, Some(1));
-    assert!(err.contains("row 1 failed: it ran longer than --timeout: sleep 1000\n"), "{err}");
+    assert!(err.contains("row 1 failed: it ran longer than its timeout: sleep 1000\n"), "{err}");
 }
 
 #[test]
