@@ -7,6 +7,7 @@ use serde::forward_to_deserialize_any;
 use std::any::Any;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tarragon_engine::{Data, Given, Handle};
 
@@ -103,7 +104,8 @@ fn plain<T: Data>(value: &Value) -> Result<T, Mismatch> {
     }
     match value.plain() {
         Kind::Int(it) => quick!(*it => u64 i64 usize u32 i32),
-        Kind::Text(it) => quick!(&**it => String),
+        Kind::Text(it) => quick!(&**it => String PathBuf),
+        Kind::Path(it) => quick!(it.as_os_str() => PathBuf),
         _ => {}
     }
     T::deserialize(value).map_err(|error| {
