@@ -99,7 +99,13 @@ impl Term {
 
     /// The value, for a call with these arguments.
     pub(crate) fn value(&self, args: &[Value]) -> Result<Value, Unmade> {
-        let all = |terms: &[Term]| terms.iter().map(|term| term.value(args)).collect::<Result<Values, _>>();
+        let all = |terms: &[Term]| {
+            let mut values = Values::new();
+            for term in terms {
+                values.push(term.value(args)?);
+            }
+            Ok::<Values, Unmade>(values)
+        };
         match self {
             Term::Constant(value) => Ok(value.clone()),
             Term::Arg(index) => Ok(args[*index].clone()),

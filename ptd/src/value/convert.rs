@@ -33,7 +33,9 @@ impl Mismatch {
     pub(crate) fn wanted<T>(value: &Value) -> Self {
         let wanted = short_name(std::any::type_name::<T>());
         match &value.0 {
-            Kind::Shared(shared) => Self(format!("a value of type {} cannot be {wanted}", shared.type_name)),
+            Kind::Shared(shared) => {
+                Self(format!("a value of type {} cannot be {wanted}", shared.type_name()))
+            }
             Kind::Result(result) => {
                 Self(format!("a result of type {} cannot be {wanted}", result.type_name()))
             }
