@@ -2,8 +2,10 @@
 //!
 //! Numbers to beat. `true`: 10^4 times `/bin/true`, as many at a time as there are cpus, at least 0.95x the rate of the
 //! spawn floor (so a ratio of times of at most 1.053) and no slower than `xargs -P`; 10^5 in at most 1.1x the time per
-//! task of 10^4. `start_latency`: from before `start` of one task on an idle batch to the child's own clock at most
-//! 1.2x of `posix_spawn` itself plus one wake-up of a sleeping thread through a pipe.
+//! task of 10^4. `each`: `tarragon each /bin/true --for i=0..10000`, the whole program, at least 0.95x the rate of the
+//! floor, at least 3x that of GNU parallel, and no slower than `xargs -P`. `start_latency`: from before `start` of one
+//! task on an idle batch to the child's own clock at most 1.2x of `posix_spawn` itself plus one wake-up of a sleeping
+//! thread through a pipe.
 //!
 //! The floor is one thread that calls `posix_spawn` and `wait4`, each child with two new files for its outputs; ours
 //! has a batch made, tasks declared, compiled, run, and every exit code and usage read back. `xargs` gives its children
@@ -29,28 +31,38 @@ use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 use tarragon::{Batch, Exit, Task, results};
 use tempfile::TempDir;
 
 const TRUE: &str = "/bin/true";
 
-fn main() {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|word| word == "each") {
+        return tarragon::cli::main();
+    }
+    bench(&Options::parse());
+    ExitCode::SUCCESS
+}
+
+fn bench(options: &Options) {
     let dir = folder(in_memory());
     let (n, rounds) = if options.quick { (500, 5) } else { (10_000, 5) };
     if options.wants("true") {
-        many(&options, "-", dir.path(), n, rounds);
+        many(options, "-", dir.path(), n, rounds);
+    }
+    if options.wants("each") {
+        each(options, dir.path(), n, rounds);
     }
     if options.wants("start_latency") {
-        start_latency(&options, dir.path());
+        start_latency(options, dir.path());
     }
     if options.wants("disk") && !options.quick {
-        many(&options, "disk", folder(std::env::temp_dir()).path(), n, rounds);
+        many(options, "disk", folder(std::env::temp_dir()).path(), n, rounds);
     }
     if options.wants("more") && !options.quick {
-        more(&options, dir.path(), 10 * n);
+        more(options, dir.path(), 10 * n);
     }
 }
 
@@ -123,6 +135,52 @@ fn many(options: &Options, mode: &str, dir: &Path, n: usize, rounds: usize) {
         let figure = Figure { case: "true_cpu_time", ..figure };
         report(options, figure, name, width, median(used.take()));
     }
+}
+
+/// The command line, and what others have for it. Its files go as it reads them, so they are in memory.
+fn each(options: &Options, dir: &Path, n: usize, rounds: usize) {
+    let width = width();
+    let floor = |names: &Names| floor::run(Path::new(TRUE), n, width, names);
+    let ours = || {
+        let program = std::env::current_exe().expect("this program");
+        let (jobs, rows) = (width.to_string(), format!("i=0..{n}"));
+        let mut command = Command::new(program);
+        command.args(["each", TRUE, "--for", &rows, "-j", &jobs]).env("TMPDIR", dir);
+        succeeds(&mut command)
+    };
+    let mut systems = vec![
+        System::new("tarragon", width, ours),
+        System::new("spawn_floor", width, || in_folder(dir, floor)),
+    ];
+    match Command::new("xargs").arg("--version").output() {
+        Ok(_) => systems.push(System::new("xargs", width, || xargs(n))),
+        Err(error) => eprintln!("skipped: xargs: {error}"),
+    }
+    // Ten times slower, so it does a tenth.
+    let parallel = || {
+        let rows = (1..=n / 10).map(|row| row.to_string()).collect::<Vec<_>>().join("\n");
+        let file = dir.join("rows");
+        std::fs::write(&file, rows).expect("a file");
+        let mut command = Command::new("parallel");
+        command.args(["-j", &width.to_string(), "-n", "1", "-a"]).arg(&file).arg(format!("{TRUE} {{}}"));
+        succeeds(command.env("TMPDIR", dir).env("PARALLEL_HOME", dir)) * 10
+    };
+    match Command::new("parallel").arg("--version").output() {
+        Ok(said) if said.stdout.starts_with(b"GNU") => {
+            systems.push(System::new("gnu_parallel", width, parallel));
+        }
+        Ok(_) => eprintln!("skipped: gnu_parallel: `parallel` is another program"),
+        Err(error) => eprintln!("skipped: gnu_parallel: {error}"),
+    }
+    let figure = Figure { bench: "processes", case: "each", mode: "-", n, unit: "ns/row", operations: n };
+    compare(options, figure, rounds, systems);
+}
+
+fn succeeds(command: &mut Command) -> Duration {
+    time(|| {
+        let output = command.output().expect("it starts");
+        assert!(output.status.success(), "it failed: {}", String::from_utf8_lossy(&output.stderr));
+    })
 }
 
 /// Notes the cpu time of each of `n` processes and what drives them: a machine that does other things meanwhile

@@ -32,6 +32,7 @@
 //! [`Templates`] makes tasks from YAML files ([`ptd`]). Other programs become clients of a batch by its
 //! [`BatchDescriptor`].
 
+pub mod cli;
 pub mod prelude;
 
 mod progress;

@@ -80,7 +80,7 @@ pub(crate) fn make(
     name: String,
 ) -> Result<Attached, Error> {
     doorbell::prepare();
-    let entries = memory.div_ceil(BLOCK_BYTES);
+    let entries = memory.div_ceil(BLOCK_BYTES).next_power_of_two();
     let control_bytes = control_bytes(entries);
     let spec = Spec { kind: KIND, layout: LAYOUT, control_bytes, heap_bytes: memory };
     let segment = Segment::create(&spec)?;

@@ -121,7 +121,11 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, E
     } else if fill_number(slot, bytes).is_none() {
         item = Some(postcard::from_bytes(bytes).map_err(Error::Decode)?);
     }
-    item.ok_or(Error::Decode(postcard::Error::DeserializeUnexpectedEnd))
+    // Not `ok_or`: an error that is made before it is needed is dropped by a call.
+    match item {
+        Some(item) => Ok(item),
+        None => Err(Error::Decode(postcard::Error::DeserializeUnexpectedEnd)),
+    }
 }
 
 /// A hash that is the same for the same type with the same encoding.

@@ -18,6 +18,8 @@ use tarragon_transport::ring::lane::Taken;
 
 /// Takes from one chain before the next one is looked at first: so that no producer shuts out another.
 const TURN: u64 = 32;
+/// Looks before anything is said to others: an answer that is under way comes within them.
+const LOOKS_AT_ONCE: u32 = 128;
 /// Looks with the lock of the only chain in hand; a few cache misses long.
 const LOOKS: u32 = 32;
 /// Looks at a locked head before the core is given up.
@@ -37,10 +39,10 @@ enum Attempt {
 }
 
 impl Attached {
-    /// Takes the next item into `item`, if it is in a cell, and there is one place to look at. False: nothing was done.
-    /// As `put_quick`.
+    /// Takes the next item into `item`, if it is in a cell, and there is one place to look at; `may_look`: looks a
+    /// while for it to come. False: nothing was done. As `put_quick`.
     #[inline(always)]
-    pub(crate) fn take_quick(&self, item: &mut Item) -> bool {
+    pub(crate) fn take_quick(&self, item: &mut Item, may_look: bool) -> bool {
         let Some(agent) = self.segment.recent_agent() else { return false };
         let view = self.view();
         let is_inline = |item: &Item| {
@@ -51,10 +53,11 @@ impl Attached {
             is_inline
         };
         let from = |place| Consumer { agent: &agent, place };
+        let looks = if may_look { LOOKS_AT_ONCE } else { 1 };
         let taken = if self.is_strict {
-            view.tickets().try_pop(&from(RING), item, is_inline)
+            view.tickets().try_pop(&from(RING), looks, item, is_inline)
         } else if view.has_one_chain() {
-            view.control.chains[0].try_pop(&view, &from(0), item, is_inline)
+            view.control.chains[0].try_pop(&view, &from(0), looks, item, is_inline)
         } else {
             return false;
         };
@@ -191,8 +194,8 @@ impl View<'_> {
         let has_ring = self.has_ring();
         let from = |place| Consumer { agent, place };
         let taken = match chains {
-            [] if has_ring => self.tickets().try_pop(&from(RING), item, claim),
-            [only] if !has_ring && looks == 0 => only.try_pop(self, &from(0), item, claim),
+            [] if has_ring => self.tickets().try_pop(&from(RING), 1, item, claim),
+            [only] if !has_ring && looks == 0 => only.try_pop(self, &from(0), 1, item, claim),
             [only] if !has_ring => only.spin_pop(self, &from(0), looks, item, claim),
             _ => self.take_round(agent, item, &mut claim),
         };
@@ -220,8 +223,8 @@ impl View<'_> {
         let mut busy = None;
         for place in (first..places).chain(0..first) {
             let taken = match chains.get(place) {
-                Some(chain) => chain.try_pop(self, &Consumer { agent, place }, item, &mut *claim),
-                None => self.tickets().try_pop(&Consumer { agent, place: RING }, item, &mut *claim),
+                Some(chain) => chain.try_pop(self, &Consumer { agent, place }, 1, item, &mut *claim),
+                None => self.tickets().try_pop(&Consumer { agent, place: RING }, 1, item, &mut *claim),
             };
             match taken {
                 Taken::Empty => {}

@@ -41,7 +41,7 @@ use tarragon_transport::ring::tickets::{TicketRing, Tickets};
 use tarragon_transport::segment::{Segment, SegmentName, Shared};
 
 /// Version of all that is described here and in `transport::ring`.
-pub(crate) const LAYOUT: u32 = 5;
+pub(crate) const LAYOUT: u32 = 6;
 pub(crate) const KIND: &str = "queue";
 /// Threads that have a lane of their own.
 pub(crate) const LANES_MAX: usize = 64;
@@ -73,7 +73,7 @@ pub(crate) struct Control {
     pub(crate) bound: AtomicU64,
     /// Hash of the items' type and encoding.
     pub(crate) type_hash: AtomicU64,
-    /// Length of the ring's directory, which follows the control part.
+    /// Length of the ring's directory, which follows the control part: a power of two.
     pub(crate) entries: AtomicU64,
     /// Lanes below this number may have an owner.
     pub(crate) lanes: AtomicU64,
@@ -159,7 +159,7 @@ impl Attached {
     pub(crate) fn check_entries(&self) -> Result<(), Error> {
         let offset = self.segment.control() + size_of::<Control>() as u64;
         let fits = self.segment.slice::<AtomicU64>(offset, self.entries).is_some();
-        if fits && self.entries > 0 { Ok(()) } else { Err(Error::Damaged) }
+        if fits && self.entries.is_power_of_two() { Ok(()) } else { Err(Error::Damaged) }
     }
 
     /// Its parts, for the time of one operation.

@@ -25,6 +25,10 @@ pub(crate) enum Wait {
 }
 
 impl Wait {
+    pub(crate) fn may_wait(self) -> bool {
+        !matches!(self, Self::Not)
+    }
+
     /// For waiting: when to end. Call it only if it may wait at all.
     pub(crate) fn until(self) -> Option<Instant> {
         match self {

@@ -247,7 +247,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     #[inline(always)]
     fn get_within(&self, wait: Wait) -> Result<T, Error> {
         let mut item = Item::default();
-        if self.queue().take_quick(&mut item) {
+        if self.queue().take_quick(&mut item, wait.may_wait()) {
             return decode(item.bytes());
         }
         self.get_general(wait)
@@ -267,7 +267,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     #[inline(always)]
     fn get_ref_within(&self, wait: Wait) -> Result<ItemRef<'_>, Error> {
         let mut item = ItemRef::none(self.queue());
-        if !self.queue().take_quick(&mut item.parcel.item) {
+        if !self.queue().take_quick(&mut item.parcel.item, wait.may_wait()) {
             item.take(wait)?;
         }
         Ok(item)

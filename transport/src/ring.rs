@@ -36,6 +36,21 @@ pub trait Blocks {
     }
 }
 
+/// The first of up to `looks` looks that shows something, with a pause in between: without, loads that are under way
+/// when the line comes are all done again, which took a quarter of a round trip.
+#[inline(always)]
+fn first_of<R>(looks: u32, mut look: impl FnMut() -> Option<R>) -> Option<R> {
+    let mut seen = look();
+    for _ in 1..looks {
+        if seen.is_some() {
+            break;
+        }
+        std::hint::spin_loop();
+        seen = look();
+    }
+    seen
+}
+
 /// Makes the cells of a block that was memory of another use ready for a ring's first use of it.
 pub fn wipe(cells: &[Cell]) {
     cells.iter().for_each(|cell| cell.state.store(0, crate::sync::Ordering::Relaxed));

@@ -38,10 +38,10 @@
 #[cfg(test)]
 mod tests;
 
-use super::Blocks;
-use super::cell::{AHEAD, Cell, Item};
+use super::cell::{Cell, Item};
 use super::head::{Approach, Head, Right, Taker};
 use super::lane::Taken;
+use super::{Blocks, first_of};
 use crate::agent::AgentId;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -142,9 +142,6 @@ impl Chain {
             return false;
         }
         let Some(cell) = blocks.cell(block, index) else { return false };
-        if let Some(later) = blocks.cell(block, (index + AHEAD) & (B::CELLS - 1)) {
-            later.prefetch(bytes.len());
-        }
         cell.write(tag, bytes);
         // Pairs with the acquire load in `holds`.
         cell.state.store(ticket + 1, Ordering::Release);
@@ -280,12 +277,14 @@ impl Chain {
         self.move_oldest_on(blocks);
     }
 
-    /// Takes the next item, if there is one. `claim` sees it before it is committed, and may refuse it.
+    /// Takes the next item, if there is one at one of so many `looks`. `claim` sees it before it is committed, and may
+    /// refuse it.
     #[inline(always)]
     pub fn try_pop<B: Blocks>(
         &self,
         blocks: &B,
         taker: &impl Taker,
+        looks: u32,
         item: &mut Item,
         mut claim: impl FnMut(&Item) -> bool,
     ) -> Taken {
@@ -295,7 +294,7 @@ impl Chain {
                 Approach::Kept(ticket) => (ticket, true),
                 Approach::Busy(other) => return Taken::Busy(other),
             };
-            let taken = self.pop_at(blocks, ticket, is_kept, taker, item, &mut claim);
+            let taken = self.pop_at(blocks, (ticket, is_kept), taker, looks, item, &mut claim);
             if is_kept {
                 taker.end();
             }
@@ -310,15 +309,15 @@ impl Chain {
     fn pop_at<B: Blocks>(
         &self,
         blocks: &B,
-        ticket: u64,
-        is_kept: bool,
+        (ticket, is_kept): (u64, bool),
         taker: &impl Taker,
+        looks: u32,
         item: &mut Item,
         claim: &mut impl FnMut(&Item) -> bool,
     ) -> Option<Taken> {
         let block = self.head.owned[parity::<B>(ticket)].load(Ordering::Relaxed);
         let Some(cell) = blocks.cell(block, ticket & (B::CELLS - 1)) else { return Some(Taken::Empty) };
-        if !holds_ticket(cell, ticket) {
+        if first_of(looks, || holds_ticket(cell, ticket).then_some(())).is_none() {
             return Some(Taken::Empty);
         }
         let right = self.head.right(ticket, is_kept, taker)?;

@@ -69,11 +69,11 @@
 #[cfg(test)]
 mod tests;
 
-use super::Blocks;
 use super::cell::{AHEAD, Cell, Item};
 use super::chain::Pushed;
 use super::head::{Approach, Head, Right, Taker};
 use super::lane::Taken;
+use super::{Blocks, first_of};
 use crate::agent::AgentId;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -115,7 +115,7 @@ pub trait Note {
 pub struct Tickets<'r, B> {
     /// The ring.
     pub ring: &'r TicketRing,
-    /// Its directory: zeroed at first, always the same.
+    /// Its directory, whose length is a power of two: zeroed at first, always the same.
     pub directory: &'r [AtomicU64],
     /// Its blocks.
     pub blocks: &'r B,
@@ -144,6 +144,7 @@ impl TicketRing {
     }
 
     /// (Number after the newest block, how many blocks.)
+    #[inline(always)]
     fn range(&self) -> (u64, u64) {
         let word = self.range.0.load(Ordering::Acquire);
         (word >> COUNT_BITS, word & ((1 << COUNT_BITS) - 1))
@@ -202,11 +203,13 @@ impl<'r, B: Blocks> Tickets<'r, B> {
         }
     }
 
-    /// Takes the next item, if there is one. `claim` sees it before it is committed, and may refuse it.
+    /// Takes the next item, if there is one at one of so many `looks`. `claim` sees it before it is committed, and may
+    /// refuse it.
     #[inline(always)]
     pub fn try_pop(
         &self,
         taker: &impl Taker,
+        looks: u32,
         item: &mut Item,
         mut claim: impl FnMut(&Item) -> bool,
     ) -> Taken {
@@ -216,7 +219,7 @@ impl<'r, B: Blocks> Tickets<'r, B> {
                 Approach::Kept(ticket) => (ticket, true),
                 Approach::Busy(other) => return Taken::Busy(other),
             };
-            let taken = self.pop_at(ticket, is_kept, taker, item, &mut claim);
+            let taken = self.pop_at((ticket, is_kept), taker, looks, item, &mut claim);
             if is_kept {
                 taker.end();
             }
@@ -230,9 +233,9 @@ impl<'r, B: Blocks> Tickets<'r, B> {
     #[inline(always)]
     fn pop_at(
         &self,
-        ticket: u64,
-        is_kept: bool,
+        (ticket, is_kept): (u64, bool),
         taker: &impl Taker,
+        looks: u32,
         item: &mut Item,
         claim: &mut impl FnMut(&Item) -> bool,
     ) -> Option<Taken> {
@@ -244,7 +247,7 @@ impl<'r, B: Blocks> Tickets<'r, B> {
             Seen::Gone | Seen::Damaged => return Some(Taken::Damaged),
         };
         let Some(cell) = cell else { return Some(Taken::Damaged) };
-        match kind_of(cell.state.load(Ordering::Acquire), ticket) {
+        match first_of(looks, || kind_of(cell.state.load(Ordering::Acquire), ticket)) {
             Some((FULL, _)) => {
                 let right = self.ring.head.right(ticket, is_kept, taker)?;
                 Some(self.finish(cell, right, taker, item, claim))
@@ -474,8 +477,9 @@ impl<'r, B: Blocks> Tickets<'r, B> {
         (kind.0 == FULL).then_some(item)
     }
 
+    #[inline(always)]
     fn entry(&self, number: u64) -> &'r AtomicU64 {
-        &self.directory[(number % self.directory.len() as u64) as usize]
+        &self.directory[number as usize & (self.directory.len() - 1)]
     }
 
     /// The block of a ticket.

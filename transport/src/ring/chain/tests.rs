@@ -20,7 +20,7 @@ fn push<const N: usize>(chain: &Chain, store: &Store<N>, n: u64) -> bool {
 
 fn pop<const N: usize>(chain: &Chain, store: &Store<N>, agent: u16) -> Option<u64> {
     let mut item = Item::default();
-    let taken = chain.try_pop(store, &store.consumer(agent), &mut item, |_| true);
+    let taken = chain.try_pop(store, &store.consumer(agent), 1, &mut item, |_| true);
     (taken == Taken::Yes).then(|| item.word(0))
 }
 
@@ -134,7 +134,7 @@ mod threads {
         let (chain, store) = (Chain::default(), Store::<4>::new(2));
         assert!(push(&chain, &store, 3));
         let mut item = Item::default();
-        assert_eq!(chain.try_pop(&store, &store.consumer(1), &mut item, |_| false), Taken::Refused);
+        assert_eq!(chain.try_pop(&store, &store.consumer(1), 1, &mut item, |_| false), Taken::Refused);
         assert_eq!(pop(&chain, &store, 1), Some(3));
     }
 
@@ -171,7 +171,7 @@ mod threads {
         let ticket = chain.head().look().ticket;
         store.consumer(1).begin(ticket);
         let mut item = Item::default();
-        let taken = chain.try_pop(&store, &store.consumer(2), &mut item, |_| true);
+        let taken = chain.try_pop(&store, &store.consumer(2), 1, &mut item, |_| true);
         assert_eq!(taken, Taken::Busy(AgentId(1)));
         let held = |ticket| chain.head().is_held_by(AgentId(1), ticket);
         assert!(held(Some(ticket)), "not committed");

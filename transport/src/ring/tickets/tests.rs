@@ -35,7 +35,7 @@ impl<const N: usize> Whole<N> {
     fn new(blocks: usize) -> Self {
         let ring = TicketRing::default();
         ring.start::<Store<N>>();
-        let directory = (0..blocks).map(|_| AtomicU64::new(0)).collect();
+        let directory = (0..blocks.next_power_of_two()).map(|_| AtomicU64::new(0)).collect();
         let at_ring = AtomicU64::new(0);
         Self { ring, directory, store: Store::new(blocks), growing: Growing::new(Vec::new()), at_ring }
     }
@@ -66,7 +66,7 @@ impl<const N: usize> Whole<N> {
 
     fn pop(&self, agent: u16) -> Option<u64> {
         let mut item = Item::default();
-        let taken = self.tickets().try_pop(&self.store.consumer(agent), &mut item, |_| true);
+        let taken = self.tickets().try_pop(&self.store.consumer(agent), 1, &mut item, |_| true);
         (taken == Taken::Yes).then(|| item.word(0))
     }
 
@@ -170,7 +170,7 @@ mod threads {
             assert_eq!(got, [expected[round as usize]]);
             let mut item = Item::default();
             assert_eq!(
-                ring.tickets().try_pop(&ring.store.consumer(2), &mut item, |_| true),
+                ring.tickets().try_pop(&ring.store.consumer(2), 1, &mut item, |_| true),
                 Taken::Busy(AgentId(7))
             );
             ring.tickets().poison(AgentId(6), block, ticket);
@@ -486,7 +486,7 @@ mod models {
                     loom::thread::spawn(move || {
                         assert_ne!(ring.tickets().busy(), Some(NOBODY));
                         let mut item = Item::default();
-                        let taken = ring.tickets().try_pop(&ring.store.consumer(4), &mut item, |_| true);
+                        let taken = ring.tickets().try_pop(&ring.store.consumer(4), 1, &mut item, |_| true);
                         assert!(taken != Taken::Busy(NOBODY) && taken != Taken::Damaged);
                         let (put, left) = ring.tickets().counts();
                         assert!(put == 3 && left <= 3);

@@ -1,0 +1,5 @@
+//! The program `tarragon`.
+
+fn main() -> std::process::ExitCode {
+    tarragon::cli::main()
+}
