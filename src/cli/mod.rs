@@ -52,11 +52,19 @@ impl Refusal {
 
 /// Runs command lines over parameters, and workflows of templates.
 #[derive(Debug, Parser)]
-#[command(name = "tarragon", version, arg_required_else_help = true)]
+#[command(name = "tarragon", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Words {
     #[command(subcommand)]
     command: Command,
 }
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    all that was asked for succeeded
+  1    some command failed, or was not started because others had
+  2    the words were wrong, or something that they name is not there; nothing ran
+  3    the engine could not go on: a full disk, no memory, no more processes
+  130  Ctrl-C or `kill`: what ran was ended, and no more was started";
 
 #[derive(Debug, Subcommand)]
 enum Command {
