@@ -192,7 +192,8 @@ fn more_calls_than_one_list_holds_run_in_order() {
 fn ctrl_c_ends_it_and_it_can_go_on() {
     let folder = folder(&[(
         "sleep.yml",
-        "args: [i]\ntype: process\nexecutables: [{target: sh, args: [-c, {format: ['echo > {i}.ran; sleep {}', i]}]}]\n",
+        "{args: [i], type: process, \
+          executables: [{target: sh, args: [-c, {format: ['echo > {i}.ran; sleep {}', i]}]}]}",
     )]);
     let words = ["run", "sleep.yml", "--for", "i=0,1000", "-j", "1"];
     let mut child = tarragon(folder.path(), &words).spawn().unwrap();

@@ -1,8 +1,9 @@
-//! `tarragon run` and `tarragon check`: templates and workflow files (`tarragon_ptd`), with values from the command line.
+//! `tarragon run` and `tarragon check`: templates and workflow files (`tarragon_ptd`), with values from the command
+//! line.
 //!
 //! # The way of a call
-//! Calls and the gates between blocks are made in the order of the file. Up to [`LIST_MAX`] are compiled as one list, so
-//! that all that is wrong is told before anything runs; more are submitted as they are made, so that memory does not
+//! Calls and the gates between blocks are made in the order of the file. Up to [`LIST_MAX`] are compiled as one list,
+//! so that all that is wrong is told before anything runs; more are submitted as they are made, so that memory does not
 //! grow with their number. They are reported in their order, each when it and all before it have ended: its output is
 //! copied to ours.
 //!
