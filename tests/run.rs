@@ -42,13 +42,13 @@ steps:
   - ptd:
       args: [i]
       type: process
-      executables: [{target: sh, args: [-c, {format: ['echo {i} > {i}.in; echo {i} >> made', i]}]}]
+      executables: [{target: sh, args: [-c, {format: ['echo {i} > {i}.in; echo {i} >> made']}]}]
       writes: [{files: [{format: ['{}.in', i]}]}]
     for: {i: 0..4}
   - ptd:
       args: [i]
       type: process
-      executables: [{target: sh, args: [-c, {format: ['read x < {i}.in; echo $((x * x)) > {i}.out', i]}]}]
+      executables: [{target: sh, args: [-c, {format: ['read x < {i}.in; echo $((x * x)) > {i}.out']}]}]
       reads: [{files: [{format: ['{}.in', i]}]}]
       writes: [{files: [{format: ['{}.out', i]}]}]
     for: {i: 0..4}
@@ -102,7 +102,7 @@ fn a_killed_run_goes_on() {
     let slow = "
 args: [i]
 type: process
-executables: [{target: sh, args: [-c, {format: ['echo {i} >> ran; sleep 0.1; touch {i}.done', i]}]}]
+executables: [{target: sh, args: [-c, {format: ['echo {i} >> ran; sleep 0.1; touch {i}.done']}]}]
 writes: [{files: [{format: ['{}.done', i]}]}]
 ";
     let folder = folder(&[("slow.yml", slow)]);
@@ -130,7 +130,7 @@ writes: [{files: [{format: ['{}.done', i]}]}]
 const FAILS: &str = "
 args: [i]
 type: process
-executables: [{target: sh, args: [-c, {format: ['echo ran {i}; [ {i} != 1 ] || exit 3', i]}]}]
+executables: [{target: sh, args: [-c, {format: ['echo ran {i}; [ {i} != 1 ] || exit 3']}]}]
 name: {format: ['step_{}', i]}
 ";
 
@@ -183,9 +183,9 @@ fn a_dry_run_prints_the_commands_in_order() {
 #[test]
 fn more_calls_than_one_list_holds_run_in_order() {
     let folder = folder(&[("echo.yml", ECHO)]);
-    let (code, out, err) = run(folder.path(), &["run", "echo.yml", "--set", "b=x", "--for", "a=0..9000"]);
+    let (code, out, err) = run(folder.path(), &["run", "echo.yml", "--set", "b=x", "--for", "a=0..8300"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    assert!(out == (0..9000).map(|i| format!("{i} x\n")).collect::<String>());
+    assert!(out == (0..8300).map(|i| format!("{i} x\n")).collect::<String>());
 }
 
 #[test]
