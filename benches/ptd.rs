@@ -72,6 +72,7 @@ fn plain(options: &Options, n: usize, rounds: usize) {
 
 /// The template of the guide: a large argument, two files that a selector names, a name and a timeout.
 fn guide(options: &Options, n: usize, rounds: usize) {
+    #[expect(clippy::ptr_arg, reason = "the value that is shared is a vector")]
     fn multiply(matrix: &Vec<f64>, i: u64) -> f64 {
         matrix[i as usize % matrix.len()]
     }
