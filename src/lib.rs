@@ -46,10 +46,10 @@ pub use tarragon_ddict::{
 };
 pub use tarragon_engine::{
     AnyTask, AttachError, Batch, BatchDescriptor, Builder, Cause, CompileError, Compiled, Context, Counts,
-    Data, DataFile, DataId, Edge, Error, ErrorKind, Exit, Failure, Gang, GangError, Graph, Handle, HasResult,
-    Hazard, IntoDatum, JobRank, JournalStatus, JournalSync, Keys, Mistake, ProcessArg, ProcessFailure,
-    ProcessInput, RankStream, Report, Status, Stream, Submitted, Summary, Task, TaskError, TaskList, ToWord,
-    Traffic, Usage, Val, Watch, Workers, results, serve, tasks, value, wire,
+    Data, DataFile, DataId, Edge, Error, ErrorKind, Exit, Failure, Gang, GangError, Given, Graph, Handle,
+    HasResult, Hazard, IntoDatum, JobRank, JournalStatus, JournalSync, Keys, Mistake, ProcessArg,
+    ProcessFailure, ProcessInput, RankStream, Report, Status, Stream, Submitted, Summary, Task, TaskError,
+    TaskList, ToWord, Traffic, Usage, Val, Watch, Workers, results, serve, tasks, value, wire,
 };
 
 pub use tarragon_ptd as ptd;

@@ -30,7 +30,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The whole grammar is in `docs/ptd.md`, and as a JSON Schema in [`schema`].
+//! The whole grammar is in `docs/ptd.md`, and as a JSON Schema in `ptd/schema.json` ([`schema`](schema())).
 
 mod mistake;
 mod nearest;
@@ -52,8 +52,11 @@ mod import;
 
 pub mod workflow;
 
+mod schema;
+
 pub use import::{Args, CallError, Callable, Datum, Import, ImportError, Imported, Program, Spec};
 pub use mistake::{Mistake, Mistakes};
+pub use schema::schema;
 pub use source::{Source, Span};
 pub use template::{TaskKind, Template};
 pub use value::{

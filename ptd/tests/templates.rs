@@ -66,6 +66,14 @@ executables:
 }
 
 #[test]
+fn files_for_the_output_of_a_function_are_warned_of() {
+    check(
+        "{import_args: [f, o], type: function, executables: [{target: f}], stdout: o, stderr: err}",
+        expect_file!["data/told/function_output.txt"],
+    );
+}
+
+#[test]
 fn names_that_nothing_uses_are_warned_of() {
     check(
         "{import_args: [a, b], args: [c], type: process, executables: [{target: echo, args: [b, {literal: c}]}]}",

@@ -11,6 +11,7 @@
 //! nobody reads our output any more, the same. So does SIGINT or SIGTERM, which the engine takes; a second one ends us
 //! at once.
 
+use super::ends::{INTERRUPTED, is_of_others, why};
 use super::line::{Filled, Line};
 use super::log::{Ended, Log};
 use super::rows::{Next, Rows, Variable};
@@ -31,8 +32,6 @@ const WINDOW: usize = 4096;
 const HELD_MAX: usize = 16 * WINDOW;
 /// How long the next row is waited for before it is looked whether more can be started.
 const TURN: Duration = Duration::from_millis(20);
-/// What shells say of a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
 /// How long rows are let gather: to wake for each one costs quick commands a tenth of their rate.
 const GATHER: Duration = Duration::from_millis(2);
 /// Rows that are reported between two such looks.
@@ -290,7 +289,7 @@ impl<'a> Run<'a> {
         self.reported += 1;
         let (code, signal, usage) = match &ended {
             Ok(exit) => (exit.code, 0, Some(exit.usage)),
-            Err(error) if is_not_its_own(error) => {
+            Err(error) if is_of_others(error) => {
                 // If we did not stop them, a signal did.
                 self.is_interrupted |= !self.is_stopped;
                 self.is_stopped = true;
@@ -324,7 +323,7 @@ impl<'a> Run<'a> {
 
     fn fail(&mut self, row: &Row, error: &TaskError) {
         self.failed += 1;
-        let why = source_of(error);
+        let why = why(error);
         complain(&format!("row {} failed: {why}: {}", row.number, row.shown));
         if self.each.max_failures.is_some_and(|max| self.failed >= max) && !self.is_stopped {
             self.stop();
@@ -372,22 +371,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Whether a command ended for what others did.
-fn is_not_its_own(error: &TaskError) -> bool {
-    matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Skipped)
-}
-
 /// When a command began, since 1970: when the file of its output was made, if the file system knows.
 fn began(path: &Path) -> Option<Duration> {
     fs::metadata(path).and_then(|meta| meta.created()).ok()?.duration_since(UNIX_EPOCH).ok()
-}
-
-/// Why a command failed, in a word or two: its output is there already.
-fn source_of(error: &TaskError) -> String {
-    match (error.kind(), error.exit_code(), error.signal()) {
-        (_, Some(code), _) => format!("exit code {code}"),
-        (_, _, Some((signal, _))) => format!("signal {signal}"),
-        (ErrorKind::OverTime, ..) => "it ran longer than --timeout".to_owned(),
-        _ => error.to_string(),
-    }
 }

@@ -10,10 +10,12 @@
 //! | 130 | Ctrl-C or `kill`: what ran was ended, and no more was started |
 
 mod each;
+mod ends;
 mod line;
 mod log;
 mod rows;
 mod time;
+mod workflow;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::io::Write;
@@ -48,18 +50,30 @@ impl Refusal {
     }
 }
 
-/// Runs commands over parameters, on the cpus of this machine.
+/// Runs command lines over parameters, and workflows of templates.
 #[derive(Debug, Parser)]
-#[command(name = "tarragon", version, arg_required_else_help = true)]
+#[command(name = "tarragon", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Words {
     #[command(subcommand)]
     command: Command,
 }
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    all that was asked for succeeded
+  1    some command failed, or was not started because others had
+  2    the words were wrong, or something that they name is not there; nothing ran
+  3    the engine could not go on: a full disk, no memory, no more processes
+  130  Ctrl-C or `kill`: what ran was ended, and no more was started";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run one command line for each of many parameters, in parallel
     Each(Box<each::Each>),
+    /// Run a template or a workflow file, and what it depends on in the right order
+    Run(Box<workflow::Run>),
+    /// Tell every mistake of templates and workflow files, and run nothing
+    Check(workflow::Check),
     /// Print what a shell needs to complete this program's words
     Completions {
         /// The shell
@@ -81,6 +95,8 @@ pub fn main() -> ExitCode {
     };
     let done = match words.command {
         Command::Each(each) => each::run(&each),
+        Command::Run(run) => workflow::run(&run),
+        Command::Check(check) => workflow::check(&check),
         Command::Completions { shell } => print(|out| {
             let mut bytes = Vec::new();
             clap_complete::generate(shell, &mut Words::command(), "tarragon", &mut bytes);

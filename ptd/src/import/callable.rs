@@ -57,7 +57,8 @@ impl<R: 'static> Imported<R> {
     /// # Errors
     /// As [`call`](Self::call), but for those of submitting.
     pub fn task(&self, batch: &Batch, args: impl Into<Args>) -> Result<Task<R>, CallError> {
-        task::make(&self.spec(args)?, batch)
+        let args = bind(&self.plan, args.into())?;
+        task::direct(&self.plan, &args, batch)
     }
 
     /// Makes the task of a call and submits it: it runs in the background, after the tasks submitted before through

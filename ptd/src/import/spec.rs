@@ -91,7 +91,8 @@ impl Spec {
 
     /// What it writes, the files of its output among it.
     pub fn writes(&self) -> impl Iterator<Item = Datum> {
-        let outputs = [&self.stdout, &self.stderr].into_iter().flatten();
+        let has_files = self.kind != TaskKind::Function;
+        let outputs = [&self.stdout, &self.stderr].into_iter().flatten().filter(move |_| has_files);
         self.writes.iter().cloned().chain(outputs.map(|path| Datum::File(Arc::clone(path))))
     }
 
@@ -180,6 +181,17 @@ impl Program {
         &self.path
     }
 
+    /// Its arguments; what another task gives is shown in its place.
+    pub fn args(&self) -> impl Iterator<Item = String> {
+        self.args.iter().map(|word| word.shown().to_string_lossy().into_owned())
+    }
+
+    /// What its environment has beside what is there, in the same way.
+    pub fn env(&self) -> impl Iterator<Item = (String, String)> {
+        let shown = |word: &Word| word.shown().to_string_lossy().into_owned();
+        self.env.iter().map(move |(name, word)| (name.to_string(), shown(word)))
+    }
+
     /// How many ranks of a job run it.
     pub fn ranks(&self) -> u32 {
         self.ranks
@@ -214,9 +226,9 @@ fn quoted(text: &str) -> String {
 }
 
 /// Makes one task.
-struct Maker<'a> {
-    plan: &'a Plan,
-    args: &'a [Value],
+pub(super) struct Maker<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) args: &'a [Value],
 }
 
 impl Maker<'_> {
@@ -232,13 +244,20 @@ impl Maker<'_> {
             (TaskKind::Function, None) => (Some(self.function()?), Vec::new()),
             _ => (None, self.programs(kind)?),
         };
+        let (reads, writes) = (self.data(&plan.reads)?, self.data(&plan.writes)?);
+        Ok(Spec { function, programs, reads, writes, ..self.options(kind)? })
+    }
+
+    /// The task without what it runs and what it reads and writes.
+    pub(super) fn options(&self, kind: TaskKind) -> Result<Spec, Unmade> {
+        let plan = self.plan;
         Ok(Spec {
             kind,
             source: Arc::clone(plan.source()),
-            function,
-            programs,
-            reads: self.data(&plan.reads)?,
-            writes: self.data(&plan.writes)?,
+            function: None,
+            programs: Vec::new(),
+            reads: Vec::new(),
+            writes: Vec::new(),
             name: self.as_text(plan.name.as_ref())?,
             timeout: self.timeout()?,
             stdout: self.as_path(plan.stdout.as_ref())?,
@@ -253,12 +272,12 @@ impl Maker<'_> {
         })
     }
 
-    fn value(&self, placed: &Placed) -> Result<Value, Unmade> {
+    pub(super) fn value(&self, placed: &Placed) -> Result<Value, Unmade> {
         placed.term.value(self.args)
     }
 
     /// A value, read as what its place needs.
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         placed: &Placed,
         read: impl FnOnce(&Value) -> Result<T, Mismatch>,
@@ -266,7 +285,7 @@ impl Maker<'_> {
         read(&self.value(placed)?).map_err(|why| Unmade::new(placed.span, why))
     }
 
-    fn choice<T: Clone>(
+    pub(super) fn choice<T: Clone>(
         &self,
         choice: Option<&Choice<T>>,
         read: fn(&Value) -> Result<T, Mismatch>,
@@ -278,15 +297,15 @@ impl Maker<'_> {
         }
     }
 
-    fn as_text(&self, placed: Option<&Placed>) -> Result<Option<Arc<str>>, Unmade> {
+    pub(super) fn as_text(&self, placed: Option<&Placed>) -> Result<Option<Arc<str>>, Unmade> {
         placed.map(|placed| self.read(placed, Value::text)).transpose()
     }
 
-    fn as_path(&self, placed: Option<&Placed>) -> Result<Option<Arc<Path>>, Unmade> {
+    pub(super) fn as_path(&self, placed: Option<&Placed>) -> Result<Option<Arc<Path>>, Unmade> {
         placed.map(|placed| self.read(placed, Value::path)).transpose()
     }
 
-    fn timeout(&self) -> Result<Option<Duration>, Unmade> {
+    pub(super) fn timeout(&self) -> Result<Option<Duration>, Unmade> {
         let span = match &self.plan.timeout {
             None => return Ok(None),
             Some(Choice::Fixed(timeout)) => return Ok(Some(*timeout)),
@@ -315,7 +334,7 @@ impl Maker<'_> {
     }
 
     /// The only executable.
-    fn one(&self) -> Result<&Planned, Unmade> {
+    pub(super) fn one(&self) -> Result<&Planned, Unmade> {
         match &self.plan.executables[..] {
             [one] => Ok(one),
             [_, second, ..] => {
@@ -390,7 +409,10 @@ impl Maker<'_> {
 }
 
 /// Each element of a list, or the value itself.
-fn each(value: &Value, see: &mut dyn FnMut(&Value) -> Result<(), Mismatch>) -> Result<(), Mismatch> {
+pub(super) fn each(
+    value: &Value,
+    see: &mut dyn FnMut(&Value) -> Result<(), Mismatch>,
+) -> Result<(), Mismatch> {
     match &value.0 {
         Kind::List(values) => values.iter().try_for_each(|value| each(value, see)),
         _ => see(value),
@@ -399,7 +421,7 @@ fn each(value: &Value, see: &mut dyn FnMut(&Value) -> Result<(), Mismatch>) -> R
 
 /// An argument by name, as programs take it: `--name value`, `-n value` for a name of one letter; a bool is there or
 /// not, and what is nothing is not.
-fn flag(name: &str, value: &Value, args: &mut Vec<Word>) -> Result<(), Mismatch> {
+pub(super) fn flag(name: &str, value: &Value, args: &mut Vec<Word>) -> Result<(), Mismatch> {
     let dashes = if name.chars().count() == 1 { "-" } else { "--" };
     let flag = Word::Text(format!("{dashes}{name}").into());
     match value.plain() {
@@ -413,7 +435,7 @@ fn flag(name: &str, value: &Value, args: &mut Vec<Word>) -> Result<(), Mismatch>
     Ok(())
 }
 
-fn environment(value: &Value) -> Result<Vec<(Arc<str>, Word)>, Mismatch> {
+pub(super) fn environment(value: &Value) -> Result<Vec<(Arc<str>, Word)>, Mismatch> {
     match &value.0 {
         Kind::Null => Ok(Vec::new()),
         Kind::Mapping(entries) => {

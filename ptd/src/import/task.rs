@@ -1,14 +1,21 @@
 //! A task as plain data → a task of a batch.
 
 use super::error::CallError;
-use super::spec::{Datum, FunctionCall, Spec};
+use super::plan::{Choice, Fixed, Plan, Touched};
+use super::resolve::{bytes, count, number, whole};
+use super::spec::{Datum, FunctionCall, Maker, Spec, at, each, environment, flag};
+use super::term::{Made, Unmade};
 use crate::mistake::Mistake;
-use crate::source::Span;
+use crate::source::{Source, Span};
 use crate::template::TaskKind;
-use crate::value::{Mismatch, short_name};
+use crate::value::{Kind, Mismatch, Value, short_name};
 use crate::workflow::ErasedTask;
+use smallvec::SmallVec;
 use std::any::Any;
+use std::path::Path;
+use std::sync::Arc;
 use tarragon_engine::{Batch, Exit, Task};
+use tarragon_transport::Place;
 
 /// How much of a label's resource a task holds: so little that the label limits nobody.
 const LABEL_SHARE: f64 = 0.0001;
@@ -23,21 +30,9 @@ pub(super) fn make<R: 'static>(spec: &Spec, batch: &Batch) -> Result<Task<R>, Ca
                 return Err(wrong(spec, Mismatch(what)));
             }
             let task = function.task::<R>(batch, values);
-            task.map_err(|(index, why)| wrong_argument(spec, spans[index], index, &why))?
+            task.map_err(|(index, why)| wrong_argument(&spec.source, spans[index], index, &why))?
         }
-        None => {
-            let task = programs(spec, batch).map_err(|why| wrong(spec, why))?;
-            let mut slot = Some(task);
-            let any: &mut dyn Any = &mut slot;
-            let task = any.downcast_mut::<Option<Task<R>>>().and_then(Option::take);
-            task.ok_or_else(|| {
-                let what = format!(
-                    "the result of a {} is an `Exit`, and another type is asked for",
-                    spec.kind.word()
-                );
-                wrong(spec, Mismatch(what))
-            })?
-        }
+        None => as_result(spec, programs(spec, batch).map_err(|why| wrong(spec, why))?)?,
     };
     Ok(finish(spec, task))
 }
@@ -60,13 +55,188 @@ pub(crate) fn finish<R>(spec: &Spec, mut task: Task<R>) -> Task<R> {
 }
 
 /// About an argument that does not fit its parameter.
-fn wrong_argument(spec: &Spec, span: Span, index: usize, why: &Mismatch) -> CallError {
+fn wrong_argument(source: &Arc<Source>, span: Span, index: usize, why: &Mismatch) -> CallError {
     let what = format!("argument {} of the function: {why}", index + 1);
-    CallError::Value(Box::new(Mistake::at(&spec.source, span, what)))
+    CallError::Value(Box::new(Mistake::at(source, span, what)))
 }
 
 fn wrong(spec: &Spec, why: Mismatch) -> CallError {
     CallError::Value(Box::new(Mistake::of(&spec.source, why.0)))
+}
+
+/// The task of a call, made at once: as [`Spec::make`] and [`make`] together, without a description between them.
+pub(super) fn direct<R: 'static>(plan: &Plan, args: &[Value], batch: &Batch) -> Result<Task<R>, CallError> {
+    let Choice::Fixed(kind) = plan.kind else { return make(&Spec::make(plan, args)?, batch) };
+    let maker = Maker { plan, args };
+    let told = |unmade: Unmade| at(plan.source(), unmade);
+    let task = match &plan.fixed {
+        Some(Fixed { function, args: terms, spans }) => {
+            let mut values = SmallVec::<[Value; 4]>::new();
+            for term in terms {
+                values.push(maker.value(term).map_err(told)?);
+            }
+            let task = function.task::<R>(batch, &values);
+            task.map_err(|(index, why)| wrong_argument(plan.source(), spans[index], index, &why))?
+        }
+        None if kind == TaskKind::Process => {
+            let spec = maker.options(kind).map_err(told)?;
+            as_result(&spec, process(&maker, batch).map_err(told)?)?
+        }
+        None => return make(&Spec::make(plan, args)?, batch),
+    };
+    let read = Declare { file: |task, path| task.reads(path), key: |task, place| task.reads(place) };
+    let write = Declare { file: |task, path| task.writes(path), key: |task, place| task.writes(place) };
+    let task = touch(&maker, task, &plan.reads, &read).map_err(told)?;
+    let task = touch(&maker, task, &plan.writes, &write).map_err(told)?;
+    limits(&maker, task).map_err(told)
+}
+
+/// The task with its name and all that limits it.
+fn limits<R>(maker: &Maker<'_>, mut task: Task<R>) -> Result<Task<R>, Unmade> {
+    let plan = maker.plan;
+    if let Some(placed) = &plan.name {
+        task = match placed.term.made(maker.args)? {
+            Made::Text(text) => task.name(text),
+            made => {
+                let text = made.value().text().map_err(|why| Unmade::new(placed.span, why))?;
+                task.name(&*text)
+            }
+        };
+    }
+    if let Some(timeout) = maker.timeout()? {
+        task = task.timeout(timeout);
+    }
+    if let Some(cpus) = maker.choice(plan.cpus.as_ref(), count)? {
+        task = task.cpus(cpus);
+    }
+    if let Some(gpus) = maker.choice(plan.gpus.as_ref(), number)? {
+        task = task.gpus(gpus);
+    }
+    if let Some(memory) = maker.choice(plan.memory.as_ref(), bytes)? {
+        task = task.memory(memory);
+    }
+    if let Some(label) = maker.as_text(plan.label.as_ref())? {
+        task = task.resource(&label, LABEL_SHARE);
+    }
+    if let Some(retries) = maker.choice(plan.retries.as_ref(), whole)? {
+        task = task.retries(retries);
+    }
+    Ok(task)
+}
+
+/// How a task is told of something that it reads, or of something that it writes.
+struct Declare<R> {
+    file: fn(Task<R>, &Path) -> Task<R>,
+    key: fn(Task<R>, &Place) -> Task<R>,
+}
+
+/// Declares what a task reads, or what it writes.
+fn touch<R>(
+    maker: &Maker<'_>,
+    task: Task<R>,
+    touched: &[Touched],
+    &Declare { file, key }: &Declare<R>,
+) -> Result<Task<R>, Unmade> {
+    let mut slot = Some(task);
+    let mut declare = |declare: &dyn Fn(Task<R>) -> Task<R>| slot = slot.take().map(declare);
+    for touched in touched {
+        match touched {
+            Touched::Files(files) => {
+                for placed in files {
+                    let made = placed.term.made(maker.args)?;
+                    let value = match &made {
+                        Made::There(value) => *value,
+                        Made::New(value) => value,
+                        Made::Text(text) => {
+                            declare(&|task| file(task, Path::new(text)));
+                            continue;
+                        }
+                    };
+                    let each = each(value, &mut |value| match &value.0 {
+                        Kind::Path(path) => {
+                            declare(&|task| file(task, path));
+                            Ok(())
+                        }
+                        _ => value.path().map(|path| declare(&|task| file(task, &path))),
+                    });
+                    each.map_err(|why| Unmade::new(placed.span, why))?;
+                }
+            }
+            Touched::Keys { dictionary, keys } => {
+                let value = dictionary.term.made(maker.args)?.value();
+                let Kind::Dictionary(found) = &value.0 else {
+                    let what = format!("a dictionary is needed here, and this is {}", value.kind());
+                    return Err(Unmade::new(dictionary.span, Mismatch(what)));
+                };
+                for placed in keys {
+                    let each = each(&placed.term.made(maker.args)?.value(), &mut |value| {
+                        let place = found.place(value)?;
+                        declare(&|task| key(task, &place));
+                        Ok(())
+                    });
+                    each.map_err(|why| Unmade::new(placed.span, why))?;
+                }
+            }
+        }
+    }
+    Ok(slot.expect("each declaration gives the task back"))
+}
+
+/// A process.
+fn process(maker: &Maker<'_>, batch: &Batch) -> Result<Task<Exit>, Unmade> {
+    let executable = maker.one()?;
+    let path = maker.read(&executable.target, Value::path)?;
+    let mut task = batch.process(&*path);
+    for placed in &executable.args {
+        task = match placed.term.made(maker.args)? {
+            Made::Text(text) => task.arg(text),
+            Made::There(value) => argument(task, value, placed.span)?,
+            Made::New(value) => argument(task, &value, placed.span)?,
+        };
+    }
+    let mut words = Vec::new();
+    for (key, placed) in &executable.kwargs {
+        maker.read(placed, |value| flag(key, value, &mut words))?;
+    }
+    for word in &words {
+        task = word.give(task, None).map_err(|why| Unmade::new(executable.span, why))?;
+    }
+    if let Some(placed) = &executable.env {
+        for (name, word) in maker.read(placed, environment)? {
+            task = word.give(task, Some(&name)).map_err(|why| Unmade::new(placed.span, why))?;
+        }
+    }
+    if let Some(cwd) = maker.as_path(executable.cwd.as_ref())? {
+        task = task.cwd(&*cwd);
+    }
+    Ok(task)
+}
+
+/// Gives an argument to a process.
+fn argument(task: Task<Exit>, value: &Value, span: Span) -> Result<Task<Exit>, Unmade> {
+    match &value.0 {
+        Kind::Text(text) => Ok(task.arg(&**text)),
+        Kind::Int(number) => Ok(task.arg(*number)),
+        Kind::Path(path) => Ok(task.arg(&**path)),
+        _ => {
+            let mut words = Vec::new();
+            let told = |why| Unmade::new(span, why);
+            value.words(&mut words).map_err(told)?;
+            words.iter().try_fold(task, |task, word| word.give(task, None)).map_err(told)
+        }
+    }
+}
+
+/// A process as a task with results of type `R`, which has to be `Exit`.
+fn as_result<R: 'static>(spec: &Spec, task: Task<Exit>) -> Result<Task<R>, CallError> {
+    let mut slot = Some(programs_options(spec, task));
+    let any: &mut dyn Any = &mut slot;
+    let task = any.downcast_mut::<Option<Task<R>>>().and_then(Option::take);
+    task.ok_or_else(|| {
+        let what =
+            format!("the result of a {} is an `Exit`, and another type is asked for", spec.kind.word());
+        wrong(spec, Mismatch(what))
+    })
 }
 
 fn options<R>(spec: &Spec, mut task: Task<R>) -> Task<R> {
@@ -115,6 +285,11 @@ fn programs(spec: &Spec, batch: &Batch) -> Result<Task<Exit>, Mismatch> {
             task = task.cwd(&**cwd);
         }
     }
+    Ok(task)
+}
+
+/// What only processes and jobs have.
+fn programs_options(spec: &Spec, mut task: Task<Exit>) -> Task<Exit> {
     if let Some(ranks) = spec.ranks_per_node
         && spec.kind == TaskKind::Job
     {
@@ -129,7 +304,7 @@ fn programs(spec: &Spec, batch: &Batch) -> Result<Task<Exit>, Mismatch> {
     if let Some(path) = &spec.stderr {
         task = task.stderr_to(&**path);
     }
-    Ok(task)
+    task
 }
 
 impl Spec {
@@ -150,7 +325,7 @@ impl Spec {
             None => Ok(Box::new(self.task::<Exit>(batch)?)),
             Some(FunctionCall { function, values, spans }) => {
                 let task = function.erased(batch, self, values);
-                task.map_err(|(index, why)| wrong_argument(self, spans[index], index, &why))
+                task.map_err(|(index, why)| wrong_argument(&self.source, spans[index], index, &why))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::source::Span;
 use crate::value::{Builtin, Format, Kind, Mismatch, Refused, Selector, Value};
+use smallvec::SmallVec;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -23,6 +24,9 @@ pub(crate) enum Term {
     Mapping(Vec<(Arc<str>, Term)>),
 }
 
+/// Values of a call: few, most often.
+type Values = SmallVec<[Value; 4]>;
+
 /// Why there is no value.
 pub(crate) struct Unmade {
     pub(crate) span: Span,
@@ -37,7 +41,42 @@ impl Unmade {
     }
 }
 
+/// A value of a term: one that is there is borrowed.
+pub(crate) enum Made<'a> {
+    There(&'a Value),
+    New(Value),
+    Text(String),
+}
+
+impl Made<'_> {
+    /// The value itself.
+    pub(crate) fn value(self) -> Value {
+        match self {
+            Made::There(value) => value.clone(),
+            Made::New(value) => value,
+            Made::Text(text) => Value::from(text),
+        }
+    }
+}
+
 impl Term {
+    /// As [`value`](Self::value), without a copy of what is there.
+    #[inline]
+    pub(crate) fn made<'a>(&'a self, args: &'a [Value]) -> Result<Made<'a>, Unmade> {
+        match self {
+            Term::Constant(value) => Ok(Made::There(value)),
+            Term::Arg(index) => Ok(Made::There(&args[*index])),
+            Term::Format(format, terms, span) => {
+                let mut values = Values::new();
+                for term in terms {
+                    values.push(term.value(args)?);
+                }
+                format.write(&values).map(Made::Text).map_err(|why| Unmade::new(*span, why))
+            }
+            term => term.value(args).map(Made::New),
+        }
+    }
+
     pub(crate) fn constant(&self) -> Option<&Value> {
         match self {
             Term::Constant(value) => Some(value),
@@ -60,7 +99,13 @@ impl Term {
 
     /// The value, for a call with these arguments.
     pub(crate) fn value(&self, args: &[Value]) -> Result<Value, Unmade> {
-        let all = |terms: &[Term]| terms.iter().map(|term| term.value(args)).collect::<Result<Vec<_>, _>>();
+        let all = |terms: &[Term]| {
+            let mut values = Values::new();
+            for term in terms {
+                values.push(term.value(args)?);
+            }
+            Ok::<Values, Unmade>(values)
+        };
         match self {
             Term::Constant(value) => Ok(value.clone()),
             Term::Arg(index) => Ok(args[*index].clone()),
@@ -80,7 +125,7 @@ impl Term {
                 let text = format.write(&values);
                 text.map(Value::from).map_err(|why| Unmade::new(*span, why))
             }
-            Term::List(terms) => all(terms).map(Value::list),
+            Term::List(terms) => all(terms).map(|values| Value::list(values.into_vec())),
             Term::Mapping(entries) => {
                 let value = |(key, term): &(Arc<str>, Term)| Ok((Arc::clone(key), term.value(args)?));
                 entries.iter().map(value).collect::<Result<_, _>>().map(Value::mapping)

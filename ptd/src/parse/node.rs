@@ -29,6 +29,8 @@ pub(crate) enum Kind {
 pub(crate) struct Key {
     pub(crate) span: Span,
     pub(crate) text: Arc<str>,
+    /// It is text, as it should be; if it is not, that has been told.
+    pub(crate) is_text: bool,
 }
 
 impl Node {

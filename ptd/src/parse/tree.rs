@@ -74,7 +74,7 @@ impl Tree<'_> {
     /// What the parser says is no YAML.
     fn syntax(&mut self, place: Span, error: &granit_parser::ScanError) {
         let rest = self.findings.source.text().get(place.start as usize..).unwrap_or_default();
-        let is_tab = rest.trim_start_matches(' ').starts_with('\t');
+        let is_tab = rest.trim_start_matches(' ').starts_with('\t') || error.info().starts_with("tab");
         let line = rest.lines().next().unwrap_or_default();
         let place = Span { end: place.start + line.len().min(80) as u32, ..place };
         let place = if self.findings.source.text().is_char_boundary(place.end as usize) {
@@ -209,16 +209,17 @@ impl Tree<'_> {
         let (span, word) = (node.span, node.word());
         match node.kind {
             Kind::Scalar { text, is_plain } => {
-                if resolve(&text, is_plain) != Scalar::Text {
+                let is_text = resolve(&text, is_plain) == Scalar::Text;
+                if !is_text {
                     let shown = if text.is_empty() { "null" } else { &*text };
                     let mend = format!("quote it if it is a name: \"{shown}\"");
                     self.findings.mend(span, format!("a key must be text, and this is {word}"), mend);
                 }
-                Key { span, text }
+                Key { span, text, is_text }
             }
             _ => {
                 self.findings.wrong(span, format!("a key must be text, and this is {word}"));
-                Key { span, text: format!("key at byte {}", span.start).into() }
+                Key { span, text: format!("key at byte {}", span.start).into(), is_text: false }
             }
         }
     }

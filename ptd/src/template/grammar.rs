@@ -62,6 +62,7 @@ pub(crate) fn entries<'a>(node: &'a Node, table: &Table, findings: &mut Findings
             Some(found) => {
                 known.insert(found.name, node);
             }
+            None if !key.is_text => {}
             None => {
                 let mend = did_you_mean(&key.text, table.names()).unwrap_or_else(|| {
                     format!(
@@ -101,6 +102,12 @@ pub(crate) fn read(root: &Node, findings: &mut Findings) -> Model {
     let mut options = options(&known, &mut exprs);
     options.stdout = options.stdout.or(stdout);
     options.stderr = options.stderr.or(stderr);
+    if fixed == Some(TaskKind::Function) {
+        for output in [&options.stdout, &options.stderr].into_iter().flatten() {
+            let what = "no file gets the output of a function";
+            exprs.findings.warn(output.span, what, "read it by `stdout()` and `stderr()` of its task");
+        }
+    }
     let reads = known.get("reads").map_or_else(Vec::new, |node| accesses(node, &mut exprs));
     let writes = known.get("writes").map_or_else(Vec::new, |node| accesses(node, &mut exprs));
     let source = Arc::clone(&findings.source);

@@ -11,6 +11,7 @@ mod names;
 
 pub(crate) use expr::literal;
 pub(crate) use grammar::{Entries, StepNames, entries, names_in, read};
+pub(crate) use keys::{Shape, Table};
 pub use model::TaskKind;
 pub(crate) use model::{Access, Callee, Executable, Expr, ExprKind, Keyword, Model, NameId, When};
 
@@ -22,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) mod tables {
-    pub(crate) use super::keys::{MAPREDUCE, STEP, WORKFLOW};
+    pub(crate) use super::keys::{ACCESS, EXECUTABLE, MAPREDUCE, STEP, TEMPLATE, TIMEOUT, WORKFLOW};
 }
 
 /// A template that was found right. Cheap to clone, shared by threads, never changed.

@@ -7,6 +7,7 @@ use serde::forward_to_deserialize_any;
 use std::any::Any;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tarragon_engine::{Data, Given, Handle};
 
@@ -32,7 +33,9 @@ impl Mismatch {
     pub(crate) fn wanted<T>(value: &Value) -> Self {
         let wanted = short_name(std::any::type_name::<T>());
         match &value.0 {
-            Kind::Shared(shared) => Self(format!("a value of type {} cannot be {wanted}", shared.type_name)),
+            Kind::Shared(shared) => {
+                Self(format!("a value of type {} cannot be {wanted}", shared.type_name()))
+            }
             Kind::Result(result) => {
                 Self(format!("a result of type {} cannot be {wanted}", result.type_name()))
             }
@@ -103,7 +106,8 @@ fn plain<T: Data>(value: &Value) -> Result<T, Mismatch> {
     }
     match value.plain() {
         Kind::Int(it) => quick!(*it => u64 i64 usize u32 i32),
-        Kind::Text(it) => quick!(&**it => String),
+        Kind::Text(it) => quick!(&**it => String PathBuf),
+        Kind::Path(it) => quick!(it.as_os_str() => PathBuf),
         _ => {}
     }
     T::deserialize(value).map_err(|error| {

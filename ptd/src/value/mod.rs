@@ -65,7 +65,15 @@ pub(crate) enum Kind {
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) value: Arc<dyn Any + Send + Sync>,
-    pub(crate) type_name: &'static str,
+    /// As the compiler calls it; made shorter where it is shown, which is rare.
+    type_name: &'static str,
+}
+
+impl Shared {
+    /// What the type is called.
+    pub(crate) fn type_name(&self) -> &'static str {
+        short_name(self.type_name)
+    }
 }
 
 impl Value {
@@ -79,7 +87,7 @@ impl Value {
     }
 
     pub(crate) fn of_arc<T: Send + Sync + 'static>(value: Arc<T>) -> Self {
-        Self(Kind::Shared(Shared { value, type_name: short_name(std::any::type_name::<T>()) }))
+        Self(Kind::Shared(Shared { value, type_name: std::any::type_name::<T>() }))
     }
 
     /// A dictionary, whose keys tasks read and write.
@@ -175,7 +183,7 @@ impl fmt::Debug for Value {
             Kind::Path(it) => write!(f, "{it:?}"),
             Kind::List(it) => f.debug_list().entries(it.iter()).finish(),
             Kind::Mapping(it) => f.debug_map().entries(it.iter().map(|(k, v)| (k, v))).finish(),
-            Kind::Shared(it) => f.write_str(it.type_name),
+            Kind::Shared(it) => f.write_str(it.type_name()),
             Kind::Result(it) => write!(f, "result of type {}", it.type_name()),
             Kind::Output(_) => f.write_str("output"),
             Kind::Function(it) => write!(f, "{it:?}"),

@@ -82,7 +82,7 @@ impl Value {
             Kind::Dictionary(dictionary) => dictionary.descriptor_text().into(),
             Kind::Path(path) => path.to_str().ok_or_else(|| Mismatch("the path is no UTF-8".into()))?.into(),
             Kind::Shared(shared) => {
-                return Err(Mismatch(format!("a value of type {} is no text", shared.type_name)));
+                return Err(Mismatch(format!("a value of type {} is no text", shared.type_name())));
             }
             _ => return Err(Mismatch(format!("{} is no text", self.kind()))),
         })
