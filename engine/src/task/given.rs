@@ -24,7 +24,7 @@ use std::sync::Arc;
 /// let batch = Batch::new()?;
 /// let table = Arc::new(vec![1.0, 2.0, 3.0]);
 /// let total = batch.function(|values: &[f64]| values.iter().sum::<f64>(), (Given::Value(table),));
-/// let twice = batch.function(|x: f64| 2.0 * x, (Given::Result(total.result()),));
+/// let twice = batch.function(|x: f64| 2.0 * x, (Given::ResultOf(total.result()),));
 /// batch.compile(tasks![total, twice])?.run()?;
 /// assert_eq!(twice.result().get()?, 12.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -34,7 +34,7 @@ pub enum Given<T> {
     /// A value, which others may have, too.
     Value(Arc<T>),
     /// Another task's result, which makes it run first.
-    Result(Handle<T>),
+    ResultOf(Handle<T>),
     /// What another task writes, which makes it run first; for a `String` alone.
     Output(Stream),
 }
@@ -69,7 +69,7 @@ impl<T: Data> Handles for Given<T> {
     fn keep(self) -> Slot<T> {
         match self {
             Given::Value(value) => Slot::Shared(Some(value)),
-            Given::Result(handle) => Slot::Source(Source::Task(Input::new(handle.task()))),
+            Given::ResultOf(handle) => Slot::Source(Source::Task(Input::new(handle.task()))),
             Given::Output(stream) => Slot::Output(Handles::keep(stream)),
         }
     }

@@ -53,7 +53,7 @@ pub(crate) fn given<T: Data>(value: &Value) -> Result<Given<T>, Mismatch> {
         }
         Kind::Result(result) => {
             let handle = result.as_any().downcast_ref::<Handle<T>>();
-            handle.map(|handle| Given::Result(handle.clone())).ok_or_else(|| Mismatch::wanted::<T>(value))
+            handle.map(|handle| Given::ResultOf(handle.clone())).ok_or_else(|| Mismatch::wanted::<T>(value))
         }
         Kind::Output(stream) if is_text::<T>() => Ok(Given::Output(stream.clone())),
         Kind::Dictionary(dictionary) => given(&dictionary.descriptor()),

@@ -116,7 +116,7 @@ macro_rules! tuples {
                 match index {
                     $($i => match given::<$P>(value)? {
                         Given::Value(shared) => Ok(Value::of_arc(shared)),
-                        Given::Result(_) | Given::Output(_) => Ok(value.clone()),
+                        Given::ResultOf(_) | Given::Output(_) => Ok(value.clone()),
                     },)*
                     _ => unreachable!("there is no such parameter as {index}: {value:?}"),
                 }
