@@ -238,7 +238,9 @@ fn what_stands_behind_a_failure_is_skipped_and_the_rest_runs() {
     let sequence = format!("sequence: [{{ptd: {fail}}}, {{ptd: {fine}}}, {{ptd: {fine}}}]");
     let text = format!("{sequence}\nparallel: [{{ptd: {fine}}}]");
     let flow = workflow(&text, &Options::new()).unwrap();
-    let batch = Batch::new().unwrap();
+    // Where the output of the one that fails stays.
+    let dir = tempfile::tempdir().unwrap();
+    let batch = Batch::builder().run_dir(dir.path()).build().unwrap();
     let tasks = submit(&flow, &batch);
     assert!(batch.fence().is_err());
     let ended: Vec<String> = tasks.iter().map(|task| format!("{:?}", task.status())).collect();
