@@ -123,6 +123,17 @@ fn after_so_many_failures_what_runs_is_ended() {
     );
 }
 
+/// Once the output of rows that had ended, behind the one that failed, was thrown away.
+#[test]
+fn what_has_ended_before_the_last_failure_is_printed() {
+    let folder = folder();
+    // The first one fails when the second one has ended and was waited for.
+    let script = "[ {i} = 0 ] || { echo {i}; echo $$ > pid; exit; }; \
+        while [ ! -s pid ] || [ -e /proc/$(cat pid) ]; do sleep 0.01; done; exit 1";
+    let (code, out, _) = run(folder.path(), &[script, "--for", "i=0..2", "-j", "2", "--max-failures", "1"]);
+    assert_eq!((code, out.as_str()), (Some(1), "1\n"));
+}
+
 #[test]
 fn what_takes_too_long_is_ended() {
     let folder = folder();

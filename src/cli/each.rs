@@ -15,7 +15,7 @@ use super::ends::{INTERRUPTED, is_of_others, why};
 use super::line::{Filled, Line};
 use super::log::{Ended, Log};
 use super::rows::{Next, Rows, Variable};
-use super::{Refusal, complain, time};
+use super::{Refusal, complain, print, time};
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufReader, IsTerminal, Write};
@@ -29,7 +29,7 @@ use tempfile::TempDir;
 /// Rows that are compiled and started together.
 const WINDOW: usize = 4096;
 /// The most rows that are started and not yet reported: one that takes long holds back those behind it.
-const HELD_MAX: usize = 16 * WINDOW;
+const HELD_MAX: u64 = 16 * WINDOW as u64;
 /// How long the next row is waited for before it is looked whether more can be started.
 const TURN: Duration = Duration::from_millis(20);
 /// How long rows are let gather: to wake for each one costs quick commands a tenth of their rate.
@@ -121,21 +121,14 @@ pub(super) fn run(each: &Each) -> Result<ExitCode, Refusal> {
 }
 
 fn show(line: &Line, rows: &mut Rows) -> Result<ExitCode, Refusal> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut number = 0;
-    while let Next::Row(row) = rows.next(true)? {
-        number += 1;
-        match writeln!(out, "{}", line.fill(&row, number).shown) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::from(1)),
-            written => written.map_err(|error| Refusal::around("standard output", error))?,
+    print(|out| {
+        let mut number = 0;
+        while let Next::Row(row) = rows.next(true)? {
+            number += 1;
+            writeln!(out, "{}", line.fill(&row, number).shown).map_err(Refusal::unwritten)?;
         }
-    }
-    match out.flush() {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::from(1)),
-        flushed => {
-            flushed.map(|()| ExitCode::SUCCESS).map_err(|error| Refusal::around("standard output", error))
-        }
-    }
+        Ok(())
+    })
 }
 
 /// A row that is started and not yet reported.
@@ -160,8 +153,6 @@ struct Run<'a> {
     /// Where output lies that is not to stay.
     _folder: TempDir,
     windows: VecDeque<Window>,
-    /// Rows in them.
-    held: usize,
     made: u64,
     reported: u64,
     failed: u64,
@@ -201,7 +192,6 @@ impl<'a> Run<'a> {
             log,
             _folder: folder,
             windows: VecDeque::new(),
-            held: 0,
             made: 0,
             reported: 0,
             failed: 0,
@@ -238,16 +228,21 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Rows that are made and not yet reported.
+    fn held(&self) -> u64 {
+        self.made - self.reported
+    }
+
     /// Starts the next window, if it is time.
     fn start_more(&mut self) -> Result<(), Refusal> {
         let is_busy = |window: &Window| 2 * window.compiled.progress().ended() < window.compiled.len();
-        let is_full = self.held >= HELD_MAX || self.windows.back().is_some_and(is_busy);
+        let is_full = self.held() >= HELD_MAX || self.windows.back().is_some_and(is_busy);
         if self.is_exhausted || self.is_stopped || is_full {
             return Ok(());
         }
         let mut rows = VecDeque::new();
         while rows.len() < WINDOW {
-            match self.rows.next(self.held == 0 && rows.is_empty())? {
+            match self.rows.next(self.held() == 0)? {
                 Next::Row(row) => {
                     self.made += 1;
                     let filled = self.line.fill(&row, self.made);
@@ -267,7 +262,6 @@ impl<'a> Run<'a> {
         let compiled = self.batch.compile(&tasks[..]);
         let compiled = compiled.map_err(|error| Refusal::Words(error.to_string()))?;
         compiled.start().map_err(|error| Refusal::around("the start of commands", error))?;
-        self.held += rows.len();
         self.windows.push_back(Window { compiled, rows });
         Ok(())
     }
@@ -285,7 +279,6 @@ impl<'a> Run<'a> {
     fn report_first(&mut self, ended: Result<Exit, TaskError>) -> Result<(), Refusal> {
         let window = self.windows.front_mut().and_then(|window| window.rows.pop_front());
         let Some(row) = window else { return Ok(()) };
-        self.held -= 1;
         self.reported += 1;
         let (code, signal, usage) = match &ended {
             Ok(exit) => (exit.code, 0, Some(exit.usage)),
@@ -352,7 +345,7 @@ impl<'a> Run<'a> {
             moved.map_err(|error| Refusal::around(name.display().to_string(), error))?;
             return Ok(length);
         }
-        if length > 0 && !self.is_stopped {
+        if length > 0 && !self.is_unread {
             let copied = File::open(path).and_then(|mut file| {
                 io::copy(&mut file, &mut to)?;
                 to.flush()

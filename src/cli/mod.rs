@@ -18,7 +18,7 @@ mod time;
 mod workflow;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Why a command of the command line came to no end of its own.
@@ -35,6 +35,9 @@ enum Refusal {
         /// What was said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Nobody reads our output any more, and so nobody is told.
+    #[error("nobody reads the output")]
+    Unread,
 }
 
 impl Refusal {
@@ -42,8 +45,18 @@ impl Refusal {
         Self::Around { what: what.into(), source: source.into() }
     }
 
+    /// What a write to standard output met with.
+    fn unwritten(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::Unread
+        } else {
+            Self::around("standard output", error)
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
+            Self::Unread => 1,
             Self::Words(_) => 2,
             Self::Around { .. } => 3,
         }
@@ -100,21 +113,28 @@ pub fn main() -> ExitCode {
         Command::Completions { shell } => print(|out| {
             let mut bytes = Vec::new();
             clap_complete::generate(shell, &mut Words::command(), "tarragon", &mut bytes);
-            out.write_all(&bytes)
+            out.write_all(&bytes).map_err(Refusal::unwritten)
         }),
-        Command::Man => print(|out| clap_mangen::Man::new(Words::command()).render(out)),
+        Command::Man => print(|mut out| {
+            clap_mangen::Man::new(Words::command()).render(&mut out).map_err(Refusal::unwritten)
+        }),
     };
     match done {
         Ok(code) => code,
         Err(refusal) => {
-            complain(&refusal.to_string());
+            if !matches!(refusal, Refusal::Unread) {
+                complain(&refusal.to_string());
+            }
             ExitCode::from(refusal.code())
         }
     }
 }
 
-fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<ExitCode, Refusal> {
-    write(&mut std::io::stdout().lock()).map_err(|error| Refusal::around("standard output", error))?;
+/// Prints what is written; that nobody reads it any more is no mistake of anybody's.
+fn print(write: impl FnOnce(&mut dyn Write) -> Result<(), Refusal>) -> Result<ExitCode, Refusal> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    write(&mut out)?;
+    out.flush().map_err(Refusal::unwritten)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,7 +13,7 @@
 //! `kill -9`. Without it the journal of the run before is set aside.
 
 use super::ends::{INTERRUPTED, is_of_others, why};
-use super::{Refusal, complain, time};
+use super::{Refusal, complain, print, time};
 use crate::Progress;
 use std::collections::VecDeque;
 use std::fs;
@@ -158,16 +158,15 @@ pub(super) fn run(run: &Run) -> Result<ExitCode, Refusal> {
 }
 
 fn show(workflow: &Workflow) -> Result<ExitCode, Refusal> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let print = |error| Refusal::around("standard output", error);
-    for planned in workflow.calls() {
-        if let Planned::Call(call) = planned {
-            let spec = call.spec().map_err(|error| Refusal::Words(error.to_string()))?;
-            writeln!(out, "{}", spec.command()).map_err(print)?;
+    print(|out| {
+        for planned in workflow.calls() {
+            if let Planned::Call(call) = planned {
+                let spec = call.spec().map_err(|error| Refusal::Words(error.to_string()))?;
+                writeln!(out, "{}", spec.command()).map_err(Refusal::unwritten)?;
+            }
         }
-    }
-    out.flush().map_err(print)?;
-    Ok(ExitCode::SUCCESS)
+        Ok(())
+    })
 }
 
 /// The batch, with its journal.
